@@ -1,0 +1,1 @@
+//! Arithmetic on slices by instruction set; the only home of `unsafe`.

@@ -1,0 +1,1 @@
+//! Evidence in, table, JSON and one-file HTML out.
