@@ -1,1 +1,4 @@
 //! Evidence in, table, JSON and one-file HTML out.
+
+pub mod evidence;
+pub mod interval;
