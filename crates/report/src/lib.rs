@@ -2,7 +2,9 @@
 
 pub mod evidence;
 pub mod format;
+mod html;
 pub mod interval;
+mod plot;
 mod summary;
 pub mod table;
 

@@ -119,6 +119,13 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// The headings and the texts of the rows.
+    pub(crate) fn into_texts(self) -> (Vec<String>, Vec<Vec<String>>) {
+        let texts = |row: Vec<Cell>| row.into_iter().map(|cell| cell.text).collect();
+        let heads = self.columns.into_iter().map(|column| column.head).collect();
+        (heads, self.rows.into_iter().map(texts).collect())
+    }
+
     /// The table for a terminal, every line ended by a line break and none by a blank.
     ///
     /// A table wider than `style.width` shortens the texts of its widest left-aligned columns, and
