@@ -74,11 +74,10 @@ fn quality(evidence: &Evidence) -> Option<Quality> {
         .then_some(("SQNR in dB", sqnr as fn(&Variant) -> _))
 }
 
-fn quality_by(
-    evidence: &Evidence,
-    against: &str,
-    x: fn(&Variant) -> Option<(f64, Option<f64>)>,
-) -> Option<Figure> {
+/// A position on the horizontal axis and where its bar ends.
+type Position = fn(&Variant) -> Option<(f64, Option<f64>)>;
+
+fn quality_by(evidence: &Evidence, against: &str, x: Position) -> Option<Figure> {
     let (y_label, y) = quality(evidence)?;
     let bytes = against == "bytes";
     let largest = evidence.variants.iter().map(|v| v.bytes).max().unwrap_or(0);
@@ -334,7 +333,7 @@ fn time_by_node(evidence: &Evidence) -> Option<Figure> {
     let chart = Rows {
         label: title,
         axis_label: "time in ms".into(),
-        form: Form::Bars { thick: 6.0 },
+        form: Form::Bars { thick: 9.0 },
         names: 156.0,
         after: 44.0,
         rows,

@@ -79,7 +79,13 @@ impl Scatter {
         let y = Axis::new(low - room, roof, 5, BOTTOM, TOP);
         let mut svg = Svg::new(WIDTH, HEIGHT, &self.spoken());
         self.draw_frame(&mut svg, &x, &y);
-        let mut taken = Vec::new();
+        let base = y.at(self.points.first().map_or(low, |p| p.y));
+        let mut taken = vec![Area {
+            left: LEFT,
+            top: base - 1.0,
+            right: RIGHT,
+            bottom: base + 1.0,
+        }];
         for point in &self.points {
             draw_point(&mut svg, point, &x, &y, &mut taken);
         }
