@@ -37,7 +37,7 @@ grep -q '</html>' "$work/dom.html" || { echo "the page did not load" >&2; exit 1
 failed=0
 if grep -F ':CONSOLE' "$work/log" >&2; then echo "console messages, above" >&2; failed=1; fi
 # requests of the browser itself carry the initiator "not an origin"
-if grep -o '"initiator":"[^"]*"[^}]*"url":"[^"]*"' "$work/net.json" | grep -v '"initiator":"not an origin"' |
+if grep -F '"initiator":' "$work/net.json" | grep -v '"initiator":"not an origin"' |
     grep -o '"url":"[^"]*"' | sort -u | grep -v '"url":"\(file\|data\):' >&2; then
     echo "requests, above" >&2
     failed=1
