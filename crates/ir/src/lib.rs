@@ -1,1 +1,19 @@
 //! What a model is: graph, tensors, types, operators, and what every layer needs to know of them.
+//!
+//! Start at [`graph::Graph`]; the operator list is [`ops::OPS`]; the truth about what an operator
+//! computes is its reference evaluation, driven by [`eval`].
+
+pub mod error;
+pub mod eval;
+pub mod graph;
+pub mod infer;
+pub mod ops;
+pub mod progress;
+pub mod tensor;
+pub mod types;
+
+pub use error::{Error, Result};
+pub use graph::{Attribute, Capture, Function, Graph, Model, Node, NodeId, Value, ValueId};
+pub use progress::{NoProgress, Progress};
+pub use tensor::{Element, Tensor};
+pub use types::{DType, Dim, Shape, TensorType, Type};
