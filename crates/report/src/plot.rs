@@ -316,7 +316,7 @@ fn sqnr_by_node(evidence: &Evidence) -> Option<Figure> {
 fn time_by_node(evidence: &Evidence) -> Option<Figure> {
     let reading = Reading {
         get: |n| n.ms,
-        text: format::ms,
+        text: |v| format::significant(v, 2),
         unit: "ms",
     };
     let mut series = having(evidence, reading.get);
