@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""Compares the edgesmith binary with ONNX Runtime on the models of a model folder.
+
+    pip install -r scripts/requirements.txt
+    python3 scripts/compare_with_onnxruntime.py outputs --edgesmith target/release/edgesmith --models DIR
+    python3 scripts/compare_with_onnxruntime.py int8    --edgesmith ... --models DIR --only resnet8_cifar10
+    python3 scripts/compare_with_onnxruntime.py latency --edgesmith ... --models DIR --only resnet8_cifar10
+
+DIR holds NAME/{model.onnx,calib.npz,test.npz}; an npz has an array per model input and `labels`.
+`outputs` (the default) checks the numbers of each provider, `int8` checks a quantised file,
+`latency` only measures. The exit code is 1 when a check fails or edgesmith does.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+ALL = [
+    "mobilenet_v2", "resnet8_cifar10", "ds_cnn_kws", "vww_96", "ad_autoencoder", "minilm", "magika",
+]  # fmt: skip
+CLASSIFIERS = ["mobilenet_v2", "resnet8_cifar10", "ds_cnn_kws", "vww_96"]
+TOLERANCE = 1e-4
+POINTS = 0.3
+BATCH = 100
+
+
+class Failed(Exception):
+    """A command that did not do what it promises."""
+
+
+def edgesmith(args, *words):
+    """Standard output of an edgesmith command."""
+    command = [str(args.edgesmith), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        talk = done.stderr.strip().splitlines() or ["nothing on stderr"]
+        raise Failed(f"`edgesmith {words[0]}` exits {done.returncode}: {talk[0]}")
+    return done.stdout
+
+
+def session(path, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, optimized=None):
+    """An ONNX Runtime session with one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = level
+    options.log_severity_level = 3
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+class Samples:
+    """The arrays of an npz file, cut along each input's batch axis."""
+
+    def __init__(self, path, inputs):
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        self.labels = arrays.get("labels")
+        missing = [value.name for value in inputs if value.name not in arrays]
+        if missing:
+            raise Failed(f"{path.name} has no array for the inputs {missing}")
+        self.arrays = {value.name: arrays[value.name] for value in inputs}
+        self.axes, self.fixed = {}, None
+        for value in inputs:
+            dynamic = [i for i, size in enumerate(value.shape) if not isinstance(size, int)]
+            if dynamic:
+                self.axes[value.name] = dynamic[0]
+            elif value.shape:
+                self.axes[value.name], self.fixed = 0, value.shape[0]
+        if not self.axes:
+            raise Failed("no input has a batch axis")
+        first = next(iter(self.axes))
+        self.count = self.arrays[first].shape[self.axes[first]]
+
+    def part(self, start, stop):
+        """The inputs of the samples start..stop; inputs without a batch axis are whole."""
+        cut = lambda a, axis: np.ascontiguousarray(a.take(range(start, min(stop, self.count)), axis))
+        return {n: cut(a, self.axes[n]) if n in self.axes else a for n, a in self.arrays.items()}
+
+    def parts(self, size):
+        """All samples in parts of `size`, or of the batch that the model fixes."""
+        size = self.fixed or size
+        last = self.count - self.count % size if self.fixed else self.count
+        return (self.part(i, i + size) for i in range(0, last, size))
+
+
+def run_edgesmith(args, model, inputs, folder, provider):
+    """Outputs by name of `edgesmith run`."""
+    given, found = folder / "in.npz", folder / "out.npz"
+    np.savez(given, **inputs)
+    found.unlink(missing_ok=True)
+    edgesmith(args, "run", model, "--input", given, "--output", found, "--providers", provider)
+    with np.load(found) as archive:
+        return dict(archive)
+
+
+def errors(found, expected):
+    """Largest error relative to the largest value, and elementwise with a floor of a thousandth of it."""
+    if found.shape != expected.shape:
+        raise Failed(f"shape {found.shape} instead of {expected.shape}")
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        raise Failed("values are not finite in different places")
+    finite = np.isfinite(b)
+    a, b = a[finite], b[finite]
+    if b.size == 0:
+        return 0.0, 0.0
+    difference, largest = np.abs(a - b), np.abs(b).max()
+    if largest == 0:
+        worst = float(difference.max())
+        return worst, worst
+    return float(difference.max() / largest), float((difference / (np.abs(b) + 1e-3 * largest)).max())
+
+
+def worst_errors(found, expected):
+    """The largest errors over all outputs of a model."""
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise Failed(f"the outputs {missing} are missing")
+    pairs = [errors(found[name], array) for name, array in expected.items()]
+    return max(p[0] for p in pairs), max(p[1] for p in pairs)
+
+
+def table(header, rows):
+    """Prints rows in columns."""
+    rows = [header, *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(header))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def check_outputs(args, name, folder):
+    """Rows of one model in the table of `outputs`, and whether all pass."""
+    model = args.models / name / "model.onnx"
+    reference = session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    samples = Samples(args.models / name / "test.npz", reference.get_inputs())
+    names = [value.name for value in reference.get_outputs()]
+    rows, fine = [], True
+    for provider, count in (("cpu", args.samples), ("reference", args.reference_samples)):
+        try:
+            inputs = samples.part(0, samples.fixed or count)
+            expected = dict(zip(names, reference.run(names, inputs)))
+            worst, elementwise = worst_errors(run_edgesmith(args, model, inputs, folder, provider), expected)
+            passed = worst <= TOLERANCE
+            cells = [f"{worst:.2e}", f"{elementwise:.2e}", "yes" if passed else "NO"]
+        except Failed as problem:
+            passed, cells = False, ["-", "-", f"NO: {problem}"]
+        rows.append([name, provider, samples.fixed or min(count, samples.count), *cells])
+        fine &= passed
+    return rows, fine
+
+
+def quantize(args, name, folder):
+    """Path of the model as `edgesmith quantize` writes it in INT8."""
+    quantized = folder / f"{name}.int8.onnx"
+    home = args.models / name
+    words = ["--to", "int8", "--calibrate", home / "calib.npz", "-o", quantized]
+    edgesmith(args, "quantize", home / "model.onnx", *words)
+    if not quantized.exists():
+        raise Failed("`edgesmith quantize` writes no file")
+    return quantized
+
+
+def classes(output):
+    """The class of each sample: the largest logit, or a probability over one half."""
+    flat = output.reshape(len(output), -1)
+    return flat.argmax(1) if flat.shape[1] > 1 else (flat[:, 0] > 0.5).astype(np.int64)
+
+
+def percent_right(predicted, labels):
+    return 100 * float((predicted == labels[: len(predicted)]).mean())
+
+
+def convolutions(path):
+    """How many integer and how many float convolutions a model file has."""
+    ops = [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
+    integer = sum(op in ("QLinearConv", "ConvInteger") for op in ops)
+    return integer, sum(op in ("Conv", "FusedConv") for op in ops)
+
+
+def check_int8(args, name, folder):
+    """The row of one model in the table of `int8`, and whether it passes."""
+    try:
+        original = args.models / name / "model.onnx"
+        quantized = quantize(args, name, folder)
+        optimized = folder / f"{name}.optimized.onnx"
+        peer, plain = session(quantized, optimized=optimized), session(original)
+        samples = Samples(args.models / name / "test.npz", plain.get_inputs())
+        if samples.labels is None or samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
+            raise Failed("test.npz has no class labels")
+        output = plain.get_outputs()[0].name
+        found = {"float": [], "peer": [], "ours": []}
+        for inputs in samples.parts(BATCH):
+            found["float"].append(classes(plain.run([output], inputs)[0]))
+            found["peer"].append(classes(peer.run([output], inputs)[0]))
+            ours = run_edgesmith(args, quantized, inputs, folder, "cpu")
+            if output not in ours:
+                raise Failed(f"the output {output!r} is missing")
+            found["ours"].append(classes(ours[output]))
+        found = {who: np.concatenate(parts) for who, parts in found.items()}
+        rates = {who: percent_right(predicted, samples.labels) for who, predicted in found.items()}
+        integer, left = convolutions(optimized)
+        passed = abs(rates["peer"] - rates["ours"]) <= POINTS
+        apart = int((found["peer"] != found["ours"]).sum())
+        cells = [len(found["ours"]), *(f"{rates[who]:.2f}" for who in ("float", "peer", "ours"))]
+        cells += [apart, integer, left, "yes" if passed else "NO"]
+        return [[name, *cells]], passed
+    except Failed as problem:
+        return [[name, *["-"] * 7, f"NO: {problem}"]], False
+
+
+def interleaved(sessions, inputs, rounds):
+    """Median milliseconds of each session, run in turns so that all see the same machine."""
+    times = [[] for _ in sessions]
+    for turn in range(rounds + 3):
+        for one, kept in zip(sessions, times):
+            started = time.perf_counter()
+            one.run(None, inputs)
+            if turn >= 3:
+                kept.append(1e3 * (time.perf_counter() - started))
+    return [statistics.median(kept) for kept in times]
+
+
+def bench(args, model, given):
+    """Median wall and processor time of `edgesmith bench`, in milliseconds."""
+    words = ["--input", given, "--threads", 1, "--iterations", args.iterations, "--json"]
+    text = edgesmith(args, "bench", model, *words)
+    try:
+        result = json.loads(text)
+        return float(result["p50_ms"]), float(result["cpu_p50_ms"])
+    except (ValueError, KeyError, TypeError) as problem:
+        raise Failed(f"`edgesmith bench --json` is not as promised: {problem!r}") from problem
+
+
+def measure_latency(args, name, folder):
+    """The rows of one model in the table of `latency`, and whether edgesmith did its part."""
+    try:
+        models = [args.models / name / "model.onnx", quantize(args, name, folder)]
+        sessions = [session(model) for model in models]
+        samples = Samples(args.models / name / "test.npz", sessions[0].get_inputs())
+        inputs, given = samples.part(0, samples.fixed or 1), folder / "one.npz"
+        np.savez(given, **inputs)
+        peer = interleaved(sessions, inputs, args.iterations)
+        ours = [bench(args, model, given) for model in models]
+        rows = []
+        for i, kind in enumerate(("fp32", "int8")):
+            wall, processor = ours[i]
+            cells = [f"{peer[i]:.3f}", f"{wall:.3f}", f"{processor:.3f}", f"{wall / peer[i]:.2f}"]
+            rows.append([name, kind, *cells, f"{peer[0] / peer[i]:.2f}", f"{ours[0][0] / wall:.2f}"])
+        return rows, True
+    except Failed as problem:
+        return [[name, "-", *["-"] * 5, f"NO: {problem}"]], False
+
+
+ACTIONS = {
+    "outputs": (
+        check_outputs, ALL,
+        ["model", "provider", "samples", "max error", "elementwise", f"pass at {TOLERANCE:g}"],
+    ),
+    "int8": (
+        check_int8, CLASSIFIERS,
+        ["model", "samples", "float %", "int8 % (onnxruntime)", "int8 % (edgesmith)", "answers apart",
+         "QLinearConv", "Conv left", f"within {POINTS} points"],
+    ),
+    "latency": (
+        measure_latency, CLASSIFIERS,
+        ["model", "type", "onnxruntime ms", "edgesmith ms", "edgesmith cpu ms", "edgesmith/onnxruntime",
+         "fp32/this (onnxruntime)", "fp32/this (edgesmith)"],
+    ),
+}  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", nargs="?", choices=list(ACTIONS), default="outputs")
+    parser.add_argument("--edgesmith", type=Path, required=True, help="the binary")
+    parser.add_argument("--models", type=Path, required=True, help="the folder of model folders")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these models and no others")
+    parser.add_argument("--samples", type=int, default=4, help="samples for the provider cpu")
+    parser.add_argument("--reference-samples", type=int, default=1, help="and for reference")
+    parser.add_argument("--iterations", type=int, default=50, help="timed runs of `latency`")
+    args = parser.parse_args()
+    args.edgesmith = args.edgesmith.resolve()
+
+    act, names, header = ACTIONS[args.action]
+    names = args.only or names
+    absent = [name for name in names if not (args.models / name / "model.onnx").exists()]
+    if absent:
+        parser.error(f"no model.onnx in {args.models} for {', '.join(absent)}")
+    rows, fine = [], True
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            more, passed = act(args, name, Path(folder))
+            rows += more
+            fine &= passed
+    table(header, rows)
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
