@@ -1,1 +1,71 @@
 //! Arithmetic on slices by instruction set; the only home of `unsafe`.
+//!
+//! Every function takes a [`Ctx`], which says what instructions and how many threads it may use,
+//! and plain slices. Images are channels-last: `[batch, height, width, channels]`. Shapes are
+//! the caller's to get right: a slice that is too short for its stated shape is a bug of the
+//! caller and panics before anything is read.
+#![allow(
+    unsafe_code,
+    reason = "this crate is where vector instructions are called"
+)]
+
+pub mod activation;
+pub mod arena;
+
+pub mod cpu;
+pub mod gemm;
+
+pub(crate) mod simd;
+#[cfg(test)]
+mod testing;
+pub mod threads;
+
+pub use cpu::Isa;
+pub use threads::Threads;
+
+/// What a kernel may use: an instruction set that this CPU has, and threads.
+#[derive(Clone, Debug)]
+pub struct Ctx {
+    isa: Isa,
+    threads: Threads,
+}
+
+impl Ctx {
+    /// A context for `isa`, or for the best set below it that this CPU has.
+    pub fn new(isa: Isa, threads: Threads) -> Self {
+        Self {
+            isa: Isa::detect_capped(Some(isa)),
+            threads,
+        }
+    }
+
+    /// The best instruction set of this CPU, on the calling thread only.
+    pub fn serial() -> Self {
+        Self {
+            isa: Isa::detect(),
+            threads: Threads::new(1),
+        }
+    }
+
+    /// The instruction set; this CPU has it.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The threads.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+}
+
+/// A request that no kernel of this crate can serve; the text says which and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported(pub String);
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unsupported {}

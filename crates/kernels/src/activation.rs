@@ -1,0 +1,366 @@
+//! Activations, each written once for all vectors, as a function of a slice or inside a kernel.
+//!
+//! | function | largest error, in units in the last place |
+//! |---|---|
+//! | `exp`, `sigmoid`, `tanh` | 3 |
+//! | `erf` | 4 |
+//!
+//! NaN stays NaN everywhere.
+
+use crate::simd::{Body, Simd, dispatch};
+use crate::threads::Shared;
+use crate::{Ctx, Isa};
+
+/// A function of one element that kernels can apply to what they write.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Activation {
+    /// `x`
+    #[default]
+    None,
+    /// `max(x, 0)`
+    Relu,
+    /// `min(max(x, min), max)`
+    Clip {
+        /// Lower bound.
+        min: f32,
+        /// Upper bound.
+        max: f32,
+    },
+    /// `x` above zero, `alpha * x` below.
+    LeakyRelu {
+        /// Slope below zero.
+        alpha: f32,
+    },
+    /// `min(max(alpha * x + beta, 0), 1)`
+    HardSigmoid {
+        /// Slope.
+        alpha: f32,
+        /// Value at zero.
+        beta: f32,
+    },
+    /// `x * min(max(x / 6 + 0.5, 0), 1)`
+    HardSwish,
+    /// `1 / (1 + exp(-x))`
+    Sigmoid,
+    /// `x * sigmoid(x)`
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `exp(x)`
+    Exp,
+    /// The error function.
+    Erf,
+    /// `x / 2 * (1 + erf(x / sqrt(2)))`
+    Gelu,
+}
+
+impl Activation {
+    /// The bounds of an activation that only cuts off; `None` for the others.
+    pub fn bounds(self) -> Option<(f32, f32)> {
+        match self {
+            Activation::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
+            Activation::Relu => Some((0.0, f32::INFINITY)),
+            Activation::Clip { min, max } => Some((min, max)),
+            _ => None,
+        }
+    }
+
+    /// Applies it to every element of `y` in place. The result of an element does not depend
+    /// on where in the slice it stands.
+    pub fn apply(self, ctx: &Ctx, y: &mut [f32]) {
+        let shared = Shared::new(y);
+        ctx.threads().parallel_ranges(shared.len(), GRAIN, |range| {
+            let (p, n) = (shared.pointer(range.start), range.len());
+            // SAFETY: the ranges are disjoint parts of `y`.
+            unsafe { self.map(ctx.isa(), p, p, n) };
+        });
+    }
+
+    /// Writes `y = f(x)`; the slices have equal length.
+    pub fn apply_to(self, ctx: &Ctx, x: &[f32], y: &mut [f32]) {
+        assert_eq!(x.len(), y.len(), "input and output have equal length");
+        let shared = Shared::new(y);
+        ctx.threads().parallel_ranges(x.len(), GRAIN, |range| {
+            let (p, n) = (x[range.clone()].as_ptr(), range.len());
+            // SAFETY: the ranges are disjoint parts of `y`, which does not overlap `x`.
+            unsafe { self.map(ctx.isa(), p, shared.pointer(range.start), n) };
+        });
+    }
+
+    /// # Safety
+    /// `n` floats are readable at `x` and writable at `y`; they are the same or do not overlap.
+    unsafe fn map(self, isa: Isa, x: *const f32, y: *mut f32, n: usize) {
+        dispatch(
+            isa,
+            Map {
+                activation: self,
+                x,
+                y,
+                n,
+            },
+        );
+    }
+}
+
+/// Elements that are worth a task of their own.
+pub(crate) const GRAIN: usize = 16 * 1024;
+
+struct Map {
+    activation: Activation,
+    x: *const f32,
+    y: *mut f32,
+    n: usize,
+}
+
+impl Body for Map {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: `Activation::map` passes its caller's promise on.
+        unsafe { map_with(s, self.activation, self.x, self.y, self.n) }
+    }
+}
+
+/// Applies `activation` to `n` floats.
+///
+/// # Safety
+/// As for `Activation::map`.
+#[inline(always)]
+pub(crate) unsafe fn map_with<S: Simd>(
+    s: S,
+    activation: Activation,
+    x: *const f32,
+    y: *mut f32,
+    n: usize,
+) {
+    macro_rules! each {
+        ($f:expr) => {{
+            let f = $f;
+            let whole = n / S::LANES * S::LANES;
+            let mut at = 0;
+            // SAFETY: the caller promises the memory; `at` stays below `n`.
+            unsafe {
+                while at < whole {
+                    s.store(y.add(at), f.eval(s, s.load(x.add(at))));
+                    at += S::LANES;
+                }
+                if at < n {
+                    s.store_n(y.add(at), f.eval(s, s.load_n(x.add(at), n - at)), n - at);
+                }
+            }
+        }};
+    }
+    match activation {
+        Activation::None => each!(Clip {
+            min: f32::NEG_INFINITY,
+            max: f32::INFINITY
+        }),
+        Activation::Relu => each!(Clip {
+            min: 0.0,
+            max: f32::INFINITY
+        }),
+        Activation::Clip { min, max } => each!(Clip { min, max }),
+        Activation::LeakyRelu { alpha } => each!(LeakyRelu(alpha)),
+        Activation::HardSigmoid { alpha, beta } => each!(HardSigmoid(alpha, beta)),
+        Activation::HardSwish => each!(HardSwish),
+        Activation::Sigmoid => each!(Sigmoid),
+        Activation::Silu => each!(Silu),
+        Activation::Tanh => each!(Tanh),
+        Activation::Exp => each!(Exp),
+        Activation::Erf => each!(Erf),
+        Activation::Gelu => each!(Gelu),
+    }
+}
+
+/// A function of a vector.
+trait Function: Copy {
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F;
+}
+
+#[derive(Clone, Copy)]
+struct Clip {
+    min: f32,
+    max: f32,
+}
+#[derive(Clone, Copy)]
+struct LeakyRelu(f32);
+#[derive(Clone, Copy)]
+struct HardSigmoid(f32, f32);
+#[derive(Clone, Copy)]
+struct HardSwish;
+#[derive(Clone, Copy)]
+struct Sigmoid;
+#[derive(Clone, Copy)]
+struct Silu;
+#[derive(Clone, Copy)]
+struct Tanh;
+#[derive(Clone, Copy)]
+struct Exp;
+#[derive(Clone, Copy)]
+struct Erf;
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Function for Clip {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.clamp(x, s.splat(self.min), s.splat(self.max))
+    }
+}
+
+impl Function for LeakyRelu {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.if_less(x, s.splat(0.0), s.mul(x, s.splat(self.0)), x)
+    }
+}
+
+impl Function for HardSigmoid {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let line = s.add(s.mul(x, s.splat(self.0)), s.splat(self.1));
+        s.clamp(line, s.splat(0.0), s.splat(1.0))
+    }
+}
+
+impl Function for HardSwish {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.mul(x, HardSigmoid(1.0 / 6.0, 0.5).eval(s, x))
+    }
+}
+
+impl Function for Sigmoid {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let one = s.splat(1.0);
+        s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
+    }
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.mul(x, Sigmoid.eval(s, x))
+    }
+}
+
+impl Function for Tanh {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let (one, magnitude) = (s.splat(1.0), abs(s, x));
+        let square = s.mul(x, x);
+        let small = polynomial(s, square, &TANH);
+        let small = s.fma(s.mul(x, square), small, x);
+        let e = exp(s, s.add(magnitude, magnitude));
+        let large = s.sub(one, s.div(s.splat(2.0), s.add(e, one)));
+        s.if_less(magnitude, s.splat(0.625), small, with_sign(s, large, x))
+    }
+}
+
+impl Function for Exp {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        exp(s, x)
+    }
+}
+
+impl Function for Erf {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        erf(s, x)
+    }
+}
+
+impl Function for Gelu {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let e = erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
+        s.mul(s.mul(x, s.splat(0.5)), s.add(s.splat(1.0), e))
+    }
+}
+
+#[inline(always)]
+fn abs<S: Simd>(s: S, x: S::F) -> S::F {
+    s.from_bits(s.and_i(s.bits(x), s.splat_i(i32::MAX)))
+}
+
+/// The magnitude `x >= 0` with the sign of `y`.
+#[inline(always)]
+fn with_sign<S: Simd>(s: S, x: S::F, y: S::F) -> S::F {
+    s.from_bits(s.or_i(s.bits(x), s.and_i(s.bits(y), s.splat_i(i32::MIN))))
+}
+
+/// `c[0] + c[1] x + c[2] x^2 ...` by Horner's rule.
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(s: S, x: S::F, c: &[f32; N]) -> S::F {
+    let mut y = s.splat(c[N - 1]);
+    for i in (0..N - 1).rev() {
+        y = s.fma(y, x, s.splat(c[i]));
+    }
+    y
+}
+
+/// The Taylor series of `(exp(r) - 1 - r) / r^2`, of which the remainder is below half a unit
+/// for `|r| <= ln(2) / 2`.
+const EXP: [f32; 6] = [
+    0.5,
+    1.0 / 6.0,
+    1.0 / 24.0,
+    1.0 / 120.0,
+    1.0 / 720.0,
+    1.0 / 5040.0,
+];
+
+/// `exp(x)`: the integer part of `x / ln 2` becomes the exponent, in two factors so that
+/// results below the normal range come out right, and the rest goes through a polynomial.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+    let x = s.clamp(x, s.splat(-104.0), s.splat(89.0));
+    let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
+    let r = s.fma(n, s.splat(-0.693_359_4), x);
+    let r = s.fma(n, s.splat(2.121_944_4e-4), r);
+    let tail = s.mul(s.mul(r, r), polynomial(s, r, &EXP));
+    let y = s.add(s.add(tail, r), s.splat(1.0));
+    let half = s.round(s.mul(n, s.splat(0.5)));
+    let power = |n: S::F| s.from_bits(s.to_exponent(s.add_i(s.to_int(n), s.splat_i(127))));
+    s.mul(s.mul(y, power(half)), power(s.sub(n, half)))
+}
+
+/// Fitted to `(tanh(x) - x) / x^3` over `x^2` for `|x| < 0.625`.
+const TANH: [f32; 5] = [
+    -0.333_332_8,
+    0.133_314_2,
+    -0.053_737_8,
+    0.020_632_55,
+    -0.005_697_387_3,
+];
+/// Fitted to `erf(x) / x - 1` over `x^2` for `|x| < 1`.
+const ERF_SMALL: [f32; 7] = [
+    0.128_379_17,
+    -0.376_126_26,
+    0.112_835_854,
+    -0.026_853_815,
+    0.005_188_334,
+    -0.000_801_024_24,
+    7.854_009e-5,
+];
+/// Fitted to `ln(1 - erf(x))` for `1 <= x <= 4`.
+const ERF_LARGE: [f32; 7] = [
+    -0.000_332_682_34,
+    -1.127_122_5,
+    -0.638_093_53,
+    -0.103_148_01,
+    0.021_856_336,
+    -0.002_951_882_8,
+    0.000_186_777_62,
+];
+
+#[inline(always)]
+fn erf<S: Simd>(s: S, x: S::F) -> S::F {
+    let (one, magnitude) = (s.splat(1.0), abs(s, x));
+    let small = s.fma(x, polynomial(s, s.mul(x, x), &ERF_SMALL), x);
+    let capped = s.min(s.splat(4.0), magnitude);
+    let large = s.sub(one, exp(s, polynomial(s, capped, &ERF_LARGE)));
+    s.if_less(magnitude, one, small, with_sign(s, large, x))
+}

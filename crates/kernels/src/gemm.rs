@@ -1,0 +1,223 @@
+//! Matrix products with a packed right side: which kernels there are, and how work is cut up.
+
+pub mod f32;
+
+pub use self::f32::{Epilogue, PackedF32, gemm, matmul};
+
+use crate::Isa;
+
+/// A micro-kernel family: for reports, and to see what an instruction set gets.
+#[derive(Debug)]
+pub struct Kernel {
+    /// `<arch>-<isa>-<types>-<tile>`.
+    pub name: &'static str,
+    /// What it needs.
+    pub isa: Isa,
+    /// Bytes in a weight.
+    pub weight_bytes: usize,
+}
+
+/// The micro-kernels, best first.
+pub static KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "x86_64-avx512-vnni-u8i8-12x32",
+        isa: Isa::Avx512Vnni,
+        weight_bytes: 1,
+    },
+    Kernel {
+        name: "x86_64-avx512-u8i8-12x32",
+        isa: Isa::Avx512,
+        weight_bytes: 1,
+    },
+    Kernel {
+        name: "x86_64-avx-vnni-u8i8-6x16",
+        isa: Isa::AvxVnni,
+        weight_bytes: 1,
+    },
+    Kernel {
+        name: "x86_64-avx2-u8i8-6x16",
+        isa: Isa::Avx2,
+        weight_bytes: 1,
+    },
+    Kernel {
+        name: "aarch64-neon-u8i8-8x8",
+        isa: Isa::Neon,
+        weight_bytes: 1,
+    },
+    Kernel {
+        name: "generic-u8i8-4x8",
+        isa: Isa::Generic,
+        weight_bytes: 1,
+    },
+    Kernel {
+        name: "x86_64-avx512-f32-12x32",
+        isa: Isa::Avx512,
+        weight_bytes: 4,
+    },
+    Kernel {
+        name: "x86_64-avx2-f32-6x16",
+        isa: Isa::Avx2,
+        weight_bytes: 4,
+    },
+    Kernel {
+        name: "aarch64-neon-f32-8x8",
+        isa: Isa::Neon,
+        weight_bytes: 4,
+    },
+    Kernel {
+        name: "generic-f32-4x8",
+        isa: Isa::Generic,
+        weight_bytes: 4,
+    },
+];
+
+/// The kernel that `isa` uses for weights of `weight_bytes`.
+pub(crate) fn kernel(isa: Isa, weight_bytes: usize) -> &'static Kernel {
+    KERNELS
+        .iter()
+        .find(|k| k.weight_bytes == weight_bytes && isa.includes(k.isa))
+        .expect("the list ends with a generic kernel for each weight size")
+}
+
+/// How a matrix lies in memory, rows of `[rows, columns]` one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `[K, N]`
+    KN,
+    /// `[N, K]`: the transposed matrix.
+    NK,
+}
+
+impl Order {
+    /// Where element (k, n) stands.
+    pub(crate) fn at(self, k: usize, n: usize, (ks, ns): (usize, usize)) -> usize {
+        match self {
+            Order::KN => k * ns + n,
+            Order::NK => n * ks + k,
+        }
+    }
+}
+
+/// The lanes of a vector and rows of a tile of `isa`.
+pub(crate) fn shape(isa: Isa) -> (usize, usize) {
+    struct Shape;
+    impl crate::simd::Body for Shape {
+        type Out = (usize, usize);
+        #[inline(always)]
+        fn run<S: crate::simd::Simd>(self, _: S) -> Self::Out {
+            (S::LANES, S::ROWS)
+        }
+    }
+    crate::simd::dispatch(isa, Shape)
+}
+
+/// The columns of a packed matrix, cut into panels of two vectors; the last panel has one if
+/// that is enough.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panels {
+    pub n: usize,
+    pub lanes: usize,
+}
+
+impl Panels {
+    pub(crate) fn count(self) -> usize {
+        self.n.div_ceil(2 * self.lanes)
+    }
+
+    /// Columns of all panels, with what pads the last.
+    pub(crate) fn padded(self) -> usize {
+        self.n.div_ceil(self.lanes) * self.lanes
+    }
+
+    /// First column of panel `p`, its columns, and its vectors.
+    pub(crate) fn panel(self, p: usize) -> (usize, usize, usize) {
+        let first = p * 2 * self.lanes;
+        let columns = (self.n - first).min(2 * self.lanes);
+        (first, columns, columns.div_ceil(self.lanes))
+    }
+}
+
+/// A cut of `rows` x `panels` into tasks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    rows: usize,
+    panels: usize,
+    row_step: usize,
+    panel_step: usize,
+}
+
+impl Cut {
+    /// Blocks of at most `most_rows` rows, smaller where threads would have nothing to do.
+    pub(crate) fn new(
+        threads: usize,
+        rows: usize,
+        panels: usize,
+        tile_rows: usize,
+        most_rows: usize,
+    ) -> Self {
+        let most = (most_rows / tile_rows).max(1) * tile_rows;
+        if threads == 1 {
+            return Self {
+                rows,
+                panels,
+                row_step: most,
+                panel_step: panels.max(1),
+            };
+        }
+        let wanted = threads * 3;
+        let fair = rows.div_ceil(wanted).div_ceil(tile_rows).max(1) * tile_rows;
+        let row_step = most.min(fair.max(tile_rows * 4));
+        let parts = wanted
+            .div_ceil(rows.div_ceil(row_step).max(1))
+            .min(panels.max(1));
+        Self {
+            rows,
+            panels,
+            row_step,
+            panel_step: panels.div_ceil(parts).max(1),
+        }
+    }
+
+    pub(crate) fn tasks(self) -> usize {
+        self.rows.div_ceil(self.row_step) * self.panels.div_ceil(self.panel_step)
+    }
+
+    /// The most rows of a task.
+    pub(crate) fn row_step(self) -> usize {
+        self.row_step
+    }
+
+    /// The rows and panels of task `i`.
+    pub(crate) fn task(self, i: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let across = self.panels.div_ceil(self.panel_step);
+        let (r, p) = (i / across * self.row_step, i % across * self.panel_step);
+        (
+            r..self.rows.min(r + self.row_step),
+            p..self.panels.min(p + self.panel_step),
+        )
+    }
+}
+
+/// Calls the method `$f` for a number of rows and vectors that is known when compiling.
+macro_rules! by_rows {
+    ($S:ty, $rows:expr, $vectors:expr, $f:ident($this:expr, $($arg:expr),*)) => {
+        crate::gemm::by_rows!(@ $S, $rows, $vectors, $f, $this, ($($arg),*);
+            12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)
+    };
+    (@ $S:ty, $rows:expr, $vectors:expr, $f:ident, $this:expr, $args:tt; $($m:literal),*) => {
+        match $rows {
+            $($m if $m <= <$S>::ROWS => {
+                if $vectors == 2 {
+                    crate::gemm::by_rows!(@call $S, $m, 2, $f, $this, $args)
+                } else {
+                    crate::gemm::by_rows!(@call $S, $m, 1, $f, $this, $args)
+                }
+            })*
+            _ => {}
+        }
+    };
+    (@call $S:ty, $m:literal, $v:literal, $f:ident, $this:expr, ($($arg:expr),*)) => {
+        $this.$f::<$S, $m, $v>($($arg),*)
+    };
+}
+pub(crate) use by_rows;

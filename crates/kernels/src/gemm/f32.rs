@@ -1,0 +1,592 @@
+//! Float matrix product `C = act(A B + bias + residual)` with packed B.
+//!
+//! Every element of C is one sum over K from first to last, so neither the cut into tiles nor
+//! the number of threads changes a bit of it.
+
+use std::ops::Range;
+
+use super::{Cut, Order, Panels};
+use crate::activation::{Activation, map_with};
+use crate::arena::Buffer;
+use crate::simd::{Body, Simd, dispatch};
+use crate::threads::Shared;
+use crate::{Ctx, Isa};
+
+/// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
+const DEPTH: usize = 384;
+
+/// What happens to a product before it is stored: `act(product + bias + residual)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// One number for each column.
+    pub bias: Option<&'a [f32]>,
+    /// A matrix laid out like C.
+    pub residual: Option<&'a [f32]>,
+    /// The last thing that happens.
+    pub activation: Activation,
+}
+
+/// A matrix `[K, N]`, laid out for the micro-kernel of one instruction set.
+#[derive(Clone, Debug)]
+pub struct PackedF32 {
+    k: usize,
+    panels: Panels,
+    isa: Isa,
+    data: Buffer,
+}
+
+impl PackedF32 {
+    /// Packs `b`, which has `k * n` elements in the given order.
+    pub fn new(ctx: &Ctx, b: &[f32], order: Order, k: usize, n: usize) -> Self {
+        assert_eq!(b.len(), k * n, "the matrix has k * n elements");
+        let panels = Panels {
+            n,
+            lanes: super::shape(ctx.isa()).0,
+        };
+        let mut data = Buffer::zeroed(k * panels.padded() * 4);
+        let out = data.typed_mut::<f32>();
+        for p in 0..panels.count() {
+            let (first, columns, vectors) = panels.panel(p);
+            let width = vectors * panels.lanes;
+            for (row, out) in out[first * k..][..width * k]
+                .chunks_exact_mut(width)
+                .enumerate()
+            {
+                match order {
+                    Order::KN => out[..columns].copy_from_slice(&b[row * n + first..][..columns]),
+                    Order::NK => {
+                        (0..columns).for_each(|c| out[c] = b[order.at(row, first + c, (k, n))]);
+                    }
+                }
+            }
+        }
+        Self {
+            k,
+            panels,
+            isa: ctx.isa(),
+            data,
+        }
+    }
+
+    /// Rows of the matrix.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns of the matrix.
+    pub fn n(&self) -> usize {
+        self.panels.n
+    }
+
+    /// Size of the packed matrix.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The name of the micro-kernel that it is packed for.
+    pub fn kernel_name(&self) -> &'static str {
+        super::kernel(self.isa, 4).name
+    }
+}
+
+/// `C[m, n] = act(A[m, k] B + bias + residual)`. Row `r` of A starts at `a[r * a_stride]`, that
+/// of C (and of the residual) at `c[r * c_stride]`.
+pub fn gemm(
+    ctx: &Ctx,
+    m: usize,
+    a: &[f32],
+    a_stride: usize,
+    b: &PackedF32,
+    c: &mut [f32],
+    c_stride: usize,
+    epilogue: &Epilogue,
+) {
+    assert!(
+        fits(m, b.k, a_stride, a.len()),
+        "A has m rows of k elements"
+    );
+    let target = Target::new(m, b.n(), c, c_stride, epilogue);
+    let tile_rows = super::shape(b.isa).1;
+    let most = rows_in_cache(b.k, tile_rows);
+    let cut = Cut::new(ctx.threads().count(), m, b.panels.count(), tile_rows, most);
+    ctx.threads().parallel_for(cut.tasks(), |i| {
+        let (rows, panels) = cut.task(i);
+        let a = a[rows.start * a_stride..].as_ptr();
+        // SAFETY: the assertions above cover every row of A and C; tasks write disjoint parts.
+        unsafe { target.multiply(rows, a, a_stride, b, panels, 0) };
+    });
+}
+
+/// [`gemm`] with a right side that is packed for this one call: `b` has `b.len() = k * n`
+/// elements in the given order.
+pub fn matmul(
+    ctx: &Ctx,
+    [m, k, n]: [usize; 3],
+    a: &[f32],
+    b: &[f32],
+    order: Order,
+    c: &mut [f32],
+    epilogue: &Epilogue,
+) {
+    let b = PackedF32::new(ctx, b, order, k, n);
+    gemm(ctx, m, a, k, &b, c, n, epilogue);
+}
+
+/// Rows of A such that a block of them stays in the L2 cache.
+pub(crate) fn rows_in_cache(k: usize, tile_rows: usize) -> usize {
+    (32 * 1024 / k.clamp(1, DEPTH)).clamp(tile_rows * 2, 240)
+}
+
+/// Whether `rows` rows of `columns` elements, `stride` apart, lie in `len` elements.
+pub(crate) fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
+    rows == 0 || columns == 0 || (rows - 1) * stride + columns <= len
+}
+
+/// Where a product goes, and what happens to it on the way.
+pub(crate) struct Target<'a> {
+    c: Shared<'a, f32>,
+    stride: usize,
+    bias: Option<&'a [f32]>,
+    residual: Option<&'a [f32]>,
+    activation: Activation,
+}
+
+impl<'a> Target<'a> {
+    /// Checks that C, bias and residual fit `rows` x `columns`.
+    pub(crate) fn new(
+        rows: usize,
+        columns: usize,
+        c: &'a mut [f32],
+        stride: usize,
+        epilogue: &Epilogue<'a>,
+    ) -> Self {
+        assert!(stride >= columns || rows < 2, "rows of C do not overlap");
+        assert!(
+            fits(rows, columns, stride, c.len()),
+            "C has m rows of n elements"
+        );
+        assert!(
+            epilogue.bias.is_none_or(|b| b.len() == columns),
+            "bias has n elements"
+        );
+        let residual = epilogue.residual;
+        assert!(
+            residual.is_none_or(|r| r.len() >= c.len()),
+            "residual is as long as C"
+        );
+        let (bias, activation) = (epilogue.bias, epilogue.activation);
+        Self {
+            c: Shared::new(c),
+            stride,
+            bias,
+            residual,
+            activation,
+        }
+    }
+
+    /// Multiplies `rows` (of C; `a` is the first of them) with `panels` of B, and stores at
+    /// column `offset` and on.
+    ///
+    /// # Safety
+    /// `rows` rows of `b.k` floats are readable at `a`, `a_stride` apart. Rows and columns lie
+    /// in what `new` checked, and no other thread writes them.
+    pub(crate) unsafe fn multiply(
+        &self,
+        rows: Range<usize>,
+        a: *const f32,
+        a_stride: usize,
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        if rows.is_empty() || panels.is_empty() {
+            return;
+        }
+        let at = rows.start * self.stride + offset;
+        let (lo, hi) = self
+            .activation
+            .bounds()
+            .unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let block = Block {
+            rows: rows.len(),
+            a,
+            a_stride,
+            b,
+            panels,
+            c: self.c.pointer(at),
+            c_stride: self.stride,
+            bias: self.bias.map(|bias| bias[offset..].as_ptr()),
+            residual: self.residual.map(|residual| residual[at..].as_ptr()),
+            bounds: (lo, hi),
+            then: self
+                .activation
+                .bounds()
+                .is_none()
+                .then_some(self.activation),
+        };
+        dispatch(b.isa, block);
+    }
+}
+
+/// A part of a product that one thread computes.
+struct Block<'a> {
+    rows: usize,
+    a: *const f32,
+    a_stride: usize,
+    b: &'a PackedF32,
+    panels: Range<usize>,
+    c: *mut f32,
+    c_stride: usize,
+    bias: Option<*const f32>,
+    residual: Option<*const f32>,
+    bounds: (f32, f32),
+    then: Option<Activation>,
+}
+
+impl Body for Block<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let k = self.b.k;
+        if self.rows == 1 {
+            // SAFETY: `Target::multiply` promises the memory.
+            unsafe { self.single_row(s) };
+            return;
+        }
+        let data = self.b.data.typed::<f32>();
+        let mut start = 0;
+        while start == 0 || start < k {
+            let depth = even_part(k - start);
+            for p in self.panels.clone() {
+                let (first, columns, vectors) = self.b.panels.panel(p);
+                let tile = Tile {
+                    depth,
+                    b: data[first * k + start * vectors * S::LANES..].as_ptr(),
+                    columns,
+                    opens: start == 0,
+                    closes: start + depth >= k,
+                };
+                // SAFETY: `Target::multiply` promises the memory.
+                unsafe { self.panel(s, start, first, vectors, &tile) };
+            }
+            start += depth.max(1);
+        }
+        if let Some(activation) = self.then {
+            let (first, _, _) = self.b.panels.panel(self.panels.start);
+            let (last, columns, _) = self.b.panels.panel(self.panels.end - 1);
+            for row in 0..self.rows {
+                // SAFETY: these are the elements of C that the tiles stored.
+                unsafe {
+                    let c = self.c.add(row * self.c_stride + first);
+                    map_with(s, activation, c, c, last + columns - first);
+                }
+            }
+        }
+    }
+}
+
+/// The next steps of K out of `left`: all of them, or equal parts of at most `DEPTH`.
+#[inline(always)]
+fn even_part(left: usize) -> usize {
+    left.div_ceil(left.div_ceil(DEPTH).max(1))
+}
+
+/// One panel's share of K.
+struct Tile {
+    depth: usize,
+    b: *const f32,
+    columns: usize,
+    opens: bool,
+    closes: bool,
+}
+
+impl Block<'_> {
+    /// All rows of one panel, a tile at a time.
+    ///
+    /// # Safety
+    /// As for `Target::multiply`.
+    #[inline(always)]
+    unsafe fn panel<S: Simd>(&self, s: S, start: usize, first: usize, vectors: usize, t: &Tile) {
+        let mut row = 0;
+        while row < self.rows {
+            let rows = (self.rows - row).min(S::ROWS);
+            // SAFETY: the row and the panel lie in the block.
+            unsafe {
+                let a = self.a.add(row * self.a_stride + start);
+                let at = row * self.c_stride + first;
+                crate::gemm::by_rows!(S, rows, vectors, tile(self, s, t, a, at, first));
+            }
+            row += rows;
+        }
+    }
+
+    /// A tile of `M` rows and `V` vectors; `at` is its place in C, `first` its first column.
+    ///
+    /// # Safety
+    /// As for `Target::multiply`.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        t: &Tile,
+        a: *const f32,
+        at: usize,
+        first: usize,
+    ) {
+        let mut sums = [[s.splat(0.0); V]; M];
+        // SAFETY: M rows of `depth` floats are readable at `a`, `depth` rows of V vectors at
+        // `b`, and M rows of `columns` elements are writable at `c`.
+        unsafe {
+            let c = self.c.add(at);
+            if !t.opens {
+                for i in 0..M {
+                    for v in 0..V {
+                        let left = t.columns.saturating_sub(v * S::LANES);
+                        let c = c.add(i * self.c_stride + v * S::LANES);
+                        sums[i][v] = if left >= S::LANES {
+                            s.load(c)
+                        } else {
+                            s.load_n(c, left)
+                        };
+                    }
+                }
+            }
+            for k in 0..t.depth {
+                let b = t.b.add(k * V * S::LANES);
+                let b: [S::F; V] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
+                for i in 0..M {
+                    let a = s.splat(*a.add(i * self.a_stride + k));
+                    for v in 0..V {
+                        sums[i][v] = s.fma(a, b[v], sums[i][v]);
+                    }
+                }
+            }
+            for v in 0..V {
+                let n = t.columns.saturating_sub(v * S::LANES).min(S::LANES);
+                for i in 0..M {
+                    let offset = i * self.c_stride + v * S::LANES;
+                    self.store(
+                        s,
+                        sums[i][v],
+                        at + offset,
+                        first + v * S::LANES,
+                        n,
+                        t.closes,
+                    );
+                }
+            }
+        }
+    }
+
+    /// Stores `n` elements at `at` in C, which belong to `column` and on.
+    ///
+    /// # Safety
+    /// As for `Target::multiply`.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(
+        &self,
+        s: S,
+        sum: S::F,
+        at: usize,
+        column: usize,
+        n: usize,
+        closes: bool,
+    ) {
+        let whole = n == S::LANES;
+        // SAFETY: `n` elements of C, bias and residual lie here.
+        unsafe {
+            let load = |p: *const f32| if whole { s.load(p) } else { s.load_n(p, n) };
+            let mut y = sum;
+            if closes {
+                if let Some(bias) = self.bias {
+                    y = s.add(y, load(bias.add(column)));
+                }
+                if let Some(residual) = self.residual {
+                    y = s.add(y, load(residual.add(at)));
+                }
+                y = s.clamp(y, s.splat(self.bounds.0), s.splat(self.bounds.1));
+            }
+            let c = self.c.add(at);
+            if whole {
+                s.store(c, y)
+            } else {
+                s.store_n(c, y, n)
+            }
+        }
+    }
+
+    /// One row: four panels at a time, so that sums do not wait for each other.
+    ///
+    /// # Safety
+    /// As for `Target::multiply`.
+    #[inline(always)]
+    unsafe fn single_row<S: Simd>(&self, s: S) {
+        let (k, panels) = (self.b.k, self.b.panels);
+        let data = self.b.data.typed::<f32>();
+        let mut p = self.panels.start;
+        while p < self.panels.end {
+            let (first, columns, vectors) = panels.panel(p);
+            let together = if p + 4 <= self.panels.end && panels.panel(p + 3).2 == 2 {
+                4
+            } else {
+                1
+            };
+            // SAFETY: the panels lie in the block, and `a` has K elements.
+            unsafe {
+                if together == 4 {
+                    let mut sums = [[s.splat(0.0); 2]; 4];
+                    let b = data[first * k..].as_ptr();
+                    for at in 0..k {
+                        let a = s.splat(*self.a.add(at));
+                        for (q, sums) in sums.iter_mut().enumerate() {
+                            let b = b.add((q * k + at) * 2 * S::LANES);
+                            sums[0] = s.fma(a, s.load(b), sums[0]);
+                            sums[1] = s.fma(a, s.load(b.add(S::LANES)), sums[1]);
+                        }
+                    }
+                    for v in 0..8 {
+                        let column = first + v * S::LANES;
+                        let n = (panels.n - column).min(S::LANES);
+                        self.store(s, sums[v / 2][v % 2], column, column, n, true);
+                    }
+                } else {
+                    let b = data[first * k..].as_ptr();
+                    let t = Tile {
+                        depth: k,
+                        b,
+                        columns,
+                        opens: true,
+                        closes: true,
+                    };
+                    if vectors == 2 {
+                        self.tile::<S, 1, 2>(s, &t, self.a, first, first);
+                    } else {
+                        self.tile::<S, 1, 1>(s, &t, self.a, first, first);
+                    }
+                }
+            }
+            p += together;
+        }
+        if let Some(activation) = self.then {
+            let (first, _, _) = panels.panel(self.panels.start);
+            let (last, columns, _) = panels.panel(self.panels.end - 1);
+            // SAFETY: these are the elements of C that were stored.
+            unsafe {
+                let c = self.c.add(first);
+                map_with(s, activation, c, c, last + columns - first);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Random, close, contexts};
+
+    fn expected(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], ep: &Epilogue) -> Vec<f32> {
+        let mut c = vec![0.0; m * n];
+        for i in 0..m * n {
+            let products =
+                (0..k).map(|p| f64::from(a[i / n * k + p]) * f64::from(b[p * n + i % n]));
+            let mut y = products.sum::<f64>() as f32 + ep.bias.map_or(0.0, |bias| bias[i % n]);
+            y += ep.residual.map_or(0.0, |r| r[i]);
+            c[i] = match ep.activation {
+                Activation::Relu => y.max(0.0),
+                Activation::HardSwish => y * (y / 6.0 + 0.5).clamp(0.0, 1.0),
+                _ => y,
+            };
+        }
+        c
+    }
+
+    #[test]
+    fn equals_the_plain_sum_on_edges_of_tiles() {
+        let mut random = Random::new(1);
+        let sizes = [
+            0, 1, 2, 3, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 24, 31, 32, 33, 47, 130,
+        ];
+        for round in 0..150 {
+            let (m, n) = (random.pick(&sizes), random.pick(&sizes));
+            let k = if round % 10 == 0 {
+                500 + round * 5
+            } else {
+                random.pick(&sizes)
+            };
+            let (a, b) = (random.floats(m * k), random.floats(k * n));
+            let (bias, residual) = (random.floats(n), random.floats(m * n));
+            let ep = Epilogue {
+                bias: (round % 2 == 0).then_some(&bias[..]),
+                residual: (round % 3 == 0).then_some(&residual[..]),
+                activation: random.pick(&[
+                    Activation::None,
+                    Activation::Relu,
+                    Activation::HardSwish,
+                ]),
+            };
+            let want = expected(m, k, n, &a, &b, &ep);
+            let transposed: Vec<f32> = (0..k * n)
+                .map(|i| b[i % k.max(1) * n + i / k.max(1)])
+                .collect();
+            let mut first: Option<(Isa, Vec<f32>)> = None;
+            for ctx in contexts() {
+                let mut c = vec![f32::NAN; m * n];
+                matmul(&ctx, [m, k, n], &a, &b, Order::KN, &mut c, &ep);
+                close(
+                    &c,
+                    &want,
+                    2e-5 * (k as f32).sqrt().max(1.0),
+                    &format!("{m} {k} {n}"),
+                );
+                let mut d = vec![f32::NAN; m * n];
+                matmul(&ctx, [m, k, n], &a, &transposed, Order::NK, &mut d, &ep);
+                assert_eq!(c, d, "both orders of B give the same");
+                match &first {
+                    Some((isa, one)) if *isa == ctx.isa() => assert_eq!(&c, one, "threads"),
+                    _ => first = Some((ctx.isa(), c)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strides_leave_the_gaps_alone() {
+        let mut random = Random::new(2);
+        let (m, k, n) = (13, 9, 21);
+        let (a, b) = (random.floats(m * 11 + 1), random.floats(k * n));
+        for ctx in contexts() {
+            let packed = PackedF32::new(&ctx, &b, Order::KN, k, n);
+            let mut c = vec![7.0; m * 25];
+            gemm(
+                &ctx,
+                m,
+                &a[1..],
+                11,
+                &packed,
+                &mut c,
+                25,
+                &Epilogue::default(),
+            );
+            for row in 0..m {
+                let a = &a[1 + row * 11..][..k];
+                let want = expected(1, k, n, a, &b, &Epilogue::default());
+                close(&c[row * 25..][..n], &want, 1e-5, "row");
+                assert!(c[row * 25 + n..row * 25 + 25].iter().all(|x| *x == 7.0));
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_go_through() {
+        for ctx in contexts() {
+            let mut c = [0.0; 3];
+            let a = [f32::NAN, f32::INFINITY, -1.0];
+            let relu = Epilogue {
+                activation: Activation::Relu,
+                ..Epilogue::default()
+            };
+            matmul(&ctx, [3, 1, 1], &a, &[1.0], Order::KN, &mut c, &relu);
+            assert!(c[0].is_nan() && c[1] == f32::INFINITY && c[2] == 0.0);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One vector vocabulary that kernels are written in once, and its words in each instruction set.
+
+use crate::Isa;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod scalar;
+
+/// Vectors of an instruction set. A value of the type is the proof that this CPU has the set,
+/// so that only what touches memory is unsafe. Everything is inlined into a function that
+/// enables the instructions.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// A vector of `LANES` floats.
+    type F: Copy;
+    /// A vector of `LANES` 32-bit integers, also read as twice as many 16-bit ones.
+    type I: Copy;
+    /// Lanes of a vector; at most [`MAX_LANES`].
+    const LANES: usize;
+    /// Rows of a matrix tile that is two vectors wide, so that its sums stay in registers.
+    const ROWS: usize;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once where the set can.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The smaller; `b` if either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; `b` if either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `x` where `a < b`, else `y`; `y` if either is NaN.
+    fn if_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// To the nearest integer, ties to even; out of range is unspecified.
+    fn to_int(self, a: Self::F) -> Self::I;
+    fn to_float(self, a: Self::I) -> Self::F;
+    fn bits(self, a: Self::F) -> Self::I;
+    fn from_bits(self, a: Self::I) -> Self::F;
+
+    fn splat_i(self, x: i32) -> Self::I;
+    fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn mul_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn or_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts every lane left by 23, where the exponent of a float begins.
+    fn to_exponent(self, a: Self::I) -> Self::I;
+    /// `acc + a.low * b.low + a.high * b.high` in every lane, halves read as signed 16-bit.
+    fn dot_pairs(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+
+    /// # Safety
+    /// `LANES` floats are readable at `p`.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// # Safety
+    /// `LANES` floats are writable at `p`.
+    unsafe fn store(self, p: *mut f32, a: Self::F);
+    /// # Safety
+    /// `LANES` integers are readable at `p`.
+    unsafe fn load_i(self, p: *const i32) -> Self::I;
+    /// # Safety
+    /// `LANES` integers are writable at `p`.
+    unsafe fn store_i(self, p: *mut i32, a: Self::I);
+    /// Bytes, zero-extended.
+    ///
+    /// # Safety
+    /// `LANES` bytes are readable at `p`.
+    unsafe fn load_u8(self, p: *const u8) -> Self::I;
+    /// Bytes, sign-extended.
+    ///
+    /// # Safety
+    /// `LANES` bytes are readable at `p`.
+    unsafe fn load_i8(self, p: *const u8) -> Self::I;
+    /// Stores the low byte of every lane. Lanes lie in -128..=255, all within one of the two
+    /// byte ranges.
+    ///
+    /// # Safety
+    /// `LANES` bytes are writable at `p`.
+    unsafe fn store_bytes(self, p: *mut u8, a: Self::I);
+    /// `2 * LANES` signed bytes as 16-bit integers.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes are readable at `p`.
+    unsafe fn load_i8_pairs(self, p: *const i8) -> Self::I;
+    /// In every lane a byte from `p` (low half) and one from `q` (high half), zero-extended.
+    ///
+    /// # Safety
+    /// `LANES` bytes are readable at both.
+    unsafe fn interleave_u8(self, p: *const u8, q: *const u8) -> Self::I;
+
+    /// The first `n <= LANES` floats, then zeros.
+    ///
+    /// # Safety
+    /// `n` floats are readable at `p`.
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F {
+        let mut lanes = [0f32; MAX_LANES];
+        // SAFETY: `n` elements are readable, and fit the array, which holds a vector.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            self.load(lanes.as_ptr())
+        }
+    }
+
+    /// Stores the first `n <= LANES` floats.
+    ///
+    /// # Safety
+    /// `n` floats are writable at `p`.
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, a: Self::F, n: usize) {
+        let lanes = self.lanes(a);
+        // SAFETY: `n` elements are writable, and the array holds as many.
+        unsafe { std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n) }
+    }
+
+    /// The lanes in order, then zeros.
+    #[inline(always)]
+    fn lanes(self, a: Self::F) -> [f32; MAX_LANES] {
+        let mut lanes = [0f32; MAX_LANES];
+        // SAFETY: the array holds a vector.
+        unsafe { self.store(lanes.as_mut_ptr(), a) };
+        lanes
+    }
+
+    /// The integer lanes in order, then zeros.
+    #[inline(always)]
+    fn lanes_i(self, a: Self::I) -> [i32; MAX_LANES] {
+        let mut lanes = [0; MAX_LANES];
+        // SAFETY: the array holds a vector.
+        unsafe { self.store_i(lanes.as_mut_ptr(), a) };
+        lanes
+    }
+
+    /// `x` within `lo..=hi`; NaN stays NaN.
+    #[inline(always)]
+    fn clamp(self, x: Self::F, lo: Self::F, hi: Self::F) -> Self::F {
+        self.min(hi, self.max(lo, x))
+    }
+
+    /// The sum of the lanes, added pairwise.
+    #[inline(always)]
+    fn sum(self, a: Self::F) -> f32 {
+        let mut lanes = self.lanes(a);
+        let mut n = Self::LANES;
+        while n > 1 {
+            n /= 2;
+            for i in 0..n {
+                lanes[i] += lanes[i + n];
+            }
+        }
+        lanes[0]
+    }
+}
+
+/// The most lanes that any set has.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// How bytes are multiplied: products of `GROUP` neighbours along K are added in one step.
+/// Both sides of a group take four bytes.
+pub(crate) trait Dot<S: Simd>: Copy + 'static {
+    /// Neighbours in a group: 2 if activations are widened to 16 bits, 4 if they stay bytes.
+    const GROUP: usize;
+    /// `acc` plus the products of a group of activations, the same in every lane, with a group
+    /// of weights in every lane.
+    fn dot(s: S, acc: S::I, a: S::I, b: S::I) -> S::I;
+    /// The groups of weights of `LANES` columns.
+    ///
+    /// # Safety
+    /// `LANES * GROUP` bytes are readable at `p`.
+    unsafe fn weights(s: S, p: *const i8) -> S::I;
+}
+
+/// Widens both sides to 16 bits: exact on every CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct Widen;
+
+impl<S: Simd> Dot<S> for Widen {
+    const GROUP: usize = 2;
+    #[inline(always)]
+    fn dot(s: S, acc: S::I, a: S::I, b: S::I) -> S::I {
+        s.dot_pairs(acc, a, b)
+    }
+    #[inline(always)]
+    unsafe fn weights(s: S, p: *const i8) -> S::I {
+        // SAFETY: the caller's promise is the same.
+        unsafe { s.load_i8_pairs(p) }
+    }
+}
+
+/// A kernel body that can be compiled for every instruction set. `run` is `#[inline(always)]`.
+pub(crate) trait Body {
+    type Out;
+    fn run<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// Runs `body` with the instructions of `isa`, which this CPU has.
+pub(crate) fn dispatch<B: Body>(isa: Isa, body: B) -> B::Out {
+    debug_assert!(isa.available());
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Ctx` holds only sets that this CPU has.
+        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::run(body) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512 | Isa::Avx512Vnni => unsafe { avx512::run(body) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::Neon => unsafe { neon::run(body) },
+        _ => body.run(scalar::Scalar),
+    }
+}
+
+/// Defines methods that are one intrinsic each.
+macro_rules! ops {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: $ty),*) -> $out {
+            // SAFETY: a value of this type exists only where the CPU has the instructions.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// Defines methods that touch memory.
+macro_rules! memory {
+    ($($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? = $body:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name(self, $($arg: $ty),*) $(-> $out)? {
+            // SAFETY: the caller promises the memory; the type proves the instructions.
+            unsafe { $body }
+        }
+    )*};
+}
+pub(crate) use {memory, ops};

@@ -1,0 +1,108 @@
+//! Eight lanes: x86-64 with AVX2, FMA and F16C, and the AVX-VNNI dot product.
+
+use std::arch::x86_64::*;
+
+use super::{Body, Dot, Simd};
+
+/// Proof of AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+/// Runs `body` with AVX2 enabled.
+///
+/// # Safety
+/// The CPU has AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn run<B: Body>(body: B) -> B::Out {
+    body.run(Avx2(()))
+}
+
+impl Avx2 {
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C.
+    #[inline(always)]
+    pub(crate) unsafe fn prove() -> Self {
+        Self(())
+    }
+}
+
+/// Lanes to load or store: all ones in the first `n`.
+#[inline(always)]
+fn mask(n: usize) -> *const i32 {
+    static MASK: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    MASK[8 - n.min(8)..].as_ptr()
+}
+
+impl Simd for Avx2 {
+    type F = __m256;
+    type I = __m256i;
+    const LANES: usize = 8;
+    const ROWS: usize = 6;
+
+    super::ops! {
+        splat(x: f32) -> __m256 = _mm256_set1_ps(x);
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
+        round(a: __m256) -> __m256 =
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        if_less(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 =
+            _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
+        to_int(a: __m256) -> __m256i = _mm256_cvtps_epi32(a);
+        to_float(a: __m256i) -> __m256 = _mm256_cvtepi32_ps(a);
+        bits(a: __m256) -> __m256i = _mm256_castps_si256(a);
+        from_bits(a: __m256i) -> __m256 = _mm256_castsi256_ps(a);
+        splat_i(x: i32) -> __m256i = _mm256_set1_epi32(x);
+        add_i(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
+        mul_i(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
+        and_i(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+        or_i(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+        to_exponent(a: __m256i) -> __m256i = _mm256_slli_epi32::<23>(a);
+        dot_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i =
+            _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    }
+    super::memory! {
+        load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
+        store(p: *mut f32, a: __m256) = _mm256_storeu_ps(p, a);
+        load_n(p: *const f32, n: usize) -> __m256 =
+            _mm256_maskload_ps(p, _mm256_loadu_si256(mask(n).cast()));
+        store_n(p: *mut f32, a: __m256, n: usize) =
+            _mm256_maskstore_ps(p, _mm256_loadu_si256(mask(n).cast()), a);
+        load_i(p: *const i32) -> __m256i = _mm256_loadu_si256(p.cast());
+        store_i(p: *mut i32, a: __m256i) = _mm256_storeu_si256(p.cast(), a);
+        load_u8(p: *const u8) -> __m256i = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+        load_i8(p: *const u8) -> __m256i = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()));
+        store_bytes(p: *mut u8, a: __m256i) = {
+            let low = _mm256_and_si256(a, _mm256_set1_epi32(0xff));
+            let (x, y) = (_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            let words = _mm_packs_epi32(x, y);
+            _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+        };
+        load_i8_pairs(p: *const i8) -> __m256i = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()));
+        interleave_u8(p: *const u8, q: *const u8) -> __m256i = _mm256_cvtepu8_epi16(
+            _mm_unpacklo_epi8(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(q.cast())));
+    }
+}
+
+/// The 256-bit dot product of unsigned with signed bytes, which does not saturate.
+#[derive(Clone, Copy)]
+pub(crate) struct Vnni256;
+
+impl Dot<Avx2> for Vnni256 {
+    const GROUP: usize = 4;
+    #[inline(always)]
+    fn dot(_: Avx2, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: kernels with this `Dot` are entered only where the CPU has AVX-VNNI.
+        unsafe { _mm256_dpbusd_avx_epi32(acc, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn weights(s: Avx2, p: *const i8) -> __m256i {
+        // SAFETY: the caller promises the bytes of eight lanes.
+        unsafe { s.load_i(p.cast()) }
+    }
+}

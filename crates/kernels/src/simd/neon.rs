@@ -1,0 +1,92 @@
+//! Four lanes: 64-bit Arm with NEON.
+
+use std::arch::aarch64::*;
+
+use super::{Body, Simd};
+
+/// Proof of NEON.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(());
+
+/// Runs `body` with NEON enabled.
+///
+/// # Safety
+/// The CPU has NEON.
+#[target_feature(enable = "neon")]
+pub(crate) unsafe fn run<B: Body>(body: B) -> B::Out {
+    body.run(Neon(()))
+}
+
+impl Neon {
+    /// # Safety
+    /// The CPU has NEON.
+    #[inline(always)]
+    pub(crate) unsafe fn prove() -> Self {
+        Self(())
+    }
+}
+
+/// Four bytes in the low lanes.
+///
+/// # Safety
+/// Four bytes are readable at `p`, and the CPU has NEON.
+#[inline(always)]
+unsafe fn four(p: *const u8) -> uint8x8_t {
+    // SAFETY: the caller promises both.
+    unsafe { vreinterpret_u8_u32(vdup_n_u32(p.cast::<u32>().read_unaligned())) }
+}
+
+impl Simd for Neon {
+    type F = float32x4_t;
+    type I = int32x4_t;
+    const LANES: usize = 4;
+    const ROWS: usize = 8;
+
+    super::ops! {
+        splat(x: f32) -> float32x4_t = vdupq_n_f32(x);
+        add(a: float32x4_t, b: float32x4_t) -> float32x4_t = vaddq_f32(a, b);
+        sub(a: float32x4_t, b: float32x4_t) -> float32x4_t = vsubq_f32(a, b);
+        mul(a: float32x4_t, b: float32x4_t) -> float32x4_t = vmulq_f32(a, b);
+        div(a: float32x4_t, b: float32x4_t) -> float32x4_t = vdivq_f32(a, b);
+        fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
+        min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcltq_f32(a, b), a, b);
+        max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
+        sqrt(a: float32x4_t) -> float32x4_t = vsqrtq_f32(a);
+        round(a: float32x4_t) -> float32x4_t = vrndnq_f32(a);
+        if_less(a: float32x4_t, b: float32x4_t, x: float32x4_t, y: float32x4_t) -> float32x4_t =
+            vbslq_f32(vcltq_f32(a, b), x, y);
+        to_int(a: float32x4_t) -> int32x4_t = vcvtnq_s32_f32(a);
+        to_float(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
+        bits(a: float32x4_t) -> int32x4_t = vreinterpretq_s32_f32(a);
+        from_bits(a: int32x4_t) -> float32x4_t = vreinterpretq_f32_s32(a);
+        splat_i(x: i32) -> int32x4_t = vdupq_n_s32(x);
+        add_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vaddq_s32(a, b);
+        mul_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vmulq_s32(a, b);
+        and_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vandq_s32(a, b);
+        or_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vorrq_s32(a, b);
+        to_exponent(a: int32x4_t) -> int32x4_t = vshlq_n_s32::<23>(a);
+        dot_pairs(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t = {
+            let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+            let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+            vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, b)))
+        };
+    }
+    super::memory! {
+        load(p: *const f32) -> float32x4_t = vld1q_f32(p);
+        store(p: *mut f32, a: float32x4_t) = vst1q_f32(p, a);
+        load_i(p: *const i32) -> int32x4_t = vld1q_s32(p);
+        store_i(p: *mut i32, a: int32x4_t) = vst1q_s32(p, a);
+        load_u8(p: *const u8) -> int32x4_t =
+            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(four(p)))));
+        load_i8(p: *const u8) -> int32x4_t =
+            vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(four(p)))));
+        store_bytes(p: *mut u8, a: int32x4_t) = {
+            let words = vmovn_s32(a);
+            let bytes = vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words)));
+            p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(bytes));
+        };
+        load_i8_pairs(p: *const i8) -> int32x4_t = vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)));
+        interleave_u8(p: *const u8, q: *const u8) -> int32x4_t =
+            vreinterpretq_s32_u16(vmovl_u8(vzip1_u8(four(p), four(q))));
+    }
+}
