@@ -1,8 +1,10 @@
 //! Matrix products with a packed right side: which kernels there are, and how work is cut up.
 
 pub mod f32;
+pub mod int8;
 
 pub use self::f32::{Epilogue, PackedF32, gemm, matmul};
+pub use self::int8::{Bytes, Input8, Output8, PackedI8, Requant, gemm8};
 
 use crate::Isa;
 

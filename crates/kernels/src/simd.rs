@@ -49,6 +49,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn add_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn mul_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
+    fn xor_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn or_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Shifts every lane left by 23, where the exponent of a float begins.
     fn to_exponent(self, a: Self::I) -> Self::I;
@@ -88,6 +89,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `2 * LANES` bytes are readable at `p`.
     unsafe fn load_i8_pairs(self, p: *const i8) -> Self::I;
+    /// [`Simd::interleave_u8`] of the bytes at `p` and `q`, and of the next `LANES` bytes.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes are readable at both.
+    #[inline(always)]
+    unsafe fn interleave_u8_twice(self, p: *const u8, q: *const u8) -> [Self::I; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let next = self.interleave_u8(p.add(Self::LANES), q.add(Self::LANES));
+            [self.interleave_u8(p, q), next]
+        }
+    }
+
     /// In every lane a byte from `p` (low half) and one from `q` (high half), zero-extended.
     ///
     /// # Safety
@@ -105,6 +119,20 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         unsafe {
             std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
             self.load(lanes.as_ptr())
+        }
+    }
+
+    /// Stores the low byte of the first `n <= LANES` lanes; else as [`Simd::store_bytes`].
+    ///
+    /// # Safety
+    /// `n` bytes are writable at `p`.
+    #[inline(always)]
+    unsafe fn store_bytes_n(self, p: *mut u8, a: Self::I, n: usize) {
+        let mut bytes = [0; MAX_LANES];
+        // SAFETY: the array holds a vector, and `n` bytes are writable.
+        unsafe {
+            self.store_bytes(bytes.as_mut_ptr(), a);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, n);
         }
     }
 

@@ -151,7 +151,9 @@ mod tests {
                 hits[i].fetch_add(1, Ordering::Relaxed);
             });
             threads.parallel_ranges(37, 5, |range| {
-                range.for_each(|i| drop(hits[i].fetch_add(1, Ordering::Relaxed)));
+                range.for_each(|i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
             });
             assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 2));
         }

@@ -184,6 +184,27 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Stores from element `at` of C, which belongs to column `offset`.
+    pub(crate) fn store(&self, at: usize, offset: usize) -> Store {
+        Store {
+            c: self.c.pointer(at),
+            bias: self.bias.map(|bias| bias[offset..].as_ptr()),
+            residual: self.residual.map(|residual| residual[at..].as_ptr()),
+            bounds: self
+                .activation
+                .bounds()
+                .unwrap_or((f32::NEG_INFINITY, f32::INFINITY)),
+        }
+    }
+
+    /// The activation that is left to do after storing.
+    pub(crate) fn then(&self) -> Option<Activation> {
+        self.activation
+            .bounds()
+            .is_none()
+            .then_some(self.activation)
+    }
+
     /// Multiplies `rows` (of C; `a` is the first of them) with `panels` of B, and stores at
     /// column `offset` and on.
     ///
@@ -203,28 +224,55 @@ impl<'a> Target<'a> {
             return;
         }
         let at = rows.start * self.stride + offset;
-        let (lo, hi) = self
-            .activation
-            .bounds()
-            .unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         let block = Block {
             rows: rows.len(),
             a,
             a_stride,
             b,
             panels,
-            c: self.c.pointer(at),
+            to: self.store(at, offset),
             c_stride: self.stride,
-            bias: self.bias.map(|bias| bias[offset..].as_ptr()),
-            residual: self.residual.map(|residual| residual[at..].as_ptr()),
-            bounds: (lo, hi),
-            then: self
-                .activation
-                .bounds()
-                .is_none()
-                .then_some(self.activation),
+            then: self.then(),
         };
         dispatch(b.isa, block);
+    }
+}
+
+/// Where sums go in C, and what is added and cut off before.
+#[derive(Clone, Copy)]
+pub(crate) struct Store {
+    c: *mut f32,
+    bias: Option<*const f32>,
+    residual: Option<*const f32>,
+    bounds: (f32, f32),
+}
+
+impl Store {
+    /// Stores `n` sums at `at` in C, which belong to `column` and on.
+    ///
+    /// # Safety
+    /// `n` elements of C, bias and residual lie there.
+    #[inline(always)]
+    pub(crate) unsafe fn put<S: Simd>(&self, s: S, sum: S::F, at: usize, column: usize, n: usize) {
+        let whole = n >= S::LANES;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let load = |p: *const f32| if whole { s.load(p) } else { s.load_n(p, n) };
+            let mut y = sum;
+            if let Some(bias) = self.bias {
+                y = s.add(y, load(bias.add(column)));
+            }
+            if let Some(residual) = self.residual {
+                y = s.add(y, load(residual.add(at)));
+            }
+            y = s.clamp(y, s.splat(self.bounds.0), s.splat(self.bounds.1));
+            let c = self.c.add(at);
+            if whole {
+                s.store(c, y)
+            } else {
+                s.store_n(c, y, n)
+            }
+        }
     }
 }
 
@@ -235,11 +283,8 @@ struct Block<'a> {
     a_stride: usize,
     b: &'a PackedF32,
     panels: Range<usize>,
-    c: *mut f32,
+    to: Store,
     c_stride: usize,
-    bias: Option<*const f32>,
-    residual: Option<*const f32>,
-    bounds: (f32, f32),
     then: Option<Activation>,
 }
 
@@ -277,7 +322,7 @@ impl Body for Block<'_> {
             for row in 0..self.rows {
                 // SAFETY: these are the elements of C that the tiles stored.
                 unsafe {
-                    let c = self.c.add(row * self.c_stride + first);
+                    let c = self.to.c.add(row * self.c_stride + first);
                     map_with(s, activation, c, c, last + columns - first);
                 }
             }
@@ -337,7 +382,7 @@ impl Block<'_> {
         // SAFETY: M rows of `depth` floats are readable at `a`, `depth` rows of V vectors at
         // `b`, and M rows of `columns` elements are writable at `c`.
         unsafe {
-            let c = self.c.add(at);
+            let c = self.to.c.add(at);
             if !t.opens {
                 for i in 0..M {
                     for v in 0..V {
@@ -365,52 +410,15 @@ impl Block<'_> {
                 let n = t.columns.saturating_sub(v * S::LANES).min(S::LANES);
                 for i in 0..M {
                     let offset = i * self.c_stride + v * S::LANES;
-                    self.store(
-                        s,
-                        sums[i][v],
-                        at + offset,
-                        first + v * S::LANES,
-                        n,
-                        t.closes,
-                    );
+                    let y = sums[i][v];
+                    if t.closes {
+                        self.to.put(s, y, at + offset, first + v * S::LANES, n);
+                    } else if n == S::LANES {
+                        s.store(c.add(offset), y);
+                    } else {
+                        s.store_n(c.add(offset), y, n);
+                    }
                 }
-            }
-        }
-    }
-
-    /// Stores `n` elements at `at` in C, which belong to `column` and on.
-    ///
-    /// # Safety
-    /// As for `Target::multiply`.
-    #[inline(always)]
-    unsafe fn store<S: Simd>(
-        &self,
-        s: S,
-        sum: S::F,
-        at: usize,
-        column: usize,
-        n: usize,
-        closes: bool,
-    ) {
-        let whole = n == S::LANES;
-        // SAFETY: `n` elements of C, bias and residual lie here.
-        unsafe {
-            let load = |p: *const f32| if whole { s.load(p) } else { s.load_n(p, n) };
-            let mut y = sum;
-            if closes {
-                if let Some(bias) = self.bias {
-                    y = s.add(y, load(bias.add(column)));
-                }
-                if let Some(residual) = self.residual {
-                    y = s.add(y, load(residual.add(at)));
-                }
-                y = s.clamp(y, s.splat(self.bounds.0), s.splat(self.bounds.1));
-            }
-            let c = self.c.add(at);
-            if whole {
-                s.store(c, y)
-            } else {
-                s.store_n(c, y, n)
             }
         }
     }
@@ -447,7 +455,7 @@ impl Block<'_> {
                     for v in 0..8 {
                         let column = first + v * S::LANES;
                         let n = (panels.n - column).min(S::LANES);
-                        self.store(s, sums[v / 2][v % 2], column, column, n, true);
+                        self.to.put(s, sums[v / 2][v % 2], column, column, n);
                     }
                 } else {
                     let b = data[first * k..].as_ptr();
@@ -472,7 +480,7 @@ impl Block<'_> {
             let (last, columns, _) = panels.panel(self.panels.end - 1);
             // SAFETY: these are the elements of C that were stored.
             unsafe {
-                let c = self.c.add(first);
+                let c = self.to.c.add(first);
                 map_with(s, activation, c, c, last + columns - first);
             }
         }

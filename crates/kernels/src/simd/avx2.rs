@@ -61,6 +61,7 @@ impl Simd for Avx2 {
         add_i(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
         mul_i(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
         and_i(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+        xor_i(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
         or_i(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
         to_exponent(a: __m256i) -> __m256i = _mm256_slli_epi32::<23>(a);
         dot_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i =
@@ -84,6 +85,11 @@ impl Simd for Avx2 {
             _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
         };
         load_i8_pairs(p: *const i8) -> __m256i = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()));
+        interleave_u8_twice(p: *const u8, q: *const u8) -> [__m256i; 2] = {
+            let (p, q) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(q.cast()));
+            [_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(p, q)),
+                _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(p, q))]
+        };
         interleave_u8(p: *const u8, q: *const u8) -> __m256i = _mm256_cvtepu8_epi16(
             _mm_unpacklo_epi8(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(q.cast())));
     }

@@ -59,6 +59,7 @@ impl Simd for Avx512 {
         add_i(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(a, b);
         mul_i(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi32(a, b);
         and_i(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
+        xor_i(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         or_i(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
         to_exponent(a: __m512i) -> __m512i = _mm512_slli_epi32::<23>(a);
         dot_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i =

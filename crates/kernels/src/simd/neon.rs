@@ -63,6 +63,7 @@ impl Simd for Neon {
         add_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vaddq_s32(a, b);
         mul_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vmulq_s32(a, b);
         and_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vandq_s32(a, b);
+        xor_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = veorq_s32(a, b);
         or_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vorrq_s32(a, b);
         to_exponent(a: int32x4_t) -> int32x4_t = vshlq_n_s32::<23>(a);
         dot_pairs(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t = {

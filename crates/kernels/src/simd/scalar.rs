@@ -62,6 +62,7 @@ impl Simd for Scalar {
         add_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, i32::wrapping_add);
         mul_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, i32::wrapping_mul);
         and_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a & b);
+        xor_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a ^ b);
         or_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a | b);
         to_exponent(a: Self::I) -> Self::I = a.map(|a| a << 23);
         dot_pairs(acc: Self::I, a: Self::I, b: Self::I) -> Self::I =
