@@ -12,6 +12,7 @@
 pub mod activation;
 pub mod arena;
 
+pub mod conv;
 pub mod cpu;
 pub mod gemm;
 

@@ -83,6 +83,10 @@ impl PackedF32 {
         self.data.len()
     }
 
+    pub(crate) fn panel_count(&self) -> usize {
+        self.panels.count()
+    }
+
     /// The name of the micro-kernel that it is packed for.
     pub fn kernel_name(&self) -> &'static str {
         super::kernel(self.isa, 4).name
@@ -248,6 +252,16 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// Applies `activation` to `n` elements at `at`.
+    ///
+    /// # Safety
+    /// As for `put`.
+    #[inline(always)]
+    pub(crate) unsafe fn finish<S: Simd>(&self, s: S, activation: Activation, at: usize, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { map_with(s, activation, self.c.add(at), self.c.add(at), n) };
+    }
+
     /// Stores `n` sums at `at` in C, which belong to `column` and on.
     ///
     /// # Safety

@@ -175,6 +175,11 @@ impl PackedI8 {
         self.panels.count()
     }
 
+    /// Whether rows of activations need not be copied.
+    pub(crate) fn reads_as_is(&self, row: Row8) -> bool {
+        !row.wide && !row.signed && self.k.is_multiple_of(4) && self.zeros.is_none()
+    }
+
     /// What sums start from, with everything that does not depend on the activations.
     pub(crate) fn start(&self, bias: Option<&[i32]>, input: &Row8) -> Vec<i32> {
         assert!(
@@ -237,11 +242,6 @@ impl Row8 {
             signed,
             zero: zero + if signed && !wide { 128 } else { 0 },
         }
-    }
-
-    /// Whether rows that need no padding are used where they are.
-    fn as_is(self) -> bool {
-        !self.wide && !self.signed
     }
 
     /// Writes `from` at element `at` of the row `to`.
@@ -309,7 +309,7 @@ pub fn gemm8(
     let tile_rows = super::shape(b.isa).1;
     let most = rows_in_cache(b.row_bytes(), tile_rows);
     let cut = Cut::new(ctx.threads().count(), m, b.panels.count(), tile_rows, most);
-    let direct = row.as_is() && b.k.is_multiple_of(4) && b.zeros.is_none();
+    let direct = b.reads_as_is(row);
     ctx.threads().parallel_for(cut.tasks(), |i| {
         let (rows, panels) = cut.task(i);
         if direct {

@@ -1,0 +1,198 @@
+//! Float convolution of channels-last images.
+
+use std::sync::Arc;
+
+use super::depthwise::DepthwiseF32;
+use super::gather::{Run, gather};
+use super::{ConvGeometry, Tasks};
+use crate::arena::with_scratch;
+use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
+use crate::gemm::{Cut, Order, shape};
+use crate::{Ctx, Unsupported};
+
+/// A convolution with packed weights.
+#[derive(Clone, Debug)]
+pub struct ConvF32 {
+    geometry: ConvGeometry,
+    weights: Weights,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    Depthwise(Arc<DepthwiseF32>),
+    Groups(Arc<[PackedF32]>),
+}
+
+impl ConvF32 {
+    /// Packs `weights`, which are laid out as in ONNX: `[out, in / groups, height, width]`.
+    pub fn prepare(
+        ctx: &Ctx,
+        geometry: ConvGeometry,
+        weights: &[f32],
+    ) -> Result<Self, Unsupported> {
+        geometry.check_weights(weights.len())?;
+        let weights = if geometry.is_depthwise() {
+            Weights::Depthwise(Arc::new(DepthwiseF32::new(ctx, &geometry, weights)))
+        } else {
+            let pack = |g| {
+                let weights = geometry.group_weights(weights, g);
+                PackedF32::new(
+                    ctx,
+                    &weights,
+                    Order::NK,
+                    geometry.depth(),
+                    geometry.group_out(),
+                )
+            };
+            Weights::Groups((0..geometry.groups).map(pack).collect())
+        };
+        Ok(Self { geometry, weights })
+    }
+
+    /// The same weights for another input size, padding, stride or dilation.
+    pub fn resized(&self, geometry: ConvGeometry) -> Result<Self, Unsupported> {
+        self.geometry.check_resized(&geometry)?;
+        Ok(Self {
+            geometry,
+            weights: self.weights.clone(),
+        })
+    }
+
+    /// What it computes.
+    pub fn geometry(&self) -> &ConvGeometry {
+        &self.geometry
+    }
+
+    /// Size of the packed weights.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Depthwise(weights) => weights.bytes(),
+            Weights::Groups(groups) => groups.iter().map(PackedF32::bytes).sum(),
+        }
+    }
+
+    /// The name of the micro-kernel that does the work.
+    pub fn kernel_name(&self) -> &'static str {
+        match &self.weights {
+            Weights::Depthwise(weights) => weights.kernel_name(),
+            Weights::Groups(groups) => groups[0].kernel_name(),
+        }
+    }
+
+    /// Convolves `x`, `[batch, height, width, in]`, to `y`, `[batch, height, width, out]`. A
+    /// residual of the epilogue is laid out like `y`.
+    pub fn run(&self, ctx: &Ctx, batch: usize, x: &[f32], y: &mut [f32], epilogue: &Epilogue) {
+        let g = &self.geometry;
+        let (input, output) = g.sizes(batch);
+        assert_eq!(
+            (x.len(), y.len()),
+            (input, output),
+            "slices hold the images"
+        );
+        let groups = match &self.weights {
+            Weights::Depthwise(weights) => return weights.run(ctx, g, batch, x, y, epilogue),
+            Weights::Groups(groups) => groups,
+        };
+        let Some(pixels) = output.checked_div(g.channels_out) else {
+            return;
+        };
+        let target = Target::new(pixels, g.channels_out, y, g.channels_out, epilogue);
+        let depth = g.depth();
+        let tile_rows = shape(ctx.isa()).1;
+        let most = rows_in_cache(depth, tile_rows);
+        let panels = groups[0].panel_count();
+        let cut = Cut::new(ctx.threads().count(), pixels, panels, tile_rows, most);
+        let tasks = Tasks {
+            cut,
+            groups: g.groups,
+        };
+        ctx.threads().parallel_for(tasks.count(), |i| {
+            let (group, rows, panels) = tasks.task(i);
+            let (b, offset) = (&groups[group], group * g.group_out());
+            if g.is_pointwise() {
+                let a = x[rows.start * g.channels_in + group * g.group_in()..].as_ptr();
+                // SAFETY: the lengths of `x` and `y` cover all pixels; tasks are disjoint.
+                unsafe { target.multiply(rows, a, g.channels_in, b, panels, offset) };
+                return;
+            }
+            with_scratch(rows.len() * depth, |panel: &mut [f32]| {
+                gather(g, x, group, rows.clone(), |row, k, run| match run {
+                    Run::Data(data) => panel[row * depth + k..][..data.len()].copy_from_slice(data),
+                    Run::Outside(n) => panel[row * depth + k..][..n].fill(0.0),
+                });
+                // SAFETY: the panel has these rows; the output as above.
+                unsafe { target.multiply(rows, panel.as_ptr(), depth, b, panels, offset) };
+            });
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::Activation;
+    use crate::conv::tests::{plain, some_geometry};
+    use crate::testing::{Random, close, contexts};
+
+    #[test]
+    fn equals_the_plain_sum_for_any_geometry() {
+        let mut random = Random::new(5);
+        for round in 0..250 {
+            let (g, batch) = (some_geometry(&mut random), 1 + random.below(2));
+            let (input, output) = g.sizes(batch);
+            let x = random.floats(input);
+            let w = random.floats(g.channels_out * g.depth());
+            let (bias, residual) = (random.floats(g.channels_out), random.floats(output));
+            let ep = Epilogue {
+                bias: Some(&bias),
+                residual: (round % 2 == 0).then_some(&residual),
+                activation: random.pick(&[
+                    Activation::None,
+                    Activation::Clip {
+                        min: -0.5,
+                        max: 0.5,
+                    },
+                    Activation::LeakyRelu { alpha: 0.1 },
+                ]),
+            };
+            let mut want: Vec<f32> = plain(&g, batch, &x, &w, 0.0);
+            for (i, y) in want.iter_mut().enumerate() {
+                *y += bias[i % g.channels_out] + ep.residual.map_or(0.0, |r| r[i]);
+                *y = match ep.activation {
+                    Activation::Clip { min, max } => y.clamp(min, max),
+                    Activation::LeakyRelu { alpha } if *y < 0.0 => *y * alpha,
+                    _ => *y,
+                };
+            }
+            let mut last: Option<Vec<f32>> = None;
+            for ctx in contexts() {
+                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+                let mut y = vec![f32::NAN; output];
+                conv.run(&ctx, batch, &x, &mut y, &ep);
+                close(&y, &want, 1e-4, &format!("{g:?} {:?}", ctx.isa()));
+                if ctx.threads().count() > 1 {
+                    assert_eq!(last.as_ref(), Some(&y), "threads change nothing");
+                }
+                last = Some(y);
+            }
+        }
+    }
+
+    #[test]
+    fn weights_serve_another_input_size() {
+        let mut random = Random::new(6);
+        let mut g = some_geometry(&mut random);
+        let ctx = Ctx::serial();
+        let w = random.floats(g.channels_out * g.depth());
+        let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+        g.input = [9, 14];
+        let (input, output) = g.sizes(1);
+        let (x, mut y) = (random.floats(input), vec![0.0; output]);
+        conv.resized(g)
+            .unwrap()
+            .run(&ctx, 1, &x, &mut y, &Epilogue::default());
+        close(&y, &plain(&g, 1, &x, &w, 0.0), 1e-4, "resized");
+        g.channels_out += g.groups;
+        assert!(conv.resized(g).is_err());
+    }
+}

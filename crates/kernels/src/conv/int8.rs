@@ -1,0 +1,259 @@
+//! Byte convolution of channels-last images, with exact sums.
+
+use std::sync::Arc;
+
+use super::depthwise::DepthwiseI8;
+use super::gather::{Run, gather};
+use super::{ConvGeometry, Tasks};
+use crate::arena::with_scratch;
+use crate::gemm::int8::{Bytes, Input8, Output8, PackedI8, Row8, Target8, rows_in_cache};
+use crate::gemm::{Cut, Order, shape};
+use crate::{Ctx, Unsupported};
+
+/// A convolution with packed signed weights.
+#[derive(Clone, Debug)]
+pub struct ConvI8 {
+    geometry: ConvGeometry,
+    weights: Weights,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    Depthwise(Arc<DepthwiseI8>),
+    Groups(Arc<[PackedI8]>),
+}
+
+impl ConvI8 {
+    /// Packs `weights`, which are laid out as in ONNX: `[out, in / groups, height, width]`.
+    /// `zeros` is their zero point: nothing for 0, one number, or one for each output channel.
+    pub fn prepare(
+        ctx: &Ctx,
+        geometry: ConvGeometry,
+        weights: Bytes,
+        zeros: &[i32],
+    ) -> Result<Self, Unsupported> {
+        let (raw, signed) = weights.raw();
+        geometry.check_weights(raw.len())?;
+        let channels = geometry.channels_out;
+        if !(zeros.len() < 2 || zeros.len() == channels) {
+            return Err(Unsupported(format!(
+                "{} zero points, {channels} channels",
+                zeros.len()
+            )));
+        }
+        let weights = if geometry.is_depthwise() {
+            Weights::Depthwise(Arc::new(DepthwiseI8::new(ctx, &geometry, weights, zeros)))
+        } else {
+            let pack = |g| {
+                let size = geometry.group_out();
+                let zeros = if zeros.len() > 1 {
+                    &zeros[g * size..][..size]
+                } else {
+                    zeros
+                };
+                let raw = geometry.group_weights(raw, g);
+                let bytes = if signed {
+                    Bytes::I8(bytemuck::cast_slice(&raw))
+                } else {
+                    Bytes::U8(&raw)
+                };
+                PackedI8::new(ctx, bytes, Order::NK, geometry.depth(), size, zeros)
+            };
+            Weights::Groups((0..geometry.groups).map(pack).collect())
+        };
+        Ok(Self { geometry, weights })
+    }
+
+    /// The same weights for another input size, padding, stride or dilation.
+    pub fn resized(&self, geometry: ConvGeometry) -> Result<Self, Unsupported> {
+        self.geometry.check_resized(&geometry)?;
+        Ok(Self {
+            geometry,
+            weights: self.weights.clone(),
+        })
+    }
+
+    /// What it computes.
+    pub fn geometry(&self) -> &ConvGeometry {
+        &self.geometry
+    }
+
+    /// Size of the packed weights.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Depthwise(weights) => weights.bytes(),
+            Weights::Groups(groups) => groups.iter().map(PackedI8::bytes).sum(),
+        }
+    }
+
+    /// The name of the micro-kernel that does the work.
+    pub fn kernel_name(&self) -> &'static str {
+        match &self.weights {
+            Weights::Depthwise(weights) => weights.kernel_name(),
+            Weights::Groups(groups) => groups[0].kernel_name(),
+        }
+    }
+
+    /// Convolves `x`, `[batch, height, width, in]`, to `[batch, height, width, out]`. What lies
+    /// outside of the image is the zero point of `x`.
+    pub fn run(&self, ctx: &Ctx, batch: usize, x: Input8, bias: Option<&[i32]>, out: Output8) {
+        let g = &self.geometry;
+        let (data, signed) = x.data.raw();
+        let (input, output) = g.sizes(batch);
+        assert_eq!(data.len(), input, "the slice holds the images");
+        assert!(
+            bias.is_none_or(|b| b.len() == g.channels_out),
+            "a bias for each channel"
+        );
+        let Some(pixels) = output.checked_div(g.channels_out) else {
+            return;
+        };
+        let target = Target8::new(pixels, g.channels_out, out, g.channels_out);
+        let groups = match &self.weights {
+            Weights::Depthwise(weights) => return weights.run(ctx, g, batch, x, bias, &target),
+            Weights::Groups(groups) => groups,
+        };
+        let row8 = Row8::new(groups[0].isa(), signed, x.zero);
+        let (depth, pitch) = (g.depth(), groups[0].row_bytes());
+        let bias_of = |group| bias.map(|b: &[i32]| &b[group * g.group_out()..][..g.group_out()]);
+        let starts: Vec<Vec<i32>> = groups
+            .iter()
+            .enumerate()
+            .map(|(i, b)| b.start(bias_of(i), &row8))
+            .collect();
+        let tile_rows = shape(groups[0].isa()).1;
+        let most = rows_in_cache(pitch, tile_rows);
+        let cut = Cut::new(
+            ctx.threads().count(),
+            pixels,
+            groups[0].panel_count(),
+            tile_rows,
+            most,
+        );
+        let tasks = Tasks {
+            cut,
+            groups: g.groups,
+        };
+        ctx.threads().parallel_for(tasks.count(), |i| {
+            let (group, rows, panels) = tasks.task(i);
+            let (b, offset) = (&groups[group], group * g.group_out());
+            if g.is_pointwise() && groups[group].reads_as_is(row8) {
+                let a = data[rows.start * g.channels_in + group * g.group_in()..].as_ptr();
+                let a = (a, g.channels_in);
+                // SAFETY: the lengths of input and output cover all pixels; tasks are disjoint.
+                unsafe { target.multiply(rows, a, b, &starts[group], &[], panels, offset) };
+                return;
+            }
+            with_scratch(rows.len() * pitch, |panel: &mut [u8]| {
+                gather(g, data, group, rows.clone(), |row, k, run| {
+                    let to = &mut panel[row * pitch..][..pitch];
+                    match run {
+                        Run::Data(data) => row8.put(to, k, data),
+                        Run::Outside(n) => row8.pad(to, k, n),
+                    }
+                });
+                panel
+                    .chunks_exact_mut(pitch.max(1))
+                    .for_each(|row| row8.finish(row, depth));
+                let sums = b.row_sums(rows.len(), panel);
+                let a = (panel.as_ptr(), pitch);
+                // SAFETY: the panel has these rows; the output as above.
+                unsafe { target.multiply(rows, a, b, &starts[group], &sums, panels, offset) };
+            });
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::tests::{plain, some_geometry};
+    use crate::gemm::Requant;
+    use crate::testing::{Random, contexts};
+
+    #[test]
+    fn equals_the_exact_sum_for_any_geometry() {
+        let mut random = Random::new(7);
+        for round in 0..300 {
+            let (g, batch) = (some_geometry(&mut random), 1 + random.below(2));
+            let (input, output) = g.sizes(batch);
+            let (x, w) = (
+                random.bytes(input),
+                random.bytes(g.channels_out * g.depth()),
+            );
+            let bias: Vec<i32> = (0..g.channels_out).map(|c| c as i32 * 37 - 100).collect();
+            let (x_signed, w_signed) = (round % 2 == 0, round % 3 != 0);
+            let value = |signed, byte: u8| {
+                if signed {
+                    f32::from(byte as i8)
+                } else {
+                    f32::from(byte)
+                }
+            };
+            let zeros: Vec<i32> = match round % 4 {
+                0 | 1 if w_signed => vec![],
+                0 | 1 => vec![128],
+                2 => vec![3],
+                _ => (0..g.channels_out)
+                    .map(|_| random.below(9) as i32)
+                    .collect(),
+            };
+            let zero_of = |c: usize| match zeros.len() {
+                0 => 0,
+                1 => zeros[0],
+                _ => zeros[c],
+            };
+            let zero = if x_signed { -5 } else { 120 };
+            let fx: Vec<f32> = x
+                .iter()
+                .map(|b| value(x_signed, *b) - zero as f32)
+                .collect();
+            let per = g.depth();
+            let fw: Vec<f32> = w
+                .iter()
+                .enumerate()
+                .map(|(i, b)| value(w_signed, *b) - zero_of(i / per) as f32)
+                .collect();
+            let sums: Vec<i32> = plain(&g, batch, &fx, &fw, 0.0)
+                .iter()
+                .enumerate()
+                .map(|(i, y)| *y as i32 + bias[i % g.channels_out])
+                .collect();
+            let mult: Vec<f32> = (0..g.channels_out)
+                .map(|c| 0.002 + c as f32 * 1e-4)
+                .collect();
+            let bytes: Vec<u8> = sums
+                .iter()
+                .enumerate()
+                .map(|(i, s)| (*s as f32 * mult[i % g.channels_out]).round_ties_even() as i32 + 10)
+                .map(|y| y.clamp(10, 200) as u8)
+                .collect();
+            let pick = |signed: bool, data| {
+                if signed {
+                    Bytes::I8(bytemuck::cast_slice(data))
+                } else {
+                    Bytes::U8(data)
+                }
+            };
+            for ctx in contexts() {
+                let conv = ConvI8::prepare(&ctx, g, pick(w_signed, &w), &zeros).unwrap();
+                let input = Input8 {
+                    data: pick(x_signed, &x),
+                    zero,
+                };
+                let mut y = vec![1; output];
+                conv.run(&ctx, batch, input, Some(&bias), Output8::I32(&mut y));
+                assert_eq!(y, sums, "{g:?} {:?}", ctx.isa());
+                let mut y = vec![1; output];
+                let to = Requant {
+                    mult: &mult,
+                    zero: 10,
+                    lo: 10,
+                    hi: 200,
+                };
+                conv.run(&ctx, batch, input, Some(&bias), Output8::Bytes(&mut y, to));
+                assert_eq!(y, bytes, "{g:?} {:?}", ctx.isa());
+            }
+        }
+    }
+}
