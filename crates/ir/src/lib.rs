@@ -15,5 +15,5 @@ pub mod types;
 pub use error::{Error, Result};
 pub use graph::{Attribute, Capture, Function, Graph, Model, Node, NodeId, Value, ValueId};
 pub use progress::{NoProgress, Progress};
-pub use tensor::{Element, Tensor};
+pub use tensor::{Element, Tensor, checked_count};
 pub use types::{DType, Dim, Shape, TensorType, Type};

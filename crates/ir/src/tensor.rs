@@ -24,6 +24,25 @@ enum Data {
     Strings(Arc<[String]>),
 }
 
+/// A tensor that is made has at most so many elements: 16 GiB of f32.
+pub const MAX_COUNT: usize = 1 << 32;
+
+/// The number of elements of a tensor that is about to be made.
+///
+/// # Errors
+/// When it is over [`MAX_COUNT`].
+pub fn checked_count(dims: &[usize]) -> Result<usize> {
+    dims.iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .filter(|&n| n <= MAX_COUNT)
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "a tensor of {} would have more than {MAX_COUNT} elements",
+                Shape::fixed(dims)
+            ))
+        })
+}
+
 /// A Rust type that is the storage of an element type of 8 bits or more.
 pub trait Element: bytemuck::Pod + PartialOrd + Send + Sync + std::fmt::Debug {
     /// The element type that it stores.
