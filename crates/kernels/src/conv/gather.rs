@@ -25,12 +25,13 @@ pub(super) fn gather<'a, T>(
     let ([out_h, out_w], [in_h, in_w]) = (g.output(), g.input);
     let (inputs, all) = (g.group_in(), g.channels_in);
     let together = g.dilation[1] == 1 && g.groups == 1;
-    for (row, pixel) in pixels.enumerate() {
-        let (image, oy, ox) = (
-            pixel / (out_h * out_w),
-            pixel / out_w % out_h,
-            pixel % out_w,
-        );
+    let first = pixels.start;
+    let [mut image, mut oy, mut ox] = [
+        first / (out_h * out_w),
+        first / out_w % out_h,
+        first % out_w,
+    ];
+    for row in 0..pixels.len() {
         let mut k = 0;
         for ky in 0..g.kernel[0] {
             let width = g.kernel[1] * inputs;
@@ -78,6 +79,13 @@ pub(super) fn gather<'a, T>(
                 put(row, k, run);
                 k += inputs;
             }
+        }
+        ox += 1;
+        if ox == out_w {
+            (ox, oy) = (0, oy + 1);
+        }
+        if oy == out_h {
+            (oy, image) = (0, image + 1);
         }
     }
 }

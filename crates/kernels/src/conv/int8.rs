@@ -145,16 +145,21 @@ impl ConvI8 {
                 return;
             }
             with_scratch(rows.len() * pitch, |panel: &mut [u8]| {
-                gather(g, data, group, rows.clone(), |row, k, run| {
-                    let to = &mut panel[row * pitch..][..pitch];
-                    match run {
-                        Run::Data(data) => row8.put(to, k, data),
-                        Run::Outside(n) => row8.pad(to, k, n),
-                    }
-                });
-                panel
-                    .chunks_exact_mut(pitch.max(1))
-                    .for_each(|row| row8.finish(row, depth));
+                if g.is_pointwise() {
+                    let data = &data[group * g.group_in()..];
+                    row8.copy(panel, pitch, data, rows.clone(), g.channels_in, depth);
+                } else {
+                    gather(g, data, group, rows.clone(), |row, k, run| {
+                        let to = &mut panel[row * pitch..][..pitch];
+                        match run {
+                            Run::Data(data) => row8.put(to, k, data),
+                            Run::Outside(n) => row8.pad(to, k, n),
+                        }
+                    });
+                    panel
+                        .chunks_exact_mut(pitch.max(1))
+                        .for_each(|row| row8.finish(row, depth));
+                }
                 let sums = b.row_sums(rows.len(), panel);
                 let a = (panel.as_ptr(), pitch);
                 // SAFETY: the panel has these rows; the output as above.

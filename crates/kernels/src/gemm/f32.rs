@@ -262,30 +262,101 @@ impl Store {
         unsafe { map_with(s, activation, self.c.add(at), self.c.add(at), n) };
     }
 
-    /// Stores `n` sums at `at` in C, which belong to `column` and on.
+    /// Stores a tile of sums at `at` in C, rows `stride` apart, which belongs to `column` and
+    /// on; the last vector of a row has `last` elements.
     ///
     /// # Safety
-    /// `n` elements of C, bias and residual lie there.
+    /// These elements of C, bias and residual are there.
     #[inline(always)]
-    pub(crate) unsafe fn put<S: Simd>(&self, s: S, sum: S::F, at: usize, column: usize, n: usize) {
-        let whole = n >= S::LANES;
-        // SAFETY: the caller's promise.
+    pub(crate) unsafe fn put<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        sums: [[S::F; V]; M],
+        at: usize,
+        stride: usize,
+        column: usize,
+        last: usize,
+    ) {
+        let mut sums = sums;
+        // SAFETY: the caller's promise, which covers the whole tile.
         unsafe {
-            let load = |p: *const f32| if whole { s.load(p) } else { s.load_n(p, n) };
-            let mut y = sum;
             if let Some(bias) = self.bias {
-                y = s.add(y, load(bias.add(column)));
+                let mut row = [s.splat(0.0); V];
+                load_row(s, &mut row, bias.add(column), last);
+                for sums in &mut sums {
+                    for v in 0..V {
+                        sums[v] = s.add(sums[v], row[v]);
+                    }
+                }
             }
             if let Some(residual) = self.residual {
-                y = s.add(y, load(residual.add(at)));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let mut row = [s.splat(0.0); V];
+                    load_row(s, &mut row, residual.add(at + i * stride), last);
+                    for v in 0..V {
+                        sums[v] = s.add(sums[v], row[v]);
+                    }
+                }
             }
-            y = s.clamp(y, s.splat(self.bounds.0), s.splat(self.bounds.1));
-            let c = self.c.add(at);
-            if whole {
-                s.store(c, y)
-            } else {
-                s.store_n(c, y, n)
+            let (lo, hi) = (s.splat(self.bounds.0), s.splat(self.bounds.1));
+            for sums in &mut sums {
+                for sum in sums {
+                    *sum = s.clamp(*sum, lo, hi);
+                }
             }
+            for i in 0..M {
+                store_row(s, &sums[i], self.c.add(at + i * stride), last);
+            }
+        }
+    }
+}
+
+/// Loads vectors, the last of them with `last` elements.
+///
+/// # Safety
+/// They are readable at `p`.
+#[inline(always)]
+pub(crate) unsafe fn load_row<S: Simd, const V: usize>(
+    s: S,
+    row: &mut [S::F; V],
+    p: *const f32,
+    last: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (v, to) in row.iter_mut().enumerate().take(V - 1) {
+            *to = s.load(p.add(v * S::LANES));
+        }
+        let p = p.add((V - 1) * S::LANES);
+        row[V - 1] = if last == S::LANES {
+            s.load(p)
+        } else {
+            s.load_n(p, last)
+        };
+    }
+}
+
+/// Stores vectors, the last of them with `last` elements.
+///
+/// # Safety
+/// They are writable at `p`.
+#[inline(always)]
+pub(crate) unsafe fn store_row<S: Simd, const V: usize>(
+    s: S,
+    row: &[S::F; V],
+    p: *mut f32,
+    last: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (v, row) in row.iter().enumerate().take(V - 1) {
+            s.store(p.add(v * S::LANES), *row);
+        }
+        let p = p.add((V - 1) * S::LANES);
+        if last == S::LANES {
+            s.store(p, row[V - 1])
+        } else {
+            s.store_n(p, row[V - 1], last)
         }
     }
 }
@@ -397,17 +468,10 @@ impl Block<'_> {
         // `b`, and M rows of `columns` elements are writable at `c`.
         unsafe {
             let c = self.to.c.add(at);
+            let last = t.columns - (V - 1) * S::LANES;
             if !t.opens {
-                for i in 0..M {
-                    for v in 0..V {
-                        let left = t.columns.saturating_sub(v * S::LANES);
-                        let c = c.add(i * self.c_stride + v * S::LANES);
-                        sums[i][v] = if left >= S::LANES {
-                            s.load(c)
-                        } else {
-                            s.load_n(c, left)
-                        };
-                    }
+                for (i, row) in sums.iter_mut().enumerate() {
+                    load_row(s, row, c.add(i * self.c_stride), last);
                 }
             }
             for k in 0..t.depth {
@@ -420,18 +484,11 @@ impl Block<'_> {
                     }
                 }
             }
-            for v in 0..V {
-                let n = t.columns.saturating_sub(v * S::LANES).min(S::LANES);
-                for i in 0..M {
-                    let offset = i * self.c_stride + v * S::LANES;
-                    let y = sums[i][v];
-                    if t.closes {
-                        self.to.put(s, y, at + offset, first + v * S::LANES, n);
-                    } else if n == S::LANES {
-                        s.store(c.add(offset), y);
-                    } else {
-                        s.store_n(c.add(offset), y, n);
-                    }
+            if t.closes {
+                self.to.put(s, sums, at, self.c_stride, first, last);
+            } else {
+                for (i, row) in sums.iter().enumerate() {
+                    store_row(s, row, c.add(i * self.c_stride), last);
                 }
             }
         }
@@ -466,10 +523,10 @@ impl Block<'_> {
                             sums[1] = s.fma(a, s.load(b.add(S::LANES)), sums[1]);
                         }
                     }
-                    for v in 0..8 {
-                        let column = first + v * S::LANES;
-                        let n = (panels.n - column).min(S::LANES);
-                        self.to.put(s, sums[v / 2][v % 2], column, column, n);
+                    for (q, sums) in sums.into_iter().enumerate() {
+                        let column = first + q * 2 * S::LANES;
+                        let last = (panels.n - column).min(2 * S::LANES) - S::LANES;
+                        self.to.put(s, [sums], column, 0, column, last);
                     }
                 } else {
                     let b = data[first * k..].as_ptr();

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{Cut, Order, Panels};
 use crate::activation::{Activation, map_with};
 use crate::arena::{Buffer, with_scratch};
-use crate::gemm::f32::fits;
+use crate::gemm::f32::{fits, load_row, store_row};
 use crate::simd::{Dot, Simd, Widen};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
@@ -267,6 +267,26 @@ impl Row8 {
         }
     }
 
+    /// Lays out `rows` of `k` elements, `stride` apart in `from`, `pitch` bytes apart in `to`.
+    pub(crate) fn copy(
+        self,
+        to: &mut [u8],
+        pitch: usize,
+        from: &[u8],
+        rows: Range<usize>,
+        stride: usize,
+        k: usize,
+    ) {
+        if stride == k && pitch == k << usize::from(self.wide) {
+            self.put(to, 0, &from[rows.start * k..rows.end * k]);
+            return;
+        }
+        for (r, to) in rows.zip(to.chunks_exact_mut(pitch.max(1))) {
+            self.put(to, 0, &from[r * stride..][..k]);
+            self.finish(to, k);
+        }
+    }
+
     /// Writes `n` zero points at element `at` of the row `to`.
     #[inline(always)]
     pub(crate) fn pad(self, to: &mut [u8], at: usize, n: usize) {
@@ -320,10 +340,7 @@ pub fn gemm8(
         }
         let pitch = b.row_bytes();
         with_scratch(rows.len() * pitch, |panel: &mut [u8]| {
-            for (r, to) in rows.clone().zip(panel.chunks_exact_mut(pitch.max(1))) {
-                row.put(to, 0, &data[r * a_stride..][..b.k]);
-                row.finish(to, b.k);
-            }
+            row.copy(panel, pitch, data, rows.clone(), a_stride, b.k);
             let sums = b.row_sums(rows.len(), panel);
             let a = (panel.as_ptr(), pitch);
             // SAFETY: the panel has these rows; the output as above.
@@ -471,21 +488,33 @@ pub(crate) enum Store8 {
 }
 
 impl Store8 {
-    /// Stores `n` sums at `at` in the output, which belong to `column` and on.
+    /// Stores a tile of sums at `at` in the output, rows `stride` apart, which belongs to
+    /// `column` and on; the last vector of a row has `last` elements.
     ///
     /// # Safety
-    /// `n` elements of the output and of what belongs to columns lie there.
+    /// These elements of the output and of what belongs to columns are there.
     #[inline(always)]
-    pub(crate) unsafe fn put<S: Simd>(&self, s: S, sum: S::I, at: usize, column: usize, n: usize) {
-        let whole = n >= S::LANES;
+    pub(crate) unsafe fn put<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        sums: [[S::I; V]; M],
+        at: usize,
+        stride: usize,
+        column: usize,
+        last: usize,
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
-            let load = |p: *const f32| if whole { s.load(p) } else { s.load_n(p, n) };
             match *self {
-                Store8::I32(c) if whole => s.store_i(c.add(at), sum),
                 Store8::I32(c) => {
-                    let lanes = s.lanes_i(sum);
-                    std::ptr::copy_nonoverlapping(lanes.as_ptr(), c.add(at), n);
+                    for (i, row) in sums.into_iter().enumerate() {
+                        for (v, sum) in row.into_iter().enumerate() {
+                            let n = if v + 1 == V { last } else { S::LANES };
+                            let lanes = s.lanes_i(sum);
+                            let c = c.add(at + i * stride + v * S::LANES);
+                            std::ptr::copy_nonoverlapping(lanes.as_ptr(), c, n);
+                        }
+                    }
                 }
                 Store8::Bytes {
                     c,
@@ -494,14 +523,21 @@ impl Store8 {
                     hi,
                     zero,
                 } => {
-                    let y = s.mul(s.to_float(sum), load(mult.add(column)));
-                    let y = s.to_int(s.clamp(y, s.splat(lo), s.splat(hi)));
-                    let y = s.add_i(y, s.splat_i(zero));
-                    let c = c.add(at);
-                    if whole {
-                        s.store_bytes(c, y)
-                    } else {
-                        s.store_bytes_n(c, y, n)
+                    let mut mults = [s.splat(0.0); V];
+                    load_row(s, &mut mults, mult.add(column), last);
+                    let (lo, hi, zero) = (s.splat(lo), s.splat(hi), s.splat_i(zero));
+                    for (i, row) in sums.into_iter().enumerate() {
+                        let c = c.add(at + i * stride);
+                        for v in 0..V {
+                            let y = s.clamp(s.mul(s.to_float(row[v]), mults[v]), lo, hi);
+                            let y = s.add_i(s.to_int(y), zero);
+                            let c = c.add(v * S::LANES);
+                            if v + 1 < V || last == S::LANES {
+                                s.store_bytes(c, y);
+                            } else {
+                                s.store_bytes_n(c, y, last);
+                            }
+                        }
                     }
                 }
                 Store8::F32 {
@@ -511,16 +547,18 @@ impl Store8 {
                     bounds,
                     ..
                 } => {
-                    let mut y = s.mul(s.to_float(sum), load(scale.add(column)));
+                    let (mut scales, mut biases) = ([s.splat(0.0); V], [s.splat(0.0); V]);
+                    load_row(s, &mut scales, scale.add(column), last);
                     if let Some(bias) = bias {
-                        y = s.add(y, load(bias.add(column)));
+                        load_row(s, &mut biases, bias.add(column), last);
                     }
-                    let y = s.clamp(y, s.splat(bounds.0), s.splat(bounds.1));
-                    let c = c.add(at);
-                    if whole {
-                        s.store(c, y)
-                    } else {
-                        s.store_n(c, y, n)
+                    let (lo, hi) = (s.splat(bounds.0), s.splat(bounds.1));
+                    for (i, row) in sums.into_iter().enumerate() {
+                        let y = std::array::from_fn(|v| {
+                            let y = s.mul(s.to_float(row[v]), scales[v]);
+                            s.clamp(s.add(y, biases[v]), lo, hi)
+                        });
+                        store_row::<S, V>(s, &y, c.add(at + i * stride), last);
                     }
                 }
             }
@@ -689,20 +727,24 @@ impl Block<'_> {
                     }
                 }
             }
-            for i in 0..M {
-                for v in 0..V {
-                    let column = first + v * S::LANES;
-                    let n = columns.saturating_sub(v * S::LANES).min(S::LANES);
-                    let mut sum = sums[i][v];
-                    if let Some(zeros) = &self.b.zeros {
-                        let zero = s.load_i(zeros.as_ptr().add(column));
-                        let sums = s.splat_i(self.row_sums[row + i].wrapping_neg());
-                        sum = s.add_i(sum, s.mul_i(zero, sums));
+            if let Some(zeros) = &self.b.zeros {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let row_sum = s.splat_i(self.row_sums[row + i].wrapping_neg());
+                    for v in 0..V {
+                        let zero = s.load_i(zeros.as_ptr().add(first + v * S::LANES));
+                        sums[v] = s.add_i(sums[v], s.mul_i(zero, row_sum));
                     }
-                    self.to
-                        .put(s, sum, (row + i) * self.c_stride + column, column, n);
                 }
             }
+            let last = columns - (V - 1) * S::LANES;
+            self.to.put(
+                s,
+                sums,
+                row * self.c_stride + first,
+                self.c_stride,
+                first,
+                last,
+            );
         }
     }
 }

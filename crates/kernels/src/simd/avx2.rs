@@ -79,10 +79,10 @@ impl Simd for Avx2 {
         load_u8(p: *const u8) -> __m256i = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
         load_i8(p: *const u8) -> __m256i = _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()));
         store_bytes(p: *mut u8, a: __m256i) = {
-            let low = _mm256_and_si256(a, _mm256_set1_epi32(0xff));
-            let (x, y) = (_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
-            let words = _mm_packs_epi32(x, y);
-            _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+            let first = _mm256_set1_epi32(0x0c08_0400);
+            let y = _mm256_shuffle_epi8(a, first);
+            let (x, y) = (_mm256_castsi256_si128(y), _mm256_extracti128_si256::<1>(y));
+            _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(x, y));
         };
         load_i8_pairs(p: *const i8) -> __m256i = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()));
         interleave_u8_twice(p: *const u8, q: *const u8) -> [__m256i; 2] = {

@@ -156,14 +156,8 @@ impl Block<'_> {
                     }
                 }
             }
-            for t in 0..T {
-                for v in 0..V {
-                    let n = if v + 1 == V { last } else { S::LANES };
-                    let column = c + v * S::LANES;
-                    let at = (pixel + t) * self.channels + column;
-                    self.to.put(s, sums[t][v], at, column, n);
-                }
-            }
+            let at = pixel * self.channels + c;
+            self.to.put(s, sums, at, self.channels, c, last);
         }
     }
 }

@@ -206,14 +206,9 @@ impl Block<'_> {
                     }
                 }
             }
-            for t in 0..T {
-                for v in 0..V {
-                    let column = c + v * S::LANES;
-                    let at = (pixel + t) * self.channels + column;
-                    let n = (self.channels - column).min(S::LANES);
-                    self.to.put(s, sums[t][v], at, column, n);
-                }
-            }
+            let last = (self.channels - c - (V - 1) * S::LANES).min(S::LANES);
+            self.to
+                .put(s, sums, pixel * self.channels + c, self.channels, c, last);
         }
     }
 }

@@ -1,0 +1,199 @@
+//! Measures kernels on one thread against this machine's own peak.
+//!
+//! `cargo run --release -p edgesmith-kernels --example bench_kernels [ISA]`
+#![allow(clippy::print_stdout, reason = "this is a program")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use edgesmith_kernels::activation::Activation;
+use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8};
+use edgesmith_kernels::gemm::{
+    Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, Requant, gemm, gemm8,
+};
+use edgesmith_kernels::{Ctx, Isa, Threads, cpu::CpuInfo};
+
+/// Best seconds of a call, over a quarter of a second.
+fn time(mut work: impl FnMut()) -> f64 {
+    work();
+    let (mut best, begin) = (f64::INFINITY, Instant::now());
+    while begin.elapsed().as_secs_f64() < 0.25 {
+        let start = Instant::now();
+        work();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+fn line(name: &str, kernel: &str, ops: usize, f32: f64, int8: f64, peak: f64) {
+    let (a, b) = (2.0 * ops as f64 / f32 / 1e9, 2.0 * ops as f64 / int8 / 1e9);
+    println!(
+        "{name:34} f32 {a:7.1} GFLOP/s {:4.0}%   int8 {b:7.1} Gop/s   x{:.2}   {kernel}",
+        100.0 * a / peak,
+        b / a
+    );
+}
+
+/// The rate of a product that stays in the L1 cache, which only the multipliers limit.
+fn peak(ctx: &Ctx) -> f64 {
+    let (m, k, n) = (48, 128, 32);
+    let packed = PackedF32::new(ctx, &vec![0.5; k * n], Order::KN, k, n);
+    let (a, mut c) = (vec![0.5; m * k], vec![0.0; m * n]);
+    let seconds = time(|| {
+        for _ in 0..100 {
+            gemm(
+                ctx,
+                m,
+                black_box(&a),
+                k,
+                &packed,
+                &mut c,
+                n,
+                &Epilogue::default(),
+            );
+        }
+    });
+    200.0 * (m * k * n) as f64 / seconds / 1e9
+}
+
+fn convolution(ctx: &Ctx, name: &str, g: ConvGeometry, peak: f64) {
+    let [h, w] = g.output();
+    let weights = g.channels_out * g.kernel[0] * g.kernel[1] * g.channels_in / g.groups;
+    let (input, output) = (
+        g.input[0] * g.input[1] * g.channels_in,
+        h * w * g.channels_out,
+    );
+    let (x, f) = (vec![0.5f32; input], vec![0.25f32; weights]);
+    let (q, i) = (vec![7u8; input], vec![3i8; weights]);
+    let (bias, mult) = (vec![0.5; g.channels_out], vec![0.01; g.channels_out]);
+    let bias8 = vec![5; g.channels_out];
+    let conv = ConvF32::prepare(ctx, g, &f).expect("the geometry is right");
+    let conv8 = ConvI8::prepare(ctx, g, Bytes::I8(&i), &[]).expect("the geometry is right");
+    let (mut y, mut y8) = (vec![0.0; output], vec![0; output]);
+    let epilogue = Epilogue {
+        bias: Some(&bias),
+        residual: None,
+        activation: Activation::Relu,
+    };
+    let seconds = time(|| conv.run(ctx, 1, black_box(&x), &mut y, &epilogue));
+    let seconds8 = time(|| {
+        let input = Input8 {
+            data: Bytes::U8(black_box(&q)),
+            zero: 3,
+        };
+        let to = Requant {
+            mult: &mult,
+            zero: 3,
+            lo: 3,
+            hi: 255,
+        };
+        conv8.run(ctx, 1, input, Some(&bias8), Output8::Bytes(&mut y8, to));
+    });
+    line(name, conv8.kernel_name(), g.macs(), seconds, seconds8, peak);
+}
+
+fn product(ctx: &Ctx, [m, k, n]: [usize; 3], peak: f64) {
+    let packed = PackedF32::new(ctx, &vec![0.5; k * n], Order::KN, k, n);
+    let packed8 = PackedI8::new(ctx, Bytes::I8(&vec![3; k * n]), Order::KN, k, n, &[]);
+    let (a, a8, mult) = (vec![0.5; m * k], vec![7u8; m * k], vec![0.01; n]);
+    let (mut c, mut c8) = (vec![0.0; m * n], vec![0; m * n]);
+    let seconds = time(|| {
+        gemm(
+            ctx,
+            m,
+            black_box(&a),
+            k,
+            &packed,
+            &mut c,
+            n,
+            &Epilogue::default(),
+        )
+    });
+    let seconds8 = time(|| {
+        let input = Input8 {
+            data: Bytes::U8(black_box(&a8)),
+            zero: 3,
+        };
+        let to = Requant {
+            mult: &mult,
+            zero: 3,
+            lo: 0,
+            hi: 255,
+        };
+        gemm8(
+            ctx,
+            m,
+            input,
+            k,
+            &packed8,
+            None,
+            Output8::Bytes(&mut c8, to),
+            n,
+        );
+    });
+    let name = format!("gemm {m}x{k}x{n}");
+    line(
+        &name,
+        packed8.kernel_name(),
+        m * k * n,
+        seconds,
+        seconds8,
+        peak,
+    );
+}
+
+fn main() {
+    let cap = std::env::args().nth(1).and_then(|name| Isa::parse(&name));
+    let ctx = Ctx::new(Isa::detect_capped(cap), Threads::new(1));
+    let peak = peak(&ctx);
+    let info = CpuInfo::read();
+    println!(
+        "{}, {}: peak {peak:.1} GFLOP/s on one thread",
+        info.brand,
+        ctx.isa().name()
+    );
+    for shape in [
+        [1, 1024, 1000],
+        [128, 768, 768],
+        [196, 512, 512],
+        [384, 1024, 1024],
+    ] {
+        product(&ctx, shape, peak);
+    }
+    for (kernel, stride, size, inputs, outputs, groups) in [
+        (3, 2, 224, 3, 32, 1),
+        (1, 1, 112, 32, 16, 1),
+        (1, 1, 56, 24, 144, 1),
+        (1, 1, 28, 192, 32, 1),
+        (1, 1, 14, 96, 576, 1),
+        (1, 1, 14, 576, 96, 1),
+        (1, 1, 7, 320, 1280, 1),
+        (3, 1, 56, 64, 64, 1),
+        (3, 1, 28, 128, 128, 1),
+        (3, 1, 14, 256, 256, 1),
+        (3, 2, 28, 128, 256, 1),
+        (3, 1, 32, 32, 32, 1),
+        (3, 1, 112, 32, 32, 32),
+        (3, 2, 112, 96, 96, 96),
+        (3, 1, 56, 144, 144, 144),
+        (3, 1, 14, 576, 576, 576),
+        (3, 1, 7, 960, 960, 960),
+        (5, 1, 14, 480, 480, 480),
+    ] {
+        let pad = (kernel - 1) / 2;
+        let g = ConvGeometry {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            pad_begin: [pad; 2],
+            pad_end: [pad; 2],
+            dilation: [1; 2],
+            groups,
+            input: [size; 2],
+            channels_in: inputs,
+            channels_out: outputs,
+        };
+        let kind = if groups > 1 { "depthwise" } else { "conv" };
+        let name = format!("{kind} {kernel}x{kernel}/{stride} {size} {inputs}->{outputs}");
+        convolution(&ctx, &name, g, peak);
+    }
+}
