@@ -7,7 +7,26 @@ use crate::graph::{Attribute, Node};
 use crate::infer::{self, InferCx};
 use crate::{Error, Result, Tensor};
 
+pub mod axes;
+pub mod cast;
+pub mod concat;
+pub mod constant;
+pub mod expand;
+pub mod gather;
+pub mod identity;
+pub mod layout;
+pub mod numbers;
+pub mod pad;
+pub mod reduce;
 pub mod relu;
+pub mod reshape;
+pub mod rows;
+pub mod shape;
+pub mod slice;
+pub mod split;
+pub mod squeeze;
+pub mod transpose;
+pub mod where_;
 
 /// How an attribute may look, and what stands for it when it is left out.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -169,7 +188,41 @@ impl AttrKind {
 }
 
 /// Every operator, by domain, then by name in ASCII order.
-pub static OPS: &[&OpDef] = &[&relu::RELU];
+pub static OPS: &[&OpDef] = &[
+    &cast::CAST,
+    &cast::CAST_LIKE,
+    &concat::CONCAT,
+    &constant::CONSTANT,
+    &constant::CONSTANT_OF_SHAPE,
+    &expand::EXPAND,
+    &reshape::FLATTEN,
+    &gather::GATHER,
+    &gather::GATHER_ELEMENTS,
+    &gather::GATHER_ND,
+    &identity::IDENTITY,
+    &pad::PAD,
+    &reduce::REDUCE_L1,
+    &reduce::REDUCE_L2,
+    &reduce::REDUCE_LOG_SUM,
+    &reduce::REDUCE_LOG_SUM_EXP,
+    &reduce::REDUCE_MAX,
+    &reduce::REDUCE_MEAN,
+    &reduce::REDUCE_MIN,
+    &reduce::REDUCE_PROD,
+    &reduce::REDUCE_SUM,
+    &reduce::REDUCE_SUM_SQUARE,
+    &relu::RELU,
+    &reshape::RESHAPE,
+    &shape::SHAPE,
+    &shape::SIZE,
+    &slice::SLICE,
+    &split::SPLIT,
+    &squeeze::SQUEEZE,
+    &expand::TILE,
+    &transpose::TRANSPOSE,
+    &squeeze::UNSQUEEZE,
+    &where_::WHERE,
+];
 
 /// The operator of that domain (empty for `ai.onnx`) and name.
 pub fn find(domain: &str, name: &str) -> Option<&'static OpDef> {
