@@ -5,9 +5,11 @@
 
 pub mod error;
 pub mod eval;
+pub mod geometry;
 pub mod graph;
 pub mod infer;
 pub mod ops;
+pub mod packed;
 pub mod progress;
 pub mod tensor;
 pub mod types;

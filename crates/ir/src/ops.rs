@@ -7,6 +7,7 @@ use crate::graph::{Attribute, Node};
 use crate::infer::{self, InferCx};
 use crate::{Error, Result, Tensor};
 
+pub mod arith;
 pub mod axes;
 pub mod cast;
 pub mod concat;
