@@ -14,7 +14,10 @@ pub mod arena;
 
 pub mod conv;
 pub mod cpu;
+pub mod elementwise;
 pub mod gemm;
+pub mod norm;
+pub mod pool;
 
 pub(crate) mod simd;
 #[cfg(test)]

@@ -1,0 +1,398 @@
+//! Softmax, layer norm and RMS norm over rows, and sums of rows.
+//!
+//! A row is summed in lanes and the lanes pairwise, so results do not depend on threads, but do
+//! in the last bits on the instruction set.
+
+use crate::Ctx;
+use crate::activation::{GRAIN, exp};
+use crate::simd::{Body, Simd, dispatch};
+use crate::threads::Shared;
+
+/// `y = exp(x - max) / sum` over each row of `width`.
+pub fn softmax(ctx: &Ctx, x: &[f32], width: usize, y: &mut [f32]) {
+    rows(ctx, x, width, y, Norm::Softmax);
+}
+
+/// `y = x - max - ln(sum of exp(x - max))` over each row of `width`.
+pub fn log_softmax(ctx: &Ctx, x: &[f32], width: usize, y: &mut [f32]) {
+    rows(ctx, x, width, y, Norm::LogSoftmax);
+}
+
+/// `y = (x - mean) / sqrt(variance + epsilon) * scale + bias` over each row as long as `scale`.
+pub fn layer_norm(
+    ctx: &Ctx,
+    x: &[f32],
+    scale: &[f32],
+    bias: Option<&[f32]>,
+    epsilon: f32,
+    y: &mut [f32],
+) {
+    assert!(
+        bias.is_none_or(|b| b.len() == scale.len()),
+        "scale and bias have equal length"
+    );
+    rows(
+        ctx,
+        x,
+        scale.len(),
+        y,
+        Norm::Scaled {
+            scale,
+            bias,
+            epsilon,
+            centred: true,
+        },
+    );
+}
+
+/// `y = x / sqrt(mean of squares + epsilon) * scale` over each row as long as `scale`.
+pub fn rms_norm(ctx: &Ctx, x: &[f32], scale: &[f32], epsilon: f32, y: &mut [f32]) {
+    rows(
+        ctx,
+        x,
+        scale.len(),
+        y,
+        Norm::Scaled {
+            scale,
+            bias: None,
+            epsilon,
+            centred: false,
+        },
+    );
+}
+
+/// How a row becomes one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduce {
+    /// The sum.
+    Sum,
+    /// The sum divided by the length.
+    Mean,
+    /// The largest; NaN if any is, negative infinity for no elements.
+    Max,
+}
+
+/// One number for each row of `width`; `y` is as long as there are rows.
+pub fn reduce_rows(ctx: &Ctx, how: Reduce, x: &[f32], width: usize, y: &mut [f32]) {
+    assert_eq!(x.len(), y.len() * width, "input has a row for each output");
+    let shared = Shared::new(y);
+    ctx.threads()
+        .parallel_ranges(shared.len(), (GRAIN / width.max(1)).max(1), |range| {
+            for row in range {
+                let value = dispatch(
+                    ctx.isa(),
+                    Total {
+                        how,
+                        x: &x[row * width..][..width],
+                    },
+                );
+                // SAFETY: every row belongs to one task.
+                unsafe { *shared.pointer(row) = value };
+            }
+        });
+}
+
+#[derive(Clone, Copy)]
+enum Norm<'a> {
+    Softmax,
+    LogSoftmax,
+    Scaled {
+        scale: &'a [f32],
+        bias: Option<&'a [f32]>,
+        epsilon: f32,
+        centred: bool,
+    },
+}
+
+fn rows(ctx: &Ctx, x: &[f32], width: usize, y: &mut [f32], norm: Norm) {
+    assert_eq!(x.len(), y.len(), "input and output have equal length");
+    if width == 0 {
+        return;
+    }
+    assert!(x.len().is_multiple_of(width), "rows fill the input");
+    let rows = x.len() / width;
+    let shared = Shared::new(y);
+    ctx.threads()
+        .parallel_ranges(rows, (GRAIN / 4 / width).max(1), |range| {
+            for row in range {
+                let at = row * width..(row + 1) * width;
+                // SAFETY: every row belongs to one task.
+                let y = unsafe { shared.slice(at.clone()) };
+                dispatch(ctx.isa(), Row { norm, x: &x[at], y });
+            }
+        });
+}
+
+struct Total<'a> {
+    how: Reduce,
+    x: &'a [f32],
+}
+
+impl Body for Total<'_> {
+    type Out = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        match self.how {
+            Reduce::Sum => sum(s, self.x),
+            Reduce::Mean => sum(s, self.x) / self.x.len() as f32,
+            Reduce::Max => largest(s, self.x),
+        }
+    }
+}
+
+/// Folds whole vectors in four chains and the rest, filled up with `rest`, into one vector.
+macro_rules! fold {
+    ($s:ident, $x:expr, $empty:expr, |$acc:ident, $v:ident| $step:expr, |$a:ident, $b:ident| $join:expr) => {{
+        let x: &[f32] = $x;
+        let empty = $s.splat($empty);
+        let mut chains = [empty; 4];
+        let whole = x.len() / S::LANES;
+        // SAFETY: the vectors and the rest lie in the slice.
+        unsafe {
+            let p = x.as_ptr();
+            let mut at = 0;
+            while at + 4 <= whole {
+                for (i, chain) in chains.iter_mut().enumerate() {
+                    let ($acc, $v) = (*chain, $s.load(p.add((at + i) * S::LANES)));
+                    *chain = $step;
+                }
+                at += 4;
+            }
+            while at < whole {
+                let ($acc, $v) = (chains[0], $s.load(p.add(at * S::LANES)));
+                chains[0] = $step;
+                at += 1;
+            }
+        }
+        let mut total = chains[0];
+        for chain in &chains[1..] {
+            let ($a, $b) = (total, *chain);
+            total = $join;
+        }
+        (total, &x[whole * S::LANES..])
+    }};
+}
+
+#[inline(always)]
+fn sum<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let (total, rest) = fold!(s, x, 0.0, |acc, v| s.add(acc, v), |a, b| s.add(a, b));
+    s.sum(total) + rest.iter().sum::<f32>()
+}
+
+/// The sum of `(x - shift)^2`.
+#[inline(always)]
+fn squares<S: Simd>(s: S, x: &[f32], shift: f32) -> f32 {
+    let m = s.splat(shift);
+    let (total, rest) = fold!(
+        s,
+        x,
+        0.0,
+        |acc, v| {
+            let d = s.sub(v, m);
+            s.fma(d, d, acc)
+        },
+        |a, b| s.add(a, b)
+    );
+    s.sum(total) + rest.iter().map(|x| (x - shift) * (x - shift)).sum::<f32>()
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+#[inline(always)]
+fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
+    // NaN is found by a sum beside the comparison, because it loses every comparison.
+    let (total, rest) = fold!(s, x, f32::NEG_INFINITY, |acc, v| s.max(v, acc), |a, b| s
+        .max(a, b));
+    let (nan, _) = fold!(s, x, 0.0, |acc, v| s.fma(v, s.splat(0.0), acc), |a, b| s
+        .add(a, b));
+    let lanes = s.lanes(total);
+    let most = lanes[..S::LANES]
+        .iter()
+        .chain(rest)
+        .fold(f32::NEG_INFINITY, |a, b| larger(a, *b));
+    if s.sum(nan).is_nan() && x.iter().any(|x| x.is_nan()) {
+        f32::NAN
+    } else {
+        most
+    }
+}
+
+struct Row<'a> {
+    norm: Norm<'a>,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Body for Row<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Row { norm, x, y } = self;
+        match norm {
+            Norm::Softmax => {
+                shifted_exp(s, x, largest(s, x), y);
+                let total = sum(s, y);
+                affine(s, None, 1.0 / total, 0.0, None, y);
+            }
+            Norm::LogSoftmax => {
+                let most = largest(s, x);
+                shifted_exp(s, x, most, y);
+                let shift = most + sum(s, y).ln();
+                affine(s, Some(x), 1.0, -shift, None, y);
+            }
+            Norm::Scaled {
+                scale,
+                bias,
+                epsilon,
+                centred,
+            } => {
+                let n = x.len() as f32;
+                let mean = if centred { sum(s, x) / n } else { 0.0 };
+                let factor = 1.0 / (squares(s, x, mean) / n + epsilon).sqrt();
+                let (m, f) = (s.splat(mean), s.splat(factor));
+                let mut at = 0;
+                while at < x.len() {
+                    let n = (x.len() - at).min(S::LANES);
+                    // SAFETY: `n` elements from `at` on lie in all slices, of equal length.
+                    unsafe {
+                        let v = s.mul(s.sub(s.load_n(x.as_ptr().add(at), n), m), f);
+                        let v = s.mul(v, s.load_n(scale.as_ptr().add(at), n));
+                        let v = match bias {
+                            Some(bias) => s.add(v, s.load_n(bias.as_ptr().add(at), n)),
+                            None => v,
+                        };
+                        s.store_n(y.as_mut_ptr().add(at), v, n);
+                    }
+                    at += n;
+                }
+            }
+        }
+    }
+}
+
+/// `y = exp(x - shift)`.
+#[inline(always)]
+fn shifted_exp<S: Simd>(s: S, x: &[f32], shift: f32, y: &mut [f32]) {
+    affine(s, Some(x), 1.0, -shift, Some(()), y);
+}
+
+/// `y = x * factor + shift`, of `y` itself where there is no `x`, and then `exp` of it if asked.
+#[inline(always)]
+fn affine<S: Simd>(
+    s: S,
+    x: Option<&[f32]>,
+    factor: f32,
+    shift: f32,
+    then_exp: Option<()>,
+    y: &mut [f32],
+) {
+    let (f, t) = (s.splat(factor), s.splat(shift));
+    let from = x.map_or(y.as_ptr(), <[f32]>::as_ptr);
+    let mut at = 0;
+    while at < y.len() {
+        let n = (y.len() - at).min(S::LANES);
+        // SAFETY: `n` elements from `at` on lie in both slices, of equal length.
+        unsafe {
+            let p = from.add(at);
+            let v = if n == S::LANES {
+                s.load(p)
+            } else {
+                s.load_n(p, n)
+            };
+            let v = s.add(s.mul(v, f), t);
+            let v = if then_exp.is_some() { exp(s, v) } else { v };
+            let p = y.as_mut_ptr().add(at);
+            if n == S::LANES {
+                s.store(p, v)
+            } else {
+                s.store_n(p, v, n)
+            }
+        }
+        at += n;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Random, close, contexts};
+
+    #[test]
+    fn rows_equal_the_definitions() {
+        let mut random = Random::new(13);
+        for width in [1, 2, 7, 8, 9, 31, 64, 100, 1000] {
+            let x: Vec<f32> = random.floats(width * 3).iter().map(|x| x * 9.0).collect();
+            let (scale, bias) = (random.floats(width), random.floats(width));
+            let n = width as f64;
+            for ctx in contexts() {
+                let mut y = vec![[0.0; 5]; 0];
+                y.resize(width * 3, [0.0; 5]);
+                let run = |f: &dyn Fn(&mut [f32])| {
+                    let mut y = vec![0.0; width * 3];
+                    f(&mut y);
+                    y
+                };
+                let got = [
+                    run(&|y| softmax(&ctx, &x, width, y)),
+                    run(&|y| log_softmax(&ctx, &x, width, y)),
+                    run(&|y| layer_norm(&ctx, &x, &scale, Some(&bias), 1e-5, y)),
+                    run(&|y| rms_norm(&ctx, &x, &scale, 1e-5, y)),
+                ];
+                for (r, row) in x.chunks(width).enumerate() {
+                    let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+                    let total: f64 = row.iter().map(|x| x.exp()).sum();
+                    let mean = row.iter().sum::<f64>() / n;
+                    let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+                    let square = row.iter().map(|x| x * x).sum::<f64>() / n;
+                    let want = |f: &dyn Fn(usize, f64) -> f64| -> Vec<f32> {
+                        row.iter()
+                            .enumerate()
+                            .map(|(i, x)| f(i, *x) as f32)
+                            .collect()
+                    };
+                    let s = |i: usize| f64::from(scale[i]);
+                    let part = |k: usize| &got[k][r * width..][..width];
+                    close(part(0), &want(&|_, x| x.exp() / total), 1e-6, "softmax");
+                    close(part(1), &want(&|_, x| x - total.ln()), 2e-6, "log softmax");
+                    let layer = want(&|i, x| {
+                        (x - mean) / (variance + 1e-5).sqrt() * s(i) + f64::from(bias[i])
+                    });
+                    close(part(2), &layer, 2e-4, "layer norm");
+                    close(
+                        part(3),
+                        &want(&|i, x| x / (square + 1e-5).sqrt() * s(i)),
+                        1e-5,
+                        "rms",
+                    );
+                }
+                let mut totals = [0.0; 3];
+                reduce_rows(&ctx, Reduce::Mean, &x, width, &mut totals);
+                let mut most = [0.0; 3];
+                reduce_rows(&ctx, Reduce::Max, &x, width, &mut most);
+                for (r, row) in x.chunks(width).enumerate() {
+                    let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
+                    assert!((f64::from(totals[r]) - mean).abs() < 1e-5);
+                    assert_eq!(most[r], row.iter().copied().fold(f32::MIN, f32::max));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_in_a_row() {
+        for ctx in contexts() {
+            let mut most = [0.0; 2];
+            let mut x = [1.0; 40];
+            x[3] = f32::NAN;
+            x[25] = f32::INFINITY;
+            reduce_rows(&ctx, Reduce::Max, &x, 20, &mut most);
+            assert!(most[0].is_nan() && most[1] == f32::INFINITY);
+            let mut y = [0.0; 2];
+            softmax(&ctx, &[f32::NEG_INFINITY, 0.0], 2, &mut y);
+            assert_eq!(y, [0.0, 1.0]);
+        }
+    }
+}
