@@ -7,11 +7,14 @@ use crate::graph::{Attribute, Node};
 use crate::infer::{self, InferCx};
 use crate::{Error, Result, Tensor};
 
+pub mod activation;
 pub mod arith;
 pub mod axes;
+pub mod binary;
 pub mod cast;
 pub mod concat;
 pub mod constant;
+pub mod elementwise;
 pub mod expand;
 pub mod gather;
 pub mod identity;
@@ -19,7 +22,6 @@ pub mod layout;
 pub mod numbers;
 pub mod pad;
 pub mod reduce;
-pub mod relu;
 pub mod reshape;
 pub mod rows;
 pub mod shape;
@@ -27,6 +29,7 @@ pub mod slice;
 pub mod split;
 pub mod squeeze;
 pub mod transpose;
+pub mod unary;
 pub mod where_;
 
 /// How an attribute may look, and what stands for it when it is left out.
@@ -190,18 +193,63 @@ impl AttrKind {
 
 /// Every operator, by domain, then by name in ASCII order.
 pub static OPS: &[&OpDef] = &[
+    &unary::ABS,
+    &unary::ACOS,
+    &unary::ACOSH,
+    &binary::ADD,
+    &binary::AND,
+    &unary::ASIN,
+    &unary::ASINH,
+    &unary::ATAN,
+    &unary::ATANH,
+    &binary::BITWISE_AND,
+    &unary::BITWISENOT,
+    &binary::BITWISE_OR,
+    &binary::BITWISE_XOR,
     &cast::CAST,
     &cast::CAST_LIKE,
+    &unary::CEIL,
+    &activation::CELU,
+    &activation::CLIP,
     &concat::CONCAT,
     &constant::CONSTANT,
     &constant::CONSTANT_OF_SHAPE,
+    &unary::COS,
+    &unary::COSH,
+    &binary::DIV,
+    &activation::ELU,
+    &binary::EQUAL,
+    &unary::ERF,
+    &unary::EXP,
     &expand::EXPAND,
     &reshape::FLATTEN,
+    &unary::FLOOR,
     &gather::GATHER,
     &gather::GATHER_ELEMENTS,
     &gather::GATHER_ND,
+    &activation::GELU,
+    &binary::GREATER,
+    &binary::GREATER_OR_EQUAL,
+    &activation::HARD_SIGMOID,
+    &unary::HARDSWISH,
     &identity::IDENTITY,
+    &unary::ISNAN,
+    &activation::LEAKY_RELU,
+    &binary::LESS,
+    &binary::LESS_OR_EQUAL,
+    &unary::LOG,
+    &binary::MAX,
+    &binary::MEAN,
+    &binary::MIN,
+    &unary::MISH,
+    &binary::MUL,
+    &unary::NEG,
+    &unary::NOT,
+    &binary::OR,
+    &binary::PRELU,
     &pad::PAD,
+    &binary::POW,
+    &unary::RECIPROCAL,
     &reduce::REDUCE_L1,
     &reduce::REDUCE_L2,
     &reduce::REDUCE_LOG_SUM,
@@ -212,17 +260,37 @@ pub static OPS: &[&OpDef] = &[
     &reduce::REDUCE_PROD,
     &reduce::REDUCE_SUM,
     &reduce::REDUCE_SUM_SQUARE,
-    &relu::RELU,
+    &unary::RELU,
     &reshape::RESHAPE,
+    &unary::ROUND,
+    &activation::SELU,
     &shape::SHAPE,
+    &activation::SHRINK,
+    &unary::SIGMOID,
+    &unary::SIGN,
+    &unary::SIN,
+    &unary::SINH,
     &shape::SIZE,
     &slice::SLICE,
+    &unary::SOFTPLUS,
+    &unary::SOFTSIGN,
     &split::SPLIT,
+    &unary::SQRT,
     &squeeze::SQUEEZE,
+    &binary::SUB,
+    &binary::SUM,
+    &activation::SWISH,
+    &unary::TAN,
+    &unary::TANH,
+    &activation::THRESHOLDED_RELU,
     &expand::TILE,
     &transpose::TRANSPOSE,
     &squeeze::UNSQUEEZE,
     &where_::WHERE,
+    &binary::XOR,
+    &unary::ISINF,
+    &binary::BIT_SHIFT,
+    &binary::MOD,
 ];
 
 /// The operator of that domain (empty for `ai.onnx`) and name.
