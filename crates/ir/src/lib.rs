@@ -3,6 +3,7 @@
 //! Start at [`graph::Graph`]; the operator list is [`ops::OPS`]; the truth about what an operator
 //! computes is its reference evaluation, driven by [`eval`].
 
+pub mod analysis;
 pub mod error;
 pub mod eval;
 pub mod geometry;
@@ -13,6 +14,7 @@ pub mod packed;
 pub mod progress;
 pub mod tensor;
 pub mod types;
+pub mod verify;
 
 pub use error::{Error, Result};
 pub use graph::{Attribute, Capture, Function, Graph, Model, Node, NodeId, Value, ValueId};
