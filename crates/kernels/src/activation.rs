@@ -364,3 +364,158 @@ fn erf<S: Simd>(s: S, x: S::F) -> S::F {
     let large = s.sub(one, exp(s, polynomial(s, capped, &ERF_LARGE)));
     s.if_less(magnitude, one, small, with_sign(s, large, x))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Random, contexts};
+
+    /// Distance in units in the last place of the true value; below the normal range, in units
+    /// of the smallest normal number's last place.
+    fn units(got: f32, want: f64) -> f64 {
+        let exponent = (want.abs().max(f64::from(f32::MIN_POSITIVE)))
+            .log2()
+            .floor();
+        (f64::from(got) - want).abs() / (exponent - 23.0).exp2()
+    }
+
+    /// By its series, or the continued fraction of the complement: to 1e-14.
+    fn erf(x: f64) -> f64 {
+        if x.abs() < 2.5 {
+            let (mut term, mut sum) = (x, x);
+            for n in 1..80 {
+                let n = f64::from(n);
+                term *= -x * x / n;
+                sum += term / (2.0 * n + 1.0);
+            }
+            return sum * std::f64::consts::FRAC_2_SQRT_PI;
+        }
+        let a = x.abs();
+        let fraction = (1..80).rev().fold(a, |f, n| a + f64::from(n) / 2.0 / f);
+        let rest = (-a * a).exp() / fraction * std::f64::consts::FRAC_2_SQRT_PI / 2.0;
+        (1.0 - rest).copysign(x)
+    }
+
+    #[test]
+    fn errors_stay_within_the_stated_units() {
+        let sweep = |from: f32, to: f32| -> Vec<f32> {
+            (0..200_003)
+                .map(|i| from + (to - from) * i as f32 / 200_002.0)
+                .collect()
+        };
+        type Case = (Activation, f32, f32, f64, fn(f64) -> f64);
+        let cases: [Case; 7] = [
+            (Activation::Exp, -103.0, 88.7, 3.0, f64::exp),
+            (Activation::Exp, -1.0, 1.0, 3.0, f64::exp),
+            (Activation::Tanh, -10.0, 10.0, 3.0, f64::tanh),
+            (Activation::Tanh, -0.7, 0.7, 3.0, f64::tanh),
+            (Activation::Sigmoid, -80.0, 80.0, 3.0, |x| {
+                1.0 / (1.0 + (-x).exp())
+            }),
+            (Activation::Erf, -5.0, 5.0, 4.0, erf),
+            (Activation::Erf, -1.1, 1.1, 4.0, erf),
+        ];
+        for (activation, from, to, most, exact) in cases {
+            let x = sweep(from, to);
+            for ctx in contexts() {
+                let mut y = vec![0.0; x.len()];
+                activation.apply_to(&ctx, &x, &mut y);
+                let worst = x
+                    .iter()
+                    .zip(&y)
+                    .map(|(x, y)| (units(*y, exact(f64::from(*x))), *x))
+                    .fold((0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
+                assert!(worst.0 <= most, "{activation:?} {:?}: {worst:?}", ctx.isa());
+            }
+        }
+    }
+
+    #[test]
+    fn composed_functions_equal_their_definitions() {
+        let mut random = Random::new(31);
+        let x: Vec<f32> = random.floats(1003).iter().map(|x| x * 8.0).collect();
+        type Case = (Activation, fn(f64) -> f64);
+        let cases: [Case; 7] = [
+            (Activation::Relu, |x| x.max(0.0)),
+            (
+                Activation::Clip {
+                    min: -1.0,
+                    max: 6.0,
+                },
+                |x| x.clamp(-1.0, 6.0),
+            ),
+            (Activation::LeakyRelu { alpha: 0.25 }, |x| {
+                if x < 0.0 { x * 0.25 } else { x }
+            }),
+            (
+                Activation::HardSigmoid {
+                    alpha: 0.25,
+                    beta: 0.5,
+                },
+                |x| (x * 0.25 + 0.5).clamp(0.0, 1.0),
+            ),
+            (Activation::HardSwish, |x| {
+                x * (x / 6.0 + 0.5).clamp(0.0, 1.0)
+            }),
+            (Activation::Silu, |x| x / (1.0 + (-x).exp())),
+            (Activation::Gelu, |x| x * 0.5 * (1.0 + erf(x / 2f64.sqrt()))),
+        ];
+        for ctx in contexts() {
+            for (activation, exact) in cases {
+                let mut y = x.clone();
+                activation.apply(&ctx, &mut y);
+                for (x, y) in x.iter().zip(&y) {
+                    let want = exact(f64::from(*x));
+                    assert!(
+                        (f64::from(*y) - want).abs() < 2e-6,
+                        "{activation:?} {x} {y} {want}"
+                    );
+                }
+                let mut tail = x[1000..].to_vec();
+                activation.apply(&ctx, &mut tail);
+                assert_eq!(tail, y[1000..], "the place in the slice changes nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_go_through() {
+        let all = [
+            Activation::Relu,
+            Activation::LeakyRelu { alpha: 0.1 },
+            Activation::HardSigmoid {
+                alpha: 0.2,
+                beta: 0.5,
+            },
+            Activation::HardSwish,
+            Activation::Sigmoid,
+            Activation::Silu,
+            Activation::Tanh,
+            Activation::Exp,
+            Activation::Erf,
+            Activation::Gelu,
+        ];
+        for (ctx, activation) in contexts()
+            .into_iter()
+            .flat_map(|c| all.map(|a| (c.clone(), a)))
+        {
+            let mut y = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0];
+            activation.apply(&ctx, &mut y);
+            assert!(y[0].is_nan(), "{activation:?}");
+            let top = match activation {
+                Activation::Sigmoid
+                | Activation::Tanh
+                | Activation::Erf
+                | Activation::HardSigmoid { .. } => 1.0,
+                _ => f32::INFINITY,
+            };
+            assert_eq!(y[1], top, "{activation:?}");
+            let zero = match activation {
+                Activation::Exp => 1.0,
+                Activation::Sigmoid | Activation::HardSigmoid { .. } => 0.5,
+                _ => 0.0,
+            };
+            assert_eq!(y[3], zero, "{activation:?}");
+        }
+    }
+}

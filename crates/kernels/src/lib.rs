@@ -13,11 +13,14 @@ pub mod activation;
 pub mod arena;
 
 pub mod conv;
+pub mod convert;
 pub mod cpu;
 pub mod elementwise;
 pub mod gemm;
 pub mod norm;
+pub mod permute;
 pub mod pool;
+pub mod quantize;
 
 pub(crate) mod simd;
 #[cfg(test)]

@@ -1,0 +1,231 @@
+//! Copies that change the order of elements: permutations of axes, strided parts.
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use crate::Ctx;
+use crate::threads::Shared;
+
+type Dims = SmallVec<[usize; 6]>;
+
+/// Permutes the axes of a tensor of `size`-byte elements (1, 2, 4 or 8): axis `i` of the output
+/// is axis `order[i]` of the input, whose shape is `dims`.
+pub fn permute(ctx: &Ctx, size: usize, dims: &[usize], order: &[usize], x: &[u8], y: &mut [u8]) {
+    assert_eq!(dims.len(), order.len(), "the order names every axis");
+    let mut strides: Dims = dims.iter().map(|_| 1).collect();
+    for i in (0..dims.len().saturating_sub(1)).rev() {
+        strides[i] = strides[i + 1] * dims[i + 1];
+    }
+    let shape: Dims = order.iter().map(|i| dims[*i]).collect();
+    let strides: SmallVec<[isize; 6]> = order.iter().map(|i| strides[*i] as isize).collect();
+    gather_strided(ctx, size, &shape, x, 0, &strides, y);
+}
+
+/// Copies a strided view of `size`-byte elements (1, 2, 4 or 8) to a dense tensor of `shape`:
+/// element `(i, j, ...)` is `x[start + i * strides[0] + j * strides[1] + ...]`. A stride of 0
+/// repeats, a negative one reverses.
+pub fn gather_strided(
+    ctx: &Ctx,
+    size: usize,
+    shape: &[usize],
+    x: &[u8],
+    start: usize,
+    strides: &[isize],
+    y: &mut [u8],
+) {
+    assert_eq!(shape.len(), strides.len(), "a stride for each axis");
+    assert_eq!(
+        y.len(),
+        shape.iter().product::<usize>() * size,
+        "output size"
+    );
+    if y.is_empty() {
+        return;
+    }
+    let view = View::new(shape, strides, start);
+    assert!(view.fits(x.len() / size), "the view lies in the input");
+    match size {
+        1 => view.copy::<1>(ctx, x, y),
+        2 => view.copy::<2>(ctx, x, y),
+        4 => view.copy::<4>(ctx, x, y),
+        8 => view.copy::<8>(ctx, x, y),
+        _ => panic!("elements have 1, 2, 4 or 8 bytes"),
+    }
+}
+
+/// A view with neighbouring axes joined where they can be; it has at least one axis.
+struct View {
+    start: usize,
+    axes: SmallVec<[(usize, isize); 6]>,
+}
+
+impl View {
+    fn new(shape: &[usize], strides: &[isize], start: usize) -> Self {
+        let mut axes: SmallVec<[(usize, isize); 6]> = SmallVec::new();
+        for (n, stride) in shape.iter().copied().zip(strides.iter().copied()) {
+            match axes.last_mut() {
+                _ if n == 1 => {}
+                Some((m, outer)) if *outer == stride * n as isize => {
+                    (*m, *outer) = (*m * n, stride)
+                }
+                _ => axes.push((n, stride)),
+            }
+        }
+        if axes.is_empty() {
+            axes.push((1, 1));
+        }
+        Self { start, axes }
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        let (mut low, mut high) = (self.start as isize, self.start as isize);
+        for (n, stride) in &self.axes {
+            let reach = (*n as isize - 1) * stride;
+            if reach < 0 {
+                low += reach
+            } else {
+                high += reach
+            }
+        }
+        low >= 0 && high < len as isize
+    }
+
+    /// Where row `i` of the axes before the last `inner` starts in the input.
+    fn offset(&self, mut i: usize, inner: usize) -> isize {
+        let mut at = self.start as isize;
+        for (n, stride) in self.axes[..self.axes.len() - inner].iter().rev() {
+            at += (i % n) as isize * stride;
+            i /= n;
+        }
+        at
+    }
+
+    fn copy<const N: usize>(&self, ctx: &Ctx, x: &[u8], y: &mut [u8]) {
+        let (x, y) = (x.as_chunks::<N>().0, y.as_chunks_mut::<N>().0);
+        let last = self.axes[self.axes.len() - 1];
+        let shared = Shared::new(y);
+        // The axis that is dense in the input, if it is not the last: its block and the last
+        // axis make a matrix that is transposed in squares.
+        let dense = self
+            .axes
+            .iter()
+            .position(|(n, stride)| *stride == 1 && *n > 1);
+        match dense {
+            Some(axis) if axis + 2 == self.axes.len() => {
+                let (rows, _) = self.axes[axis];
+                let matrices = shared.len() / (rows * last.0);
+                let bands = rows.div_ceil(SQUARE);
+                ctx.threads().parallel_ranges(matrices * bands, 4, |range| {
+                    for task in range {
+                        let (matrix, band) = (task / bands, task % bands);
+                        let rows_of = band * SQUARE..rows.min((band + 1) * SQUARE);
+                        let to = matrix * rows * last.0 + rows_of.start * last.0;
+                        // SAFETY: every band of rows belongs to one task.
+                        let y = unsafe { shared.slice(to..to + rows_of.len() * last.0) };
+                        transpose(x, self.offset(matrix, 2), last, rows_of, y);
+                    }
+                });
+            }
+            _ => {
+                let rows = shared.len() / last.0;
+                ctx.threads()
+                    .parallel_ranges(rows, (16 * 1024 / last.0).max(1), |range| {
+                        for row in range {
+                            // SAFETY: every row belongs to one task.
+                            let y = unsafe { shared.slice(row * last.0..(row + 1) * last.0) };
+                            copy_row(x, self.offset(row, 1), last.1, y);
+                        }
+                    });
+            }
+        }
+    }
+}
+
+/// Sides of the squares in which a matrix is transposed.
+const SQUARE: usize = 16;
+
+/// Rows of a matrix that is dense along its rows in the input, from `from` on.
+fn transpose<const N: usize>(
+    x: &[[u8; N]],
+    from: isize,
+    (columns, stride): (usize, isize),
+    rows: Range<usize>,
+    y: &mut [[u8; N]],
+) {
+    let count = rows.len();
+    for first in (0..columns).step_by(SQUARE) {
+        for column in first..columns.min(first + SQUARE) {
+            let at = (from + column as isize * stride) as usize + rows.start;
+            let x = &x[at..at + count];
+            if count == SQUARE {
+                // A known length lets the compiler unroll.
+                for i in 0..SQUARE {
+                    y[i * columns + column] = x[i];
+                }
+            } else {
+                x.iter()
+                    .enumerate()
+                    .for_each(|(i, x)| y[i * columns + column] = *x);
+            }
+        }
+    }
+}
+
+fn copy_row<const N: usize>(x: &[[u8; N]], from: isize, stride: isize, y: &mut [[u8; N]]) {
+    match stride {
+        0 => y.fill(x[from as usize]),
+        1 => y.copy_from_slice(&x[from as usize..][..y.len()]),
+        _ => {
+            for (i, y) in y.iter_mut().enumerate() {
+                *y = x[(from + i as isize * stride) as usize];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Random, contexts};
+
+    #[test]
+    fn permutations_put_every_element_in_its_place() {
+        let mut random = Random::new(29);
+        for round in 0..200 {
+            let rank = random.below(5);
+            let sizes = [1, 2, 3, 5, 16, 17, 33];
+            let dims: Vec<usize> = (0..rank).map(|_| random.pick(&sizes[..7 - rank])).collect();
+            let mut order: Vec<usize> = (0..rank).collect();
+            (0..rank).for_each(|i| order.swap(i, random.below(rank)));
+            let size = [1, 2, 4, 8][round % 4];
+            let count: usize = dims.iter().product();
+            let x = random.bytes(count * size);
+            let shape: Vec<usize> = order.iter().map(|i| dims[*i]).collect();
+            let mut want = vec![];
+            for mut i in 0..count {
+                let mut place = vec![0; rank];
+                for axis in (0..rank).rev() {
+                    place[order[axis]] = i % shape[axis];
+                    i /= shape[axis];
+                }
+                let at = place.iter().zip(&dims).fold(0, |at, (p, d)| at * d + p);
+                want.extend_from_slice(&x[at * size..][..size]);
+            }
+            for ctx in contexts() {
+                let mut y = vec![0; count * size];
+                permute(&ctx, size, &dims, &order, &x, &mut y);
+                assert_eq!(y, want, "{dims:?} {order:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn views_repeat_and_reverse() {
+        let (x, mut y) = ([1, 2, 3, 4, 5, 6], [0; 8]);
+        let ctx = Ctx::serial();
+        gather_strided(&ctx, 1, &[2, 2, 2], &x, 5, &[-2, 0, -1], &mut y);
+        assert_eq!(y, [6, 5, 6, 5, 4, 3, 4, 3]);
+        gather_strided(&ctx, 1, &[0, 4], &x, 0, &[9, 9], &mut []);
+    }
+}

@@ -1,0 +1,444 @@
+//! From floats to quantised integers, back, and arithmetic between bytes.
+//!
+//! Rounding is to nearest, ties to even. What is out of range becomes the nearest end of the
+//! range; NaN becomes the zero point.
+
+use crate::Ctx;
+use crate::activation::GRAIN;
+use crate::gemm::Bytes;
+pub use crate::pool::Quant;
+use crate::simd::{Body, MAX_LANES, Simd, dispatch};
+use crate::threads::Shared;
+
+/// `q = clamp(round(x / scale) + zero)`, to unsigned or signed bytes.
+pub fn quantize8(ctx: &Ctx, x: &[f32], to: Quant, signed: bool, y: &mut [u8]) {
+    assert_eq!(x.len(), y.len(), "input and output have equal length");
+    let shared = Shared::new(y);
+    ctx.threads().parallel_ranges(x.len(), GRAIN, |range| {
+        // SAFETY: ranges of different tasks do not overlap.
+        let y = unsafe { shared.slice(range.clone()) };
+        dispatch(
+            ctx.isa(),
+            Quantize {
+                x: &x[range],
+                to,
+                signed,
+                y,
+            },
+        );
+    });
+}
+
+/// `x = (q - zero) * scale`.
+pub fn dequantize8(ctx: &Ctx, x: Bytes, from: Quant, y: &mut [f32]) {
+    let (x, signed) = x.raw();
+    assert_eq!(x.len(), y.len(), "input and output have equal length");
+    let shared = Shared::new(y);
+    ctx.threads().parallel_ranges(x.len(), GRAIN, |range| {
+        // SAFETY: ranges of different tasks do not overlap.
+        let y = unsafe { shared.slice(range.clone()) };
+        dispatch(
+            ctx.isa(),
+            Dequantize {
+                x: &x[range],
+                from,
+                signed,
+                y,
+            },
+        );
+    });
+}
+
+/// An integer type that numbers are quantised to.
+pub trait Quantized: Copy {
+    /// The integer nearest to `x`, which is in range or NaN-free out of it.
+    fn from_rounded(x: f32) -> Self;
+    /// Its value.
+    fn to_i32(self) -> i32;
+}
+
+macro_rules! quantized {
+    ($($t:ty)*) => {$(
+        impl Quantized for $t {
+            fn from_rounded(x: f32) -> Self {
+                x as $t
+            }
+            fn to_i32(self) -> i32 {
+                self as i32
+            }
+        }
+    )*};
+}
+quantized!(u8 i8 u16 i16 i32);
+
+/// [`quantize8`] for one element of any integer type.
+pub fn quantize_one<T: Quantized>(x: f32, to: Quant) -> T {
+    let x = if x.is_nan() { 0.0 } else { x };
+    T::from_rounded((x / to.scale).round_ties_even() + to.zero as f32)
+}
+
+/// Quantises rows: element `i` by the row `i / inner % to.len()`. With `inner` 1 that is the
+/// last axis, with the product of the following axes any other.
+pub fn quantize_axis<T: Quantized>(x: &[f32], to: &[Quant], inner: usize, y: &mut [T]) {
+    assert_eq!(x.len(), y.len(), "input and output have equal length");
+    for (i, (x, y)) in x
+        .chunks(inner.max(1))
+        .zip(y.chunks_mut(inner.max(1)))
+        .enumerate()
+    {
+        let to = to[i % to.len()];
+        x.iter().zip(y).for_each(|(x, y)| *y = quantize_one(*x, to));
+    }
+}
+
+/// The reverse of [`quantize_axis`].
+pub fn dequantize_axis<T: Quantized>(x: &[T], from: &[Quant], inner: usize, y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "input and output have equal length");
+    for (i, (x, y)) in x
+        .chunks(inner.max(1))
+        .zip(y.chunks_mut(inner.max(1)))
+        .enumerate()
+    {
+        let from = from[i % from.len()];
+        x.iter()
+            .zip(y)
+            .for_each(|(x, y)| *y = (x.to_i32() - from.zero) as f32 * from.scale);
+    }
+}
+
+/// The table of a function between quantised bytes: entry `q` is the output for the input byte
+/// with these bits.
+pub fn table8(
+    from: Quant,
+    from_signed: bool,
+    to: Quant,
+    to_signed: bool,
+    f: impl Fn(f32) -> f32,
+) -> [u8; 256] {
+    std::array::from_fn(|q| {
+        let q = q as u8;
+        let value = if from_signed {
+            i32::from(q as i8)
+        } else {
+            i32::from(q)
+        };
+        let y = f((value - from.zero) as f32 * from.scale);
+        if to_signed {
+            quantize_one::<i8>(y, to) as u8
+        } else {
+            quantize_one::<u8>(y, to)
+        }
+    })
+}
+
+/// `y = table[x]` for every byte.
+pub fn lookup8(ctx: &Ctx, x: &[u8], table: &[u8; 256], y: &mut [u8]) {
+    assert_eq!(x.len(), y.len(), "input and output have equal length");
+    let shared = Shared::new(y);
+    ctx.threads().parallel_ranges(x.len(), GRAIN, |range| {
+        // SAFETY: ranges of different tasks do not overlap.
+        let y = unsafe { shared.slice(range.clone()) };
+        x[range]
+            .iter()
+            .zip(y)
+            .for_each(|(x, y)| *y = table[usize::from(*x)]);
+    });
+}
+
+/// What is done to two quantised bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary8 {
+    /// The sum of the real values.
+    Add,
+    /// Their product.
+    Mul,
+}
+
+/// `y = clamp(round((a op b) / scale) + zero, lo, hi)` of the real values of equally long
+/// operands; `lo..=hi` lies in the range of one byte type.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "three operands with their quantisations"
+)]
+pub fn binary8(
+    ctx: &Ctx,
+    op: Binary8,
+    (a, a_quant): (Bytes, Quant),
+    (b, b_quant): (Bytes, Quant),
+    y: &mut [u8],
+    to: Quant,
+    (lo, hi): (i32, i32),
+) {
+    let ((a, a_signed), (b, b_signed)) = (a.raw(), b.raw());
+    assert!(
+        a.len() == y.len() && b.len() == y.len(),
+        "operands and result have equal length"
+    );
+    let shared = Shared::new(y);
+    ctx.threads().parallel_ranges(a.len(), GRAIN, |range| {
+        // SAFETY: ranges of different tasks do not overlap.
+        let y = unsafe { shared.slice(range.clone()) };
+        let (a, b) = (
+            (&a[range.clone()], a_signed, a_quant),
+            (&b[range], b_signed, b_quant),
+        );
+        dispatch(
+            ctx.isa(),
+            Pair {
+                op,
+                a,
+                b,
+                y,
+                to,
+                bounds: (lo, hi),
+            },
+        );
+    });
+}
+
+/// The real values of `n` bytes at `p`.
+///
+/// # Safety
+/// `n` bytes are readable at `p`, and `n` is at most `LANES`.
+#[inline(always)]
+unsafe fn real<S: Simd>(s: S, p: *const u8, n: usize, signed: bool, from: Quant) -> S::F {
+    let mut rest = [0; MAX_LANES];
+    // SAFETY: the caller's promise; the array holds a vector.
+    let q = unsafe {
+        let p = if n < S::LANES {
+            std::ptr::copy_nonoverlapping(p, rest.as_mut_ptr(), n);
+            rest.as_ptr()
+        } else {
+            p
+        };
+        if signed { s.load_i8(p) } else { s.load_u8(p) }
+    };
+    s.mul(
+        s.to_float(s.add_i(q, s.splat_i(-from.zero))),
+        s.splat(from.scale),
+    )
+}
+
+/// Stores `n` quantised values at `p`.
+///
+/// # Safety
+/// `n` bytes are writable at `p`, and `n` is at most `LANES`.
+#[inline(always)]
+unsafe fn put<S: Simd>(s: S, p: *mut u8, n: usize, x: S::F, to: Quant, (lo, hi): (i32, i32)) {
+    let zero = s.splat(0.0);
+    // Both halves turn NaN into 0, and one of them is 0 else.
+    let x = s.add(s.max(x, zero), s.min(x, zero));
+    let bound = |x: i32| s.splat((x - to.zero) as f32);
+    let y = s.clamp(s.div(x, s.splat(to.scale)), bound(lo), bound(hi));
+    let y = s.add_i(s.to_int(y), s.splat_i(to.zero));
+    // SAFETY: the caller's promise.
+    unsafe {
+        if n == S::LANES {
+            s.store_bytes(p, y)
+        } else {
+            s.store_bytes_n(p, y, n)
+        }
+    }
+}
+
+struct Quantize<'a> {
+    x: &'a [f32],
+    to: Quant,
+    signed: bool,
+    y: &'a mut [u8],
+}
+
+impl Body for Quantize<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let bounds = if self.signed { (-128, 127) } else { (0, 255) };
+        let mut at = 0;
+        while at < self.x.len() {
+            let n = (self.x.len() - at).min(S::LANES);
+            // SAFETY: `n` elements from `at` on lie in both slices, of equal length.
+            unsafe {
+                let p = self.x.as_ptr().add(at);
+                let x = if n == S::LANES {
+                    s.load(p)
+                } else {
+                    s.load_n(p, n)
+                };
+                put(s, self.y.as_mut_ptr().add(at), n, x, self.to, bounds);
+            }
+            at += n;
+        }
+    }
+}
+
+struct Dequantize<'a> {
+    x: &'a [u8],
+    from: Quant,
+    signed: bool,
+    y: &'a mut [f32],
+}
+
+impl Body for Dequantize<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut at = 0;
+        while at < self.x.len() {
+            let n = (self.x.len() - at).min(S::LANES);
+            // SAFETY: `n` elements from `at` on lie in both slices, of equal length.
+            unsafe {
+                let y = real(s, self.x.as_ptr().add(at), n, self.signed, self.from);
+                let p = self.y.as_mut_ptr().add(at);
+                if n == S::LANES {
+                    s.store(p, y)
+                } else {
+                    s.store_n(p, y, n)
+                }
+            }
+            at += n;
+        }
+    }
+}
+
+struct Pair<'a> {
+    op: Binary8,
+    a: (&'a [u8], bool, Quant),
+    b: (&'a [u8], bool, Quant),
+    y: &'a mut [u8],
+    to: Quant,
+    bounds: (i32, i32),
+}
+
+impl Body for Pair<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let ((a, a_signed, a_quant), (b, b_signed, b_quant)) = (self.a, self.b);
+        let mut at = 0;
+        while at < a.len() {
+            let n = (a.len() - at).min(S::LANES);
+            // SAFETY: `n` elements from `at` on lie in all slices, of equal length.
+            unsafe {
+                let a = real(s, a.as_ptr().add(at), n, a_signed, a_quant);
+                let b = real(s, b.as_ptr().add(at), n, b_signed, b_quant);
+                let x = match self.op {
+                    Binary8::Add => s.add(a, b),
+                    Binary8::Mul => s.mul(a, b),
+                };
+                put(s, self.y.as_mut_ptr().add(at), n, x, self.to, self.bounds);
+            }
+            at += n;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Random, contexts};
+
+    #[test]
+    fn bytes_equal_the_scalar_definition() {
+        let mut random = Random::new(19);
+        for n in [0, 1, 7, 8, 15, 17, 100, 40_000] {
+            let mut x: Vec<f32> = random.floats(n).iter().map(|x| x * 20.0).collect();
+            let special = [
+                f32::NAN,
+                f32::INFINITY,
+                f32::NEG_INFINITY,
+                1e30,
+                0.25,
+                0.75,
+                -0.25,
+            ];
+            x.iter_mut().zip(special).for_each(|(x, s)| *x = s);
+            for (to, ctx) in [
+                Quant {
+                    scale: 0.1,
+                    zero: 3,
+                },
+                Quant {
+                    scale: 0.5,
+                    zero: -128,
+                },
+            ]
+            .into_iter()
+            .flat_map(|q| contexts().into_iter().map(move |c| (q, c)))
+            {
+                let mut y = vec![1; n];
+                quantize8(&ctx, &x, to, true, &mut y);
+                let want: Vec<i8> = x.iter().map(|x| quantize_one(*x, to)).collect();
+                assert_eq!(bytemuck::cast_slice::<u8, i8>(&y), want);
+                let mut back = vec![1.0; n];
+                dequantize8(&ctx, Bytes::U8(&y), to, &mut back);
+                let mut plain = vec![1.0; n];
+                dequantize_axis(&y, &[to], 1, &mut plain);
+                assert_eq!(back, plain);
+            }
+        }
+        assert_eq!(
+            quantize_one::<u8>(
+                f32::NAN,
+                Quant {
+                    scale: 1.0,
+                    zero: 7
+                }
+            ),
+            7
+        );
+        assert_eq!(
+            quantize_one::<u16>(
+                1e9,
+                Quant {
+                    scale: 1.0,
+                    zero: 7
+                }
+            ),
+            u16::MAX
+        );
+    }
+
+    #[test]
+    fn arithmetic_between_bytes_equals_the_scalar_definition() {
+        let mut random = Random::new(23);
+        let (qa, qb) = (
+            Quant {
+                scale: 0.03,
+                zero: 12,
+            },
+            Quant {
+                scale: 0.05,
+                zero: -4,
+            },
+        );
+        let to = Quant {
+            scale: 0.07,
+            zero: 100,
+        };
+        for n in [0, 1, 8, 9, 31, 1000] {
+            let (a, b) = (random.bytes(n), random.signed(n));
+            for (op, ctx) in [Binary8::Add, Binary8::Mul]
+                .into_iter()
+                .flat_map(|op| contexts().into_iter().map(move |c| (op, c)))
+            {
+                let mut y = vec![1; n];
+                let (left, right) = ((Bytes::U8(&a), qa), (Bytes::I8(&b), qb));
+                binary8(&ctx, op, left, right, &mut y, to, (100, 255));
+                for i in 0..n {
+                    let a = (i32::from(a[i]) - 12) as f32 * 0.03;
+                    let b = (i32::from(b[i]) + 4) as f32 * 0.05;
+                    let x = if op == Binary8::Add { a + b } else { a * b };
+                    assert_eq!(y[i], quantize_one::<u8>(x, to).max(100));
+                }
+                let table = table8(qa, false, to, false, |x| x.max(0.0));
+                lookup8(&ctx, &a, &table, &mut y);
+                let relu = |a: u8| ((i32::from(a) - 12) as f32 * 0.03).max(0.0);
+                assert!(
+                    a.iter()
+                        .zip(&y)
+                        .all(|(a, y)| *y == quantize_one::<u8>(relu(*a), to))
+                );
+            }
+        }
+    }
+}
