@@ -93,8 +93,8 @@ impl Numbers {
         match dtype {
             DType::F64 => floats(self, dims, |x| x),
             DType::F32 => floats(self, dims, |x| x as f32),
-            DType::F16 => floats(self, dims, f16::from_f64),
-            DType::BF16 => floats(self, dims, bf16::from_f64),
+            DType::F16 => floats(self, dims, |x| f16::from_f32(to_odd(x))),
+            DType::BF16 => floats(self, dims, |x| bf16::from_f32(to_odd(x))),
             DType::I64 => ints(self, dims, |i| i as i64),
             DType::I32 => ints(self, dims, |i| i as i32),
             DType::I16 => ints(self, dims, |i| i as i16),
@@ -113,6 +113,17 @@ impl Numbers {
             _ => Err(unsupported(dtype)),
         }
     }
+}
+
+/// The f32 from which rounding to a narrower type gives what rounding `x` itself would: cut off,
+/// with the last bit set where something was lost (rounding to odd).
+pub fn to_odd(x: f64) -> f32 {
+    let y = x as f32;
+    if f64::from(y) == x || x.is_nan() {
+        return y;
+    }
+    let cut = u32::from(f64::from(y).abs() > x.abs());
+    f32::from_bits((y.to_bits() - cut) | 1)
 }
 
 fn unsupported(dtype: DType) -> Error {
