@@ -13,6 +13,7 @@ pub mod ops;
 pub mod packed;
 pub mod progress;
 pub mod tensor;
+pub mod text;
 pub mod types;
 pub mod verify;
 
