@@ -202,6 +202,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::ASINH,
     &unary::ATAN,
     &unary::ATANH,
+    &binary::BIT_SHIFT,
     &binary::BITWISE_AND,
     &unary::BITWISENOT,
     &binary::BITWISE_OR,
@@ -233,6 +234,7 @@ pub static OPS: &[&OpDef] = &[
     &activation::HARD_SIGMOID,
     &unary::HARDSWISH,
     &identity::IDENTITY,
+    &unary::ISINF,
     &unary::ISNAN,
     &activation::LEAKY_RELU,
     &binary::LESS,
@@ -242,6 +244,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::MEAN,
     &binary::MIN,
     &unary::MISH,
+    &binary::MOD,
     &binary::MUL,
     &unary::NEG,
     &unary::NOT,
@@ -288,9 +291,6 @@ pub static OPS: &[&OpDef] = &[
     &squeeze::UNSQUEEZE,
     &where_::WHERE,
     &binary::XOR,
-    &unary::ISINF,
-    &binary::BIT_SHIFT,
-    &binary::MOD,
 ];
 
 /// The operator of that domain (empty for `ai.onnx`) and name.

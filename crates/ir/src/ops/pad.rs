@@ -93,7 +93,7 @@ fn sources(len: usize, pads: (i64, i64), mode: &str) -> Result<Vec<Option<usize>
     let out = padded(len, pads)?;
     crate::checked_count(&[out])?;
     // What a negative pad cuts off is not seen by the reflection or the wrap.
-    let low = i128::from(-pads.0.min(0));
+    let low = -i128::from(pads.0.min(0));
     let high = len as i128 + i128::from(pads.1.min(0));
     let size = high - low;
     if size <= 0 && out > 0 && mode != "constant" {

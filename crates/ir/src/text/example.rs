@@ -15,7 +15,7 @@ const OPSET: i64 = 24;
 /// and the tensors for its inputs, in order.
 ///
 /// An input that is a type is a graph input (`x0`, `x1`, …) with random data, always the same; one
-/// with elements is a constant; `_` is left out. `Squeeze@11(…)` is at opset 11 and `Split(…) -> 2`
+/// with elements is a constant; `_` (or nothing before a comma) is left out. `Squeeze@11(…)` is at opset 11 and `Split(…) -> 2`
 /// has two outputs; without a number there are as many as the operator must have. The outputs are
 /// called `y0`, `y1`, ….
 ///
@@ -68,7 +68,7 @@ fn argument(
     i: usize,
     tensors: &mut Vec<Tensor>,
 ) -> Result<Option<ValueId>> {
-    if p.c.eat("_") {
+    if p.c.eat("_") || p.c.sees(",") {
         return Ok(None);
     }
     let ty = p.tensor_type()?;

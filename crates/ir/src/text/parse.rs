@@ -470,12 +470,15 @@ impl<'a> Parser<'a> {
         self.tensor_type().map(Type::Tensor)
     }
 
-    /// `f32[batch,3]`, `f32[…]` where not even the rank is known.
+    /// `f32[batch,3]`, `f32[…]` where not even the rank is known; before elements `f32` is `f32[]`.
     pub(super) fn tensor_type(&mut self) -> Result<TensorType> {
         let Some(dtype) = self.c.peek_word().and_then(DType::from_name) else {
             return Err(self.c.expected("an element type such as `f32`"));
         };
         self.c.expect(dtype.name())?;
+        if self.c.sees("{") {
+            return Ok(TensorType::fixed(dtype, &[]));
+        }
         self.c.expect("[")?;
         if self.c.eat("…") || self.c.eat("...") {
             self.c.expect("]")?;
