@@ -14,18 +14,25 @@ pub mod binary;
 pub mod cast;
 pub mod concat;
 pub mod constant;
+pub mod conv;
 pub mod elementwise;
 pub mod expand;
 pub mod gather;
 pub mod identity;
 pub mod layout;
+pub mod matmul;
+pub mod norm;
 pub mod numbers;
 pub mod pad;
+pub mod pool;
+pub mod quantize;
+pub mod quantized;
 pub mod reduce;
 pub mod reshape;
 pub mod rows;
 pub mod shape;
 pub mod slice;
+pub mod softmax;
 pub mod split;
 pub mod squeeze;
 pub mod transpose;
@@ -202,6 +209,8 @@ pub static OPS: &[&OpDef] = &[
     &unary::ASINH,
     &unary::ATAN,
     &unary::ATANH,
+    &pool::AVERAGE_POOL,
+    &norm::BATCH_NORMALIZATION,
     &binary::BIT_SHIFT,
     &binary::BITWISE_AND,
     &unary::BITWISENOT,
@@ -215,9 +224,14 @@ pub static OPS: &[&OpDef] = &[
     &concat::CONCAT,
     &constant::CONSTANT,
     &constant::CONSTANT_OF_SHAPE,
+    &conv::CONV,
+    &quantized::CONV_INTEGER,
     &unary::COS,
     &unary::COSH,
+    &quantize::DEQUANTIZE_LINEAR,
     &binary::DIV,
+    &norm::DROPOUT,
+    &quantize::DYNAMIC_QUANTIZE_LINEAR,
     &activation::ELU,
     &binary::EQUAL,
     &unary::ERF,
@@ -229,19 +243,35 @@ pub static OPS: &[&OpDef] = &[
     &gather::GATHER_ELEMENTS,
     &gather::GATHER_ND,
     &activation::GELU,
+    &matmul::GEMM,
+    &pool::GLOBAL_AVERAGE_POOL,
+    &pool::GLOBAL_LP_POOL,
+    &pool::GLOBAL_MAX_POOL,
     &binary::GREATER,
     &binary::GREATER_OR_EQUAL,
+    &norm::GROUP_NORMALIZATION,
     &activation::HARD_SIGMOID,
     &unary::HARDSWISH,
+    &softmax::HARDMAX,
     &identity::IDENTITY,
+    &norm::INSTANCE_NORMALIZATION,
     &unary::ISINF,
     &unary::ISNAN,
+    &norm::LRN,
+    &norm::LAYER_NORMALIZATION,
     &activation::LEAKY_RELU,
     &binary::LESS,
     &binary::LESS_OR_EQUAL,
     &unary::LOG,
+    &softmax::LOG_SOFTMAX,
+    &norm::LP_NORMALIZATION,
+    &pool::LP_POOL,
+    &matmul::MAT_MUL,
+    &quantized::MAT_MUL_INTEGER,
     &binary::MAX,
+    &pool::MAX_POOL,
     &binary::MEAN,
+    &norm::MEAN_VARIANCE_NORMALIZATION,
     &binary::MIN,
     &unary::MISH,
     &binary::MOD,
@@ -252,6 +282,10 @@ pub static OPS: &[&OpDef] = &[
     &binary::PRELU,
     &pad::PAD,
     &binary::POW,
+    &quantized::Q_LINEAR_CONV,
+    &quantized::Q_LINEAR_MAT_MUL,
+    &quantize::QUANTIZE_LINEAR,
+    &norm::RMS_NORMALIZATION,
     &unary::RECIPROCAL,
     &reduce::REDUCE_L1,
     &reduce::REDUCE_L2,
@@ -275,6 +309,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::SINH,
     &shape::SIZE,
     &slice::SLICE,
+    &softmax::SOFTMAX,
     &unary::SOFTPLUS,
     &unary::SOFTSIGN,
     &split::SPLIT,

@@ -79,13 +79,29 @@ pub fn from_floats(dtype: DType, dims: &[usize], values: Vec<f64>) -> Result<Ten
     match dtype {
         DType::F64 => Tensor::from_vec(dims, values),
         DType::F32 => round(dims, &values, |x| x as f32),
-        DType::F16 => round(dims, &values, f16::from_f64),
-        DType::BF16 => round(dims, &values, bf16::from_f64),
+        DType::F16 => round(dims, &values, |x| f16::from_f32(to_odd(x))),
+        DType::BF16 => round(dims, &values, |x| bf16::from_f32(to_odd(x))),
         d if d.is_float() => packed::encode_floats(d, dims, &values, true),
         _ => Err(Error::invalid(format!(
             "expected a floating-point type, found {dtype}"
         ))),
     }
+}
+
+/// `x` cut to an `f32` whose last bit is set where something was lost: rounding it on to a
+/// shorter type gives what rounding `x` itself would.
+pub fn to_odd(x: f64) -> f32 {
+    let near = x as f32;
+    let back = f64::from(near);
+    if back == x || x.is_nan() || near.to_bits() & 1 == 1 {
+        return near;
+    }
+    let away = back.abs() > x.abs();
+    f32::from_bits(if away {
+        near.to_bits() - 1
+    } else {
+        near.to_bits() + 1
+    })
 }
 
 /// `values` rounded to what `dtype` can hold, still as `f64`.

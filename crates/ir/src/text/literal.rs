@@ -6,7 +6,8 @@ use half::{bf16, f16};
 
 use super::lex::{Cursor, Number};
 use super::print::quote;
-use crate::ops::numbers::{Numbers, to_odd};
+use crate::ops::arith::to_odd;
+use crate::ops::numbers::Numbers;
 use crate::{DType, Result, Tensor};
 
 /// Tensors with more elements are written as bytes.
