@@ -9,6 +9,10 @@
 DIR holds NAME/{model.onnx,calib.npz,test.npz}; an npz has an array per model input and `labels`.
 `outputs` (the default) checks the numbers of each provider, `int8` checks a quantised file,
 `latency` only measures. The exit code is 1 when a check fails or edgesmith does.
+
+`int8` measures ONNX Runtime twice. On x86-64 processors without VNNI its default kernels add pairs
+of u8 x s8 products in 16 bits, which saturate; `session.x64quantprecision` = 1 makes it exact, and
+edgesmith is judged against that.
 """
 
 import argparse
@@ -30,6 +34,8 @@ ALL = [
 CLASSIFIERS = ["mobilenet_v2", "resnet8_cifar10", "ds_cnn_kws", "vww_96"]
 TOLERANCE = 1e-4
 POINTS = 0.3
+ENOUGH = 500
+EXACT = {"session.x64quantprecision": "1"}
 BATCH = 100
 
 
@@ -47,14 +53,16 @@ def edgesmith(args, *words):
     return done.stdout
 
 
-def session(path, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, optimized=None):
-    """An ONNX Runtime session with one thread."""
+def session(path, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, optimized=None, entries=None):
+    """An ONNX Runtime session with one thread, and the configuration entries given."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = level
     options.log_severity_level = 3
     if optimized:
         options.optimized_model_filepath = str(optimized)
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -187,35 +195,59 @@ def convolutions(path):
     return integer, sum(op in ("Conv", "FusedConv") for op in ops)
 
 
+def all_classes(args, sessions, quantized, samples, folder):
+    """The class of each sample by each session, and by edgesmith under the name `edgesmith`."""
+    output = sessions["float"].get_outputs()[0].name
+    found = {who: [] for who in [*sessions, "edgesmith"]}
+    for inputs in samples.parts(BATCH):
+        for who, one in sessions.items():
+            found[who].append(classes(one.run([output], inputs)[0]))
+        ours = run_edgesmith(args, quantized, inputs, folder, "cpu")
+        if output not in ours:
+            raise Failed(f"the output {output!r} is missing")
+        found["edgesmith"].append(classes(ours[output]))
+    return {who: np.concatenate(parts) for who, parts in found.items()}
+
+
+def complaints(rates, count, max_drop):
+    """What is wrong with edgesmith's rate, in words; nothing if it passes."""
+    apart = abs(rates["exact"] - rates["edgesmith"])
+    drop = rates["float"] - rates["edgesmith"]
+    wrong = [f"{apart:.2f} points from onnxruntime"] if apart > POINTS else []
+    if count >= ENOUGH and drop > max_drop:
+        wrong.append(f"{drop:.2f} points below float")
+    return wrong
+
+
 def check_int8(args, name, folder):
     """The row of one model in the table of `int8`, and whether it passes."""
     try:
         original = args.models / name / "model.onnx"
         quantized = quantize(args, name, folder)
         optimized = folder / f"{name}.optimized.onnx"
-        peer, plain = session(quantized, optimized=optimized), session(original)
-        samples = Samples(args.models / name / "test.npz", plain.get_inputs())
+        sessions = {
+            "float": session(original),
+            "default": session(quantized),
+            "exact": session(quantized, optimized=optimized, entries=EXACT),
+        }
+        samples = Samples(args.models / name / "test.npz", sessions["float"].get_inputs())
         if samples.labels is None or samples.labels.ndim != 1 or samples.labels.dtype.kind not in "iu":
             raise Failed("test.npz has no class labels")
-        output = plain.get_outputs()[0].name
-        found = {"float": [], "peer": [], "ours": []}
-        for inputs in samples.parts(BATCH):
-            found["float"].append(classes(plain.run([output], inputs)[0]))
-            found["peer"].append(classes(peer.run([output], inputs)[0]))
-            ours = run_edgesmith(args, quantized, inputs, folder, "cpu")
-            if output not in ours:
-                raise Failed(f"the output {output!r} is missing")
-            found["ours"].append(classes(ours[output]))
-        found = {who: np.concatenate(parts) for who, parts in found.items()}
+        found = all_classes(args, sessions, quantized, samples, folder)
         rates = {who: percent_right(predicted, samples.labels) for who, predicted in found.items()}
-        integer, left = convolutions(optimized)
-        passed = abs(rates["peer"] - rates["ours"]) <= POINTS
-        apart = int((found["peer"] != found["ours"]).sum())
-        cells = [len(found["ours"]), *(f"{rates[who]:.2f}" for who in ("float", "peer", "ours"))]
-        cells += [apart, integer, left, "yes" if passed else "NO"]
-        return [[name, *cells]], passed
+        count = len(found["edgesmith"])
+        if abs(rates["default"] - rates["exact"]) > POINTS:
+            print(
+                f"note: {name}: with default options onnxruntime gets {rates['default']:.2f} % and not "
+                f"{rates['exact']:.2f} %: its 16-bit sums saturate on this processor"
+            )
+        wrong = complaints(rates, count, args.max_drop)
+        cells = [count, *(f"{rates[who]:.2f}" for who in ("float", "default", "exact", "edgesmith"))]
+        cells += [f"{rates['float'] - rates['edgesmith']:.2f}", int((found["exact"] != found["edgesmith"]).sum())]
+        cells += [*convolutions(optimized), f"NO: {', '.join(wrong)}" if wrong else "yes"]
+        return [[name, *cells]], not wrong
     except Failed as problem:
-        return [[name, *["-"] * 7, f"NO: {problem}"]], False
+        return [[name, *["-"] * 9, f"NO: {problem}"]], False
 
 
 def interleaved(sessions, inputs, rounds):
@@ -268,8 +300,9 @@ ACTIONS = {
     ),
     "int8": (
         check_int8, CLASSIFIERS,
-        ["model", "samples", "float %", "int8 % (onnxruntime)", "int8 % (edgesmith)", "answers apart",
-         "QLinearConv", "Conv left", f"within {POINTS} points"],
+        ["model", "samples", "float %", "int8 % (onnxruntime)", "int8 % (onnxruntime, exact)",
+         "int8 % (edgesmith)", "drop", "answers apart", "QLinearConv", "Conv left",
+         f"pass (within {POINTS} of exact)"],
     ),
     "latency": (
         measure_latency, CLASSIFIERS,
@@ -288,6 +321,10 @@ def main():
     parser.add_argument("--samples", type=int, default=4, help="samples for the provider cpu")
     parser.add_argument("--reference-samples", type=int, default=1, help="and for reference")
     parser.add_argument("--iterations", type=int, default=50, help="timed runs of `latency`")
+    parser.add_argument(
+        "--max-drop", type=float, default=1.0, metavar="POINTS",
+        help=f"how far INT8 may be below float on {ENOUGH} samples or more",
+    )  # fmt: skip
     args = parser.parse_args()
     args.edgesmith = args.edgesmith.resolve()
 
