@@ -282,13 +282,13 @@ impl Function for Gelu {
 
 #[inline(always)]
 fn abs<S: Simd>(s: S, x: S::F) -> S::F {
-    s.from_bits(s.and_i(s.bits(x), s.splat_i(i32::MAX)))
+    s.float_of(s.and_i(s.bits(x), s.splat_i(i32::MAX)))
 }
 
 /// The magnitude `x >= 0` with the sign of `y`.
 #[inline(always)]
 fn with_sign<S: Simd>(s: S, x: S::F, y: S::F) -> S::F {
-    s.from_bits(s.or_i(s.bits(x), s.and_i(s.bits(y), s.splat_i(i32::MIN))))
+    s.float_of(s.or_i(s.bits(x), s.and_i(s.bits(y), s.splat_i(i32::MIN))))
 }
 
 /// `c[0] + c[1] x + c[2] x^2 ...` by Horner's rule.
@@ -323,7 +323,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     let tail = s.mul(s.mul(r, r), polynomial(s, r, &EXP));
     let y = s.add(s.add(tail, r), s.splat(1.0));
     let half = s.round(s.mul(n, s.splat(0.5)));
-    let power = |n: S::F| s.from_bits(s.to_exponent(s.add_i(s.to_int(n), s.splat_i(127))));
+    let power = |n: S::F| s.float_of(s.to_exponent(s.add_i(s.to_int(n), s.splat_i(127))));
     s.mul(s.mul(y, power(half)), power(s.sub(n, half)))
 }
 

@@ -198,9 +198,9 @@ mod tests {
     #[test]
     fn parts_that_overlap_are_refused() {
         let mut arena = Arena::new(100);
-        assert!(arena.split(&[0..10], &[9..12]).is_none());
+        assert!(arena.split(&[0..10, 0..1], &[9..12, 20..30]).is_none());
         assert!(arena.split(&[], &[0..10, 5..6]).is_none());
-        assert!(arena.split(&[], &[90..101]).is_none());
-        assert!(arena.split(&[0..100], &[50..50]).is_some());
+        assert!(arena.split(&[], &[0..1, 90..101]).is_none());
+        assert!(arena.split(&[0..100, 0..9], &[50..50, 3..3]).is_some());
     }
 }

@@ -184,11 +184,6 @@ impl Cut {
         self.rows.div_ceil(self.row_step) * self.panels.div_ceil(self.panel_step)
     }
 
-    /// The most rows of a task.
-    pub(crate) fn row_step(self) -> usize {
-        self.row_step
-    }
-
     /// The rows and panels of task `i`.
     pub(crate) fn task(self, i: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let across = self.panels.div_ceil(self.panel_step);

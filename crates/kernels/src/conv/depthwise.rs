@@ -16,21 +16,22 @@ use super::gather::inside;
 /// Pixels that are computed together.
 const TOGETHER: usize = 4;
 
-/// Walks over output pixels, a few neighbours at a time, with the address of what each kernel
-/// element reads for the first of them; the others read `step` elements further on each.
+/// Walks over output pixels, a few neighbours at a time, with the address of what every kernel
+/// element reads for each of them.
 struct Tiles<'a, T> {
     geometry: &'a ConvGeometry,
     x: &'a [T],
     outside: &'a [T],
+    first: usize,
     pixels: Range<usize>,
     most: usize,
     interior: Range<usize>,
-    /// For each kernel element.
+    /// For each kernel element, the address for each pixel.
     taps: Vec<*const T>,
 }
 
 impl<'a, T: Copy> Tiles<'a, T> {
-    /// `outside` is what stands outside of the image, as long as `outside_len` says.
+    /// `outside` is a pixel's channels that stand outside of the image.
     fn new(
         geometry: &'a ConvGeometry,
         x: &'a [T],
@@ -38,17 +39,23 @@ impl<'a, T: Copy> Tiles<'a, T> {
         pixels: Range<usize>,
         most: usize,
     ) -> Self {
-        assert!(outside.len() >= outside_len(geometry));
+        assert_eq!(
+            outside.len(),
+            geometry.channels_in,
+            "a pixel outside of the image"
+        );
         let (pad, stride) = (geometry.pad_begin[1], geometry.stride[1]);
         let reach = geometry.dilation[1] * (geometry.kernel[1] - 1);
         let end = (geometry.input[1] + pad)
             .saturating_sub(reach)
             .div_ceil(stride);
         let interior = pad.div_ceil(stride)..end;
+        let first = pixels.start;
         Self {
             geometry,
             x,
             outside,
+            first,
             pixels,
             most,
             interior,
@@ -56,56 +63,60 @@ impl<'a, T: Copy> Tiles<'a, T> {
         }
     }
 
-    /// Elements between what neighbouring pixels read.
-    fn step(&self) -> usize {
-        self.geometry.stride[1] * self.geometry.channels_in
-    }
-
-    /// The next pixels: the first, and how many, which is the most or 1. For all of them every
-    /// address in `taps` is followed by a pixel's channels.
+    /// The next pixels: the first, and how many, which is the most or 1. Pixels may come twice.
+    /// Every address in `taps` is followed by a pixel's channels.
     fn advance(&mut self) -> Option<(usize, usize)> {
-        let pixel = self.pixels.start;
-        if pixel >= self.pixels.end {
+        if self.pixels.is_empty() {
             return None;
         }
+        let end = self.pixels.end;
+        let (pixel, count) = if end - self.first < self.most {
+            (self.pixels.start, 1)
+        } else {
+            (self.pixels.start.min(end - self.most), self.most)
+        };
+        self.pixels.start = pixel + count;
+        let (g, out_w) = (self.geometry, self.geometry.output()[1]);
+        let ox = pixel % out_w;
+        let together = ox >= self.interior.start && ox + count <= self.interior.end.min(out_w);
+        self.taps.clear();
+        self.taps
+            .resize(g.kernel[0] * g.kernel[1] * count, self.outside.as_ptr());
+        if together {
+            let step = g.stride[1] * g.channels_in;
+            self.address(pixel, 0, count, count, step);
+        } else {
+            (0..count).for_each(|t| self.address(pixel + t, t, count, 1, 0));
+        }
+        Some((pixel, count))
+    }
+
+    /// Sets the addresses of place `t` of `count`, and of the `run` pixels from it on, which
+    /// read `step` elements further on each.
+    #[inline(always)]
+    fn address(&mut self, pixel: usize, t: usize, count: usize, run: usize, step: usize) {
         let (g, [out_h, out_w]) = (self.geometry, self.geometry.output());
         let (line, ox) = (pixel / out_w, pixel % out_w);
         let (image, oy) = (line / out_h, line % out_h);
-        let last = ox + self.most;
-        let together = ox >= self.interior.start
-            && last <= self.interior.end.min(out_w)
-            && pixel + self.most <= self.pixels.end;
-        self.taps.clear();
         for ky in 0..g.kernel[0] {
-            let y = inside(
-                oy * g.stride[0] + ky * g.dilation[0],
-                g.pad_begin[0],
-                g.input[0],
-            );
+            let y = oy * g.stride[0] + ky * g.dilation[0];
+            let Some(y) = inside(y, g.pad_begin[0], g.input[0]) else {
+                continue;
+            };
             for kx in 0..g.kernel[1] {
-                let x = inside(
-                    ox * g.stride[1] + kx * g.dilation[1],
-                    g.pad_begin[1],
-                    g.input[1],
-                );
-                self.taps.push(match (y, x) {
-                    (Some(y), Some(x)) => {
-                        let at = (image * g.input[0] + y) * g.input[1] + x;
-                        self.x[at * g.channels_in..].as_ptr()
-                    }
-                    _ => self.outside.as_ptr(),
-                });
+                let x = ox * g.stride[1] + kx * g.dilation[1];
+                let Some(x) = inside(x, g.pad_begin[1], g.input[1]) else {
+                    continue;
+                };
+                let at = ((image * g.input[0] + y) * g.input[1] + x) * g.channels_in;
+                let at = self.x[at..].as_ptr();
+                let taps = &mut self.taps[(ky * g.kernel[1] + kx) * count + t..][..run];
+                taps.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, to)| *to = at.wrapping_add(i * step));
             }
         }
-        let count = if together { self.most } else { 1 };
-        self.pixels.start += count;
-        Some((pixel, count))
     }
-}
-
-/// Elements that stand in for what lies outside of the image.
-fn outside_len(g: &ConvGeometry) -> usize {
-    ((TOGETHER - 1) * g.stride[1] + 1) * g.channels_in
 }
 
 /// Output pixels that are worth a task.

@@ -95,6 +95,7 @@ impl PackedF32 {
 
 /// `C[m, n] = act(A[m, k] B + bias + residual)`. Row `r` of A starts at `a[r * a_stride]`, that
 /// of C (and of the residual) at `c[r * c_stride]`.
+#[allow(clippy::too_many_arguments, reason = "the operands of a product")]
 pub fn gemm(
     ctx: &Ctx,
     m: usize,

@@ -755,6 +755,10 @@ mod tests {
     use crate::testing::{Random, contexts};
 
     #[test]
+    #[allow(
+        clippy::too_many_lines,
+        reason = "the reference stands beside what it checks"
+    )]
     fn equals_exact_sums_for_both_signs_and_zero_points() {
         let mut random = Random::new(3);
         let sizes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16, 17, 24, 31, 33, 65];

@@ -51,14 +51,13 @@ impl Simd for Neon {
         fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
         min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcltq_f32(a, b), a, b);
         max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
-        sqrt(a: float32x4_t) -> float32x4_t = vsqrtq_f32(a);
         round(a: float32x4_t) -> float32x4_t = vrndnq_f32(a);
         if_less(a: float32x4_t, b: float32x4_t, x: float32x4_t, y: float32x4_t) -> float32x4_t =
             vbslq_f32(vcltq_f32(a, b), x, y);
         to_int(a: float32x4_t) -> int32x4_t = vcvtnq_s32_f32(a);
         to_float(a: int32x4_t) -> float32x4_t = vcvtq_f32_s32(a);
         bits(a: float32x4_t) -> int32x4_t = vreinterpretq_s32_f32(a);
-        from_bits(a: int32x4_t) -> float32x4_t = vreinterpretq_f32_s32(a);
+        float_of(a: int32x4_t) -> float32x4_t = vreinterpretq_f32_s32(a);
         splat_i(x: i32) -> int32x4_t = vdupq_n_s32(x);
         add_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vaddq_s32(a, b);
         mul_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vmulq_s32(a, b);

@@ -50,14 +50,13 @@ impl Simd for Scalar {
         fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F = Scalar.add(Scalar.mul(a, b), c);
         min(a: Self::F, b: Self::F) -> Self::F = zip(a, b, |a, b| if a < b { a } else { b });
         max(a: Self::F, b: Self::F) -> Self::F = zip(a, b, |a, b| if a > b { a } else { b });
-        sqrt(a: Self::F) -> Self::F = a.map(f32::sqrt);
         round(a: Self::F) -> Self::F = a.map(round_even);
         if_less(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F =
             std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] });
         to_int(a: Self::F) -> Self::I = a.map(|a| round_even(a) as i32);
         to_float(a: Self::I) -> Self::F = a.map(|a| a as f32);
         bits(a: Self::F) -> Self::I = a.map(|a| a.to_bits() as i32);
-        from_bits(a: Self::I) -> Self::F = a.map(|a| f32::from_bits(a as u32));
+        float_of(a: Self::I) -> Self::F = a.map(|a| f32::from_bits(a as u32));
         splat_i(x: i32) -> Self::I = [x; 4];
         add_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, i32::wrapping_add);
         mul_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, i32::wrapping_mul);

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::{TOGETHER, Tiles, grain, outside_len};
+use super::{TOGETHER, Tiles, grain};
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
-use crate::gemm::f32::{Epilogue, Store, Target};
+use crate::gemm::f32::{Epilogue, Store, Target, load_row};
 use crate::simd::{Body, Simd, dispatch};
 use crate::{Ctx, Isa};
 
@@ -52,7 +52,7 @@ impl DepthwiseF32 {
         let channels = g.channels_out;
         let pixels = g.sizes(batch).1 / channels;
         let target = Target::new(pixels, channels, y, channels, epilogue);
-        let outside = vec![0.0; outside_len(g)];
+        let outside = vec![0.0; channels];
         ctx.threads().parallel_ranges(pixels, grain(g), |range| {
             let block = Block {
                 tiles: Tiles::new(g, x, &outside, range.clone(), TOGETHER),
@@ -80,7 +80,6 @@ impl Body for Block<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let step = self.tiles.step();
         while let Some((pixel, count)) = self.tiles.advance() {
             let mut c = 0;
             while c < self.channels {
@@ -89,10 +88,10 @@ impl Body for Block<'_> {
                 // write different pixels, which `Target::new` checked.
                 unsafe {
                     match (count, left > S::LANES) {
-                        (TOGETHER, true) => self.tile::<S, TOGETHER, 2>(s, pixel, step, c),
-                        (TOGETHER, false) => self.tile::<S, TOGETHER, 1>(s, pixel, step, c),
-                        (_, true) => self.tile::<S, 1, 2>(s, pixel, step, c),
-                        (_, false) => self.tile::<S, 1, 1>(s, pixel, step, c),
+                        (TOGETHER, true) => self.tile::<S, TOGETHER, 2>(s, pixel, c),
+                        (TOGETHER, false) => self.tile::<S, TOGETHER, 1>(s, pixel, c),
+                        (_, true) => self.tile::<S, 1, 2>(s, pixel, c),
+                        (_, false) => self.tile::<S, 1, 1>(s, pixel, c),
                     }
                 }
                 c += if left > S::LANES {
@@ -119,39 +118,37 @@ impl Block<'_> {
     /// `T` pixels, `V` vectors of channels from `c` on, the last of them perhaps in part.
     ///
     /// # Safety
-    /// `T` pixels, `step` apart, are readable at every address of the tiles.
+    /// A pixel is readable at every address of the tiles, `T` for each kernel element.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const T: usize, const V: usize>(
-        &self,
-        s: S,
-        pixel: usize,
-        step: usize,
-        c: usize,
-    ) {
+    unsafe fn tile<S: Simd, const T: usize, const V: usize>(&self, s: S, pixel: usize, c: usize) {
         let last = (self.channels - c - (V - 1) * S::LANES).min(S::LANES);
         let mut sums = [[s.splat(0.0); V]; T];
         // SAFETY: the caller's promise, and weights have rows of all channels.
         unsafe {
             if last == S::LANES {
-                for (tap, x) in self.tiles.taps.iter().enumerate() {
+                for (tap, x) in self.tiles.taps.as_chunks::<T>().0.iter().enumerate() {
                     let w = self.weights.as_ptr().add(tap * self.channels + c);
-                    for v in 0..V {
-                        let w = s.load(w.add(v * S::LANES));
-                        for t in 0..T {
-                            let x = s.load(x.add(t * step + c + v * S::LANES));
-                            sums[t][v] = s.fma(x, w, sums[t][v]);
+                    let w: [S::F; V] = std::array::from_fn(|v| s.load(w.add(v * S::LANES)));
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        for v in 0..V {
+                            sums[v] = s.fma(s.load(x.add(c + v * S::LANES)), w[v], sums[v]);
                         }
                     }
                 }
             } else {
-                for (tap, x) in self.tiles.taps.iter().enumerate() {
-                    let w = self.weights.as_ptr().add(tap * self.channels + c);
-                    for v in 0..V {
-                        let n = if v + 1 == V { last } else { S::LANES };
-                        let w = s.load_n(w.add(v * S::LANES), n);
-                        for t in 0..T {
-                            let x = s.load_n(x.add(t * step + c + v * S::LANES), n);
-                            sums[t][v] = s.fma(x, w, sums[t][v]);
+                for (tap, x) in self.tiles.taps.as_chunks::<T>().0.iter().enumerate() {
+                    let mut w = [s.splat(0.0); V];
+                    load_row(
+                        s,
+                        &mut w,
+                        self.weights.as_ptr().add(tap * self.channels + c),
+                        last,
+                    );
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        let mut row = [s.splat(0.0); V];
+                        load_row(s, &mut row, x.add(c), last);
+                        for v in 0..V {
+                            sums[v] = s.fma(row[v], w[v], sums[v]);
                         }
                     }
                 }

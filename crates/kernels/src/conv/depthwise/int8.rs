@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{TOGETHER, Tiles, grain, outside_len};
+use super::{TOGETHER, Tiles, grain};
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
 use crate::gemm::int8::{Bytes, Input8, Store8, Target8};
@@ -77,49 +77,70 @@ impl DepthwiseI8 {
         };
         let mut starts: Vec<i32> = (0..channels).map(start).collect();
         starts.resize(channels + MAX_LANES, 0);
-        let outside = vec![x.zero as u8; outside_len(g)];
+        let outside = vec![x.zero as u8; channels];
         let together = if channels < MAX_LANES { 1 } else { TOGETHER };
         let pixels = g.sizes(batch).1 / channels;
         ctx.threads().parallel_ranges(pixels, grain(g), |range| {
-            let block = Block {
-                tiles: Tiles::new(g, data, &outside, range.clone(), together),
-                range,
-                channels,
-                flip: if signed { 0x0080_0080 } else { 0 },
-                weights: self.weights.typed(),
-                starts: &starts,
-                to: target.store(0, 0),
-            };
-            dispatch(self.isa, block);
+            let tiles = Tiles::new(g, data, &outside, range.clone(), together);
+            let (weights, starts, to) = (self.weights.typed(), &starts[..], target.store(0, 0));
+            if signed {
+                let block = Block::<true> {
+                    tiles,
+                    range,
+                    channels,
+                    weights,
+                    starts,
+                    to,
+                };
+                dispatch(self.isa, block);
+            } else {
+                let block = Block::<false> {
+                    tiles,
+                    range,
+                    channels,
+                    weights,
+                    starts,
+                    to,
+                };
+                dispatch(self.isa, block);
+            }
         });
     }
 }
 
-struct Block<'a> {
+/// Shifts signed bytes, interleaved, by 128.
+#[inline(always)]
+fn signed_apart<S: Simd>(s: S, x: S::I, signed: bool) -> S::I {
+    if signed {
+        s.xor_i(x, s.splat_i(0x0080_0080))
+    } else {
+        x
+    }
+}
+
+struct Block<'a, const SIGNED: bool> {
     tiles: Tiles<'a, u8>,
     range: Range<usize>,
     channels: usize,
-    flip: i32,
     weights: &'a [i32],
     starts: &'a [i32],
     to: Store8,
 }
 
-impl Body for Block<'_> {
+impl<const SIGNED: bool> Body for Block<'_, SIGNED> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
-        let step = self.tiles.step();
         let mut stage = vec![[0u8; MAX_LANES]; if self.channels < S::LANES { 64 } else { 0 }];
         while let Some((pixel, count)) = self.tiles.advance() {
             if self.channels < S::LANES {
                 self.stage(&mut stage);
-                self.pair_up();
+                self.pair_up(count);
                 // SAFETY: every address has a vector of bytes in the stage.
-                unsafe { self.tile::<S, 1, 1>(s, pixel, step, 0) };
+                unsafe { self.tile::<S, 1, 1>(s, pixel, 0) };
                 continue;
             }
-            self.pair_up();
+            self.pair_up(count);
             let mut c = 0;
             while c < self.channels {
                 let left = self.channels - c;
@@ -134,10 +155,10 @@ impl Body for Block<'_> {
                 // write different pixels, which `Target8::new` checked.
                 unsafe {
                     match (count, pair) {
-                        (TOGETHER, true) => self.tile::<S, TOGETHER, 2>(s, pixel, step, at),
-                        (TOGETHER, false) => self.tile::<S, TOGETHER, 1>(s, pixel, step, at),
-                        (_, true) => self.tile::<S, 1, 2>(s, pixel, step, at),
-                        (_, false) => self.tile::<S, 1, 1>(s, pixel, step, at),
+                        (TOGETHER, true) => self.tile::<S, TOGETHER, 2>(s, pixel, at),
+                        (TOGETHER, false) => self.tile::<S, TOGETHER, 1>(s, pixel, at),
+                        (_, true) => self.tile::<S, 1, 2>(s, pixel, at),
+                        (_, false) => self.tile::<S, 1, 1>(s, pixel, at),
                     }
                 }
                 c += if pair { 2 * S::LANES } else { S::LANES };
@@ -152,11 +173,11 @@ impl Body for Block<'_> {
     }
 }
 
-impl Block<'_> {
-    /// Makes the number of addresses even; the weights of the one too many are 0.
-    fn pair_up(&mut self) {
-        if self.tiles.taps.len() % 2 == 1 {
-            self.tiles.taps.push(self.tiles.taps[0]);
+impl<const SIGNED: bool> Block<'_, SIGNED> {
+    /// Makes the number of kernel elements even; the weights of the one too many are 0.
+    fn pair_up(&mut self, count: usize) {
+        if self.tiles.taps.len() / count % 2 == 1 {
+            self.tiles.taps.extend_from_within(..count);
         }
     }
 
@@ -174,35 +195,28 @@ impl Block<'_> {
     /// `T` pixels, `V` vectors of channels from `c` on.
     ///
     /// # Safety
-    /// `T` pixels, `step` apart, are readable at every address of the tiles, with `V` vectors
-    /// of bytes from `c` on; the number of addresses is even.
+    /// `V` vectors of bytes are readable from `c` on at every address of the tiles, `T` for each
+    /// kernel element, the number of which is even.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const T: usize, const V: usize>(
-        &self,
-        s: S,
-        pixel: usize,
-        step: usize,
-        c: usize,
-    ) {
-        let flip = s.splat_i(self.flip);
+    unsafe fn tile<S: Simd, const T: usize, const V: usize>(&self, s: S, pixel: usize, c: usize) {
         // SAFETY: the caller's promise; weights and starts are padded by a vector.
         unsafe {
             let starts = self.starts.as_ptr().add(c);
             let starts: [S::I; V] = std::array::from_fn(|v| s.load_i(starts.add(v * S::LANES)));
             let mut sums = [starts; T];
-            for (pair, taps) in self.tiles.taps.as_chunks::<2>().0.iter().enumerate() {
+            for (pair, taps) in self.tiles.taps.chunks_exact(2 * T).enumerate() {
                 let w = self.weights.as_ptr().add(pair * self.channels + c);
                 let w: [S::I; V] = std::array::from_fn(|v| s.load_i(w.add(v * S::LANES)));
-                for t in 0..T {
-                    let (p, q) = (taps[0].add(t * step + c), taps[1].add(t * step + c));
+                for (t, sums) in sums.iter_mut().enumerate() {
+                    let (p, q) = (taps[t].add(c), taps[T + t].add(c));
                     if V == 2 {
                         let x = s.interleave_u8_twice(p, q);
                         for v in 0..V {
-                            sums[t][v] = s.dot_pairs(sums[t][v], s.xor_i(x[v], flip), w[v]);
+                            sums[v] = s.dot_pairs(sums[v], signed_apart(s, x[v], SIGNED), w[v]);
                         }
                     } else {
-                        let x = s.xor_i(s.interleave_u8(p, q), flip);
-                        sums[t][0] = s.dot_pairs(sums[t][0], x, w[0]);
+                        let x = signed_apart(s, s.interleave_u8(p, q), SIGNED);
+                        sums[0] = s.dot_pairs(sums[0], x, w[0]);
                     }
                 }
             }
