@@ -356,7 +356,21 @@ impl Graph {
     }
 
     /// Every reader of `old` (nodes, captures; not the graph outputs) reads `new` from now on.
+    /// Looks at every node for captures: where there are none, [`Self::replace_reads`] is faster.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
+        self.replace_reads(old, new);
+        for node in self.nodes.iter_mut().flatten() {
+            for graph in node.subgraphs_mut() {
+                for capture in graph.captures.iter_mut().filter(|c| c.outer == old) {
+                    capture.outer = new;
+                }
+            }
+        }
+    }
+
+    /// Every node that has `old` as an input has `new` from now on; captures and graph outputs
+    /// stay.
+    pub fn replace_reads(&mut self, old: ValueId, new: ValueId) {
         let consumers = std::mem::take(&mut self.values[old.index()].consumers);
         for &(n, i) in &consumers {
             let node = self.nodes[n.index()]
@@ -365,13 +379,6 @@ impl Graph {
             node.inputs[i] = Some(new);
         }
         self.values[new.index()].consumers.extend(consumers);
-        for node in self.nodes.iter_mut().flatten() {
-            for graph in node.subgraphs_mut() {
-                for capture in graph.captures.iter_mut().filter(|c| c.outer == old) {
-                    capture.outer = new;
-                }
-            }
-        }
     }
 
     /// True where the value is an output of the graph.

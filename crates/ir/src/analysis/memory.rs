@@ -37,10 +37,13 @@ pub struct MemoryPlan {
     pub strategy: &'static str,
 }
 
+/// Buffers with smaller keys are placed first.
+type Key = (Reverse<usize>, Reverse<usize>, usize);
+
 /// The order in which a strategy places the buffers, and how it chooses among gaps.
 struct Strategy {
     name: &'static str,
-    key: fn(&Interval, crowd: usize) -> (Reverse<usize>, Reverse<usize>, usize),
+    key: fn(&Interval, crowd: usize) -> Key,
     best_fit: bool,
 }
 
