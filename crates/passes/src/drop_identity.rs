@@ -1,0 +1,133 @@
+//! Removes nodes whose output always equals their first input.
+
+use edgesmith_ir::infer::Inferred;
+use edgesmith_ir::{DType, Graph, Model, Node, NodeId, Result, Shape};
+
+use crate::pass::{Level, Pass, PassCx};
+use crate::rewrite::{Editor, each_graph, tensor_type};
+
+/// Identity; Dropout in inference; Cast to the same type; Reshape, Flatten, Squeeze, Unsqueeze,
+/// Expand and Tile to the same shape; Transpose that keeps the order; Pad by nothing; Slice of the
+/// whole; Concat, Sum, Max, Min and Mean of one; Clip without bounds.
+pub static PASS: Pass = Pass {
+    name: "drop_identity",
+    about: "remove nodes that return their input",
+    level: Level::Basic,
+    run,
+};
+
+fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
+    each_graph(model, &mut |graph, scope| {
+        if !graph.nodes().any(|(_, n)| is_candidate(n)) {
+            return Ok(0);
+        }
+        let types = scope.infer(graph)?;
+        let opset = scope.opset();
+        let nodes: Vec<NodeId> = graph
+            .nodes()
+            .filter(|(_, n)| is_candidate(n) && returns_input(graph, n, &types, opset))
+            .map(|(id, _)| id)
+            .collect();
+        let mut editor = Editor::new(graph);
+        let mut changes = 0;
+        for id in nodes {
+            let node = editor.graph.node(id);
+            let (Some(x), Some(y)) = (node.input(0), node.output(0)) else {
+                continue;
+            };
+            let rest_unread = node
+                .outputs()
+                .iter()
+                .skip(1)
+                .flatten()
+                .all(|&v| editor.is_unread(v));
+            if rest_unread && editor.bypass(id, y, x) {
+                changes += 1;
+            }
+        }
+        Ok(changes)
+    })
+}
+
+const CANDIDATES: &[&str] = &[
+    "Cast", "Clip", "Concat", "Dropout", "Expand", "Flatten", "Identity", "Max", "Mean", "Min",
+    "Pad", "Reshape", "Slice", "Squeeze", "Sum", "Tile", "Transpose", "Unsqueeze",
+];
+
+fn is_candidate(node: &Node) -> bool {
+    node.domain.is_empty() && CANDIDATES.binary_search(&node.op.as_str()).is_ok()
+}
+
+fn returns_input(graph: &Graph, node: &Node, types: &Inferred, opset: i64) -> bool {
+    match node.op.as_str() {
+        "Identity" => true,
+        "Dropout" => is_inference(graph, node, opset),
+        "Cast" => {
+            let from = node.input(0).and_then(|v| tensor_type(types, v));
+            let to = node.int("to").and_then(|t| i32::try_from(t).ok());
+            from.is_some_and(|t| to.and_then(DType::from_onnx) == Some(t.dtype))
+        }
+        "Concat" | "Max" | "Mean" | "Min" | "Sum" => node.inputs().len() == 1,
+        "Clip" => {
+            let open = |name| node.attribute(name).is_none();
+            node.input(1).is_none() && node.input(2).is_none() && open("min") && open("max")
+        }
+        "Transpose" => node
+            .ints("perm")
+            .is_some_and(|p| p.iter().enumerate().all(|(i, &a)| a == i as i64)),
+        "Pad" => pads(graph, node).is_some_and(|p| p.iter().all(|&n| n == 0)),
+        "Slice" => keeps_shape(node, types) && steps_are_one(graph, node),
+        _ => keeps_shape(node, types),
+    }
+}
+
+/// Dropout drops only in training: by an attribute before opset 7, by input 2 from opset 12 on.
+fn is_inference(graph: &Graph, node: &Node, opset: i64) -> bool {
+    if opset < 7 {
+        return node.int("is_test") == Some(1);
+    }
+    match node.input(2) {
+        None => true,
+        Some(mode) => graph
+            .constant(mode)
+            .and_then(|t| t.bools().ok())
+            .is_some_and(|t| t == [false]),
+    }
+}
+
+fn pads(graph: &Graph, node: &Node) -> Option<Vec<i64>> {
+    if let Some(pads) = node.ints("pads").or_else(|| node.ints("paddings")) {
+        return Some(pads.to_vec());
+    }
+    graph.constant(node.input(1)?)?.to_i64().ok()
+}
+
+fn steps_are_one(graph: &Graph, node: &Node) -> bool {
+    match node.input(4) {
+        None => true,
+        Some(steps) => graph
+            .constant(steps)
+            .and_then(|t| t.to_i64().ok())
+            .is_some_and(|s| s.iter().all(|&n| n == 1)),
+    }
+}
+
+fn keeps_shape(node: &Node, types: &Inferred) -> bool {
+    let shape = |v: Option<_>| -> Option<&Shape> { tensor_type(types, v?)?.shape.as_ref() };
+    match (shape(node.input(0)), shape(node.output(0))) {
+        (Some(x), Some(y)) => {
+            x.rank() == y.rank() && x.iter().zip(y.iter()).all(|(a, b)| a.same(b))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_in_order() {
+        assert!(CANDIDATES.is_sorted());
+    }
+}

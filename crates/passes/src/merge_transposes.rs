@@ -1,0 +1,63 @@
+//! Joins Transposes in a row, and Reshapes in a row.
+
+use edgesmith_ir::{Attribute, Model, NodeId, Result};
+
+use crate::pass::{Level, Pass, PassCx};
+use crate::rewrite::{Editor, each_graph, nodes_of};
+
+/// A Transpose of a Transpose permutes once (not at all, where the two cancel: `drop_identity`
+/// removes it then); a Reshape of a Reshape reads what the first one read.
+pub static PASS: Pass = Pass {
+    name: "merge_transposes",
+    about: "join Transposes in a row, and Reshapes in a row",
+    level: Level::Extended,
+    run,
+};
+
+fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
+    each_graph(model, &mut |graph, _| {
+        let mut editor = Editor::new(graph);
+        let mut changes = 0;
+        for id in nodes_of(editor.graph, &["Transpose"]) {
+            changes += usize::from(merge_transposes(&mut editor, id).is_some());
+        }
+        for id in nodes_of(editor.graph, &["Reshape"]) {
+            changes += usize::from(merge_reshapes(&mut editor, id).is_some());
+        }
+        Ok(changes)
+    })
+}
+
+fn merge_transposes(editor: &mut Editor, second: NodeId) -> Option<()> {
+    let node = editor.graph.node(second);
+    let first = editor.graph.producer_is(node.input(0)?, "Transpose")?;
+    let outer = node.ints("perm")?.to_vec();
+    let inner = editor.graph.node(first).ints("perm")?;
+    let at = |p: &i64| inner.get(usize::try_from(*p).ok()?).copied();
+    let perm: Vec<i64> = outer.iter().map(at).collect::<Option<_>>()?;
+    if inner.len() != outer.len() {
+        return None;
+    }
+    let source = editor.graph.node(first).input(0)?;
+    editor.graph.node_mut(second).set("perm", Attribute::Ints(perm));
+    editor.graph.set_input(second, 0, Some(source));
+    Some(())
+}
+
+fn merge_reshapes(editor: &mut Editor, second: NodeId) -> Option<()> {
+    let node = editor.graph.node(second);
+    let v = node.input(0)?;
+    let (first, 0) = editor.graph.value(v).producer()? else {
+        return None;
+    };
+    let source = editor.graph.node(first);
+    let reshapes = ["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
+    let target = editor.constant(node.input(1)?)?.to_i64().ok()?;
+    // A 0 copies a length of the value that is read, so it holds for the first Reshape only.
+    if !reshapes.iter().any(|op| source.is(op)) || target.contains(&0) {
+        return None;
+    }
+    let x = source.input(0)?;
+    editor.graph.set_input(second, 0, Some(x));
+    Some(())
+}

@@ -1,0 +1,83 @@
+//! Removes nodes, constants and captures whose results nobody reads.
+
+use edgesmith_ir::{Graph, Model, NodeId, Result};
+
+use crate::pass::{Level, Pass, PassCx};
+use crate::rewrite::each_graph;
+
+/// Keeps graph inputs, read or not: they are the model's interface.
+pub static PASS: Pass = Pass {
+    name: "remove_dead_nodes",
+    about: "remove nodes and constants that no output depends on",
+    level: Level::Basic,
+    run,
+};
+
+fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
+    each_graph(model, &mut |graph, _| {
+        Ok(remove_nodes(graph) + remove_captures(graph) + remove_constants(graph))
+    })
+}
+
+fn remove_nodes(graph: &mut Graph) -> usize {
+    let mut alive = vec![false; graph.node_slots()];
+    let mut open: Vec<_> = graph.outputs.clone();
+    while let Some(v) = open.pop() {
+        let Some((id, _)) = graph.value(v).producer() else {
+            continue;
+        };
+        if std::mem::replace(&mut alive[id.index()], true) {
+            continue;
+        }
+        let node = graph.node(id);
+        open.extend(node.inputs().iter().flatten());
+        open.extend(node.subgraphs().flat_map(|g| g.captures.iter().map(|c| c.outer)));
+    }
+    let dead: Vec<NodeId> = graph
+        .nodes()
+        .map(|(id, _)| id)
+        .filter(|id| !alive[id.index()])
+        .collect();
+    for &id in dead.iter().rev() {
+        graph.remove_node(id);
+    }
+    dead.len()
+}
+
+/// By place: outputs, and what inner subgraphs read.
+fn seen(graph: &Graph) -> Vec<bool> {
+    let mut seen = vec![false; graph.value_slots()];
+    for v in graph.outputs.iter().copied().chain(graph.captured()) {
+        seen[v.index()] = true;
+    }
+    seen
+}
+
+fn remove_captures(graph: &mut Graph) -> usize {
+    let seen = seen(graph);
+    let before = graph.captures.len();
+    let mut captures = std::mem::take(&mut graph.captures);
+    captures.retain(|c| {
+        seen[c.inner.index()] || !graph.value(c.inner).consumers().is_empty()
+    });
+    graph.captures = captures;
+    before - graph.captures.len()
+}
+
+fn remove_constants(graph: &mut Graph) -> usize {
+    let mut seen = seen(graph);
+    for v in &graph.inputs {
+        seen[v.index()] = true;
+    }
+    let dead: Vec<_> = graph
+        .values()
+        .filter(|(id, v)| {
+            v.constant.is_some() && v.consumers().is_empty() && !seen[id.index()]
+        })
+        .map(|(id, _)| id)
+        .collect();
+    for &v in &dead {
+        graph.value_mut(v).constant = None;
+    }
+    dead.len()
+}
