@@ -50,8 +50,24 @@ fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
 }
 
 const CANDIDATES: &[&str] = &[
-    "Cast", "Clip", "Concat", "Dropout", "Expand", "Flatten", "Identity", "Max", "Mean", "Min",
-    "Pad", "Reshape", "Slice", "Squeeze", "Sum", "Tile", "Transpose", "Unsqueeze",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Dropout",
+    "Expand",
+    "Flatten",
+    "Identity",
+    "Max",
+    "Mean",
+    "Min",
+    "Pad",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sum",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
 ];
 
 fn is_candidate(node: &Node) -> bool {

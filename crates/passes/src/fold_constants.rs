@@ -94,7 +94,12 @@ fn evaluate(
         SMALL.max(input_bytes.saturating_mul(GROWTH))
     };
     let known_bytes = |v: &ValueId| tensor_type(types, *v).and_then(|t| t.bytes());
-    let expected: usize = node.outputs().iter().flatten().filter_map(known_bytes).sum();
+    let expected: usize = node
+        .outputs()
+        .iter()
+        .flatten()
+        .filter_map(known_bytes)
+        .sum();
     if expected > limit || stores_narrow(node, &inputs, expected) {
         return None;
     }
@@ -141,8 +146,7 @@ fn contents(node: &Node, types: &Inferred) -> Option<Vec<(ValueId, Tensor)>> {
         let data = match ty.dtype {
             DType::I64 => Tensor::from_vec(&shape, numbers),
             DType::I32 => {
-                let narrow: Result<Vec<i32>, _> =
-                    numbers.into_iter().map(i32::try_from).collect();
+                let narrow: Result<Vec<i32>, _> = numbers.into_iter().map(i32::try_from).collect();
                 Tensor::from_vec(&shape, narrow.ok()?)
             }
             _ => return None,

@@ -289,4 +289,3 @@ fn fuse_add(
     take_over(editor, add, norm);
     Some(())
 }
-

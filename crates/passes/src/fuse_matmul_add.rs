@@ -40,18 +40,19 @@ fn fuse(editor: &mut Editor, add: NodeId, side: usize, types: &Inferred) -> Opti
     let sum = editor.graph.node(add);
     let c = sum.input(1 - side)?;
     let out = sum.output(0)?;
-    let is_float = tensor_type(types, a).is_some_and(|t| {
-        matches!(t.dtype, DType::F16 | DType::F32 | DType::F64 | DType::BF16)
-    });
+    let is_float = tensor_type(types, a)
+        .is_some_and(|t| matches!(t.dtype, DType::F16 | DType::F32 | DType::F64 | DType::BF16));
     let two_axes = [a, b].iter().all(|&v| rank(types, v) == Some(2));
     if !is_float || !two_axes || !stretches_to(types, c, product) {
         return None;
     }
-    let name = if node.name.is_empty() { &sum.name } else { &node.name };
-    let gemm = Node {
-        metadata: node.metadata.clone(),
-        ..Node::new("Gemm", name)
+    let name = if node.name.is_empty() {
+        &sum.name
+    } else {
+        &node.name
     };
+    let mut gemm = Node::new("Gemm", name);
+    gemm.metadata = node.metadata.clone();
     editor.graph.remove_node(add);
     editor.graph.remove_node(matmul);
     editor

@@ -34,7 +34,10 @@ fn fuse(editor: &mut Editor, conv: NodeId) -> Option<()> {
     }
     let weight = node.input(1)?;
     let spatial = before.len() / 2 - 2;
-    if editor.constant(weight).is_some_and(|w| w.rank() != spatial + 2) {
+    if editor
+        .constant(weight)
+        .is_some_and(|w| w.rank() != spatial + 2)
+    {
         return None;
     }
     let own = match node.ints("pads") {

@@ -2,12 +2,12 @@
 //!
 //! The list is [`pipeline::PASSES`]; [`optimize`] runs it up to a [`Level`].
 
+mod drop_identity;
 mod float_data;
 mod fold_constants;
 mod fuse_conv_bn;
 mod fuse_matmul_add;
 mod fuse_pad_conv;
-mod drop_identity;
 mod inline_constant_if;
 mod inline_functions;
 mod merge_duplicates;

@@ -48,7 +48,9 @@ fn merge_constants(editor: &mut Editor) -> usize {
     let mut seen: HashMap<u64, Vec<ValueId>> = HashMap::new();
     let mut pairs = Vec::new();
     for (id, value) in editor.graph.values() {
-        let Some(data) = &value.constant else { continue };
+        let Some(data) = &value.constant else {
+            continue;
+        };
         if editor.is_unread(id) || editor.is_output(id) || editor.constant(id).is_none() {
             continue;
         }

@@ -39,7 +39,10 @@ fn merge_transposes(editor: &mut Editor, second: NodeId) -> Option<()> {
         return None;
     }
     let source = editor.graph.node(first).input(0)?;
-    editor.graph.node_mut(second).set("perm", Attribute::Ints(perm));
+    editor
+        .graph
+        .node_mut(second)
+        .set("perm", Attribute::Ints(perm));
     editor.graph.set_input(second, 0, Some(source));
     Some(())
 }

@@ -139,7 +139,11 @@ const MAX_ROUNDS: usize = 10;
 /// When the model is not sound, when a pass leaves it so (the error names the pass), or when the
 /// user cancels.
 pub fn optimize(model: &mut Model, level: Level, options: &RunOptions) -> Result<Trace> {
-    let passes: Vec<&Pass> = PASSES.iter().copied().filter(|p| p.level <= level).collect();
+    let passes: Vec<&Pass> = PASSES
+        .iter()
+        .copied()
+        .filter(|p| p.level <= level)
+        .collect();
     let mut trace = Trace::default();
     if passes.is_empty() {
         return Ok(trace);

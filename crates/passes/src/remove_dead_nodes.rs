@@ -31,7 +31,10 @@ fn remove_nodes(graph: &mut Graph) -> usize {
         }
         let node = graph.node(id);
         open.extend(node.inputs().iter().flatten());
-        open.extend(node.subgraphs().flat_map(|g| g.captures.iter().map(|c| c.outer)));
+        open.extend(
+            node.subgraphs()
+                .flat_map(|g| g.captures.iter().map(|c| c.outer)),
+        );
     }
     let dead: Vec<NodeId> = graph
         .nodes()
@@ -57,9 +60,7 @@ fn remove_captures(graph: &mut Graph) -> usize {
     let seen = seen(graph);
     let before = graph.captures.len();
     let mut captures = std::mem::take(&mut graph.captures);
-    captures.retain(|c| {
-        seen[c.inner.index()] || !graph.value(c.inner).consumers().is_empty()
-    });
+    captures.retain(|c| seen[c.inner.index()] || !graph.value(c.inner).consumers().is_empty());
     graph.captures = captures;
     before - graph.captures.len()
 }
@@ -71,9 +72,7 @@ fn remove_constants(graph: &mut Graph) -> usize {
     }
     let dead: Vec<_> = graph
         .values()
-        .filter(|(id, v)| {
-            v.constant.is_some() && v.consumers().is_empty() && !seen[id.index()]
-        })
+        .filter(|(id, v)| v.constant.is_some() && v.consumers().is_empty() && !seen[id.index()])
         .map(|(id, _)| id)
         .collect();
     for &v in &dead {

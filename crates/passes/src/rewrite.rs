@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use edgesmith_ir::infer::{Inferred, infer_graph};
-use edgesmith_ir::{
-    Function, Graph, Model, NodeId, Result, Tensor, TensorType, Type, ValueId,
-};
+use edgesmith_ir::{Function, Graph, Model, NodeId, Result, Tensor, TensorType, Type, ValueId};
 
 /// The names of values in all graphs of a model. New names differ from all of them, so that no
 /// graph hides a name of the graph around it.
@@ -23,7 +21,8 @@ impl Names {
     }
 
     fn add(&mut self, graph: &Graph) {
-        self.taken.extend(graph.values().map(|(_, v)| v.name.clone()));
+        self.taken
+            .extend(graph.values().map(|(_, v)| v.name.clone()));
         for inner in graph.nodes().flat_map(|(_, n)| n.subgraphs()) {
             self.add(inner);
         }
