@@ -11,32 +11,49 @@ pub mod activation;
 pub mod arith;
 pub mod axes;
 pub mod binary;
+pub mod bit_cast;
 pub mod cast;
 pub mod concat;
 pub mod constant;
+pub mod control;
 pub mod conv;
+pub mod cumulate;
+pub mod depth_to_space;
+pub mod det;
+pub mod einsum;
 pub mod elementwise;
 pub mod expand;
 pub mod gather;
 pub mod identity;
 pub mod layout;
 pub mod matmul;
+pub mod nonzero;
 pub mod norm;
 pub mod numbers;
+pub mod one_hot;
 pub mod pad;
 pub mod pool;
 pub mod quantize;
 pub mod quantized;
+pub mod range;
 pub mod reduce;
 pub mod reshape;
+pub mod resize;
+pub mod reverse_sequence;
 pub mod rows;
+pub mod scan;
+pub mod scatter;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
 pub mod split;
 pub mod squeeze;
+pub mod taps;
+pub mod topk;
 pub mod transpose;
+pub mod trilu;
 pub mod unary;
+pub mod unique;
 pub mod where_;
 
 /// How an attribute may look, and what stands for it when it is left out.
@@ -205,12 +222,15 @@ pub static OPS: &[&OpDef] = &[
     &unary::ACOSH,
     &binary::ADD,
     &binary::AND,
+    &topk::ARG_MAX,
+    &topk::ARG_MIN,
     &unary::ASIN,
     &unary::ASINH,
     &unary::ATAN,
     &unary::ATANH,
     &pool::AVERAGE_POOL,
     &norm::BATCH_NORMALIZATION,
+    &bit_cast::BIT_CAST,
     &binary::BIT_SHIFT,
     &binary::BITWISE_AND,
     &unary::BITWISENOT,
@@ -221,6 +241,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::CEIL,
     &activation::CELU,
     &activation::CLIP,
+    &nonzero::COMPRESS,
     &concat::CONCAT,
     &constant::CONSTANT,
     &constant::CONSTANT_OF_SHAPE,
@@ -228,15 +249,21 @@ pub static OPS: &[&OpDef] = &[
     &quantized::CONV_INTEGER,
     &unary::COS,
     &unary::COSH,
+    &cumulate::CUM_PROD,
+    &cumulate::CUM_SUM,
+    &depth_to_space::DEPTH_TO_SPACE,
     &quantize::DEQUANTIZE_LINEAR,
+    &det::DET,
     &binary::DIV,
     &norm::DROPOUT,
     &quantize::DYNAMIC_QUANTIZE_LINEAR,
+    &einsum::EINSUM,
     &activation::ELU,
     &binary::EQUAL,
     &unary::ERF,
     &unary::EXP,
     &expand::EXPAND,
+    &trilu::EYE_LIKE,
     &reshape::FLATTEN,
     &unary::FLOOR,
     &gather::GATHER,
@@ -254,6 +281,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::HARDSWISH,
     &softmax::HARDMAX,
     &identity::IDENTITY,
+    &control::IF,
     &norm::INSTANCE_NORMALIZATION,
     &unary::ISINF,
     &unary::ISNAN,
@@ -264,6 +292,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::LESS_OR_EQUAL,
     &unary::LOG,
     &softmax::LOG_SOFTMAX,
+    &control::LOOP,
     &norm::LP_NORMALIZATION,
     &pool::LP_POOL,
     &matmul::MAT_MUL,
@@ -277,7 +306,9 @@ pub static OPS: &[&OpDef] = &[
     &binary::MOD,
     &binary::MUL,
     &unary::NEG,
+    &nonzero::NON_ZERO,
     &unary::NOT,
+    &one_hot::ONE_HOT,
     &binary::OR,
     &binary::PRELU,
     &pad::PAD,
@@ -286,6 +317,7 @@ pub static OPS: &[&OpDef] = &[
     &quantized::Q_LINEAR_MAT_MUL,
     &quantize::QUANTIZE_LINEAR,
     &norm::RMS_NORMALIZATION,
+    &range::RANGE,
     &unary::RECIPROCAL,
     &reduce::REDUCE_L1,
     &reduce::REDUCE_L2,
@@ -299,7 +331,13 @@ pub static OPS: &[&OpDef] = &[
     &reduce::REDUCE_SUM_SQUARE,
     &unary::RELU,
     &reshape::RESHAPE,
+    &resize::RESIZE,
+    &reverse_sequence::REVERSE_SEQUENCE,
     &unary::ROUND,
+    &scan::SCAN,
+    &scatter::SCATTER,
+    &scatter::SCATTER_ELEMENTS,
+    &scatter::SCATTER_ND,
     &activation::SELU,
     &shape::SHAPE,
     &activation::SHRINK,
@@ -312,6 +350,7 @@ pub static OPS: &[&OpDef] = &[
     &softmax::SOFTMAX,
     &unary::SOFTPLUS,
     &unary::SOFTSIGN,
+    &depth_to_space::SPACE_TO_DEPTH,
     &split::SPLIT,
     &unary::SQRT,
     &squeeze::SQUEEZE,
@@ -322,8 +361,12 @@ pub static OPS: &[&OpDef] = &[
     &unary::TANH,
     &activation::THRESHOLDED_RELU,
     &expand::TILE,
+    &topk::TOP_K,
     &transpose::TRANSPOSE,
+    &trilu::TRILU,
+    &unique::UNIQUE,
     &squeeze::UNSQUEEZE,
+    &resize::UPSAMPLE,
     &where_::WHERE,
     &binary::XOR,
 ];

@@ -176,7 +176,7 @@ fn integer_bits(dtype: DType) -> Option<u32> {
 }
 
 /// The codes of a tensor of at most 8 bits an element, one in a byte.
-fn codes(t: &Tensor) -> Vec<u8> {
+pub(crate) fn codes(t: &Tensor) -> Vec<u8> {
     let bits = t.dtype().bits();
     let per_byte = 8 / bits;
     let mask = (0xff_u16 >> (8 - bits)) as u8;
@@ -187,7 +187,7 @@ fn codes(t: &Tensor) -> Vec<u8> {
 }
 
 /// Packs codes, one in a byte, into a tensor.
-fn from_codes(dtype: DType, dims: &[usize], codes: &[u8]) -> Result<Tensor> {
+pub(crate) fn from_codes(dtype: DType, dims: &[usize], codes: &[u8]) -> Result<Tensor> {
     let bits = dtype.bits();
     let bytes: Bytes = codes
         .chunks(8 / bits)

@@ -32,7 +32,9 @@ fn check(def: &OpDef, text: &str) -> Result<()> {
         assert_eq!(ty.dtype, t.dtype(), "{text}: element type");
         if let Some(shape) = &ty.shape {
             assert!(
-                shape.unify(t.ty().shape.as_ref().unwrap()).is_some(),
+                shape
+                    .unify(t.ty().shape.as_ref().expect("a tensor has a shape"))
+                    .is_some(),
                 "{text}: inferred {ty}, evaluated to {}",
                 t.ty()
             );

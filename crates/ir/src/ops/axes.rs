@@ -76,6 +76,20 @@ pub fn length(n: i64, what: &str) -> Result<usize> {
     usize::try_from(n).map_err(|_| Error::invalid(format!("{what} should not be negative: {n}")))
 }
 
+/// The one integer of `t`.
+///
+/// # Errors
+/// When it does not hold one integer.
+pub fn scalar(t: &crate::Tensor) -> Result<i64> {
+    match t.to_i64()?.as_slice() {
+        [one] => Ok(*one),
+        _ => Err(Error::invalid(format!(
+            "expected one integer, found {}",
+            t.ty()
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use super::numbers::Numbers;
 use super::{Arity, AttrKind, OpDef, attr};
 use crate::eval::EvalCx;
 use crate::infer::InferCx;
+use crate::packed::{self, ScaleRounding};
 use crate::{DType, Error, Result, Tensor};
 
 /// ONNX Cast.
@@ -23,6 +24,11 @@ pub static CAST: OpDef = OpDef {
         "Cast(i64[2]) {to=10}",
         "Cast(i64[2]{3,4}) {to=6}",
         "Cast(f32[2]{0,2}) {to=9}",
+        "Cast(f32[3]{1,2.5,1000}) {to=17,saturate=0}",
+        "Cast(f32[3]{1,2.5,1000}) {to=24,round_mode=\"down\"}",
+        "Cast(f8e5m2[3]) {to=10}",
+        "Cast(i4[3]) {to=3}",
+        "Cast(i32[3]) {to=21}",
         "Cast(f64[2]{1.5,-2}) {to=8}",
         "Cast(string[2]{\"1.5\",\"-inf\"}) {to=1}",
     ],
@@ -44,7 +50,11 @@ pub static CAST_LIKE: OpDef = OpDef {
     ..OpDef::BASE
 };
 
-fn to(node: &crate::Node) -> Result<DType> {
+/// The element type in attribute "to".
+///
+/// # Errors
+/// When it is missing or no type.
+pub fn to(node: &crate::Node) -> Result<DType> {
     let code = node
         .int("to")
         .ok_or_else(|| Error::invalid("attribute \"to\" is missing"))?;
@@ -75,13 +85,32 @@ fn infer_like(cx: &mut InferCx) -> Result<()> {
 }
 
 fn eval_cast(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    let saturate = cx.int("saturate", 1) != 0;
-    Ok(vec![cast(cx.input(0)?, to(cx.node)?, saturate)?])
+    convert(cx, to(cx.node)?)
 }
 
 fn eval_like(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    let saturate = cx.int("saturate", 1) != 0;
-    Ok(vec![cast(cx.input(0)?, cx.input(1)?.dtype(), saturate)?])
+    convert(cx, cx.input(1)?.dtype())
+}
+
+fn convert(cx: &EvalCx, dtype: DType) -> Result<Vec<Tensor>> {
+    let (x, saturate) = (cx.input(0)?, cx.int("saturate", 1) != 0);
+    let rounding = match cx.node.string("round_mode") {
+        Some("down") => ScaleRounding::Down,
+        Some("nearest") => ScaleRounding::Nearest,
+        _ => ScaleRounding::Up,
+    };
+    if dtype != DType::F8E8M0 || x.dtype() == dtype {
+        return Ok(vec![cast(x, dtype, saturate)?]);
+    }
+    let values = Numbers::of(x)?.into_floats();
+    let codes = values
+        .iter()
+        .map(|&v| packed::encode_scale(v as f32, rounding, saturate));
+    Ok(vec![packed::from_codes(
+        dtype,
+        x.dims(),
+        &codes.collect::<Vec<u8>>(),
+    )?])
 }
 
 /// `t` converted element by element. `saturate` is for the 8-bit float types: what is too large
@@ -93,13 +122,15 @@ pub fn cast(t: &Tensor, dtype: DType, saturate: bool) -> Result<Tensor> {
     if t.dtype() == dtype {
         return Ok(t.clone());
     }
-    let _ = saturate;
-    if t.dtype() == DType::String {
-        return parse(t.strings()?, dtype)?.tensor(dtype, t.dims());
-    }
-    let numbers = Numbers::of(t)?;
+    let numbers = match t.dtype() {
+        DType::String => parse(t.strings()?, dtype)?,
+        _ => Numbers::of(t)?,
+    };
     if dtype == DType::String {
         return Tensor::from_strings(t.dims(), print(&numbers, t.dtype()));
+    }
+    if packed::is_packed(dtype) && dtype.is_float() {
+        return packed::encode_floats(dtype, t.dims(), &numbers.into_floats(), saturate);
     }
     numbers.tensor(dtype, t.dims())
 }

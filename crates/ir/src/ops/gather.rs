@@ -98,8 +98,15 @@ fn infer_gather(cx: &mut InferCx) -> Result<()> {
 }
 
 fn eval_gather(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    let (x, indices) = (cx.input(0)?, cx.input(1)?);
-    let axis = infer::axis(cx.int("axis", 0), x.rank())?;
+    Ok(vec![gather(cx.input(0)?, cx.input(1)?, cx.int("axis", 0))?])
+}
+
+/// The slices of `x` along `axis` that `indices` name.
+///
+/// # Errors
+/// When the axis or an index is outside.
+pub fn gather(x: &Tensor, indices: &Tensor, axis: i64) -> Result<Tensor> {
+    let axis = infer::axis(axis, x.rank())?;
     let len = x.dims()[axis];
     let places = indices
         .to_i64()?
@@ -116,7 +123,7 @@ fn eval_gather(cx: &EvalCx) -> Result<Vec<Tensor>> {
             len: run,
         })
     });
-    Ok(vec![layout::assemble(&[x], &dims, runs)?])
+    layout::assemble(&[x], &dims, runs)
 }
 
 fn infer_elements(cx: &mut InferCx) -> Result<()> {

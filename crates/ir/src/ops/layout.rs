@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::tensor::checked_count;
-use crate::{DType, Error, Result, Tensor};
+use crate::{DType, Error, Result, Tensor, packed};
 
 /// Lengths of axes.
 pub type Dims = SmallVec<[usize; 6]>;
@@ -47,17 +47,16 @@ pub fn assemble(
             .collect::<Result<Vec<_>>>()?;
         return Tensor::from_strings(dims, gather(&texts, count, runs)?);
     }
-    let bits = dtype.bits();
-    let bytes = match bits {
+    let bytes = match dtype.bits() {
         8 => wide::<1>(sources, count, runs)?,
         16 => wide::<2>(sources, count, runs)?,
         32 => wide::<4>(sources, count, runs)?,
         64 => wide::<8>(sources, count, runs)?,
         128 => wide::<16>(sources, count, runs)?,
         _ => {
-            let unpacked: Vec<Vec<u8>> = sources.iter().map(|t| unpack(t)).collect();
+            let unpacked: Vec<Vec<u8>> = sources.iter().map(|t| packed::codes(t)).collect();
             let slices: Vec<&[u8]> = unpacked.iter().map(Vec::as_slice).collect();
-            pack(&gather(&slices, count, runs)?, bits)
+            return packed::from_codes(dtype, dims, &gather(&slices, count, runs)?);
         }
     };
     Tensor::from_bytes(dtype, dims, bytes.into())
@@ -106,27 +105,6 @@ fn gather<T: Clone>(
         "{} elements were copied to a tensor of {count}",
         out.len()
     )))
-}
-
-/// The elements of a type of under 8 bits, a byte each.
-fn unpack(t: &Tensor) -> Vec<u8> {
-    let bits = t.dtype().bits();
-    let (bytes, per) = (t.bytes(), 8 / bits);
-    let mask = (1u8 << bits) - 1;
-    (0..t.count())
-        .map(|i| (bytes[i / per] >> (i % per * bits)) & mask)
-        .collect()
-}
-
-fn pack(values: &[u8], bits: usize) -> Vec<u8> {
-    values
-        .chunks(8 / bits)
-        .map(|c| {
-            c.iter()
-                .enumerate()
-                .fold(0, |b, (i, v)| b | (v << (i * bits)))
-        })
-        .collect()
 }
 
 /// Elements of one tensor by their places.

@@ -40,6 +40,24 @@ impl Numbers {
         self.len() == 0
     }
 
+    /// The elements of a float type.
+    pub fn floats(&self) -> Option<&[f64]> {
+        if let Self::Float(v) = self {
+            Some(v)
+        } else {
+            None
+        }
+    }
+
+    /// The elements of an integer type.
+    pub fn ints(&self) -> Option<&[i128]> {
+        if let Self::Int(v) = self {
+            Some(v)
+        } else {
+            None
+        }
+    }
+
     /// As f64; integers beyond 2^53 are rounded.
     pub fn into_floats(self) -> Vec<f64> {
         match self {
@@ -71,7 +89,7 @@ impl Numbers {
             (d, numbers) if d.is_integer() || d == DType::Bool => {
                 arith::from_integers(d, dims, &numbers.into_ints())
             }
-            _ => Err(unsupported(dtype)),
+            (d, _) => Err(unsupported(d)),
         }
     }
 }

@@ -59,3 +59,64 @@ impl Rows {
         })
     }
 }
+
+/// Rows along one axis, put back to where they came from.
+pub struct Along {
+    /// The axis, from the front.
+    pub axis: usize,
+    /// The rows in order of the other axes.
+    pub rows: Rows,
+    inner: usize,
+}
+
+/// The rows of `t` along `axis`.
+///
+/// # Errors
+/// When the axis is outside, and for element types without arithmetic.
+pub fn along(t: &Tensor, axis: i64) -> Result<Along> {
+    let axis = crate::infer::axis(axis, t.rank())?;
+    let marks: Vec<bool> = (0..t.rank()).map(|a| a == axis).collect();
+    Ok(Along {
+        axis,
+        rows: rows(t, &marks)?,
+        inner: t.dims()[axis + 1..].iter().product(),
+    })
+}
+
+impl Along {
+    /// The row-major elements of a tensor that has `rows`, of `len` elements each, along the axis.
+    pub fn unrowed<T: Copy>(&self, rows: &[T], len: usize) -> Vec<T> {
+        let block = len * self.inner;
+        let at = |i: usize| {
+            let (outer, rest) = (i / block, i % block);
+            rows[(outer * self.inner + rest % self.inner) * len + rest / self.inner]
+        };
+        (0..rows.len()).map(at).collect()
+    }
+
+    /// The indices that sort each row, by `order` of two elements.
+    pub fn sorted(
+        &self,
+        order: impl Fn(std::cmp::Ordering) -> std::cmp::Ordering,
+    ) -> Vec<Vec<usize>> {
+        fn sort<T: PartialOrd>(
+            row: &[T],
+            order: &impl Fn(std::cmp::Ordering) -> std::cmp::Ordering,
+        ) -> Vec<usize> {
+            let mut at: Vec<usize> = (0..row.len()).collect();
+            at.sort_by(|&a, &b| order(compare(&row[a], &row[b])));
+            at
+        }
+        let len = self.rows.len.max(1);
+        match &self.rows.numbers {
+            Numbers::Float(v) => v.chunks(len).map(|r| sort(r, &order)).collect(),
+            Numbers::Int(v) => v.chunks(len).map(|r| sort(r, &order)).collect(),
+        }
+    }
+}
+
+/// A total order in which what is no number is the largest.
+pub fn compare<T: PartialOrd>(a: &T, b: &T) -> std::cmp::Ordering {
+    let nan = |x: &T| x.partial_cmp(x).is_none();
+    a.partial_cmp(b).unwrap_or_else(|| nan(a).cmp(&nan(b)))
+}

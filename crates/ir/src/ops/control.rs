@@ -1,0 +1,270 @@
+//! If and Loop: graphs inside a node, run once of two or many times.
+
+use super::{Arity, AttrKind, MANY, OpDef, attr, axes, concat};
+use crate::eval::EvalCx;
+use crate::infer::InferCx;
+use crate::types::{Dim, Shape, TensorType, Type};
+use crate::{DType, Error, Graph, Result, Tensor, checked_count};
+
+/// ONNX If.
+pub static IF: OpDef = OpDef {
+    name: "If",
+    since: &[1, 11, 13, 16, 19, 21, 23, 24, 25],
+    inputs: Arity(1, 1),
+    outputs: Arity(1, MANY),
+    attrs: &[
+        attr("then_branch", AttrKind::Graph),
+        attr("else_branch", AttrKind::Graph),
+    ],
+    infer: infer_if,
+    eval: Some(eval_if),
+    examples: &[
+        "If(bool[]{true}) {then_branch=graph a() -> (y) { y: f32[2] = {1,2} }, \
+         else_branch=graph b() -> (y) { x: f32[3] = {1,2,-3}; y = Relu(x) }}",
+    ],
+    ..OpDef::BASE
+};
+
+/// ONNX Loop.
+pub static LOOP: OpDef = OpDef {
+    name: "Loop",
+    since: &[1, 11, 13, 16, 19, 21, 23, 24, 25],
+    inputs: Arity(2, MANY),
+    outputs: Arity(1, MANY),
+    attrs: &[attr("body", AttrKind::Graph)],
+    infer: infer_loop,
+    eval: Some(eval_loop),
+    examples: &[
+        "Loop(i64[]{3}, bool[]{true}, f32[2]) {body=graph body(i: i64[], c: bool[], s: f32[2]) \
+         -> (d, t, u) { d = Identity(c); t = Concat(s) {axis=0}; u = Identity(i) }} -> 2",
+        "Loop(i64[]{3}, _, f32[2]) {body=graph body(i: i64[], c: bool[], s: f32[2]) \
+         -> (d, t) { d = Identity(c); t = Concat(s, s) {axis=0} }}",
+        "Loop(i64[]{0}, _, f32[2]) {body=graph body(i: i64[], c: bool[], s: f32[2]) \
+         -> (d, t, u: f32[2]) { d = Identity(c); t = Identity(s); u = Relu(s) }} -> 2",
+    ],
+    ..OpDef::BASE
+};
+
+/// What two types have in common; `None` where nothing is known.
+fn common(a: &Type, b: &Type) -> Option<Type> {
+    let (Type::Tensor(a), Type::Tensor(b)) = (a, b) else {
+        return (a == b).then(|| a.clone());
+    };
+    if a.dtype != b.dtype {
+        return None;
+    }
+    let shape = match (&a.shape, &b.shape) {
+        (Some(a), Some(b)) if a.rank() == b.rank() => {
+            let same = |(a, b): (&Dim, &Dim)| if a.same(b) { a.clone() } else { Dim::Unknown };
+            Some(a.iter().zip(b.iter()).map(same).collect())
+        }
+        _ => None,
+    };
+    let dtype = a.dtype;
+    Some(TensorType { dtype, shape }.into())
+}
+
+fn infer_if(cx: &mut InferCx) -> Result<()> {
+    let yes = cx.subgraph("then_branch", &[])?;
+    let no = cx.subgraph("else_branch", &[])?;
+    for (o, pair) in yes.iter().zip(&no).enumerate() {
+        if let (Some(a), Some(b)) = pair
+            && let Some(ty) = common(a, b)
+        {
+            cx.set(o, ty);
+        }
+    }
+    Ok(())
+}
+
+fn truth(t: &Tensor) -> Result<bool> {
+    match t.bools()?.as_slice() {
+        [one] => Ok(*one),
+        _ => Err(Error::invalid(format!(
+            "expected one condition, found {}",
+            t.ty()
+        ))),
+    }
+}
+
+fn eval_if(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let branch = if truth(cx.input(0)?)? {
+        "then_branch"
+    } else {
+        "else_branch"
+    };
+    cx.subgraph(branch, Vec::new())
+}
+
+/// The type of a stack of values of type `ty` along `axis`.
+pub(super) fn stacked_type(ty: &Type, axis: i64, length: Dim) -> Option<Type> {
+    let t = ty.tensor()?;
+    let shape = t.shape.as_ref().and_then(|s| {
+        let axis = crate::infer::axis(axis, s.rank() + 1).ok()?;
+        let mut s = s.clone();
+        s.0.insert(axis, length);
+        Some(s)
+    });
+    Some(
+        TensorType {
+            dtype: t.dtype,
+            shape,
+        }
+        .into(),
+    )
+}
+
+fn infer_loop(cx: &mut InferCx) -> Result<()> {
+    let carried = cx.inputs() - 2;
+    let number = TensorType::fixed(DType::I64, &[]);
+    let condition = TensorType::fixed(DType::Bool, &[]);
+    let mut types: Vec<Option<Type>> = vec![Some(number.into()), Some(condition.into())];
+    types.extend((0..carried).map(|i| cx.ty(i + 2).cloned()));
+    // Shapes may change from turn to turn: what changes in one turn is not known, and what
+    // follows from that shows in the next.
+    let mut outputs = cx.subgraph("body", &types)?;
+    for _ in 0..4 {
+        let before = types.clone();
+        for (ty, out) in types[2..].iter_mut().zip(outputs.iter().skip(1)) {
+            *ty = match (&*ty, out) {
+                (Some(a), Some(b)) => common(a, b),
+                _ => None,
+            };
+        }
+        if types == before {
+            break;
+        }
+        outputs = cx.subgraph("body", &types)?;
+    }
+    for (o, ty) in types[2..].iter().enumerate() {
+        if let Some(ty) = ty {
+            cx.set(o, ty.clone());
+        }
+    }
+    for (o, ty) in outputs.iter().enumerate().skip(carried + 1) {
+        if let Some(ty) = ty.as_ref().and_then(|t| stacked_type(t, 0, Dim::Unknown)) {
+            cx.set(o - 1, ty);
+        }
+    }
+    Ok(())
+}
+
+/// Values of each turn, to be stacked.
+pub(super) struct Stack {
+    turns: Vec<Vec<Tensor>>,
+    elements: usize,
+}
+
+impl Stack {
+    pub(super) fn new(outputs: usize) -> Self {
+        Self {
+            turns: vec![Vec::new(); outputs],
+            elements: 0,
+        }
+    }
+
+    /// Keeps the values of one turn.
+    pub(super) fn push(&mut self, values: impl Iterator<Item = Tensor>) -> Result<()> {
+        for (turns, value) in self.turns.iter_mut().zip(values) {
+            self.elements = checked_count(&[self.elements.saturating_add(value.count().max(1))])?;
+            turns.push(value);
+        }
+        Ok(())
+    }
+
+    /// The stacks; one without turns is typed by the body's output.
+    pub(super) fn finish(
+        self,
+        body: &Graph,
+        first: usize,
+        axis: impl Fn(usize) -> i64,
+    ) -> Result<Vec<Tensor>> {
+        let stack = |(i, turns): (usize, Vec<Tensor>)| match turns.first() {
+            Some(t) => {
+                let at = crate::infer::axis(axis(i), t.rank() + 1)?;
+                let one = |t: &Tensor| {
+                    let mut dims = t.dims().to_vec();
+                    dims.insert(at.min(dims.len()), 1);
+                    t.reshaped(&dims)
+                };
+                let turns = turns.iter().map(one).collect::<Result<Vec<Tensor>>>()?;
+                concat::join(&turns.iter().collect::<Vec<_>>(), at as i64)
+            }
+            None => empty(body, first + i, axis(i)),
+        };
+        self.turns.into_iter().enumerate().map(stack).collect()
+    }
+}
+
+fn empty(body: &Graph, output: usize, axis: i64) -> Result<Tensor> {
+    let ty = body
+        .outputs
+        .get(output)
+        .and_then(|&v| body.value(v).tensor_type());
+    let ty = ty.ok_or_else(|| {
+        Error::unsupported("the loop makes no turn and does not say the type of its outputs")
+    })?;
+    let shape = ty.shape.clone().unwrap_or_default();
+    let mut dims: Vec<usize> = shape.iter().map(|d| d.known().unwrap_or(0)).collect();
+    dims.insert(crate::infer::axis(axis, dims.len() + 1)?, 0);
+    if ty.dtype == DType::String {
+        return Tensor::from_strings(&dims, Vec::new());
+    }
+    Tensor::from_bytes(ty.dtype, &dims, bytes::Bytes::new())
+}
+
+/// The body of a loop.
+pub(super) fn body<'a>(cx: &EvalCx<'a>) -> Result<&'a Graph> {
+    cx.node
+        .graph("body")
+        .ok_or_else(|| Error::invalid("attribute \"body\" is missing"))
+}
+
+/// An error where the body has not as many outputs as the node needs.
+pub(super) fn check_outputs(body: &Graph, least: usize) -> Result<()> {
+    if body.outputs.len() >= least {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the body should have {least} or more outputs, it has {}",
+        body.outputs.len()
+    )))
+}
+
+fn eval_loop(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let body = body(cx)?;
+    let turns = cx
+        .optional(0)
+        .map(axes::scalar)
+        .transpose()?
+        .unwrap_or(i64::MAX);
+    let mut go = cx.optional(1).map(truth).transpose()?.unwrap_or(true);
+    let mut carried: Vec<Tensor> = (2..cx.inputs())
+        .map(|i| cx.input(i).cloned())
+        .collect::<Result<_>>()?;
+    let n = carried.len();
+    check_outputs(body, n + 1)?;
+    let mut stack = Stack::new(body.outputs.len() - n - 1);
+    let mut turn = 0;
+    while go && turn < turns {
+        let mut inputs = vec![
+            Some(Tensor::scalar(turn)),
+            Some(Tensor::from_bools(&[], &[go])?),
+        ];
+        inputs.extend(carried.into_iter().map(Some));
+        let mut outputs = cx.subgraph("body", inputs)?.into_iter();
+        go = outputs.next().map_or(Ok(false), |t| truth(&t))?;
+        carried = outputs.by_ref().take(n).collect();
+        stack.push(outputs)?;
+        turn += 1;
+    }
+    carried.extend(stack.finish(body, n + 1, |_| 0)?);
+    Ok(carried)
+}
+
+/// A shape of which only the element type is known to stay.
+pub(super) fn without_axis(shape: &Shape, axis: usize) -> Shape {
+    let mut out = shape.clone();
+    out.0.remove(axis);
+    out
+}

@@ -1,0 +1,134 @@
+//! Scan: a graph run over the slices of its inputs.
+
+use super::control::{Stack, body, check_outputs, stacked_type, without_axis};
+use super::{Arity, AttrKind, MANY, OpDef, attr, layout};
+use crate::eval::EvalCx;
+use crate::graph::Node;
+use crate::infer::{self, InferCx};
+use crate::types::{Dim, TensorType, Type};
+use crate::{Error, Result, Tensor};
+
+/// ONNX Scan since version 9; the batched form of version 8 is not done.
+pub static SCAN: OpDef = OpDef {
+    name: "Scan",
+    since: &[8, 9, 11, 16, 19, 21, 23, 24, 25],
+    inputs: Arity(1, MANY),
+    outputs: Arity(1, MANY),
+    attrs: &[
+        attr("body", AttrKind::Graph),
+        attr("num_scan_inputs", AttrKind::Int(None)),
+        attr("scan_input_axes", AttrKind::Ints),
+        attr("scan_input_directions", AttrKind::Ints),
+        attr("scan_output_axes", AttrKind::Ints),
+        attr("scan_output_directions", AttrKind::Ints),
+    ],
+    infer: infer_scan,
+    eval: Some(eval),
+    examples: &[
+        "Scan(f32[2], f32[3,2]) {num_scan_inputs=1, body=graph b(s: f32[2], x: f32[2]) \
+         -> (t, u) { t = Concat(x) {axis=0}; u = Identity(s) }} -> 2",
+        "Scan(f32[2], f32[2,3]) {num_scan_inputs=1, scan_input_axes=[1], \
+         scan_input_directions=[1], scan_output_axes=[-1], scan_output_directions=[1], \
+         body=graph b(s: f32[2], x: f32[2]) -> (t, u) { t = Identity(x); u = Identity(s) }} -> 2",
+    ],
+    ..OpDef::BASE
+};
+
+fn scanned(node: &Node, version: i64) -> Result<usize> {
+    if version < 9 {
+        return Err(Error::unsupported(
+            "the batched Scan of opset 8 is not done",
+        ));
+    }
+    let n = node.int("num_scan_inputs").unwrap_or(0);
+    usize::try_from(n)
+        .ok()
+        .filter(|n| (1..=node.inputs().len()).contains(n))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "{n} scan inputs, the node has {}",
+                node.inputs().len()
+            ))
+        })
+}
+
+fn at(node: &Node, name: &str, i: usize) -> i64 {
+    node.ints(name).and_then(|v| v.get(i)).copied().unwrap_or(0)
+}
+
+fn infer_scan(cx: &mut InferCx) -> Result<()> {
+    let scans = scanned(cx.node, cx.version)?;
+    let states = cx.inputs() - scans;
+    let mut types: Vec<Option<Type>> = (0..states).map(|i| cx.ty(i).cloned()).collect();
+    let mut length = Dim::Unknown;
+    for i in 0..scans {
+        let mut slice = None;
+        if let (Some(dtype), Some(s)) = (cx.dtype(states + i), cx.shape(states + i)) {
+            let axis = infer::axis(at(cx.node, "scan_input_axes", i), s.rank())?;
+            length = s[axis].unify(&length).unwrap_or(Dim::Unknown);
+            slice = Some(TensorType::new(dtype, without_axis(s, axis)).into());
+        }
+        types.push(slice);
+    }
+    for (o, ty) in cx.subgraph("body", &types)?.into_iter().enumerate() {
+        let Some(ty) = ty else { continue };
+        if o < states {
+            cx.set(o, ty);
+        } else {
+            let axis = at(cx.node, "scan_output_axes", o - states);
+            if let Some(ty) = stacked_type(&ty, axis, length.clone()) {
+                cx.set(o, ty);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let body = body(cx)?;
+    let scans = scanned(cx.node, cx.version)?;
+    let states = cx.inputs() - scans;
+    check_outputs(body, states)?;
+    let mut state: Vec<Tensor> = (0..states)
+        .map(|i| cx.input(i).cloned())
+        .collect::<Result<_>>()?;
+    let mut length = None;
+    let mut inputs = Vec::new();
+    for i in 0..scans {
+        let t = cx.input(states + i)?;
+        let axis = infer::axis(at(cx.node, "scan_input_axes", i), t.rank())?;
+        let n = t.dims()[axis];
+        if *length.get_or_insert(n) != n {
+            return Err(Error::invalid("the scan inputs differ in length"));
+        }
+        inputs.push((t, axis, at(cx.node, "scan_input_directions", i) != 0));
+    }
+    let length = length.unwrap_or(0);
+    let mut turns = Vec::new();
+    let mut stack = Stack::new(body.outputs.len() - states);
+    for turn in 0..length {
+        let mut values: Vec<Option<Tensor>> = state.into_iter().map(Some).collect();
+        for &(t, axis, backward) in &inputs {
+            let i = if backward { length - 1 - turn } else { turn };
+            values.push(Some(slice(t, axis, i)?));
+        }
+        let mut outputs = cx.subgraph("body", values)?.into_iter();
+        state = outputs.by_ref().take(states).collect();
+        turns.push(outputs.collect::<Vec<Tensor>>());
+    }
+    let backward = |i: usize| at(cx.node, "scan_output_directions", i) != 0;
+    for turn in 0..length {
+        let pick = |i: usize| if backward(i) { length - 1 - turn } else { turn };
+        stack.push((0..body.outputs.len() - states).map(|i| turns[pick(i)][i].clone()))?;
+    }
+    let stacks = stack.finish(body, states, |i| at(cx.node, "scan_output_axes", i))?;
+    Ok([state, stacks].concat())
+}
+
+fn slice(t: &Tensor, axis: usize, i: usize) -> Result<Tensor> {
+    let mut strides = layout::strides(t.dims());
+    let mut dims = layout::Dims::from_slice(t.dims());
+    let offset = i * usize::try_from(strides.remove(axis)).unwrap_or(0);
+    dims.remove(axis);
+    layout::strided(t, &dims, &strides, offset)
+}
