@@ -8,10 +8,13 @@
     unsafe_code,
     reason = "this crate is where vector instructions are called"
 )]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over lanes and tiles index several arrays of known length at once"
+)]
 
 pub mod activation;
 pub mod arena;
-
 pub mod conv;
 pub mod convert;
 pub mod cpu;

@@ -1,0 +1,213 @@
+//! The tiles of a byte product, for every instruction set.
+
+use std::ops::Range;
+
+use super::PackedI8;
+use super::output::{Store8, Target8};
+use crate::Isa;
+use crate::simd::{Dot, Simd, Widen};
+
+impl Target8<'_> {
+    /// Multiplies `rows` (of the output; `a` is the first of them, laid out for the kernel, and
+    /// the distance of rows in bytes) with `panels` of B, and stores at column `offset` and on.
+    ///
+    /// # Safety
+    /// `rows` rows of `b.row_bytes()` are readable at `a`. Rows and columns lie in what `new`
+    /// checked, and no other thread writes them.
+    #[allow(clippy::too_many_arguments, reason = "the operands of a product")]
+    pub(crate) unsafe fn multiply(
+        &self,
+        rows: Range<usize>,
+        (a, a_stride): (*const u8, usize),
+        b: &PackedI8,
+        start: &[i32],
+        row_sums: &[i32],
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        if rows.is_empty() || panels.is_empty() {
+            return;
+        }
+        let at = rows.start * self.stride + offset;
+        let to = self.store(at, offset);
+        let rows = rows.len();
+        let block = Block {
+            rows,
+            a,
+            a_stride,
+            b,
+            start,
+            row_sums,
+            panels,
+            to,
+            c_stride: self.stride,
+        };
+        dispatch(b.isa, &block);
+    }
+}
+
+/// Runs `block` with the kernel of `isa`, which this CPU has.
+fn dispatch(isa: Isa, block: &Block) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a matrix is packed only for sets that this CPU has.
+        Isa::AvxVnni => unsafe { x86::avx_vnni(block) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512Vnni => unsafe { x86::avx512_vnni(block) },
+        _ => crate::simd::dispatch(isa, Widened(block)),
+    }
+}
+
+struct Widened<'a, 'b>(&'a Block<'b>);
+
+impl crate::simd::Body for Widened<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.0.run::<S, Widen>(s);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Block;
+    use crate::simd::avx2::{Avx2, Vnni256};
+    use crate::simd::avx512::{Avx512, Vnni512};
+
+    /// # Safety
+    /// The CPU has AVX2, FMA, F16C and AVX-VNNI.
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    pub(super) unsafe fn avx_vnni(block: &Block) {
+        // SAFETY: the caller's promise.
+        block.run::<Avx2, Vnni256>(unsafe { Avx2::prove() });
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL, DQ and VNNI.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    pub(super) unsafe fn avx512_vnni(block: &Block) {
+        // SAFETY: the caller's promise.
+        block.run::<Avx512, Vnni512>(unsafe { Avx512::prove() });
+    }
+}
+
+/// A part of a product that one thread computes.
+struct Block<'a> {
+    rows: usize,
+    a: *const u8,
+    a_stride: usize,
+    b: &'a PackedI8,
+    start: &'a [i32],
+    row_sums: &'a [i32],
+    panels: Range<usize>,
+    to: Store8,
+    c_stride: usize,
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn run<S: Simd, D: Dot<S>>(&self, s: S) {
+        let data = self.b.data.typed::<i8>();
+        for p in self.panels.clone() {
+            let (first, columns, vectors) = self.b.panels.panel(p);
+            let b = data[first * self.b.groups * D::GROUP..].as_ptr();
+            let mut row = 0;
+            while row < self.rows {
+                let rows = (self.rows - row).min(S::ROWS);
+                // SAFETY: `Target8::multiply` promises the memory.
+                unsafe {
+                    let place = (row, first, columns);
+                    if vectors == 2 {
+                        self.rows_of::<S, D, 2>(s, rows, b, place);
+                    } else {
+                        self.rows_of::<S, D, 1>(s, rows, b, place);
+                    }
+                }
+                row += rows;
+            }
+        }
+        let (first, _, _) = self.b.panels.panel(self.panels.start);
+        let (last, columns, _) = self.b.panels.panel(self.panels.end - 1);
+        for row in 0..self.rows {
+            // SAFETY: these are the elements that the tiles stored.
+            unsafe {
+                self.to
+                    .finish(s, row * self.c_stride + first, last + columns - first)
+            };
+        }
+    }
+
+    /// # Safety
+    /// As for `Target8::multiply`.
+    #[inline(always)]
+    unsafe fn rows_of<S: Simd, D: Dot<S>, const V: usize>(
+        &self,
+        s: S,
+        rows: usize,
+        b: *const i8,
+        place: (usize, usize, usize),
+    ) {
+        macro_rules! rows {
+            ($($m:literal)*) => {
+                match rows {
+                    // SAFETY: the caller's promise.
+                    $($m if $m <= S::ROWS => unsafe { self.tile::<S, D, $m, V>(s, b, place) },)*
+                    _ => {}
+                }
+            };
+        }
+        rows!(12 11 10 9 8 7 6 5 4 3 2 1);
+    }
+
+    /// A tile of `M` rows and `V` vectors at (row, column), of which `columns` are real.
+    ///
+    /// # Safety
+    /// As for `Target8::multiply`.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, D: Dot<S>, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        b: *const i8,
+        (row, first, columns): (usize, usize, usize),
+    ) {
+        // SAFETY: M rows of groups are readable at `a`, groups of V vectors at `b`; `start`
+        // covers whole panels; M rows of `columns` elements are writable in the output.
+        unsafe {
+            let start = self.start.as_ptr().add(first);
+            let start: [S::I; V] = std::array::from_fn(|v| s.load_i(start.add(v * S::LANES)));
+            let mut sums = [start; M];
+            let a = self.a.add(row * self.a_stride);
+            for k in 0..self.b.groups {
+                let b = b.add(k * V * S::LANES * D::GROUP);
+                let b: [S::I; V] =
+                    std::array::from_fn(|v| D::weights(s, b.add(v * S::LANES * D::GROUP)));
+                for i in 0..M {
+                    let a = a.add(i * self.a_stride + k * 4).cast::<i32>();
+                    let a = s.splat_i(a.read_unaligned());
+                    for v in 0..V {
+                        sums[i][v] = D::dot(s, sums[i][v], a, b[v]);
+                    }
+                }
+            }
+            if let Some(zeros) = &self.b.zeros {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let row_sum = s.splat_i(self.row_sums[row + i].wrapping_neg());
+                    for v in 0..V {
+                        let zero = s.load_i(zeros.as_ptr().add(first + v * S::LANES));
+                        sums[v] = s.add_i(sums[v], s.mul_i(zero, row_sum));
+                    }
+                }
+            }
+            let last = columns - (V - 1) * S::LANES;
+            self.to.put(
+                s,
+                sums,
+                row * self.c_stride + first,
+                self.c_stride,
+                first,
+                last,
+            );
+        }
+    }
+}
