@@ -24,9 +24,11 @@ pub mod einsum;
 pub mod elementwise;
 pub mod expand;
 pub mod gather;
+pub mod grid_sample;
 pub mod identity;
 pub mod layout;
 pub mod matmul;
+pub mod non_max_suppression;
 pub mod nonzero;
 pub mod norm;
 pub mod numbers;
@@ -49,6 +51,7 @@ pub mod softmax;
 pub mod split;
 pub mod squeeze;
 pub mod taps;
+pub mod tensor_scatter;
 pub mod topk;
 pub mod transpose;
 pub mod trilu;
@@ -276,6 +279,7 @@ pub static OPS: &[&OpDef] = &[
     &pool::GLOBAL_MAX_POOL,
     &binary::GREATER,
     &binary::GREATER_OR_EQUAL,
+    &grid_sample::GRID_SAMPLE,
     &norm::GROUP_NORMALIZATION,
     &activation::HARD_SIGMOID,
     &unary::HARDSWISH,
@@ -306,6 +310,7 @@ pub static OPS: &[&OpDef] = &[
     &binary::MOD,
     &binary::MUL,
     &unary::NEG,
+    &non_max_suppression::NON_MAX_SUPPRESSION,
     &nonzero::NON_ZERO,
     &unary::NOT,
     &one_hot::ONE_HOT,
@@ -359,6 +364,7 @@ pub static OPS: &[&OpDef] = &[
     &activation::SWISH,
     &unary::TAN,
     &unary::TANH,
+    &tensor_scatter::TENSOR_SCATTER,
     &activation::THRESHOLDED_RELU,
     &expand::TILE,
     &topk::TOP_K,

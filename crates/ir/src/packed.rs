@@ -102,7 +102,7 @@ impl Layout {
 
     fn encode(&self, x: f64, saturate: bool) -> u8 {
         if x.is_nan() {
-            return self.nan.unwrap_or(self.max);
+            return self.nan.unwrap_or(self.sign);
         }
         let magnitude = self.magnitude(x.abs());
         let sign = if x.is_sign_negative() { self.sign } else { 0 };

@@ -43,7 +43,7 @@ fn block(node: &crate::Node) -> Result<usize> {
 }
 
 fn divided(n: usize, by: usize) -> Result<usize> {
-    if n % by == 0 {
+    if n.is_multiple_of(by) {
         return Ok(n / by);
     }
     Err(Error::invalid(format!("length {n} is no multiple of {by}")))

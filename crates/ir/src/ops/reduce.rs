@@ -1,10 +1,10 @@
 //! The Reduce family: one number for each row of a tensor.
 
-use super::{Arity, AttrKind, OpDef, attr, axes, rows};
+use super::{Arity, AttrKind, OpDef, arith, attr, axes, rows};
 use crate::eval::EvalCx;
 use crate::infer::InferCx;
 use crate::types::{Dim, Shape};
-use crate::{DType, Result, Tensor};
+use crate::{Result, Tensor};
 
 const BASE: OpDef = OpDef {
     since: &[1, 11, 13, 18],
@@ -157,27 +157,16 @@ fn limit(cx: &EvalCx, max: bool) -> Result<Vec<Tensor>> {
         (false, true) => a.max(b),
         (false, false) => a.min(b),
     };
-    let (low, high) = int_range(cx.input(0)?.dtype());
+    let dtype = cx.input(0)?.dtype();
     reduce(
         cx,
         |r| r.iter().copied().fold(infinity, better),
         |r| {
             let best = if max { r.iter().max() } else { r.iter().min() };
+            let (low, high) = arith::range(dtype);
             best.copied().unwrap_or(if max { low } else { high })
         },
     )
-}
-
-/// The lowest and highest number of an integer type or bool.
-fn int_range(dtype: DType) -> (i128, i128) {
-    match dtype {
-        DType::Bool => (0, 1),
-        _ if dtype.is_signed_integer() => {
-            let half = 1i128 << (dtype.bits() - 1);
-            (-half, half - 1)
-        }
-        _ => (0, (1i128 << dtype.bits().min(64)) - 1),
-    }
 }
 
 #[cfg(test)]
@@ -193,8 +182,6 @@ mod tests {
 
     #[test]
     fn empty_rows_give_the_neutral_element() {
-        assert_eq!(int_range(DType::I8), (-128, 127));
-        assert_eq!(int_range(DType::U64), (0, i128::from(u64::MAX)));
         assert_eq!(sum(&[], |x| x).to_bits(), 0f64.to_bits());
     }
 }

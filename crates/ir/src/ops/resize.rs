@@ -313,17 +313,19 @@ impl<'a> Coordinates<'a> {
     /// The coordinate in an axis of `len` of element `i` of the resized axis.
     fn place(&self, a: usize, i: usize, axis: Axis, len: usize) -> Result<f64> {
         let (x, n, m) = (i as f64, len as f64, axis.length as f64);
+        // The length before it is rounded down to a whole number.
+        let exact = axis.scale * n;
         let half = (x + 0.5) / axis.scale - 0.5;
         let (start, end) = self.roi[a];
         Ok(match self.mode {
             "half_pixel" => half,
             "half_pixel_symmetric" => {
-                let adjustment = m / (axis.scale * n);
+                let adjustment = m / exact;
                 n / 2.0 * (1.0 - adjustment) + half
             }
             "pytorch_half_pixel" if axis.length > 1 => half,
             "pytorch_half_pixel" => 0.0,
-            "align_corners" if axis.length > 1 => x * (n - 1.0) / (m - 1.0),
+            "align_corners" if axis.length > 1 => x * (n - 1.0) / (exact - 1.0),
             "align_corners" => 0.0,
             "asymmetric" => x / axis.scale,
             "tf_half_pixel_for_nn" => (x + 0.5) / axis.scale,
