@@ -44,6 +44,19 @@ impl<'a> EvalCx<'a> {
         }
     }
 
+    /// As [`EvalCx::new`], for a node whose subgraphs read values of the graph that it stands in:
+    /// `outer` has a row for each of those, by [`ValueId::index`].
+    pub fn within(
+        model: &'a Model,
+        node: &'a Node,
+        inputs: &'a [Option<Tensor>],
+        outer: &'a [Option<Tensor>],
+    ) -> Self {
+        let mut cx = Self::new(model, node, inputs);
+        cx.scope.outer = outer;
+        cx
+    }
+
     /// Number of inputs, left-out ones included.
     pub fn inputs(&self) -> usize {
         self.inputs.len()

@@ -1,0 +1,14 @@
+//! Runs a graph: prepare once, run many.
+//!
+//! [`Session`] plans a graph for the shapes of its inputs: it asks the providers for steps, decides
+//! which values are held channels-last, and lays all values out in one arena.
+
+mod plan;
+mod profile;
+pub mod providers;
+mod session;
+
+pub use plan::Placement;
+pub use profile::{Memory, NodeProfile, Profile};
+pub use providers::{PROVIDERS, Provider};
+pub use session::{Options, Session, ValueInfo};

@@ -1,0 +1,579 @@
+//! The plan of a graph for given input shapes: steps, and where each value lies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use edgesmith_ir::analysis::liveness::Range;
+use edgesmith_ir::analysis::memory::{Interval, MemoryPlan};
+use edgesmith_ir::infer::Inferred;
+use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId};
+use edgesmith_kernels::Ctx;
+use edgesmith_kernels::conv::{ConvF32, ConvI8};
+use edgesmith_kernels::gemm::{PackedF32, PackedI8};
+
+mod layout;
+mod reference;
+
+pub(crate) use layout::in_memory;
+pub(crate) use reference::Arg;
+
+/// How a value of three or more axes lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// As ONNX says: row major.
+    Plain,
+    /// `[batch, spatial…, channels]`.
+    Last,
+}
+
+/// A part of the arena that one value has to itself while it lives.
+pub(crate) type SlotId = usize;
+
+/// The work of a step on the bytes of its slots.
+pub(crate) type Kernel = Box<dyn Fn(&Ctx, &[&[u8]], &mut [&mut [u8]]) + Send + Sync>;
+
+pub(crate) enum Work {
+    /// Arithmetic on slots.
+    Kernel(Kernel),
+    /// Evaluation of a node on tensors.
+    Evaluate(reference::Evaluate),
+}
+
+/// One thing that a run does.
+pub(crate) struct Step {
+    pub work: Work,
+    pub reads: Vec<SlotId>,
+    pub writes: Vec<SlotId>,
+    /// Row of the profile.
+    pub row: StepRow,
+    /// Values that are there after this step, for those who watch.
+    pub makes: Vec<(ValueId, SlotId, Layout)>,
+}
+
+/// How the profile names a step.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StepRow {
+    pub name: String,
+    pub op: String,
+    pub provider: &'static str,
+    pub kernel: String,
+    pub integer: bool,
+    pub macs: u64,
+}
+
+/// Where one node of the graph runs.
+#[derive(Debug, Clone, Default)]
+pub struct Placement {
+    /// The node's name.
+    pub node: String,
+    /// The operator.
+    pub op: String,
+    /// The provider; empty for a node that no step needs.
+    pub provider: String,
+    /// The kernel.
+    pub kernel: String,
+    /// True where it runs in integer arithmetic, alone or within a fused group.
+    pub integer: bool,
+    /// The node whose step does this node's work too.
+    pub fused_into: Option<String>,
+    /// Why it is where it is, where that is not plain.
+    pub note: Option<String>,
+}
+
+/// Weights packed for kernels; they serve every plan of a session.
+#[derive(Clone)]
+pub(crate) enum Packed {
+    Conv(ConvF32),
+    Conv8(ConvI8),
+    Gemm(Arc<PackedF32>),
+    Gemm8(Arc<PackedI8>),
+}
+
+impl Packed {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Conv(c) => c.bytes(),
+            Self::Conv8(c) => c.bytes(),
+            Self::Gemm(g) => g.bytes(),
+            Self::Gemm8(g) => g.bytes(),
+        }
+    }
+}
+
+/// The slots that hold one value.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    plain: Option<SlotId>,
+    last: Option<SlotId>,
+    /// As f32, where the value is narrower.
+    wide_plain: Option<SlotId>,
+    wide_last: Option<SlotId>,
+    /// On the heap, because its shape is known only when it is there.
+    heap: bool,
+    /// Made on demand by this DequantizeLinear.
+    lazy: Option<NodeId>,
+}
+
+struct Slot {
+    bytes: usize,
+    first: usize,
+    last: usize,
+}
+
+/// A finished plan.
+pub(crate) struct Plan {
+    pub steps: Vec<Step>,
+    /// Offset and length of each slot.
+    pub slots: Vec<std::ops::Range<usize>>,
+    pub arena_bytes: usize,
+    pub lower_bound: usize,
+    /// Slot and dimensions of each graph input.
+    pub inputs: Vec<Option<(SlotId, DType, Vec<usize>)>>,
+    /// Where the outputs are found.
+    pub outputs: Vec<Arg>,
+    pub placements: Vec<Placement>,
+    /// Element type and dimensions of each value, where known.
+    pub types: Vec<Option<(DType, Vec<usize>)>>,
+}
+
+/// Makes a plan, node by node.
+pub(crate) struct Planner<'a> {
+    model: &'a Model,
+    inferred: &'a Inferred,
+    ctx: &'a Ctx,
+    wanted: &'a BTreeSet<ValueId>,
+    captured: BTreeSet<ValueId>,
+    outputs: BTreeSet<ValueId>,
+    macs: BTreeMap<NodeId, u64>,
+    packed: &'a mut BTreeMap<NodeId, Packed>,
+    integer: bool,
+    places: Vec<Place>,
+    slots: Vec<Slot>,
+    steps: Vec<Step>,
+    placements: Vec<Placement>,
+    done: Vec<bool>,
+}
+
+/// What a session gives to each plan.
+pub(crate) struct Setting<'a> {
+    pub model: &'a Model,
+    pub inferred: &'a Inferred,
+    pub ctx: &'a Ctx,
+    pub wanted: &'a BTreeSet<ValueId>,
+    pub macs: BTreeMap<NodeId, u64>,
+    pub packed: &'a mut BTreeMap<NodeId, Packed>,
+    pub integer: bool,
+}
+
+impl<'a> Planner<'a> {
+    pub fn new(setting: Setting<'a>) -> Self {
+        let graph = &setting.model.graph;
+        let mut placements = vec![Placement::default(); graph.node_slots()];
+        for (id, node) in graph.nodes() {
+            placements[id.index()].node = node.name.clone();
+            placements[id.index()].op = node.op.clone();
+        }
+        Self {
+            model: setting.model,
+            inferred: setting.inferred,
+            ctx: setting.ctx,
+            wanted: setting.wanted,
+            captured: graph.captured(),
+            outputs: graph.outputs.iter().copied().collect(),
+            macs: setting.macs,
+            packed: setting.packed,
+            integer: setting.integer,
+            places: vec![Place::default(); graph.value_slots()],
+            slots: Vec::new(),
+            steps: Vec::new(),
+            placements,
+            done: vec![false; graph.node_slots()],
+        }
+    }
+
+    /// Plans every node by the first provider that takes it.
+    pub fn finish(
+        mut self,
+        providers: &[&'static crate::Provider],
+        order: &[NodeId],
+    ) -> Result<Plan> {
+        let inputs = self.place_inputs();
+        for &id in order {
+            if self.done[id.index()] {
+                continue;
+            }
+            let mut taken = false;
+            for provider in providers {
+                if (provider.plan)(&mut self, id)? {
+                    taken = true;
+                    break;
+                }
+            }
+            if !taken {
+                let node = self.graph().node(id);
+                return Err(Error::unsupported("no provider runs this node")
+                    .at(node.place())
+                    .hint("add `reference` to the providers"));
+            }
+            self.show_wanted(id)?;
+        }
+        let graph = self.graph();
+        let mut outputs = Vec::new();
+        for &v in &graph.outputs {
+            outputs.push(self.argument(v)?);
+        }
+        Ok(self.pack(inputs, outputs))
+    }
+
+    fn place_inputs(&mut self) -> Vec<Option<(SlotId, DType, Vec<usize>)>> {
+        let mut inputs = Vec::new();
+        for &v in &self.model.graph.inputs {
+            let known = self.typed(v);
+            inputs.push(known.and_then(|(dtype, dims)| {
+                let slot = self.slot(dtype.bytes_of(dims.iter().product())?);
+                self.places[v.index()].plain = Some(slot);
+                Some((slot, dtype, dims))
+            }));
+            if inputs.last() == Some(&None) {
+                self.places[v.index()].heap = true;
+            }
+        }
+        inputs
+    }
+
+    /// Values that somebody watches are made even where nothing else needs them.
+    fn show_wanted(&mut self, id: NodeId) -> Result<()> {
+        let outputs: Vec<ValueId> = self
+            .graph()
+            .node(id)
+            .outputs()
+            .iter()
+            .flatten()
+            .copied()
+            .collect();
+        for v in outputs {
+            if self.wanted.contains(&v) && self.places[v.index()].lazy.is_some() {
+                self.argument(v)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pack(self, inputs: Vec<Option<(SlotId, DType, Vec<usize>)>>, outputs: Vec<Arg>) -> Plan {
+        let end = self.steps.len() + 1;
+        let mut intervals: Vec<Interval> = self
+            .slots
+            .iter()
+            .map(|s| Interval {
+                size: s.bytes,
+                range: Range {
+                    first: s.first,
+                    last: s.last,
+                },
+                reuse: None,
+            })
+            .collect();
+        for output in &outputs {
+            if let Arg::Slot { slot, .. } = output {
+                intervals[*slot].range.last = end;
+            }
+        }
+        let memory = MemoryPlan::new(&intervals);
+        let slots = memory
+            .offsets
+            .iter()
+            .zip(&intervals)
+            .map(|(&o, i)| o..o + i.size)
+            .collect();
+        let order = self.model.graph.nodes().map(|(id, _)| id.index());
+        let types = self
+            .model
+            .graph
+            .values()
+            .map(|(v, _)| self.typed(v))
+            .collect();
+        Plan {
+            slots,
+            types,
+            arena_bytes: memory.peak,
+            lower_bound: memory.lower_bound,
+            inputs,
+            outputs,
+            placements: order.map(|i| self.placements[i].clone()).collect(),
+            steps: self.steps,
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'a Model {
+        self.model
+    }
+
+    /// The main graph.
+    pub fn graph(&self) -> &'a Graph {
+        &self.model.graph
+    }
+
+    /// True where Q/DQ groups may become integer kernels.
+    pub fn integer(&self) -> bool {
+        self.integer
+    }
+
+    /// Element type and dimensions of a value, where both are known.
+    pub fn typed(&self, v: ValueId) -> Option<(DType, Vec<usize>)> {
+        let t = self.inferred.tensor(v)?;
+        let dims = t.shape.as_ref()?.known()?.to_vec();
+        (t.dtype.bits() >= 8).then_some((t.dtype, dims))
+    }
+
+    /// The dimensions of a value of f32, f16 or bf16.
+    pub fn float_dims(&self, v: ValueId) -> Option<Vec<usize>> {
+        let (dtype, dims) = self.typed(v)?;
+        matches!(dtype, DType::F32 | DType::F16 | DType::BF16).then_some(dims)
+    }
+
+    /// The data of a constant.
+    pub fn constant(&self, v: ValueId) -> Option<&'a Tensor> {
+        self.model.graph.constant(v)
+    }
+
+    /// A constant as f32.
+    pub fn floats(&self, v: ValueId) -> Option<Vec<f32>> {
+        self.constant(v)?
+            .to_f32()
+            .ok()
+            .map(std::borrow::Cow::into_owned)
+    }
+
+    /// A new slot.
+    pub fn slot(&mut self, bytes: usize) -> SlotId {
+        let now = self.steps.len();
+        self.slots.push(Slot {
+            bytes,
+            first: now,
+            last: now,
+        });
+        self.slots.len() - 1
+    }
+
+    /// Weights packed once for node `id`.
+    pub fn packed(
+        &mut self,
+        id: NodeId,
+        make: impl FnOnce(&Ctx) -> Option<Packed>,
+    ) -> Option<Packed> {
+        if let Some(packed) = self.packed.get(&id) {
+            return Some(packed.clone());
+        }
+        let packed = make(self.ctx)?;
+        self.packed.insert(id, packed.clone());
+        Some(packed)
+    }
+
+    /// True where `v` must exist by itself: an output, watched, or read by a subgraph.
+    pub fn is_kept(&self, v: ValueId) -> bool {
+        self.outputs.contains(&v) || self.wanted.contains(&v) || self.captured.contains(&v)
+    }
+
+    /// The only reader of `v`, where `v` need not exist by itself.
+    pub fn only_reader(&self, v: ValueId) -> Option<NodeId> {
+        if self.is_kept(v) {
+            return None;
+        }
+        match self.graph().value(v).consumers() {
+            [(id, _)] if !self.done[id.index()] => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// True where a value is there already, or can be made on demand.
+    pub fn is_ready(&self, v: ValueId) -> bool {
+        let p = &self.places[v.index()];
+        p.plain.is_some() || p.last.is_some() || p.wide_last.is_some() || p.wide_plain.is_some()
+    }
+
+    /// Marks nodes as done by the step of `into`.
+    pub fn fused(&mut self, nodes: &[NodeId], into: NodeId) {
+        for &n in nodes {
+            self.done[n.index()] = true;
+            if n != into {
+                self.placements[n.index()].fused_into = Some(self.graph().node(into).name.clone());
+            }
+        }
+    }
+
+    /// Marks nodes as integer arithmetic.
+    pub fn mark_integer(&mut self, nodes: &[NodeId]) {
+        for &n in nodes {
+            self.placements[n.index()].integer = true;
+        }
+    }
+
+    /// Says that a node's output is another value's memory under another shape.
+    pub fn aliased(&mut self, id: NodeId, to: ValueId, slot: SlotId) {
+        self.places[to.index()].plain = Some(slot);
+        self.place(id, "cpu", "view", false);
+        if self.wanted.contains(&to) {
+            let work = Work::Kernel(Box::new(|_, _, _| ()));
+            self.push(Step {
+                work,
+                reads: vec![slot],
+                writes: Vec::new(),
+                row: self.row(id, "view", false),
+                makes: vec![(to, slot, Layout::Plain)],
+            });
+        }
+    }
+
+    /// As [`Planner::aliased`], where the memory is the channels-last form of `to`.
+    pub fn aliased_last(&mut self, id: NodeId, to: ValueId, slot: SlotId) {
+        self.places[to.index()].last = Some(slot);
+        self.place(id, "cpu", "view", false);
+        if self.wanted.contains(&to) {
+            self.push(Step {
+                work: Work::Kernel(Box::new(|_, _, _| ())),
+                reads: vec![slot],
+                writes: Vec::new(),
+                row: self.row(id, "view", false),
+                makes: vec![(to, slot, Layout::Last)],
+            });
+        }
+    }
+
+    /// True where the value is there channels-last.
+    pub fn has_last(&self, v: ValueId) -> bool {
+        let p = &self.places[v.index()];
+        let lazy = || {
+            let node = self.graph().node(p.lazy?);
+            Some(self.places[node.input(0)?.index()].last.is_some())
+        };
+        p.last.is_some() || p.wide_last.is_some() || lazy().unwrap_or(false)
+    }
+
+    /// The postponed DequantizeLinear that makes `v`, once.
+    pub fn take_postponed(&mut self, v: ValueId) -> Option<NodeId> {
+        self.places[v.index()].lazy.take()
+    }
+
+    /// Leaves the DequantizeLinear of weights to the kernels that read them.
+    pub fn postpone_constant(&mut self, id: NodeId) {
+        self.done[id.index()] = true;
+        self.place(id, "cpu", "in the nodes after it", false);
+    }
+
+    /// A constant as f32, or the constant behind a DequantizeLinear, computed.
+    pub fn float_weights(&self, v: ValueId) -> Option<Vec<f32>> {
+        let floats = |t: &Tensor| t.to_f32().ok().map(std::borrow::Cow::into_owned);
+        self.constant(v)
+            .map_or_else(|| floats(&self.dequantized(v)?), floats)
+    }
+
+    /// What a DequantizeLinear of constants makes.
+    fn dequantized(&self, v: ValueId) -> Option<Tensor> {
+        let node = self
+            .graph()
+            .node(self.graph().producer_is(v, "DequantizeLinear")?);
+        let mut inputs = Vec::new();
+        for i in node.inputs() {
+            inputs.push(match i {
+                Some(i) => Some(self.constant(*i)?.clone()),
+                None => None,
+            });
+        }
+        let cx = edgesmith_ir::eval::EvalCx::new(self.model, node, &inputs);
+        edgesmith_ir::eval::evaluate_node(&cx)
+            .ok()?
+            .into_iter()
+            .next()
+    }
+
+    /// Says that the step added last is integer arithmetic.
+    pub fn mark_step_integer(&mut self) {
+        if let Some(step) = self.steps.last_mut() {
+            step.row.integer = true;
+        }
+    }
+
+    /// Leaves a DequantizeLinear until somebody needs its floats.
+    pub fn postpone(&mut self, id: NodeId, v: ValueId) {
+        self.places[v.index()].lazy = Some(id);
+        self.done[id.index()] = true;
+        self.place(id, "cpu", "in the nodes after it", false);
+    }
+
+    fn place(&mut self, id: NodeId, provider: &'static str, kernel: &str, integer: bool) {
+        let p = &mut self.placements[id.index()];
+        p.provider = provider.into();
+        p.kernel = kernel.into();
+        p.integer = integer;
+        self.done[id.index()] = true;
+    }
+
+    fn row(&self, id: NodeId, kernel: &str, integer: bool) -> StepRow {
+        let node = self.graph().node(id);
+        StepRow {
+            name: node.name.clone(),
+            op: node.op.clone(),
+            provider: "cpu",
+            kernel: kernel.into(),
+            integer,
+            macs: self.macs.get(&id).copied().unwrap_or(0),
+        }
+    }
+
+    /// Adds the step of node `id` on the cpu, which does `nodes` as well.
+    pub fn step(&mut self, id: NodeId, nodes: &[NodeId], spec: Spec) {
+        let row = self.row(id, spec.kernel, spec.integer);
+        self.place(id, "cpu", spec.kernel, spec.integer);
+        self.fused(nodes, id);
+        if spec.integer {
+            self.mark_integer(nodes);
+        }
+        for &n in nodes {
+            let (provider, kernel) = ("cpu".to_owned(), spec.kernel.to_owned());
+            let p = &mut self.placements[n.index()];
+            (p.provider, p.kernel) = (provider, kernel);
+        }
+        let makes = spec
+            .makes
+            .iter()
+            .map(|&(v, l)| (v, spec.writes[0], l))
+            .collect();
+        self.push(Step {
+            work: Work::Kernel(spec.work),
+            reads: spec.reads,
+            writes: spec.writes,
+            row,
+            makes,
+        });
+    }
+
+    fn push(&mut self, step: Step) {
+        let now = self.steps.len() + 1;
+        for &s in step.reads.iter().chain(&step.writes) {
+            self.slots[s].last = self.slots[s].last.max(now);
+        }
+        for &s in &step.writes {
+            if self.slots[s].first == now - 1 {
+                self.slots[s].first = now;
+            }
+        }
+        self.steps.push(step);
+    }
+
+    /// Bytes of all packed weights.
+    pub fn packed_bytes(packed: &BTreeMap<NodeId, Packed>) -> usize {
+        packed.values().map(Packed::bytes).sum()
+    }
+}
+
+/// A step of the cpu provider.
+pub(crate) struct Spec {
+    pub kernel: &'static str,
+    pub integer: bool,
+    pub reads: Vec<SlotId>,
+    pub writes: Vec<SlotId>,
+    /// The values that the first slot written then holds.
+    pub makes: Vec<(ValueId, Layout)>,
+    pub work: Kernel,
+}

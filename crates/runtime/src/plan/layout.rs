@@ -1,0 +1,211 @@
+//! Finding a value in the layout and width that a kernel wants, adding steps where it is not there.
+
+use edgesmith_ir::{DType, ValueId};
+use edgesmith_kernels::convert;
+use edgesmith_kernels::permute::permute;
+
+use super::{Kernel, Layout, Place, Planner, SlotId, Spec, Step, StepRow, Work};
+use crate::providers::cpu;
+
+impl Place {
+    fn slot(&mut self, layout: Layout, wide: bool) -> &mut Option<SlotId> {
+        match (layout, wide) {
+            (Layout::Plain, false) => &mut self.plain,
+            (Layout::Last, false) => &mut self.last,
+            (Layout::Plain, true) => &mut self.wide_plain,
+            (Layout::Last, true) => &mut self.wide_last,
+        }
+    }
+}
+
+/// The order of axes that leads from plain to channels-last, or back.
+fn order(rank: usize, to: Layout) -> Vec<usize> {
+    match to {
+        Layout::Last => [0].into_iter().chain(2..rank).chain([1]).collect(),
+        Layout::Plain => [0, rank - 1].into_iter().chain(1..rank - 1).collect(),
+    }
+}
+
+/// The dimensions as they follow each other in memory.
+pub(crate) fn in_memory(dims: &[usize], layout: Layout) -> Vec<usize> {
+    match layout {
+        Layout::Plain => dims.to_vec(),
+        Layout::Last => order(dims.len(), Layout::Last)
+            .iter()
+            .map(|&a| dims[a])
+            .collect(),
+    }
+}
+
+/// True where both layouts are the same bytes.
+fn coincide(dims: &[usize]) -> bool {
+    dims.len() < 3 || dims[1] <= 1 || dims[2..].iter().product::<usize>() <= 1
+}
+
+impl Planner<'_> {
+    /// The slot of `v` in `layout`, as its own type; `None` where it is constant, on the heap or
+    /// of unknown shape.
+    pub fn read(&mut self, v: ValueId, layout: Layout) -> Option<SlotId> {
+        let (dtype, dims) = self.typed(v)?;
+        if let Some(slot) = *self.places[v.index()].slot(layout, false) {
+            return Some(slot);
+        }
+        let other = if layout == Layout::Plain {
+            Layout::Last
+        } else {
+            Layout::Plain
+        };
+        if self.places[v.index()].slot(other, false).is_none() {
+            cpu::dequantize::make(self, v, layout)?;
+            return *self.places[v.index()].slot(layout, false);
+        }
+        let from = (*self.places[v.index()].slot(other, false))?;
+        let slot = self.reordered(v, from, dtype, &dims, layout)?;
+        *self.places[v.index()].slot(layout, false) = Some(slot);
+        Some(slot)
+    }
+
+    fn reordered(
+        &mut self,
+        v: ValueId,
+        from: SlotId,
+        dtype: DType,
+        dims: &[usize],
+        to: Layout,
+    ) -> Option<SlotId> {
+        if coincide(dims) {
+            return Some(from);
+        }
+        let size = dtype.bits() / 8;
+        if !matches!(size, 1 | 2 | 4 | 8) {
+            return None;
+        }
+        let other = if to == Layout::Plain {
+            Layout::Last
+        } else {
+            Layout::Plain
+        };
+        let (source, axes) = (in_memory(dims, other), order(dims.len(), to));
+        let slot = self.slot(dtype.bytes_of(dims.iter().product())?);
+        let work: Kernel =
+            Box::new(move |ctx, x, y| permute(ctx, size, &source, &axes, x[0], y[0]));
+        self.add("reorder", v, from, slot, work);
+        Some(slot)
+    }
+
+    /// The slot of `v` in `layout` as f32; f16 and bf16 are widened.
+    pub fn read_f32(&mut self, v: ValueId, layout: Layout) -> Option<SlotId> {
+        let (dtype, dims) = self.typed(v)?;
+        if dtype == DType::F32 {
+            return self.read(v, layout);
+        }
+        if let Some(slot) = *self.places[v.index()].slot(layout, true) {
+            return Some(slot);
+        }
+        let from = self.read(v, layout)?;
+        let work: Kernel = match dtype {
+            DType::F16 => Box::new(|ctx, x, y| {
+                convert::from_f16(
+                    ctx,
+                    bytemuck::cast_slice(x[0]),
+                    bytemuck::cast_slice_mut(y[0]),
+                );
+            }),
+            DType::BF16 => Box::new(|ctx, x, y| {
+                convert::from_bf16(
+                    ctx,
+                    bytemuck::cast_slice(x[0]),
+                    bytemuck::cast_slice_mut(y[0]),
+                );
+            }),
+            _ => return None,
+        };
+        let slot = self.slot(4 * dims.iter().product::<usize>());
+        self.add("widen", v, from, slot, work);
+        *self.places[v.index()].slot(layout, true) = Some(slot);
+        Some(slot)
+    }
+
+    fn add(&mut self, op: &str, v: ValueId, from: SlotId, to: SlotId, work: Kernel) {
+        let row = StepRow {
+            name: self.graph().value(v).name.clone(),
+            op: op.into(),
+            provider: "cpu",
+            ..StepRow::default()
+        };
+        let (reads, writes) = (vec![from], vec![to]);
+        self.push(Step {
+            work: Work::Kernel(work),
+            reads,
+            writes,
+            row,
+            makes: Vec::new(),
+        });
+    }
+
+    /// A slot for output `v` in `layout`, in its own type.
+    pub fn write(&mut self, v: ValueId, layout: Layout) -> Option<SlotId> {
+        let (dtype, dims) = self.typed(v)?;
+        let slot = self.slot(dtype.bytes_of(dims.iter().product())?);
+        *self.places[v.index()].slot(layout, false) = Some(slot);
+        Some(slot)
+    }
+
+    /// Adds the step of node `id` that writes `v` as f32 in `layout`; a narrower type is rounded
+    /// to by a step after it.
+    pub fn step_f32(
+        &mut self,
+        id: edgesmith_ir::NodeId,
+        nodes: &[edgesmith_ir::NodeId],
+        v: ValueId,
+        layout: Layout,
+        kernel: &'static str,
+        reads: Vec<SlotId>,
+        work: Kernel,
+    ) -> Option<()> {
+        let (dtype, dims) = self.typed(v)?;
+        let narrow: Option<Kernel> = match dtype {
+            DType::F32 => None,
+            DType::F16 => Some(Box::new(|ctx, x, y| {
+                convert::to_f16(
+                    ctx,
+                    bytemuck::cast_slice(x[0]),
+                    bytemuck::cast_slice_mut(y[0]),
+                );
+            })),
+            DType::BF16 => Some(Box::new(|ctx, x, y| {
+                convert::to_bf16(
+                    ctx,
+                    bytemuck::cast_slice(x[0]),
+                    bytemuck::cast_slice_mut(y[0]),
+                );
+            })),
+            _ => return None,
+        };
+        let slot = self.slot(4 * dims.iter().product::<usize>());
+        let makes = if narrow.is_none() {
+            vec![(v, layout)]
+        } else {
+            Vec::new()
+        };
+        if narrow.is_none() {
+            *self.places[v.index()].slot(layout, false) = Some(slot);
+        }
+        let spec = Spec {
+            kernel,
+            integer: false,
+            reads,
+            writes: vec![slot],
+            makes,
+            work,
+        };
+        self.step(id, nodes, spec);
+        if let Some(work) = narrow {
+            let to = self.write(v, layout)?;
+            self.add("narrow", v, slot, to, work);
+            let last = self.steps.last_mut()?;
+            last.makes.push((v, to, layout));
+        }
+        Some(())
+    }
+}

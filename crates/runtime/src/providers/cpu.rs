@@ -1,0 +1,106 @@
+//! The cpu provider: kernels by instruction set, fused groups, integer arithmetic for Q/DQ groups.
+
+use edgesmith_ir::{NodeId, Result};
+
+use super::Provider;
+use crate::plan::Planner;
+
+mod activations;
+mod binary;
+mod conv;
+pub(crate) mod dequantize;
+mod matmul;
+mod norm;
+mod pool;
+mod quantize;
+mod views;
+
+/// The provider.
+pub static CPU: Provider = Provider {
+    name: "cpu",
+    about: "kernels for this machine's vector instructions; fuses, and runs Q/DQ groups in integers",
+    plan,
+};
+
+/// A row of the bindings: plans a node and what it fuses; `None` where no kernel fits.
+pub(crate) struct Binding {
+    op: &'static str,
+    plan: fn(&mut Planner, NodeId) -> Option<()>,
+}
+
+const fn bind(op: &'static str, plan: fn(&mut Planner, NodeId) -> Option<()>) -> Binding {
+    Binding { op, plan }
+}
+
+/// The operators of the default domain that have kernels, by name.
+static BINDINGS: &[Binding] = &[
+    bind("Add", binary::plan),
+    bind("AveragePool", pool::plan),
+    bind("BatchNormalization", norm::batch),
+    bind("Cast", views::cast),
+    bind("Clip", activations::plan),
+    bind("Concat", views::concat),
+    bind("Conv", conv::plan),
+    bind("DequantizeLinear", dequantize::plan),
+    bind("Div", binary::plan),
+    bind("Dropout", views::alias),
+    bind("Erf", activations::plan),
+    bind("Exp", activations::plan),
+    bind("Flatten", views::alias),
+    bind("Gelu", activations::plan),
+    bind("Gemm", matmul::gemm),
+    bind("GlobalAveragePool", pool::plan),
+    bind("GlobalMaxPool", pool::plan),
+    bind("HardSigmoid", activations::plan),
+    bind("HardSwish", activations::plan),
+    bind("Identity", views::alias),
+    bind("LayerNormalization", norm::layer),
+    bind("LeakyRelu", activations::plan),
+    bind("LogSoftmax", norm::softmax),
+    bind("MatMul", matmul::matmul),
+    bind("Max", binary::plan),
+    bind("MaxPool", pool::plan),
+    bind("Min", binary::plan),
+    bind("Mul", binary::plan),
+    bind("QuantizeLinear", quantize::plan),
+    bind("ReduceMax", norm::reduce),
+    bind("ReduceMean", norm::reduce),
+    bind("ReduceSum", norm::reduce),
+    bind("Relu", activations::plan),
+    bind("Reshape", views::alias),
+    bind("Sigmoid", activations::plan),
+    bind("Slice", views::slice),
+    bind("Softmax", norm::softmax),
+    bind("Split", views::split),
+    bind("Squeeze", views::alias),
+    bind("Sub", binary::plan),
+    bind("Tanh", activations::plan),
+    bind("Transpose", views::transpose),
+    bind("Unsqueeze", views::alias),
+];
+
+/// True where this provider has kernels for an operator.
+pub fn has_kernel(domain: &str, op: &str) -> bool {
+    domain.is_empty() && BINDINGS.iter().any(|b| b.op == op)
+}
+
+fn plan(planner: &mut Planner, id: NodeId) -> Result<bool> {
+    let node = planner.graph().node(id);
+    let binding = BINDINGS
+        .iter()
+        .find(|b| node.domain.is_empty() && b.op == node.op);
+    Ok(binding.is_some_and(|b| (b.plan)(planner, id).is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bindings_stand_by_name_and_name_known_operators() {
+        assert!(BINDINGS.windows(2).all(|w| w[0].op < w[1].op));
+        for b in BINDINGS {
+            assert!(edgesmith_ir::ops::find("", b.op).is_some(), "{}", b.op);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Functions of one element: alone, fused behind another node, or as a table over bytes.
+
+use edgesmith_ir::{Node, NodeId, ValueId};
+use edgesmith_kernels::activation::Activation;
+use edgesmith_kernels::quantize::{lookup8, table8};
+
+use super::dequantize::{self, quantized_output};
+use crate::plan::{Layout, Planner, Spec};
+
+/// The function of a node, where kernels have it.
+pub(crate) fn of(planner: &Planner, node: &Node) -> Option<Activation> {
+    let float = |name: &str, default: f32| node.float(name).unwrap_or(default);
+    if !node.domain.is_empty() {
+        return None;
+    }
+    Some(match node.op.as_str() {
+        "Relu" => Activation::Relu,
+        "Clip" => {
+            let bound = |i: usize, name: &str, default: f32| match node.input(i) {
+                Some(v) => planner.floats(v)?.first().copied(),
+                None => Some(float(name, default)),
+            };
+            Activation::Clip {
+                min: bound(1, "min", f32::MIN)?,
+                max: bound(2, "max", f32::MAX)?,
+            }
+        }
+        "LeakyRelu" => Activation::LeakyRelu {
+            alpha: float("alpha", 0.01),
+        },
+        "HardSigmoid" => Activation::HardSigmoid {
+            alpha: float("alpha", 0.2),
+            beta: float("beta", 0.5),
+        },
+        "HardSwish" => Activation::HardSwish,
+        "Sigmoid" => Activation::Sigmoid,
+        "Tanh" => Activation::Tanh,
+        "Exp" => Activation::Exp,
+        "Erf" => Activation::Erf,
+        "Gelu" if node.string("approximate").is_none_or(|a| a == "none") => Activation::Gelu,
+        _ => return None,
+    })
+}
+
+/// The node that applies a function to `v` and nothing else reads `v`: node, function, result.
+pub(crate) fn after(planner: &Planner, v: ValueId) -> Option<(NodeId, Activation, ValueId)> {
+    let id = planner.only_reader(v)?;
+    let node = planner.graph().node(id);
+    // The bounds of a Clip may be the value in question.
+    if node.input(0) != Some(v) {
+        return None;
+    }
+    Some((id, of(planner, node)?, node.output(0)?))
+}
+
+/// The layout in which a value is there already.
+pub(crate) fn present_layout(planner: &Planner, v: ValueId) -> Layout {
+    if planner.has_last(v) {
+        Layout::Last
+    } else {
+        Layout::Plain
+    }
+}
+
+pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    let f = of(planner, node)?;
+    if integer(planner, id, x, y, f).is_some() {
+        return Some(());
+    }
+    planner.float_dims(y)?;
+    let layout = present_layout(planner, x);
+    let read = planner.read_f32(x, layout)?;
+    planner.step_f32(
+        id,
+        &[id],
+        y,
+        layout,
+        "elementwise",
+        vec![read],
+        Box::new(move |ctx, x, y| {
+            f.apply_to(
+                ctx,
+                bytemuck::cast_slice(x[0]),
+                bytemuck::cast_slice_mut(y[0]),
+            );
+        }),
+    )
+}
+
+/// DQ → f → Q as a table of 256 bytes.
+fn integer(planner: &mut Planner, id: NodeId, x: ValueId, y: ValueId, f: Activation) -> Option<()> {
+    let from = dequantize::source(planner, x)?;
+    let (q, to) = quantized_output(planner, y)?;
+    let table = table8(from.quant, from.signed, to.quant, to.signed, |v| {
+        let mut one = [v];
+        f.apply(&edgesmith_kernels::Ctx::serial(), &mut one);
+        one[0]
+    });
+    let layout = present_layout(planner, from.value);
+    let read = planner.read(from.value, layout)?;
+    let write = planner.write(to.value, layout)?;
+    planner.step(
+        id,
+        &[id, q],
+        Spec {
+            kernel: "table-8",
+            integer: true,
+            reads: vec![read],
+            writes: vec![write],
+            makes: vec![(to.value, layout)],
+            work: Box::new(move |ctx, x, y| lookup8(ctx, x[0], &table, y[0])),
+        },
+    );
+    Some(())
+}

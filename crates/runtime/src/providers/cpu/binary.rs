@@ -1,0 +1,162 @@
+//! Add, Sub, Mul, Div, Min and Max of two operands, in floats; Add and Mul in integers too.
+
+use edgesmith_ir::{NodeId, ValueId};
+use edgesmith_kernels::elementwise::{Binary, Operand, binary};
+use edgesmith_kernels::quantize::{Binary8, binary8};
+
+use super::activations::{self, present_layout};
+use super::conv::byte_bounds;
+use super::dequantize::{self, bytes, quantized_output};
+use crate::plan::{Kernel, Layout, Planner, Spec};
+use edgesmith_kernels::activation::Activation;
+
+/// Where an operand comes from.
+enum Side {
+    Read,
+    Row(Vec<f32>),
+    Scalar(f32),
+}
+
+impl Side {
+    fn operand<'a>(&'a self, reads: &mut impl Iterator<Item = &'a [u8]>) -> Operand<'a> {
+        match self {
+            Self::Read => Operand::Full(reads.next().map_or(&[], |b| bytemuck::cast_slice(b))),
+            Self::Row(row) => Operand::Row(row),
+            Self::Scalar(x) => Operand::Scalar(*x),
+        }
+    }
+}
+
+pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    if node.inputs().len() != 2 {
+        return None;
+    }
+    let (a, b, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    if integer(planner, id, a, b, y).is_some() {
+        return Some(());
+    }
+    let op = match node.op.as_str() {
+        "Add" => Binary::Add,
+        "Sub" => Binary::Sub,
+        "Mul" => Binary::Mul,
+        "Div" => Binary::Div,
+        "Min" => Binary::Min,
+        "Max" => Binary::Max,
+        _ => return None,
+    };
+    let dims = planner.float_dims(y)?;
+    let main = if planner.constant(a).is_some() { b } else { a };
+    let layout = present_layout(planner, main);
+    let mut reads = Vec::new();
+    let mut side = |planner: &mut Planner, v: ValueId| side(planner, v, &dims, layout, &mut reads);
+    let sides = (side(planner, a)?, side(planner, b)?);
+    if matches!(
+        sides,
+        (
+            Side::Row(_) | Side::Scalar(_),
+            Side::Row(_) | Side::Scalar(_)
+        )
+    ) {
+        return None;
+    }
+    let after = activations::after(planner, y);
+    let nodes: Vec<NodeId> = [id].into_iter().chain(after.map(|(f, ..)| f)).collect();
+    let (result, f) = after.map_or((y, Activation::None), |(_, f, v)| (v, f));
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let mut reads = x.iter().copied();
+        let (a, b) = (sides.0.operand(&mut reads), sides.1.operand(&mut reads));
+        let y = bytemuck::cast_slice_mut(y[0]);
+        binary(ctx, op, a, b, y);
+        if f != Activation::None {
+            f.apply(ctx, y);
+        }
+    });
+    planner.step_f32(id, &nodes, result, layout, "elementwise", reads, work)
+}
+
+/// An operand of the result's shape, or a constant that is one number or one row of it.
+fn side(
+    planner: &mut Planner,
+    v: ValueId,
+    dims: &[usize],
+    layout: Layout,
+    reads: &mut Vec<usize>,
+) -> Option<Side> {
+    let own = planner.float_dims(v)?;
+    if let Some(data) = planner.floats(v) {
+        if data.len() == 1 {
+            return Some(Side::Scalar(data[0]));
+        }
+        let axis = if layout == Layout::Last {
+            1
+        } else {
+            dims.len().checked_sub(1)?
+        };
+        return along(&own, dims, axis).then_some(Side::Row(data));
+    }
+    if own != dims {
+        return None;
+    }
+    reads.push(planner.read_f32(v, layout)?);
+    Some(Side::Read)
+}
+
+/// True where a tensor of shape `own`, broadcast to `dims`, varies along `axis` alone.
+fn along(own: &[usize], dims: &[usize], axis: usize) -> bool {
+    let Some(shift) = dims.len().checked_sub(own.len()) else {
+        return false;
+    };
+    own.iter()
+        .enumerate()
+        .all(|(i, &n)| n == if i + shift == axis { dims[axis] } else { 1 })
+}
+
+fn integer(planner: &mut Planner, id: NodeId, a: ValueId, b: ValueId, y: ValueId) -> Option<()> {
+    let op = match planner.graph().node(id).op.as_str() {
+        "Add" => Binary8::Add,
+        "Mul" => Binary8::Mul,
+        _ => return None,
+    };
+    let (from_a, from_b) = (
+        dequantize::source(planner, a)?,
+        dequantize::source(planner, b)?,
+    );
+    if planner.typed(a)?.1 != planner.typed(b)?.1 {
+        return None;
+    }
+    let mut nodes = vec![id];
+    let (mut value, mut f) = (y, Activation::None);
+    if let Some((n, activation, result)) = activations::after(planner, y)
+        && activation.bounds().is_some()
+    {
+        nodes.push(n);
+        (value, f) = (result, activation);
+    }
+    let (q, to) = quantized_output(planner, value)?;
+    nodes.push(q);
+    let bounds = byte_bounds(f, to)?;
+    let layout = present_layout(planner, from_a.value);
+    let reads = vec![
+        planner.read(from_a.value, layout)?,
+        planner.read(from_b.value, layout)?,
+    ];
+    let write = planner.write(to.value, layout)?;
+    planner.step(
+        id,
+        &nodes,
+        Spec {
+            kernel: "binary-8",
+            integer: true,
+            reads,
+            writes: vec![write],
+            makes: vec![(to.value, layout)],
+            work: Box::new(move |ctx, x, y| {
+                let a = (bytes(x[0], from_a.signed), from_a.quant);
+                let b = (bytes(x[1], from_b.signed), from_b.quant);
+                binary8(ctx, op, a, b, y[0], to.quant, bounds);
+            }),
+        },
+    );
+    Some(())
+}

@@ -1,0 +1,306 @@
+//! Conv of one or two spatial axes, channels-last, in floats or integers.
+
+use edgesmith_ir::geometry::Window;
+use edgesmith_ir::{NodeId, ValueId};
+use edgesmith_kernels::activation::Activation;
+use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8};
+use edgesmith_kernels::gemm::{Epilogue, Input8, Output8, Requant};
+
+use super::dequantize::{self, Quantized, bytes, quantized_output};
+use super::{activations, dequantize::Weights};
+use crate::plan::{Kernel, Layout, Packed, Planner, Spec};
+
+pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, w, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    let (geometry, batch) = geometry(planner, id, x, w)?;
+    integer(planner, id, (x, w, y), geometry, batch)
+        .or_else(|| float(planner, id, (x, w, y), geometry, batch))
+}
+
+/// The geometry of a Conv; one spatial axis becomes a height of 1.
+fn geometry(
+    planner: &Planner,
+    id: NodeId,
+    x: ValueId,
+    w: ValueId,
+) -> Option<(ConvGeometry, usize)> {
+    let node = planner.graph().node(id);
+    let (xd, wd) = (planner.typed(x)?.1, planner.typed(w)?.1);
+    if !(3..=4).contains(&xd.len()) || xd.len() != wd.len() || xd.iter().any(|&d| d == 0) {
+        return None;
+    }
+    let window = Window::of(node, &xd[2..], &wd[2..]).ok()?;
+    let axis = |i: usize| {
+        window
+            .axes
+            .len()
+            .checked_sub(2 - i)
+            .map(|a| &window.axes[a])
+    };
+    let pick = |f: fn(&edgesmith_ir::geometry::Axis) -> usize, one: usize| {
+        [0, 1].map(|i| axis(i).map_or(one, f))
+    };
+    let geometry = ConvGeometry {
+        kernel: pick(|a| a.kernel, 1),
+        stride: pick(|a| a.stride, 1),
+        pad_begin: pick(|a| a.begin, 0),
+        pad_end: pick(|a| a.end, 0),
+        dilation: pick(|a| a.dilation, 1),
+        groups: usize::try_from(node.int("group").unwrap_or(1)).ok()?,
+        input: pick(|a| a.input, 1),
+        channels_in: xd[1],
+        channels_out: wd[0],
+    };
+    geometry.check().ok()?;
+    let expected: Vec<usize> = window.output();
+    let found = geometry.output();
+    (found[2 - expected.len()..] == expected[..]).then_some((geometry, xd[0]))
+}
+
+/// What follows a float Conv or product within its kernel: nodes, residual, function, result.
+pub(crate) struct Tail {
+    pub nodes: Vec<NodeId>,
+    pub residual: Option<ValueId>,
+    pub activation: Activation,
+    pub result: ValueId,
+}
+
+/// Collects what can be fused behind `v`: an Add with a value that is there already, a function.
+pub(crate) fn tail(planner: &Planner, id: NodeId, v: ValueId, residual: bool) -> Tail {
+    let mut tail = Tail {
+        nodes: vec![id],
+        residual: None,
+        activation: Activation::None,
+        result: v,
+    };
+    if residual && let Some((add, other, sum)) = added(planner, v) {
+        tail.nodes.push(add);
+        tail.residual = Some(other);
+        tail.result = sum;
+    }
+    if let Some((f, activation, y)) = activations::after(planner, tail.result) {
+        tail.nodes.push(f);
+        tail.activation = activation;
+        tail.result = y;
+    }
+    tail
+}
+
+fn added(planner: &Planner, v: ValueId) -> Option<(NodeId, ValueId, ValueId)> {
+    let id = planner.only_reader(v)?;
+    let node = planner.graph().node(id);
+    let other = match (node.input(0)?, node.input(1)?) {
+        (a, b) if a == v && b != v => b,
+        (a, b) if b == v && a != v => a,
+        _ => return None,
+    };
+    let fits =
+        node.is("Add") && planner.is_ready(other) && planner.typed(other)? == planner.typed(v)?;
+    fits.then_some((id, other, node.output(0)?))
+}
+
+fn float(
+    planner: &mut Planner,
+    id: NodeId,
+    (x, w, y): (ValueId, ValueId, ValueId),
+    geometry: ConvGeometry,
+    batch: usize,
+) -> Option<()> {
+    let node = planner.graph().node(id);
+    planner.float_dims(y)?;
+    let weights = planner.float_weights(w)?;
+    let bias = match node.input(2) {
+        Some(b) => Some(planner.float_weights(b)?),
+        None => None,
+    };
+    let packed = planner.packed(id, |ctx| {
+        ConvF32::prepare(ctx, geometry, &weights)
+            .ok()
+            .map(Packed::Conv)
+    })?;
+    let Packed::Conv(conv) = packed else {
+        return None;
+    };
+    let conv = conv.resized(geometry).ok()?;
+    let tail = tail(planner, id, y, true);
+    let mut reads = vec![planner.read_f32(x, Layout::Last)?];
+    let residual = match tail.residual {
+        Some(r) => {
+            reads.push(planner.read_f32(r, Layout::Last)?);
+            true
+        }
+        None => false,
+    };
+    let kernel = conv.kernel_name();
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let epilogue = Epilogue {
+            bias: bias.as_deref(),
+            residual: residual.then(|| bytemuck::cast_slice(x[1])),
+            activation: tail.activation,
+        };
+        let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+        conv.run(ctx, batch, x, y, &epilogue);
+    });
+    planner.step_f32(
+        id,
+        &tail.nodes,
+        tail.result,
+        Layout::Last,
+        kernel,
+        reads,
+        work,
+    )
+}
+
+/// Sums of integers and how they become an output.
+pub(crate) struct Sums {
+    pub from: Quantized,
+    pub scales: Vec<f32>,
+    pub bias: Option<Vec<i32>>,
+}
+
+impl Sums {
+    /// What an integer Conv or product needs: input bytes, weights, bias of the sums' scale.
+    pub fn of(
+        planner: &Planner,
+        x: ValueId,
+        weights: &Weights,
+        bias: Option<ValueId>,
+        columns: usize,
+    ) -> Option<Self> {
+        let from = dequantize::source(planner, x)?;
+        let scale = |i: usize| from.quant.scale * weights.scales[i % weights.scales.len()];
+        let scales: Vec<f32> = (0..columns).map(scale).collect();
+        let bias = match bias {
+            Some(b) => Some(dequantize::bias(planner, b, &scales)?),
+            None => None,
+        };
+        if bias.as_ref().is_some_and(|b| b.len() != columns) {
+            return None;
+        }
+        Some(Self { from, scales, bias })
+    }
+}
+
+/// The arithmetic of an integer kernel, whatever its shape: input, bias, output.
+pub(crate) type Integer =
+    Box<dyn Fn(&edgesmith_kernels::Ctx, Input8, Option<&[i32]>, Output8) + Send + Sync>;
+
+/// Adds the integer step of node `id`: to bytes where a Q follows, else to floats.
+pub(crate) fn integer_step(
+    planner: &mut Planner,
+    id: NodeId,
+    y: ValueId,
+    layout: Layout,
+    sums: Sums,
+    kernel: &'static str,
+    run: Integer,
+) -> Option<()> {
+    let mut nodes = vec![id];
+    let (mut value, mut activation) = (y, Activation::None);
+    if let Some((f, a, result)) = activations::after(planner, y)
+        && (a.bounds().is_some() || quantized_output(planner, result).is_none())
+    {
+        nodes.push(f);
+        (value, activation) = (result, a);
+    }
+    let read = planner.read(sums.from.value, layout)?;
+    let from = sums.from;
+    let Some((q, to)) = quantized_output(planner, value) else {
+        let bias: Option<Vec<f32>> = sums.bias.map(|b| {
+            b.iter()
+                .zip(&sums.scales)
+                .map(|(&b, &s)| b as f32 * s)
+                .collect()
+        });
+        let work: Kernel = Box::new(move |ctx, x, y| {
+            let x = Input8 {
+                data: bytes(x[0], from.signed),
+                zero: from.quant.zero,
+            };
+            let y = bytemuck::cast_slice_mut(y[0]);
+            let bias = bias.as_deref();
+            run(
+                ctx,
+                x,
+                None,
+                Output8::F32 {
+                    y,
+                    scale: &sums.scales,
+                    bias,
+                    activation,
+                },
+            );
+        });
+        planner.step_f32(id, &nodes, value, layout, kernel, vec![read], work)?;
+        planner.mark_integer(&nodes);
+        planner.mark_step_integer();
+        return Some(());
+    };
+    nodes.push(q);
+    let mult: Vec<f32> = sums.scales.iter().map(|s| s / to.quant.scale).collect();
+    let (lo, hi) = byte_bounds(activation, to)?;
+    let write = planner.write(to.value, layout)?;
+    planner.step(
+        id,
+        &nodes,
+        Spec {
+            kernel,
+            integer: true,
+            reads: vec![read],
+            writes: vec![write],
+            makes: vec![(to.value, layout)],
+            work: Box::new(move |ctx, x, y| {
+                let x = Input8 {
+                    data: bytes(x[0], from.signed),
+                    zero: from.quant.zero,
+                };
+                let requant = Requant {
+                    mult: &mult,
+                    zero: to.quant.zero,
+                    lo,
+                    hi,
+                };
+                run(ctx, x, sums.bias.as_deref(), Output8::Bytes(y[0], requant));
+            }),
+        },
+    );
+    Some(())
+}
+
+/// The least and largest byte after a function that only cuts off.
+pub(crate) fn byte_bounds(activation: Activation, to: Quantized) -> Option<(i32, i32)> {
+    let (min, max) = activation.bounds()?;
+    let (least, most) = if to.signed { (-128, 127) } else { (0, 255) };
+    let byte = |x: f32| {
+        let q = (x / to.quant.scale).round_ties_even() + to.quant.zero as f32;
+        q.clamp(least as f32, most as f32) as i32
+    };
+    Some((byte(min), byte(max)))
+}
+
+fn integer(
+    planner: &mut Planner,
+    id: NodeId,
+    (x, w, y): (ValueId, ValueId, ValueId),
+    geometry: ConvGeometry,
+    batch: usize,
+) -> Option<()> {
+    let weights = dequantize::weights(planner, w, 0)?;
+    let bias = planner.graph().node(id).input(2);
+    let sums = Sums::of(planner, x, &weights, bias, geometry.channels_out)?;
+    let packed = planner.packed(id, |ctx| {
+        let data = bytes(&weights.data, weights.signed);
+        ConvI8::prepare(ctx, geometry, data, &weights.zeros)
+            .ok()
+            .map(Packed::Conv8)
+    })?;
+    let Packed::Conv8(conv) = packed else {
+        return None;
+    };
+    let conv = conv.resized(geometry).ok()?;
+    let kernel = conv.kernel_name();
+    let run: Integer = Box::new(move |ctx, x, bias, out| conv.run(ctx, batch, x, bias, out));
+    integer_step(planner, id, y, Layout::Last, sums, kernel, run)
+}

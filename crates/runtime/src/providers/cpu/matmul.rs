@@ -1,0 +1,183 @@
+//! Gemm and MatMul, in floats or integers.
+
+use std::sync::Arc;
+
+use edgesmith_ir::{NodeId, ValueId};
+use edgesmith_kernels::gemm::{
+    Epilogue, Order, PackedF32, PackedI8, gemm as gemm_f32, gemm8, matmul as multiply,
+};
+
+use super::conv::{Integer, Sums, integer_step, tail};
+use super::dequantize::{self, bytes};
+use crate::plan::{Kernel, Layout, Packed, Planner};
+
+pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let one = |name: &str| node.float(name).is_none_or(|x| x == 1.0);
+    if node.int("transA").unwrap_or(0) != 0 || !one("alpha") || !one("beta") {
+        return None;
+    }
+    let (a, b, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    let ad = planner.typed(a)?.1;
+    let bd = planner.typed(b)?.1;
+    let transposed = node.int("transB").unwrap_or(0) != 0;
+    let (k, n) = if transposed {
+        (*bd.get(1)?, bd[0])
+    } else {
+        (bd[0], *bd.get(1)?)
+    };
+    let m = *ad.first()?;
+    let order = if transposed { Order::NK } else { Order::KN };
+    let bias = node.input(2);
+    if bias.is_some_and(|c| {
+        planner
+            .typed(c)
+            .is_none_or(|(_, d)| d.iter().product::<usize>() != n || d.last() != Some(&n))
+    }) {
+        return None;
+    }
+    product(planner, id, (a, b, bias, y), [m, k, n], order)
+}
+
+pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (a, b, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    let (ad, bd) = (planner.typed(a)?.1, planner.typed(b)?.1);
+    if ad.len() < 2 || bd.len() < 2 {
+        return None;
+    }
+    let (k, n) = (bd[bd.len() - 2], bd[bd.len() - 1]);
+    if bd.len() == 2 {
+        let m = ad[..ad.len() - 1].iter().product();
+        if product(planner, id, (a, b, None, y), [m, k, n], Order::KN).is_some() {
+            return Some(());
+        }
+    }
+    dynamic(planner, id, (a, b, y), &ad, &bd)
+}
+
+/// A product with constant B.
+fn product(
+    planner: &mut Planner,
+    id: NodeId,
+    (a, b, bias, y): (ValueId, ValueId, Option<ValueId>, ValueId),
+    [m, k, n]: [usize; 3],
+    order: Order,
+) -> Option<()> {
+    if k == 0 || n == 0 || m == 0 {
+        return None;
+    }
+    if integer(planner, id, (a, b, bias, y), [m, k, n], order).is_some() {
+        return Some(());
+    }
+    planner.float_dims(y)?;
+    let weights = planner.float_weights(b)?;
+    let bias = match bias {
+        Some(b) => Some(planner.float_weights(b)?),
+        None => None,
+    };
+    let packed = planner.packed(id, |ctx| {
+        Some(Packed::Gemm(Arc::new(PackedF32::new(
+            ctx, &weights, order, k, n,
+        ))))
+    })?;
+    let Packed::Gemm(packed) = packed else {
+        return None;
+    };
+    let tail = tail(planner, id, y, true);
+    let mut reads = vec![planner.read_f32(a, Layout::Plain)?];
+    let residual = match tail.residual {
+        Some(r) => {
+            reads.push(planner.read_f32(r, Layout::Plain)?);
+            true
+        }
+        None => false,
+    };
+    let kernel = packed.kernel_name();
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let epilogue = Epilogue {
+            bias: bias.as_deref(),
+            residual: residual.then(|| bytemuck::cast_slice(x[1])),
+            activation: tail.activation,
+        };
+        let (a, c) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+        gemm_f32(ctx, m, a, k, &packed, c, n, &epilogue);
+    });
+    planner.step_f32(
+        id,
+        &tail.nodes,
+        tail.result,
+        Layout::Plain,
+        kernel,
+        reads,
+        work,
+    )
+}
+
+fn integer(
+    planner: &mut Planner,
+    id: NodeId,
+    (a, b, bias, y): (ValueId, ValueId, Option<ValueId>, ValueId),
+    [m, k, n]: [usize; 3],
+    order: Order,
+) -> Option<()> {
+    let weights = dequantize::weights(planner, b, if order == Order::NK { 0 } else { 1 })?;
+    let sums = Sums::of(planner, a, &weights, bias, n)?;
+    let packed = planner.packed(id, |ctx| {
+        let data = bytes(&weights.data, weights.signed);
+        let packed = PackedI8::new(ctx, data, order, k, n, &weights.zeros);
+        Some(Packed::Gemm8(Arc::new(packed)))
+    })?;
+    let Packed::Gemm8(packed) = packed else {
+        return None;
+    };
+    let kernel = packed.kernel_name();
+    let run: Integer =
+        Box::new(move |ctx, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n));
+    integer_step(planner, id, y, Layout::Plain, sums, kernel, run)
+}
+
+/// A product of two computed tensors, batch by batch.
+fn dynamic(
+    planner: &mut Planner,
+    id: NodeId,
+    (a, b, y): (ValueId, ValueId, ValueId),
+    ad: &[usize],
+    bd: &[usize],
+) -> Option<()> {
+    let yd = planner.float_dims(y)?;
+    let (m, k, n) = (ad[ad.len() - 2], ad[ad.len() - 1], bd[bd.len() - 1]);
+    let batch: usize = yd[..yd.len() - 2].iter().product();
+    // Only equal batches, or one matrix for all.
+    let count = |d: &[usize]| d[..d.len() - 2].iter().product::<usize>();
+    let step = |d: &[usize], size: usize| match count(d) {
+        1 => Some(0),
+        c if c == batch => Some(size),
+        _ => None,
+    };
+    let (a_step, b_step) = (step(ad, m * k)?, step(bd, k * n)?);
+    if m * n * k * batch == 0 {
+        return None;
+    }
+    let reads = vec![
+        planner.read_f32(a, Layout::Plain)?,
+        planner.read_f32(b, Layout::Plain)?,
+    ];
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let (a, b): (&[f32], &[f32]) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice(x[1]));
+        let c: &mut [f32] = bytemuck::cast_slice_mut(y[0]);
+        for (i, c) in c.chunks_exact_mut(m * n).enumerate() {
+            let (a, b) = (&a[i * a_step..][..m * k], &b[i * b_step..][..k * n]);
+            multiply(ctx, [m, k, n], a, b, Order::KN, c, &Epilogue::default());
+        }
+    });
+    planner.step_f32(
+        id,
+        &[id],
+        y,
+        Layout::Plain,
+        "gemm packed on the fly",
+        reads,
+        work,
+    )
+}

@@ -1,0 +1,269 @@
+//! Nodes that only move elements: views without a copy, permutations, parts, joins, casts.
+
+use edgesmith_ir::{DType, NodeId, ValueId};
+use edgesmith_kernels::permute::{gather_strided, permute};
+
+use super::activations::present_layout;
+use super::dequantize::{self, quantized_output};
+use crate::plan::{Kernel, Layout, Planner, Spec, in_memory};
+
+/// The value whose bytes node `id` moves, and the value that then holds them: bytes behind a
+/// DQ → op → Q group of one quantisation, or its own input and output.
+fn ends(planner: &Planner, id: NodeId) -> Option<(ValueId, ValueId, Vec<NodeId>, bool)> {
+    let node = planner.graph().node(id);
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    if let Some(from) = dequantize::source(planner, x)
+        && let Some((q, to)) = quantized_output(planner, y)
+        && from.quant == to.quant
+        && from.signed == to.signed
+    {
+        return Some((from.value, to.value, vec![id, q], true));
+    }
+    Some((x, y, vec![id], false))
+}
+
+/// Reshape and its kin: the same bytes under another shape.
+pub(crate) fn alias(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    if node.outputs().len() > 1 && node.output(1).is_some() {
+        return None;
+    }
+    let (x, y, nodes, integer) = ends(planner, id)?;
+    let (a, b) = (planner.typed(x)?, planner.typed(y)?);
+    if a.0 != b.0 || a.1.iter().product::<usize>() != b.1.iter().product::<usize>() {
+        return None;
+    }
+    let slot = planner.read(x, Layout::Plain)?;
+    planner.aliased(id, y, slot);
+    planner.fused(&nodes, id);
+    if integer {
+        planner.mark_integer(&nodes);
+    }
+    Some(())
+}
+
+fn element(dtype: DType) -> Option<usize> {
+    let size = dtype.bits() / 8;
+    matches!(size, 1 | 2 | 4 | 8).then_some(size)
+}
+
+pub(crate) fn transpose(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, y, nodes, integer) = ends(planner, id)?;
+    let (dtype, dims) = planner.typed(x)?;
+    planner.typed(y)?;
+    let size = element(dtype)?;
+    let rank = dims.len();
+    let axes: Vec<usize> = match node.ints("perm") {
+        Some(p) => p
+            .iter()
+            .map(|&a| usize::try_from(a).ok())
+            .collect::<Option<_>>()?,
+        None => (0..rank).rev().collect(),
+    };
+    // A plain [batch, spatial…, channels] is the channels-last form of its transpose.
+    let to_first: Vec<usize> = [0, rank.wrapping_sub(1)]
+        .into_iter()
+        .chain(1..rank.max(1) - 1)
+        .collect();
+    if rank >= 3 && axes == to_first {
+        let slot = planner.read(x, Layout::Plain)?;
+        planner.aliased_last(id, y, slot);
+        planner.fused(&nodes, id);
+        return Some(());
+    }
+    let read = planner.read(x, Layout::Plain)?;
+    let write = planner.write(y, Layout::Plain)?;
+    planner.step(
+        id,
+        &nodes,
+        Spec {
+            kernel: "permute",
+            integer,
+            reads: vec![read],
+            writes: vec![write],
+            makes: vec![(y, Layout::Plain)],
+            work: Box::new(move |ctx, x, y| permute(ctx, size, &dims, &axes, x[0], y[0])),
+        },
+    );
+    Some(())
+}
+
+/// Concat of values that are all computed, copied block by block.
+pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let y = node.output(0)?;
+    let (dtype, dims) = planner.typed(y)?;
+    let size = element(dtype)?;
+    let axis = edgesmith_ir::infer::axis(node.int("axis").unwrap_or(0), dims.len()).ok()?;
+    let inputs: Vec<ValueId> = node.inputs().iter().copied().collect::<Option<_>>()?;
+    if inputs
+        .iter()
+        .any(|&v| planner.constant(v).is_some() || planner.typed(v).is_none())
+    {
+        return None;
+    }
+    let last = dims.len() >= 3
+        && inputs
+            .iter()
+            .all(|&v| present_layout(planner, v) == Layout::Last);
+    let layout = if last { Layout::Last } else { Layout::Plain };
+    let at = match (layout, axis) {
+        (Layout::Plain, a) => a,
+        (Layout::Last, 0) => 0,
+        (Layout::Last, 1) => dims.len() - 1,
+        (Layout::Last, a) => a - 1,
+    };
+    let stored = in_memory(&dims, layout);
+    let inner: usize = stored[at + 1..].iter().product::<usize>() * size;
+    let outer: usize = stored[..at].iter().product();
+    let mut reads = Vec::new();
+    let mut widths = Vec::new();
+    for &v in &inputs {
+        widths.push(planner.typed(v)?.1[axis] * inner);
+        reads.push(planner.read(v, layout)?);
+    }
+    let total: usize = widths.iter().sum();
+    if total == 0 {
+        return None;
+    }
+    let write = planner.write(y, layout)?;
+    let work: Kernel = Box::new(move |_, x, y| {
+        let mut start = 0;
+        for (x, &width) in x.iter().zip(&widths) {
+            for o in 0..outer {
+                y[0][o * total + start..][..width].copy_from_slice(&x[o * width..][..width]);
+            }
+            start += width;
+        }
+    });
+    planner.step(
+        id,
+        &[id],
+        Spec {
+            kernel: "copy",
+            integer: false,
+            reads,
+            writes: vec![write],
+            makes: vec![(y, layout)],
+            work,
+        },
+    );
+    Some(())
+}
+
+/// Split into values, each a strided part.
+pub(crate) fn split(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let x = node.input(0)?;
+    let (dtype, dims) = planner.typed(x)?;
+    let size = element(dtype)?;
+    let axis = edgesmith_ir::infer::axis(node.int("axis").unwrap_or(0), dims.len()).ok()?;
+    let outputs: Vec<ValueId> = node.outputs().iter().copied().collect::<Option<_>>()?;
+    let lengths: Vec<usize> = outputs
+        .iter()
+        .map(|&y| Some(*planner.typed(y)?.1.get(axis)?))
+        .collect::<Option<_>>()?;
+    if lengths.iter().sum::<usize>() != dims[axis] {
+        return None;
+    }
+    let read = planner.read(x, Layout::Plain)?;
+    let inner: usize = dims[axis + 1..].iter().product::<usize>() * size;
+    let row = dims[axis] * inner;
+    let mut start = 0;
+    for (y, length) in outputs.into_iter().zip(lengths) {
+        let (from, width) = (start * inner, length * inner);
+        let write = planner.write(y, Layout::Plain)?;
+        let work: Kernel = Box::new(move |_, x, y| {
+            if width > 0 {
+                for (x, y) in x[0].chunks_exact(row).zip(y[0].chunks_exact_mut(width)) {
+                    y.copy_from_slice(&x[from..][..width]);
+                }
+            }
+        });
+        planner.step(
+            id,
+            &[id],
+            Spec {
+                kernel: "copy",
+                integer: false,
+                reads: vec![read],
+                writes: vec![write],
+                makes: vec![(y, Layout::Plain)],
+                work,
+            },
+        );
+        start += length;
+    }
+    Some(())
+}
+
+/// Slice with constant bounds, in the form of opset 10 and later.
+pub(crate) fn slice(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    let ((dtype, dims), (_, out)) = (planner.typed(x)?, planner.typed(y)?);
+    let size = element(dtype)?;
+    let ints = |i: usize| planner.constant(node.input(i)?)?.to_i64().ok();
+    let starts = ints(1)?;
+    let axes = match node.input(3) {
+        Some(_) => ints(3)?,
+        None => (0..starts.len() as i64).collect(),
+    };
+    let steps = match node.input(4) {
+        Some(_) => ints(4)?,
+        None => vec![1; starts.len()],
+    };
+    let mut strides = vec![1isize; dims.len()];
+    for i in (0..dims.len().saturating_sub(1)).rev() {
+        strides[i] = strides[i + 1] * isize::try_from(dims[i + 1]).ok()?;
+    }
+    let mut offset = 0;
+    let mut scaled = strides.clone();
+    for ((start, a), step) in starts.into_iter().zip(axes).zip(steps) {
+        let a = edgesmith_ir::infer::axis(a, dims.len()).ok()?;
+        let n = i64::try_from(dims[a]).ok()?;
+        let start = if start < 0 {
+            start.saturating_add(n)
+        } else {
+            start
+        };
+        let start = if step > 0 {
+            start.clamp(0, n)
+        } else {
+            start.clamp(0, n - 1)
+        };
+        offset += isize::try_from(start).ok()? * strides[a];
+        scaled[a] = strides[a].checked_mul(isize::try_from(step).ok()?)?;
+    }
+    let start = usize::try_from(offset).ok()?;
+    let read = planner.read(x, Layout::Plain)?;
+    let write = planner.write(y, Layout::Plain)?;
+    planner.step(
+        id,
+        &[id],
+        Spec {
+            kernel: "copy",
+            integer: false,
+            reads: vec![read],
+            writes: vec![write],
+            makes: vec![(y, Layout::Plain)],
+            work: Box::new(move |ctx, x, y| {
+                gather_strided(ctx, size, &out, x[0], start, &scaled, y[0]);
+            }),
+        },
+    );
+    Some(())
+}
+
+/// Casts between f32, f16 and bf16.
+pub(crate) fn cast(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    planner.float_dims(x)?;
+    planner.float_dims(y)?;
+    let layout = present_layout(planner, x);
+    let read = planner.read_f32(x, layout)?;
+    let work: Kernel = Box::new(|_, x, y| y[0].copy_from_slice(x[0]));
+    planner.step_f32(id, &[id], y, layout, "convert", vec![read], work)
+}

@@ -1,0 +1,26 @@
+//! The reference evaluation as a provider: runs every operator that the list evaluates.
+
+use edgesmith_ir::error::At;
+use edgesmith_ir::{Error, NodeId, Result, ops};
+
+use super::Provider;
+use crate::plan::Planner;
+
+/// The provider.
+pub static REFERENCE: Provider = Provider {
+    name: "reference",
+    about: "plain evaluation of every operator in the list; the truth for all others",
+    plan,
+};
+
+fn plan(planner: &mut Planner, id: NodeId) -> Result<bool> {
+    let node = planner.graph().node(id);
+    let known = ops::find(&node.domain, &node.op).is_some_and(|d| d.eval.is_some());
+    if !known && planner.model().function(node).is_none() {
+        return Err(Error::unsupported("the operator is unknown")
+            .hint("`edgesmith ops` lists what can be run; the model can still be inspected"))
+        .at(|| node.place());
+    }
+    planner.evaluate(id)?;
+    Ok(true)
+}

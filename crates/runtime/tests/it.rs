@@ -1,0 +1,93 @@
+//! Sessions against the reference evaluation.
+
+use edgesmith_ir::types::DType;
+use edgesmith_ir::{Model, Tensor, eval, ops, text};
+use edgesmith_runtime::{Options, Session};
+
+/// Runs both and compares: integers within `ulps` steps, floats to `tolerance` of the largest.
+fn agree(what: &str, model: &Model, inputs: &[(&str, Tensor)], tolerance: f32, steps: i64) {
+    let expected = match eval::evaluate(model, inputs) {
+        Ok(expected) => expected,
+        Err(e) => {
+            let session = Session::prepare(model, &Options::default());
+            let found = session.and_then(|mut s| s.run(inputs));
+            assert!(found.is_err(), "{what}: the reference says {e}");
+            return;
+        }
+    };
+    for threads in [1, 2] {
+        let options = Options {
+            threads,
+            ..Options::default()
+        };
+        let mut session =
+            Session::prepare(model, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
+        for _ in 0..2 {
+            let found = session
+                .run(inputs)
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
+            for (a, b) in expected.iter().zip(&found) {
+                close(what, a, b, tolerance, steps);
+            }
+        }
+    }
+}
+
+fn close(what: &str, a: &Tensor, b: &Tensor, tolerance: f32, steps: i64) {
+    assert_eq!((a.dtype(), a.dims()), (b.dtype(), b.dims()), "{what}");
+    if matches!(a.dtype(), DType::F32 | DType::F16 | DType::BF16) {
+        let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
+        let finite = a.iter().filter(|x| x.is_finite());
+        let largest = finite.fold(1e-6f32, |m, x| m.max(x.abs()));
+        for (i, (x, y)) in a.iter().zip(b.iter()).enumerate() {
+            let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= tolerance * largest;
+            assert!(same, "{what}: element {i} is {y}, expected {x}");
+        }
+    } else if let (Ok(a), Ok(b)) = (a.to_i64(), b.to_i64()) {
+        for (i, (x, y)) in a.iter().zip(&b).enumerate() {
+            assert!(
+                (x - y).abs() <= steps,
+                "{what}: element {i} is {y}, expected {x}"
+            );
+        }
+    } else {
+        assert_eq!(a, b, "{what}");
+    }
+}
+
+#[test]
+fn every_example_of_every_operator_gives_the_reference_answer() {
+    let mut examples = 0;
+    for op in ops::OPS
+        .iter()
+        .filter(|o| o.eval.is_some() && o.deterministic)
+    {
+        for example in op.examples {
+            let (model, inputs) = text::example(example).unwrap();
+            let names: Vec<String> = model
+                .graph
+                .inputs
+                .iter()
+                .map(|&v| model.graph.value(v).name.clone())
+                .collect();
+            let inputs: Vec<(&str, Tensor)> =
+                names.iter().map(String::as_str).zip(inputs).collect();
+            agree(example, &model, &inputs, 2e-3, 0);
+            examples += 1;
+        }
+    }
+    assert!(examples > 100, "{examples}");
+}
+
+#[test]
+fn random_graphs_give_the_reference_answer() {
+    for seed in 0..60 {
+        let model = edgesmith_testkit::random::graph(seed);
+        let inputs = edgesmith_testkit::random::inputs(&model, seed);
+        let inputs: Vec<(&str, Tensor)> = inputs
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.clone()))
+            .collect();
+        agree(&format!("seed {seed}"), &model, &inputs, 2e-3, 1);
+    }
+}
