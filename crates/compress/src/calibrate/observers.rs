@@ -1,0 +1,285 @@
+//! How a range is chosen from what was seen of a value: one row for each method.
+//!
+//! To add one: write its range function and its row.
+
+use super::histogram::HALF;
+use super::statistics::ValueStatistics;
+
+/// The integers that a range is cut into.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Levels {
+    /// The smallest.
+    pub min: i32,
+    /// The largest.
+    pub max: i32,
+    /// The range is the same on both sides of zero.
+    pub symmetric: bool,
+}
+
+/// What some observers can be told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tuning {
+    /// How much of the data a percentile range holds, in per cent.
+    pub percentile: f64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { percentile: 99.99 }
+    }
+}
+
+/// A way to choose a range.
+pub struct Observer {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// One line on what it does.
+    pub about: &'static str,
+    /// The range: `lo ≤ 0 ≤ hi`.
+    pub range: fn(&ValueStatistics, Levels, &Tuning) -> (f64, f64),
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every observer, the default first.
+pub static OBSERVERS: &[&Observer] = &[&MSE, &MIN_MAX, &PERCENTILE];
+
+/// The observer of that name.
+pub fn find(name: &str) -> Option<&'static Observer> {
+    OBSERVERS.iter().copied().find(|o| o.name == name)
+}
+
+/// Everything that was seen.
+pub static MIN_MAX: Observer = Observer {
+    name: "minmax",
+    about: "the smallest and the largest number seen",
+    range: |seen, levels, _| even(seen.range(), levels),
+};
+
+/// All but the outermost of both sides; of one side where the data has one.
+pub static PERCENTILE: Observer = Observer {
+    name: "percentile",
+    about: "all but the outermost 0.01 % of the numbers seen",
+    range: percentile,
+};
+
+/// The range with the smallest expected squared error of quantisation.
+pub static MSE: Observer = Observer {
+    name: "mse",
+    about: "the range with the smallest expected squared error of quantisation",
+    range: mse,
+};
+
+fn even((lo, hi): (f64, f64), levels: Levels) -> (f64, f64) {
+    if levels.symmetric {
+        let most = hi.max(-lo);
+        (-most, most)
+    } else {
+        (lo, hi)
+    }
+}
+
+fn percentile(seen: &ValueStatistics, levels: Levels, tuning: &Tuning) -> (f64, f64) {
+    let (lo, hi) = seen.range();
+    let sides = if lo < 0.0 && hi > 0.0 { 2.0 } else { 1.0 };
+    let outside = (1.0 - tuning.percentile / 100.0).max(0.0) / sides * seen.count as f64;
+    let bins = seen.histogram.bins();
+    let cut = |indices: &mut dyn Iterator<Item = usize>| {
+        let mut passed = 0.0;
+        for i in indices {
+            let n = bins[i] as f64;
+            if n > 0.0 && passed + n > outside {
+                return (i, (outside - passed) / n);
+            }
+            passed += n;
+        }
+        (HALF, 0.0)
+    };
+    let width = seen.histogram.width();
+    let (i, inside) = cut(&mut (0..bins.len()));
+    let low = (seen.histogram.edge(i) + inside * width).clamp(lo, 0.0);
+    let (i, inside) = cut(&mut (0..bins.len()).rev());
+    let high = (seen.histogram.edge(i + 1) - inside * width).clamp(0.0, hi);
+    even((low, high), levels)
+}
+
+/// Running sums over one side of a histogram, from the outermost bin inwards.
+struct Tail {
+    width: f64,
+    /// `[n, Σ|x|, Σx²]` of the bins from `i` on, with the middle of a bin for its numbers.
+    outer: Vec<[f64; 3]>,
+}
+
+impl Tail {
+    fn new(seen: &ValueStatistics, positive: bool) -> Self {
+        let width = seen.histogram.width();
+        let bins = seen.histogram.bins();
+        let mut outer = vec![[0.0; 3]; HALF + 1];
+        for i in (0..HALF).rev() {
+            let n = if positive {
+                bins[HALF + i]
+            } else {
+                bins[HALF - 1 - i]
+            };
+            let zeros = if positive && i == 0 { seen.zeros } else { 0 };
+            let (n, x) = ((n - zeros) as f64, (i as f64 + 0.5) * width);
+            let [a, b, c] = outer[i + 1];
+            outer[i] = [a + n, b + n * x, c + n * x * x];
+        }
+        Self { width, outer }
+    }
+
+    /// `Σ(|x| − cut)²` over the numbers beyond `cut`, and how many those are.
+    fn beyond(&self, cut: f64) -> (f64, f64) {
+        let i = ((cut / self.width).ceil() as usize).min(HALF);
+        let [n, sum, squares] = self.outer[i];
+        (squares - 2.0 * cut * sum + cut * cut * n, n)
+    }
+
+    /// How many numbers there are.
+    fn count(&self) -> f64 {
+        self.outer[0][0]
+    }
+}
+
+/// Cuts tried on each side, from the whole range down to 1/`CUTS` of it.
+const CUTS: usize = 128;
+
+/// Numbers inside the range err by `step²/12` on average, exact zeros by nothing, numbers outside
+/// by their distance to its end.
+fn mse(seen: &ValueStatistics, levels: Levels, _: &Tuning) -> (f64, f64) {
+    let (lo, hi) = even(seen.range(), levels);
+    let (below, above) = (Tail::new(seen, false), Tail::new(seen, true));
+    let count = below.count() + above.count();
+    let steps = f64::from(levels.max - levels.min);
+    let error = |a: f64, b: f64| {
+        let (under, n) = below.beyond(-a);
+        let (over, m) = above.beyond(b);
+        let step = (b - a) / steps;
+        under + over + (count - n - m) * step * step / 12.0
+    };
+    let cuts = |end: f64| (1..=CUTS).rev().map(move |i| end * i as f64 / CUTS as f64);
+    let mut best = (error(lo, hi), (lo, hi));
+    let mut consider = |a: f64, b: f64| {
+        let e = error(a, b);
+        if e < best.0 {
+            best = (e, (a, b));
+        }
+    };
+    if levels.symmetric {
+        cuts(hi).for_each(|b| consider(-b, b));
+    } else if lo == 0.0 {
+        cuts(hi).for_each(|b| consider(0.0, b));
+    } else if hi == 0.0 {
+        cuts(lo).for_each(|a| consider(a, 0.0));
+    } else {
+        cuts(lo).for_each(|a| cuts(hi).for_each(|b| consider(a, b)));
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgesmith_ir::Tensor;
+
+    const BYTES: Levels = Levels {
+        min: 0,
+        max: 255,
+        symmetric: false,
+    };
+
+    fn seen(data: Vec<f32>) -> ValueStatistics {
+        let mut s = ValueStatistics::new(None);
+        s.add(&Tensor::vector(data)).unwrap();
+        s
+    }
+
+    /// The error of quantising `data` to that range, number by number.
+    fn measured(data: &[f32], (lo, hi): (f64, f64)) -> f64 {
+        let step = (hi - lo) / 255.0;
+        let zero = (-lo / step).round_ties_even();
+        data.iter()
+            .map(|&x| {
+                let q = ((f64::from(x) / step).round_ties_even() + zero).clamp(0.0, 255.0);
+                ((q - zero) * step - f64::from(x)).powi(2)
+            })
+            .sum()
+    }
+
+    #[test]
+    fn the_least_squares_range_beats_all_others_by_measurement() {
+        let mut data: Vec<f32> = (0..20_000)
+            .map(|i| {
+                let u = (f64::from(i) + 0.5) / 20_000.0;
+                ((u / (1.0 - u)).ln() * 0.7) as f32
+            })
+            .collect();
+        data.extend([40.0, -25.0]);
+        let s = seen(data.clone());
+        let tuning = Tuning::default();
+        let best = measured(&data, (MSE.range)(&s, BYTES, &tuning));
+        for other in [&MIN_MAX, &PERCENTILE] {
+            assert!(
+                best < measured(&data, (other.range)(&s, BYTES, &tuning)),
+                "{}",
+                other.name
+            );
+        }
+        let (lo, hi) = s.range();
+        for i in 1..=20 {
+            for j in 1..=20 {
+                let e = measured(&data, (lo * f64::from(i) / 20.0, hi * f64::from(j) / 20.0));
+                assert!(best < e * 1.02, "{i} {j}: {best} against {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_hold_zero_and_lie_within_what_was_seen() {
+        for data in [
+            vec![1.0f32, 2.0, 5.0],
+            vec![-3.0, -1.0],
+            vec![-2.0, 9.0],
+            vec![0.0],
+            vec![0.5],
+        ] {
+            let s = seen(data);
+            for o in OBSERVERS {
+                let (lo, hi) = (o.range)(&s, BYTES, &Tuning::default());
+                let (a, b) = s.range();
+                assert!(
+                    a <= lo && lo <= 0.0 && 0.0 <= hi && hi <= b,
+                    "{} {lo} {hi}",
+                    o.name
+                );
+                let (lo, hi) = (o.range)(
+                    &s,
+                    Levels {
+                        symmetric: true,
+                        ..BYTES
+                    },
+                    &Tuning::default(),
+                );
+                assert_eq!(lo, -hi);
+            }
+        }
+    }
+
+    #[test]
+    fn a_percentile_cuts_one_side_of_one_sided_data() {
+        let s = seen((0..100_000).map(|i| i as f32 / 1000.0).collect());
+        let (lo, hi) = (PERCENTILE.range)(&s, BYTES, &Tuning { percentile: 99.0 });
+        assert!(lo == 0.0 && (hi - 99.0).abs() < 0.1, "{hi}");
+        let s = seen((-50_000..50_000).map(|i| i as f32 / 1000.0).collect());
+        let (lo, hi) = (PERCENTILE.range)(&s, BYTES, &Tuning { percentile: 99.0 });
+        assert!(
+            (lo + 49.5).abs() < 0.1 && (hi - 49.5).abs() < 0.1,
+            "{lo} {hi}"
+        );
+    }
+}

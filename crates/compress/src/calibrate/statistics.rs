@@ -1,0 +1,213 @@
+//! What one pass over the calibration data leaves behind of each value, in fixed memory.
+
+use std::collections::BTreeMap;
+
+use edgesmith_ir::{Result, Tensor};
+
+use super::histogram::Histogram;
+
+/// What was seen of each value of a model, by its name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// Samples that were run.
+    pub samples: u64,
+    /// By the name of the value.
+    pub values: BTreeMap<String, ValueStatistics>,
+    /// What makes the numbers less trustworthy, as sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Statistics {
+    /// What was seen of that value, where any finite number was.
+    pub fn of(&self, name: &str) -> Option<&ValueStatistics> {
+        self.values.get(name).filter(|s| s.count > 0)
+    }
+}
+
+/// What was seen of one value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueStatistics {
+    /// Finite numbers seen.
+    pub count: u64,
+    /// How many of them were zero.
+    pub zeros: u64,
+    /// NaN and infinities seen; they count nowhere else.
+    pub not_finite: u64,
+    /// The smallest; ∞ before the first.
+    pub min: f32,
+    /// The largest; −∞ before the first.
+    pub max: f32,
+    /// Σx.
+    pub sum: f64,
+    /// Σx².
+    pub sum_squares: f64,
+    /// Where they lie.
+    pub histogram: Histogram,
+    /// Sums by channel, where they were asked for.
+    pub channels: Option<Channels>,
+}
+
+/// Sums along every axis but one.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Channels {
+    /// The axis of the channels; negative ones count from the back.
+    pub axis: i64,
+    /// Σx of each channel; empty before the first tensor.
+    pub sums: Vec<f64>,
+    /// Numbers in each sum.
+    pub count: u64,
+}
+
+impl Channels {
+    /// The mean of each channel.
+    pub fn means(&self) -> Vec<f64> {
+        let n = self.count.max(1) as f64;
+        self.sums.iter().map(|s| s / n).collect()
+    }
+
+    /// Adds a tensor in row-major order. One of another rank or length ends the sums: they would
+    /// mean nothing.
+    fn add(&mut self, dims: &[usize], data: &[f32]) {
+        let rank = dims.len() as i64;
+        let axis = if self.axis < 0 {
+            self.axis + rank
+        } else {
+            self.axis
+        };
+        let Some(&length) = usize::try_from(axis).ok().and_then(|a| dims.get(a)) else {
+            return;
+        };
+        if self.count == 0 {
+            self.sums = vec![0.0; length];
+        }
+        if self.sums.len() != length || data.is_empty() {
+            return;
+        }
+        let inner: usize = dims[axis as usize + 1..].iter().product();
+        for (i, row) in data.chunks_exact(inner).enumerate() {
+            let sum = &mut self.sums[i % length];
+            *sum = row.iter().fold(*sum, |s, &x| s + f64::from(x));
+        }
+        self.count += (data.len() / length) as u64;
+    }
+}
+
+impl ValueStatistics {
+    /// Nothing seen yet; `channels` is the axis along which sums are wanted.
+    pub fn new(channels: Option<i64>) -> Self {
+        Self {
+            count: 0,
+            zeros: 0,
+            not_finite: 0,
+            min: f32::INFINITY,
+            max: f32::NEG_INFINITY,
+            sum: 0.0,
+            sum_squares: 0.0,
+            histogram: Histogram::default(),
+            channels: channels.map(|axis| Channels {
+                axis,
+                ..Channels::default()
+            }),
+        }
+    }
+
+    /// Adds the elements of a float tensor.
+    ///
+    /// # Errors
+    /// When its elements cannot be read as f32.
+    pub fn add(&mut self, tensor: &Tensor) -> Result<()> {
+        let data = tensor.to_f32()?;
+        let (mut min, mut max, mut finite) = (f32::INFINITY, f32::NEG_INFINITY, 0u64);
+        for &x in data.iter().filter(|x| x.is_finite()) {
+            min = min.min(x);
+            max = max.max(x);
+            finite += 1;
+        }
+        self.not_finite += data.len() as u64 - finite;
+        if finite == 0 {
+            return Ok(());
+        }
+        self.count += finite;
+        self.min = self.min.min(min);
+        self.max = self.max.max(max);
+        for &x in data.iter().filter(|x| x.is_finite()) {
+            let wide = f64::from(x);
+            self.zeros += u64::from(x == 0.0);
+            self.sum += wide;
+            self.sum_squares += wide * wide;
+        }
+        let finite = data.iter().copied().filter(|x| x.is_finite());
+        self.histogram.add(finite, min, max);
+        if let Some(channels) = &mut self.channels {
+            channels.add(tensor.dims(), &data);
+        }
+        Ok(())
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
+
+    /// The range seen, widened so that it holds zero.
+    pub fn range(&self) -> (f64, f64) {
+        if self.count == 0 {
+            return (0.0, 0.0);
+        }
+        (f64::from(self.min).min(0.0), f64::from(self.max).max(0.0))
+    }
+
+    /// True where every number seen was the same.
+    pub fn is_constant(&self) -> bool {
+        self.count > 0 && self.min == self.max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_summed_along_their_axis() {
+        let t =
+            Tensor::from_vec(&[2, 2, 2], vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]).unwrap();
+        let mut s = ValueStatistics::new(Some(1));
+        s.add(&t).unwrap();
+        assert_eq!(s.channels.unwrap().means(), [3.5, 5.5]);
+        let mut s = ValueStatistics::new(Some(-1));
+        s.add(&t).unwrap();
+        assert_eq!(s.channels.unwrap().means(), [4.0, 5.0]);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_counted_and_left_out() {
+        let mut s = ValueStatistics::new(None);
+        s.add(&Tensor::vector(vec![
+            1.0f32,
+            f32::NAN,
+            -2.0,
+            f32::INFINITY,
+            0.0,
+        ]))
+        .unwrap();
+        assert_eq!((s.count, s.not_finite, s.zeros), (3, 2, 1));
+        assert_eq!((s.min, s.max, s.sum, s.sum_squares), (-2.0, 1.0, -1.0, 5.0));
+        assert_eq!(s.histogram.bins().iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn batches_may_be_cut_anywhere() {
+        let data: Vec<f32> = (0..96).map(|i| (i as f32 * 0.7).sin() * 3.0).collect();
+        let mut whole = ValueStatistics::new(Some(1));
+        whole
+            .add(&Tensor::from_vec(&[8, 4, 3], data.clone()).unwrap())
+            .unwrap();
+        let mut parts = ValueStatistics::new(Some(1));
+        for part in data.chunks(24) {
+            parts
+                .add(&Tensor::from_vec(&[2, 4, 3], part.to_vec()).unwrap())
+                .unwrap();
+        }
+        assert_eq!(whole, parts);
+    }
+}

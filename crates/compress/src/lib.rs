@@ -1,0 +1,6 @@
+//! Steps that change what a model computes, and the measurements that say by how much.
+//!
+//! [`calibrate`] looks at values once; [`quantize`] turns a float model into one of small numbers.
+
+pub mod calibrate;
+pub mod quantize;

@@ -1,0 +1,79 @@
+//! Models of smaller numbers.
+
+use edgesmith_ir::{Attribute, Graph, NodeId, Result, Tensor, ValueId};
+
+pub mod affine;
+pub mod changes;
+pub mod int8;
+pub mod rules;
+
+/// Bytes of the constants that nodes read.
+fn constant_bytes(graph: &Graph) -> usize {
+    let used = |v: ValueId| !graph.value(v).consumers().is_empty() || graph.is_output(v);
+    let bytes = |v: ValueId| graph.constant(v).map_or(0, Tensor::byte_len);
+    graph
+        .values()
+        .filter(|(v, _)| used(*v))
+        .map(|(v, _)| bytes(v))
+        .sum()
+}
+
+/// Drops the data of constants that nothing reads, and Constant nodes that nothing reads.
+fn drop_unused(graph: &mut Graph) {
+    let captured = graph.captured();
+    let unused = |graph: &Graph, v: ValueId| {
+        graph.value(v).consumers().is_empty() && !graph.is_output(v) && !captured.contains(&v)
+    };
+    let idle: Vec<NodeId> = graph
+        .nodes()
+        .filter(|(_, n)| {
+            n.is("Constant") && n.outputs().iter().flatten().all(|&v| unused(graph, v))
+        })
+        .map(|(id, _)| id)
+        .collect();
+    for id in idle {
+        graph.remove_node(id);
+    }
+    let values: Vec<ValueId> = graph.values().map(|(v, _)| v).collect();
+    for v in values {
+        if unused(graph, v) && !graph.is_input(v) {
+            graph.value_mut(v).constant = None;
+        }
+    }
+}
+
+/// Folds `alpha` and `beta` of Gemm nodes into their constants.
+///
+/// # Errors
+/// When a constant cannot be read as f32.
+fn plain_gemm(graph: &mut Graph) -> Result<()> {
+    let nodes: Vec<NodeId> = graph
+        .nodes()
+        .filter(|(_, n)| n.is("Gemm"))
+        .map(|(id, _)| id)
+        .collect();
+    for id in nodes {
+        for (attribute, input) in [("alpha", 1), ("beta", 2)] {
+            fold_factor(graph, id, attribute, input)?;
+        }
+    }
+    Ok(())
+}
+
+fn fold_factor(graph: &mut Graph, id: NodeId, attribute: &str, input: usize) -> Result<()> {
+    let node = graph.node(id);
+    let factor = node.float(attribute).unwrap_or(1.0);
+    let Some(v) = node.input(input).filter(|_| factor != 1.0) else {
+        return Ok(());
+    };
+    let Some(t) = graph.constant(v) else {
+        return Ok(());
+    };
+    let scaled = t.to_f32()?.iter().map(|x| x * factor).collect();
+    let scaled = Tensor::from_vec(t.dims(), scaled)?;
+    let name = graph.fresh_name(&format!("{}_{attribute}", graph.value(v).name));
+    let constant = graph.add_constant(&name, scaled);
+    graph.set_input(id, input, Some(constant));
+    graph.node_mut(id).set(attribute, Attribute::Float(1.0));
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Affine quantisation, number by number: `x ≈ (q − zero point) · scale`, as ONNX's QuantizeLinear.
+
+use edgesmith_ir::{DType, Result, Tensor};
+
+use crate::calibrate::observers::Levels;
+
+/// The 8-bit type that holds quantised activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Byte {
+    /// 0 to 255.
+    #[default]
+    Unsigned,
+    /// −128 to 127.
+    Signed,
+}
+
+impl Byte {
+    /// Its integers, for ranges that are symmetric or not.
+    pub fn levels(self, symmetric: bool) -> Levels {
+        let (min, max) = match (self, symmetric) {
+            (Self::Unsigned, _) => (0, 255),
+            (Self::Signed, false) => (-128, 127),
+            (Self::Signed, true) => (-127, 127),
+        };
+        Levels {
+            min,
+            max,
+            symmetric,
+        }
+    }
+
+    /// The smallest and the largest integer of the type.
+    fn limits(self) -> (f32, f32) {
+        match self {
+            Self::Unsigned => (0.0, 255.0),
+            Self::Signed => (-128.0, 127.0),
+        }
+    }
+
+    /// The element type.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::Unsigned => DType::U8,
+            Self::Signed => DType::I8,
+        }
+    }
+}
+
+/// Scale and zero point of a tensor of bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Affine {
+    /// The step between neighbours.
+    pub scale: f32,
+    /// The integer that stands for 0.
+    pub zero: i32,
+    /// The type of the integers.
+    pub byte: Byte,
+}
+
+impl Affine {
+    /// The parameters that cover `lo..=hi`, computed in f64 and rounded half to even. A range
+    /// that is empty or too narrow for an f32 scale has scale 1 and zero point 0.
+    pub fn of((lo, hi): (f64, f64), byte: Byte, symmetric: bool) -> Self {
+        let levels = byte.levels(symmetric);
+        let (lo, hi) = (lo.min(0.0), hi.max(0.0));
+        let scale = (hi - lo) / f64::from(levels.max - levels.min);
+        if scale < f64::from(f32::MIN_POSITIVE) {
+            return Self {
+                scale: 1.0,
+                zero: 0,
+                byte,
+            };
+        }
+        let zero = (f64::from(levels.min) - lo / scale).round_ties_even();
+        Self {
+            scale: scale as f32,
+            zero: zero as i32,
+            byte,
+        }
+    }
+
+    /// The integer for `x`, saturating.
+    pub fn quantize(&self, x: f32) -> i32 {
+        let (min, max) = self.byte.limits();
+        let q = (x / self.scale).round_ties_even() + self.zero as f32;
+        q.clamp(min, max) as i32
+    }
+
+    /// True where quantising `x` alone does what clipping to `lo..=hi` and quantising does.
+    pub fn clips_to(&self, lo: f32, hi: f32) -> bool {
+        let (min, max) = self.byte.limits();
+        let quantized = |x: f32, end: f32| x.is_infinite() || self.quantize(x) == end as i32;
+        quantized(lo, min) && quantized(hi, max)
+    }
+
+    /// The bytes of a float tensor.
+    ///
+    /// # Errors
+    /// When its elements cannot be read as f32.
+    pub fn tensor(&self, t: &Tensor) -> Result<Tensor> {
+        let q = t
+            .to_f32()?
+            .iter()
+            .map(|&x| self.quantize(x))
+            .collect::<Vec<_>>();
+        match self.byte {
+            Byte::Unsigned => Tensor::from_vec(t.dims(), q.iter().map(|&q| q as u8).collect()),
+            Byte::Signed => Tensor::from_vec(t.dims(), q.iter().map(|&q| q as i8).collect()),
+        }
+    }
+
+    /// The zero point as a tensor without axes.
+    pub fn zero_tensor(&self) -> Tensor {
+        match self.byte {
+            Byte::Unsigned => Tensor::scalar(self.zero as u8),
+            Byte::Signed => Tensor::scalar(self.zero as i8),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_those_of_the_dynamic_operator() {
+        let a = Affine::of((-1.0, 3.0), Byte::Unsigned, false);
+        assert_eq!((a.scale, a.zero), ((4.0f64 / 255.0) as f32, 64));
+        let a = Affine::of((-3.0, -1.0), Byte::Unsigned, false);
+        assert_eq!((a.zero, a.quantize(-3.0), a.quantize(-1.0)), (255, 0, 170));
+        let a = Affine::of((0.0, 2.0), Byte::Signed, false);
+        assert_eq!(a.zero, -128);
+        let a = Affine::of((-2.0, 1.0), Byte::Signed, true);
+        assert_eq!((a.scale, a.zero), ((4.0f64 / 254.0) as f32, 0));
+    }
+
+    #[test]
+    fn halves_round_to_even_and_the_ends_saturate() {
+        let a = Affine {
+            scale: 1.0,
+            zero: 0,
+            byte: Byte::Unsigned,
+        };
+        assert_eq!(
+            [0.5, 1.5, 2.5, -1.5, 300.0].map(|x| a.quantize(x)),
+            [0, 2, 2, 0, 255]
+        );
+    }
+
+    #[test]
+    fn an_empty_range_has_scale_one() {
+        for range in [(0.0, 0.0), (0.0, 1e-40), (1.0, -1.0)] {
+            let a = Affine::of(range, Byte::Unsigned, false);
+            assert!(a.scale >= f32::MIN_POSITIVE);
+        }
+        assert_eq!(Affine::of((0.0, 0.0), Byte::Signed, false).zero, 0);
+    }
+
+    #[test]
+    fn a_clip_is_free_only_where_saturation_does_it() {
+        let six = Affine::of((0.0, 6.0), Byte::Unsigned, false);
+        assert!(six.clips_to(0.0, 6.0) && six.clips_to(0.0, f32::INFINITY));
+        assert!(Affine::of((0.0, 4.0), Byte::Unsigned, false).clips_to(0.0, 6.0));
+        assert!(!Affine::of((0.0, 8.0), Byte::Unsigned, false).clips_to(0.0, 6.0));
+        assert!(!Affine::of((-1.0, 6.0), Byte::Unsigned, false).clips_to(0.0, 6.0));
+    }
+}

@@ -1,0 +1,50 @@
+//! The account that a step gives of what it did to each node.
+
+/// What became of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    /// It computes on the smaller numbers now.
+    Converted,
+    /// It went into the node of this name, which now does its work.
+    Absorbed(String),
+    /// It is as before, for this reason.
+    Left(String),
+}
+
+/// A node and what became of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeChange {
+    /// The name of the node.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What a step did to a model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// Each node of the model before, in order.
+    pub nodes: Vec<NodeChange>,
+    /// Bytes of the constants before.
+    pub weight_bytes_before: usize,
+    /// Bytes of the constants after.
+    pub weight_bytes_after: usize,
+    /// Nodes added that quantise or narrow.
+    pub narrowing_nodes: usize,
+    /// Nodes added that dequantise or widen.
+    pub widening_nodes: usize,
+    /// What the user should know, as sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Changes {
+    /// How many nodes were converted or absorbed.
+    pub fn converted(&self) -> usize {
+        self.nodes
+            .iter()
+            .filter(|n| !matches!(n.fate, Fate::Left(_)))
+            .count()
+    }
+}

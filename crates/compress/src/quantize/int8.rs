@@ -1,0 +1,411 @@
+//! Static INT8: products on bytes, with quantise and dequantise nodes around them (QDQ).
+//!
+//! Every product whose weight is constant computes `DQ(x), DQ(w), DQ(b) → product → Q`, the form
+//! that ONNX Runtime and this program fuse to integer kernels. Activations have one scale and
+//! zero point a tensor, weights a scale a channel and zero point 0, biases the product of both
+//! scales in 32 bits. Operators between products follow [`super::rules`].
+
+use edgesmith_ir::{Error, Model, Result};
+
+use super::affine::Byte;
+use super::changes::{Changes, Fate, NodeChange};
+use crate::calibrate::Statistics;
+use crate::calibrate::observers::{self, Observer, Tuning};
+
+mod plan;
+mod rewrite;
+mod weights;
+
+use plan::Plan;
+use rewrite::Rewrite;
+
+/// How the ranges of weights are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeightRange {
+    /// The largest magnitude of a channel.
+    #[default]
+    MinMax,
+    /// The range of a channel with the smallest squared error.
+    Mse,
+}
+
+/// What static INT8 can be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The type of activations.
+    pub activations: Byte,
+    /// Ranges of activations are the same on both sides of zero.
+    pub symmetric: bool,
+    /// How ranges of activations are chosen.
+    pub observer: &'static Observer,
+    /// What the observer is told.
+    pub tuning: Tuning,
+    /// How ranges of weights are chosen.
+    pub weights: WeightRange,
+    /// A scale for each channel of a weight, and not one for all.
+    pub per_channel: bool,
+    /// Weights of 7 bits, for processors whose byte products saturate in 16 bits.
+    pub reduce_range: bool,
+    /// Biases make up for the mean error of the rounded weights.
+    pub bias_correction: bool,
+    /// The first product stays as it is.
+    pub keep_first: bool,
+    /// The last product stays as it is.
+    pub keep_last: bool,
+    /// Nodes that stay as they are, by name; `*` stands for any text.
+    pub exclude: Vec<String>,
+    /// Operators quantised beyond the default ones.
+    pub also: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            activations: Byte::Unsigned,
+            symmetric: false,
+            observer: observers::OBSERVERS[0],
+            tuning: Tuning::default(),
+            weights: WeightRange::default(),
+            per_channel: true,
+            reduce_range: false,
+            bias_correction: true,
+            keep_first: false,
+            keep_last: false,
+            exclude: Vec::new(),
+            also: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// The largest magnitude of a quantised weight.
+    fn weight_limit(&self) -> i32 {
+        if self.reduce_range { 63 } else { 127 }
+    }
+}
+
+/// The first opset whose QuantizeLinear has a scale for each channel.
+pub const MIN_OPSET: i64 = 13;
+
+/// Quantises a float model by what was seen of its values. The values of the model keep their
+/// names; those that are quantised are dequantised under the same name.
+///
+/// # Errors
+/// When the opset is below [`MIN_OPSET`], a shape rule fails, or nothing can be quantised.
+pub fn quantize(
+    model: &Model,
+    statistics: &Statistics,
+    settings: &Settings,
+) -> Result<(Model, Changes)> {
+    if model.opset() < MIN_OPSET {
+        let message = format!("opset {} has no scales by channel", model.opset());
+        return Err(Error::unsupported(message).hint(format!(
+            "convert the model to opset {MIN_OPSET} or later first"
+        )));
+    }
+    let mut out = model.clone();
+    super::plain_gemm(&mut out.graph)?;
+    let plan = Plan::of(&out, statistics, settings)?;
+    if plan.is_empty() {
+        return Err(Error::unsupported("no node of the model can be quantised")
+            .hint("INT8 needs Conv, Gemm or MatMul with constant weights, and calibration data"));
+    }
+    let mut changes = Changes {
+        nodes: account(model, &plan),
+        weight_bytes_before: super::constant_bytes(&model.graph),
+        warnings: statistics.warnings.clone(),
+        ..Changes::default()
+    };
+    let mut rewrite = Rewrite::new(&mut out.graph, &plan, statistics, settings);
+    rewrite.run()?;
+    changes.narrowing_nodes = rewrite.quantizers;
+    changes.widening_nodes = rewrite.dequantizers;
+    super::drop_unused(&mut out.graph);
+    changes.weight_bytes_after = super::constant_bytes(&out.graph);
+    Ok((out, changes))
+}
+
+fn account(model: &Model, plan: &Plan) -> Vec<NodeChange> {
+    let fate = |id| {
+        if let Some(producer) = plan.producer_of_bound(id) {
+            return Fate::Absorbed(model.graph.node(producer).name.clone());
+        }
+        match plan.left.get(&id) {
+            Some(reason) => Fate::Left(reason.clone()),
+            None => Fate::Converted,
+        }
+    };
+    let change = |(id, node): (_, &edgesmith_ir::Node)| NodeChange {
+        name: node.name.clone(),
+        op: node.op.clone(),
+        fate: fate(id),
+    };
+    model.graph.nodes().map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_ir::{Tensor, eval, text, verify};
+
+    use super::*;
+    use crate::calibrate::ValueStatistics;
+
+    /// A small network with a branch, bounds, pools and a head.
+    const NET: &str = r#"
+opset 17
+graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
+  w1: f32[4,2,3,3] = {WEIGHT72}
+  b1: f32[4] = {0.1,-0.2,0.3,0.05}
+  w2: f32[4,1,3,3] = {WEIGHT36}
+  w3: f32[4,4,1,1] = {WEIGHT16}
+  wf: f32[4,3] = {WEIGHT12}
+  bf: f32[3] = {0.5,-0.5,0.25}
+  six: f32 = {6.0}
+  zero: f32 = {0.0}
+  c1 = Conv(x, w1, b1) {pads=[1,1,1,1], name="c1"}
+  r1 = Relu(c1) {name="r1"}
+  c2 = Conv(r1, w2) {pads=[1,1,1,1], group=4, name="c2"}
+  r2 = Clip(c2, zero, six) {name="r2"}
+  c3 = Conv(r2, w3) {name="c3"}
+  a = Add(c3, r1) {name="a"}
+  ra = Relu(a) {name="ra"}
+  p = MaxPool(ra) {kernel_shape=[2,2], strides=[2,2], name="p"}
+  g = GlobalAveragePool(p) {name="g"}
+  f = Flatten(g) {name="f"}
+  y = Gemm(f, wf, bf) {name="y", alpha=0.5}
+}
+"#;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(next).collect()
+    }
+
+    fn net() -> Model {
+        let mut source = NET.to_owned();
+        for (n, seed) in [(72, 1), (36, 2), (16, 3), (12, 4)] {
+            let list: Vec<String> = numbers(n, seed).iter().map(|x| format!("{x:?}")).collect();
+            source = source.replace(&format!("WEIGHT{n}"), &list.join(","));
+        }
+        text::parse(&source).unwrap()
+    }
+
+    fn input(seed: u32) -> Tensor {
+        Tensor::from_vec(&[8, 2, 6, 6], numbers(8 * 72, seed)).unwrap()
+    }
+
+    fn statistics(model: &Model) -> Statistics {
+        let mut s = Statistics {
+            samples: 32,
+            ..Statistics::default()
+        };
+        for seed in 10..14 {
+            eval::evaluate_with(model, &[("x", input(seed))], &mut |v, t| {
+                let name = model.graph.value(v).name.clone();
+                let channels = Some(if name == "f" { -1 } else { 1 });
+                let seen = s
+                    .values
+                    .entry(name)
+                    .or_insert_with(|| ValueStatistics::new(channels));
+                seen.add(t).unwrap();
+            })
+            .unwrap();
+        }
+        s
+    }
+
+    fn sqnr(a: &Tensor, b: &Tensor) -> f64 {
+        let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
+        let signal: f64 = a.iter().map(|&x| f64::from(x).powi(2)).sum();
+        let noise: f64 = a
+            .iter()
+            .zip(&*b)
+            .map(|(x, y)| f64::from(x - y).powi(2))
+            .sum();
+        10.0 * (signal / noise).log10()
+    }
+
+    fn quality(settings: &Settings) -> f64 {
+        let model = net();
+        let (q, _) = quantize(&model, &statistics(&model), settings).unwrap();
+        verify::verify(&q).unwrap();
+        let x = [("x", input(10))];
+        let (a, b) = (
+            eval::evaluate(&model, &x).unwrap(),
+            eval::evaluate(&q, &x).unwrap(),
+        );
+        sqnr(&a[0], &b[0])
+    }
+
+    #[test]
+    fn stays_close_to_the_float_model_in_every_variant() {
+        let variants = [
+            Settings::default(),
+            Settings {
+                activations: Byte::Signed,
+                ..Settings::default()
+            },
+            Settings {
+                activations: Byte::Signed,
+                symmetric: true,
+                ..Settings::default()
+            },
+            Settings {
+                weights: WeightRange::Mse,
+                ..Settings::default()
+            },
+            Settings {
+                per_channel: false,
+                ..Settings::default()
+            },
+            Settings {
+                bias_correction: false,
+                ..Settings::default()
+            },
+            Settings {
+                reduce_range: true,
+                ..Settings::default()
+            },
+        ];
+        for (settings, least) in variants
+            .iter()
+            .zip([32.0, 32.0, 28.0, 32.0, 28.0, 32.0, 26.0])
+        {
+            let db = quality(settings);
+            assert!(db > least, "{db} dB with {settings:?}");
+        }
+    }
+
+    #[test]
+    fn bounds_go_where_saturation_does_their_work() {
+        let model = net();
+        let (q, changes) = quantize(&model, &statistics(&model), &Settings::default()).unwrap();
+        assert!(q.graph.nodes().all(|(_, n)| !n.is("Relu") && !n.is("Clip")));
+        let absorbed: Vec<_> = changes
+            .nodes
+            .iter()
+            .filter_map(|n| match &n.fate {
+                Fate::Absorbed(into) => Some((n.name.as_str(), into.as_str())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(absorbed, [("r1", "c1"), ("r2", "c2"), ("ra", "a")]);
+        assert_eq!(changes.converted(), changes.nodes.len());
+        let symmetric = Settings {
+            activations: Byte::Signed,
+            symmetric: true,
+            ..Settings::default()
+        };
+        let (q, _) = quantize(&model, &statistics(&model), &symmetric).unwrap();
+        assert_eq!(
+            q.graph
+                .nodes()
+                .filter(|(_, n)| n.is("Relu") || n.is("Clip"))
+                .count(),
+            3
+        );
+    }
+
+    #[test]
+    fn shared_parameters_and_counts_are_as_planned() {
+        let model = net();
+        let (q, changes) = quantize(&model, &statistics(&model), &Settings::default()).unwrap();
+        // Quantised: x, r1, r2, c3, ra, p, g, f. The head gives floats.
+        assert_eq!(changes.narrowing_nodes, 8);
+        // Beside those: 4 weights, and the biases of c1, c2, c3 and y.
+        assert_eq!(changes.widening_nodes, 16);
+        assert!(changes.weight_bytes_after < changes.weight_bytes_before);
+        let scale = |name: &str| {
+            let v = q.graph.find_value(name).unwrap();
+            let dequantize = q.graph.node(q.graph.value(v).producer().unwrap().0);
+            q.graph
+                .constant(dequantize.input(1).unwrap())
+                .unwrap()
+                .to_f32()
+                .unwrap()[0]
+        };
+        assert_eq!(scale("p"), scale("ra"));
+        assert_eq!(scale("f"), scale("g"));
+        let biases = q
+            .graph
+            .nodes()
+            .filter(|(_, n)| n.is("Conv") || n.is("Gemm"));
+        for (_, n) in biases {
+            let dequantize = q
+                .graph
+                .producer_is(n.input(2).unwrap(), "DequantizeLinear")
+                .unwrap();
+            let ints = q.graph.node(dequantize).input(0).unwrap();
+            assert_eq!(
+                q.graph.constant(ints).unwrap().dtype(),
+                edgesmith_ir::DType::I32
+            );
+        }
+    }
+
+    #[test]
+    fn an_activation_between_floats_is_left_alone() {
+        let model = net();
+        let exclude = vec!["c1".into(), "c3".into()];
+        let settings = Settings {
+            exclude,
+            ..Settings::default()
+        };
+        let (_, changes) = quantize(&model, &statistics(&model), &settings).unwrap();
+        let left: Vec<&str> = changes
+            .nodes
+            .iter()
+            .filter(|n| matches!(n.fate, Fate::Left(_)))
+            .map(|n| n.name.as_str())
+            .collect();
+        assert_eq!(left, ["c1", "r1", "c3", "a", "ra", "p", "g", "f"]);
+    }
+
+    #[test]
+    fn bias_correction_removes_the_mean_error_of_an_output() {
+        let model = net();
+        let bias = |bias_correction| {
+            let settings = Settings {
+                bias_correction,
+                reduce_range: true,
+                ..Settings::default()
+            };
+            let (q, _) = quantize(&model, &statistics(&model), &settings).unwrap();
+            let mut shift = 0.0;
+            for seed in 10..14 {
+                let x = [("x", input(seed))];
+                let (a, b) = (
+                    eval::evaluate(&model, &x).unwrap(),
+                    eval::evaluate(&q, &x).unwrap(),
+                );
+                let (a, b) = (a[0].to_f32().unwrap(), b[0].to_f32().unwrap());
+                shift += a
+                    .iter()
+                    .zip(&*b)
+                    .map(|(x, y)| f64::from(x - y))
+                    .sum::<f64>();
+            }
+            shift.abs()
+        };
+        assert!(
+            bias(true) < bias(false),
+            "{} against {}",
+            bias(true),
+            bias(false)
+        );
+    }
+
+    #[test]
+    fn an_old_opset_and_a_model_without_products_are_refused() {
+        let mut model = net();
+        model.opsets.insert(String::new(), 12);
+        let e = quantize(&model, &Statistics::default(), &Settings::default()).unwrap_err();
+        assert!(e.to_string().contains("opset 12"));
+        let e = quantize(&net(), &Statistics::default(), &Settings::default()).unwrap_err();
+        assert!(e.to_string().contains("no node"));
+    }
+}

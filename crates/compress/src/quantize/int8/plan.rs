@@ -1,0 +1,301 @@
+//! Which nodes are quantised, and with which parameters.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edgesmith_ir::{Graph, Model, Node, NodeId, Result, ValueId, infer};
+
+use super::Settings;
+use crate::calibrate::Statistics;
+use crate::quantize::affine::Affine;
+use crate::quantize::rules::{self, Kind, Rule, Site};
+
+/// A Relu or Clip after a quantised node, which now bounds its result.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound {
+    /// The node of the bound.
+    pub node: NodeId,
+    /// False where saturation does its work, so that it goes.
+    pub kept: bool,
+}
+
+/// What is to be done to a graph.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Nodes that become quantised, with their rule, in an order that follows the edges.
+    pub nodes: Vec<(NodeId, &'static Rule)>,
+    /// Bounds by the node before them.
+    pub bounds: BTreeMap<NodeId, Bound>,
+    /// Parameters of values that quantised nodes make.
+    pub made: BTreeMap<ValueId, Affine>,
+    /// Parameters of values that quantised nodes read and others make.
+    pub read: BTreeMap<ValueId, Affine>,
+    /// Why the other nodes stay as they are.
+    pub left: BTreeMap<NodeId, String>,
+}
+
+type Chosen = BTreeMap<NodeId, &'static Rule>;
+
+impl Plan {
+    pub fn of(model: &Model, statistics: &Statistics, settings: &Settings) -> Result<Self> {
+        let types = infer::infer(model, &[])?;
+        let order = model.graph.order()?;
+        let mut planner = Planner {
+            graph: &model.graph,
+            captured: model.graph.captured(),
+            statistics,
+            settings,
+            chosen: Chosen::new(),
+            plan: Self::default(),
+        };
+        for &id in &order {
+            let node = model.graph.node(id);
+            let site = Site {
+                graph: &model.graph,
+                types: &types,
+                node,
+            };
+            match planner.qualifies(&site) {
+                Ok(rule) => _ = planner.chosen.insert(id, rule),
+                Err(reason) => _ = planner.plan.left.insert(id, reason),
+            }
+        }
+        planner.keep_ends(&order);
+        planner.settle();
+        planner.parameters(&order);
+        Ok(planner.plan)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The parameters of a value.
+    pub fn affine(&self, v: ValueId) -> Option<Affine> {
+        self.made.get(&v).or_else(|| self.read.get(&v)).copied()
+    }
+
+    /// The node that took over the bound `id`, where it is gone.
+    pub fn producer_of_bound(&self, id: NodeId) -> Option<NodeId> {
+        let found = self.bounds.iter().find(|(_, b)| b.node == id && !b.kept);
+        found.map(|(&producer, _)| producer)
+    }
+}
+
+struct Planner<'a> {
+    graph: &'a Graph,
+    captured: BTreeSet<ValueId>,
+    statistics: &'a Statistics,
+    settings: &'a Settings,
+    chosen: Chosen,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn qualifies(&self, site: &Site) -> Result<&'static Rule, String> {
+        let node = site.node;
+        let rule = rules::find(node).ok_or("the operator has no quantised form")?;
+        if !rule.default && !self.settings.also.contains(&node.op) {
+            return Err("the operator is quantised only when asked for".into());
+        }
+        if self.settings.exclude.iter().any(|p| matches(p, &node.name)) {
+            return Err("excluded by name".into());
+        }
+        if !site.is_float(0) {
+            return Err("its input is not f32".into());
+        }
+        (rule.check)(site)?;
+        let made = node.output(0).filter(|_| rule.kind != Kind::Share);
+        let read = node.inputs()[..rule.data_inputs(node)].iter().flatten();
+        let read = read.copied().filter(|&v| self.graph.constant(v).is_none());
+        for v in read.chain(made) {
+            let name = &self.graph.value(v).name;
+            if self.statistics.of(name).is_none() {
+                return Err(format!("calibration saw nothing of \"{name}\""));
+            }
+        }
+        Ok(rule)
+    }
+
+    fn leave(&mut self, id: NodeId, reason: &str) {
+        self.chosen.remove(&id);
+        self.plan.left.insert(id, reason.into());
+    }
+
+    fn keep_ends(&mut self, order: &[NodeId]) {
+        let is_product = |id: &&NodeId| self.chosen.get(id).is_some_and(|r| r.is_product());
+        let first = order.iter().find(is_product).copied();
+        let last = order.iter().rev().find(is_product).copied();
+        if let (true, Some(id)) = (self.settings.keep_first, first) {
+            self.leave(id, "the first product is kept");
+        }
+        if let (true, Some(id)) = (self.settings.keep_last, last) {
+            self.leave(id, "the last product is kept");
+        }
+    }
+
+    /// Takes out nodes that would only add conversions, until nothing changes.
+    fn settle(&mut self) {
+        loop {
+            let idle: Vec<(NodeId, &str)> = self
+                .chosen
+                .iter()
+                .filter(|(_, rule)| !rule.is_product())
+                .filter_map(|(&id, rule)| Some((id, self.idle(id, rule)?)))
+                .collect();
+            if idle.is_empty() {
+                return;
+            }
+            for (id, reason) in idle {
+                self.leave(id, reason);
+            }
+        }
+    }
+
+    /// Why quantising this node would gain nothing.
+    fn idle(&self, id: NodeId, rule: &Rule) -> Option<&'static str> {
+        let node = self.graph.node(id);
+        let data = node.inputs()[..rule.data_inputs(node)].iter().flatten();
+        let computed = data.copied().filter(|&v| self.graph.constant(v).is_none());
+        if !computed.clone().all(|v| self.maker(v).is_some()) || computed.count() == 0 {
+            return Some("an input comes from a node that is not quantised");
+        }
+        let bound =
+            rule.kind == Kind::Bound && self.bounded(node).is_some_and(|p| !self.may_float(p));
+        if rule.shrinks || bound || self.feeds(node) {
+            return None;
+        }
+        Some("nothing quantised reads it")
+    }
+
+    /// The chosen node that makes `v`.
+    fn maker(&self, v: ValueId) -> Option<NodeId> {
+        let (id, _) = self.graph.value(v).producer()?;
+        self.chosen.contains_key(&id).then_some(id)
+    }
+
+    /// True where a chosen node reads an output of `node` as an activation.
+    fn feeds(&self, node: &Node) -> bool {
+        let reads = |&(id, i): &(NodeId, usize)| {
+            let rule = self.chosen.get(&id);
+            rule.is_some_and(|r| i < r.data_inputs(self.graph.node(id)))
+        };
+        let outputs = node.outputs().iter().flatten();
+        outputs
+            .copied()
+            .any(|v| self.graph.value(v).consumers().iter().any(reads))
+    }
+
+    /// The chosen node that alone feeds the bound `node` and feeds nothing else.
+    fn bounded(&self, node: &Node) -> Option<NodeId> {
+        let v = node.input(0)?;
+        self.graph.sole_consumer(v)?;
+        let producer = self.maker(v)?;
+        let takes = matches!(
+            self.chosen[&producer].kind,
+            Kind::Product { .. } | Kind::Own
+        );
+        (takes && !self.captured.contains(&v)).then_some(producer)
+    }
+
+    fn may_float(&self, id: NodeId) -> bool {
+        matches!(
+            self.chosen[&id].kind,
+            Kind::Product {
+                float_output: true,
+                ..
+            }
+        )
+    }
+
+    fn parameters(&mut self, order: &[NodeId]) {
+        for &id in order {
+            let Some(&rule) = self.chosen.get(&id) else {
+                continue;
+            };
+            self.plan.nodes.push((id, rule));
+            let node = self.graph.node(id);
+            for &v in node.inputs()[..rule.data_inputs(node)].iter().flatten() {
+                if self.plan.affine(v).is_none() && self.graph.constant(v).is_none() {
+                    let affine = self.observed(v);
+                    self.plan.read.insert(v, affine);
+                }
+            }
+            match rule.kind {
+                Kind::Share => self.share(node),
+                Kind::Bound if self.plan.bounds.values().any(|b| b.node == id) => {}
+                _ => self.own(id, node),
+            }
+        }
+        let taken: BTreeSet<NodeId> = self.plan.bounds.values().map(|b| b.node).collect();
+        self.plan.nodes.retain(|(id, _)| !taken.contains(id));
+        let values: Vec<ValueId> = self
+            .plan
+            .bounds
+            .keys()
+            .filter_map(|&p| self.graph.node(p).output(0))
+            .collect();
+        self.plan.read.retain(|v, _| !values.contains(v));
+    }
+
+    fn share(&mut self, node: &Node) {
+        if let Some(affine) = node.input(0).and_then(|v| self.plan.affine(v)) {
+            let outputs = node.outputs().iter().flatten();
+            self.plan.made.extend(outputs.map(|&v| (v, affine)));
+        }
+    }
+
+    fn own(&mut self, id: NodeId, node: &Node) {
+        if self.may_float(id) && !self.feeds(node) {
+            return;
+        }
+        let Some(mut made) = node.output(0) else {
+            return;
+        };
+        let next = self.graph.sole_consumer(made).map(|(next, _)| next);
+        let bound = next.filter(|n| self.chosen.get(n).is_some_and(|r| r.kind == Kind::Bound));
+        if let Some(next) = bound.filter(|&n| self.bounded(self.graph.node(n)) == Some(id)) {
+            let bound = self.graph.node(next);
+            made = bound.output(0).unwrap_or(made);
+            let (lo, hi) = rules::bounds(self.graph, bound);
+            let kept = !self.observed(made).clips_to(lo, hi);
+            self.plan.bounds.insert(id, Bound { node: next, kept });
+        }
+        let affine = self.observed(made);
+        self.plan.made.insert(made, affine);
+    }
+
+    fn observed(&self, v: ValueId) -> Affine {
+        let s = self.settings;
+        let levels = s.activations.levels(s.symmetric);
+        let seen = self.statistics.of(&self.graph.value(v).name);
+        let range = seen.map_or((0.0, 0.0), |seen| {
+            (s.observer.range)(seen, levels, &s.tuning)
+        });
+        Affine::of(range, s.activations, s.symmetric)
+    }
+}
+
+/// True where `pattern`, in which `*` stands for any text, is `name`.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(tail) = name.strip_prefix(head) else {
+        return false;
+    };
+    tail.char_indices()
+        .map(|(i, _)| i)
+        .chain([tail.len()])
+        .any(|i| matches(rest, &tail[i..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        assert!(matches("a*c", "abbc") && matches("*", "") && matches("*fc*", "the.fc.0"));
+        assert!(!matches("a*c", "abcd") && !matches("fc", "fc1"));
+    }
+}

@@ -1,0 +1,353 @@
+//! Puts a plan into the graph: quantise and dequantise nodes around what it names.
+
+use std::collections::BTreeMap;
+
+use edgesmith_ir::{Attribute, Graph, Node, NodeId, Result, Tensor, ValueId};
+
+use super::Settings;
+use super::plan::Plan;
+use super::weights::{self, Demand, Weight};
+use crate::calibrate::Statistics;
+use crate::quantize::affine::Affine;
+use crate::quantize::rules::{Kind, Rule};
+
+/// The changes in progress.
+pub(super) struct Rewrite<'a> {
+    graph: &'a mut Graph,
+    plan: &'a Plan,
+    statistics: &'a Statistics,
+    settings: &'a Settings,
+    /// Dequantised twins of values that other nodes make.
+    twins: BTreeMap<ValueId, ValueId>,
+    weights: BTreeMap<(ValueId, Option<usize>), (Weight, ValueId)>,
+    pub quantizers: usize,
+    pub dequantizers: usize,
+}
+
+impl<'a> Rewrite<'a> {
+    pub fn new(
+        graph: &'a mut Graph,
+        plan: &'a Plan,
+        statistics: &'a Statistics,
+        settings: &'a Settings,
+    ) -> Self {
+        Self {
+            graph,
+            plan,
+            statistics,
+            settings,
+            twins: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            quantizers: 0,
+            dequantizers: 0,
+        }
+    }
+
+    pub fn run(&mut self) -> Result<()> {
+        let plan = self.plan;
+        self.quantize_weights()?;
+        for &(id, rule) in &plan.nodes {
+            self.inputs(id, rule)?;
+        }
+        for &(id, _) in &plan.nodes {
+            self.outputs(id);
+        }
+        Ok(())
+    }
+
+    /// The axis of the scales of a weight of `rank` axes.
+    fn axis(&self, id: NodeId, rule: &Rule, rank: usize) -> Option<usize> {
+        let Kind::Product { weight_axis, .. } = rule.kind else {
+            return None;
+        };
+        let axis = weight_axis(self.graph.node(id));
+        let last_only = axis < 0;
+        let axis = if last_only { rank - 1 } else { axis as usize };
+        (self.settings.per_channel && !(last_only && rank > 2)).then_some(axis)
+    }
+
+    /// The constant weight of a product, with the axis of its scales.
+    fn weight_of(&self, id: NodeId, rule: &Rule) -> Option<(ValueId, Option<usize>)> {
+        let v = self.graph.node(id).input(1).filter(|_| rule.is_product())?;
+        let rank = self.graph.constant(v)?.rank();
+        Some((v, self.axis(id, rule, rank)))
+    }
+
+    /// How many outputs along the channels a product has.
+    fn channels(&self, id: NodeId, rule: &Rule, dims: &[usize]) -> usize {
+        let Kind::Product { weight_axis, .. } = rule.kind else {
+            return 0;
+        };
+        let axis = weight_axis(self.graph.node(id));
+        dims[if axis < 0 {
+            dims.len() - 1
+        } else {
+            axis as usize
+        }]
+    }
+
+    fn input_scale(&self, id: NodeId) -> f32 {
+        let input = self.graph.node(id).input(0);
+        let affine = input.and_then(|v| self.plan.affine(v));
+        affine.map_or(1.0, |a| a.scale)
+    }
+
+    /// Each weight once, fit for all nodes that read it.
+    fn quantize_weights(&mut self) -> Result<()> {
+        let mut demands: BTreeMap<(ValueId, Option<usize>), Vec<Demand>> = BTreeMap::new();
+        for &(id, rule) in &self.plan.nodes {
+            let Some(key) = self.weight_of(id, rule) else {
+                continue;
+            };
+            let Some(t) = self.graph.constant(key.0) else {
+                continue;
+            };
+            let outputs = self.channels(id, rule, t.dims());
+            demands.entry(key).or_default().push(Demand {
+                input_scale: self.input_scale(id),
+                bias: weights::float_bias(self.graph, self.graph.node(id), outputs)?,
+            });
+        }
+        for (key, demands) in demands {
+            let Some(t) = self.graph.constant(key.0).cloned() else {
+                continue;
+            };
+            let weight = Weight::of(&t, key.1, &demands, self.settings)?;
+            let name = self.graph.value(key.0).name.clone();
+            let ints = Tensor::from_vec(&weight.dims, weight.ints.clone())?;
+            let zeros = vec![0i8; weight.scales.len()];
+            let dequantized = self.constant(&name, ints, &weight.scales, zeros, key.1)?;
+            self.weights.insert(key, (weight, dequantized));
+        }
+        Ok(())
+    }
+
+    /// A dequantised constant.
+    fn constant<T: edgesmith_ir::Element>(
+        &mut self,
+        name: &str,
+        ints: Tensor,
+        scales: &[f32],
+        zeros: Vec<T>,
+        axis: Option<usize>,
+    ) -> Result<ValueId> {
+        let dims: &[usize] = if axis.is_some() { &[scales.len()] } else { &[] };
+        let ints = self.add(&format!("{name}_quantized"), ints);
+        let scale = self.add(
+            &format!("{name}_scale"),
+            Tensor::from_vec(dims, scales.to_vec())?,
+        );
+        let zero = self.add(
+            &format!("{name}_zero_point"),
+            Tensor::from_vec(dims, zeros)?,
+        );
+        let mut node = Node::new("DequantizeLinear", &format!("{name}_DequantizeLinear"));
+        if let Some(axis) = axis {
+            node.set("axis", Attribute::Int(axis as i64));
+        }
+        self.dequantizers += 1;
+        Ok(self
+            .graph
+            .add_op(node, &[ints, scale, zero], &format!("{name}_dequantized")))
+    }
+
+    fn add(&mut self, name: &str, data: Tensor) -> ValueId {
+        let name = self.graph.fresh_name(name);
+        self.graph.add_constant(&name, data)
+    }
+
+    /// Lets a quantised node read dequantised values.
+    fn inputs(&mut self, id: NodeId, rule: &Rule) -> Result<()> {
+        let weight = self.weight_of(id, rule);
+        let node = self.graph.node(id);
+        let data: Vec<(usize, ValueId)> = node.inputs()[..rule.data_inputs(node)]
+            .iter()
+            .enumerate()
+            .filter_map(|(i, v)| Some((i, (*v)?)))
+            .filter(|&(i, _)| i != 1 || weight.is_none())
+            .collect();
+        let input = data.first().map(|&(_, v)| v);
+        for (i, v) in data {
+            let twin = self.twin(v)?;
+            self.graph.set_input(id, i, Some(twin));
+        }
+        if let (Some(key), Some(input)) = (weight, input) {
+            self.bias(id, rule, key, input)?;
+            let dequantized = self.weights[&key].1;
+            self.graph.set_input(id, 1, Some(dequantized));
+        }
+        Ok(())
+    }
+
+    /// What a quantised node reads instead of `v`.
+    fn twin(&mut self, v: ValueId) -> Result<ValueId> {
+        if self.plan.made.contains_key(&v) {
+            return Ok(v);
+        }
+        if let Some(&twin) = self.twins.get(&v) {
+            return Ok(twin);
+        }
+        let name = self.graph.value(v).name.clone();
+        let twin = if let Some(t) = self.graph.constant(v).cloned() {
+            let data = t.to_f32()?;
+            let range = data.iter().fold((0.0f64, 0.0f64), |(lo, hi), &x| {
+                (lo.min(f64::from(x)), hi.max(f64::from(x)))
+            });
+            let affine = Affine::of(range, self.settings.activations, self.settings.symmetric);
+            let ints = self.add(&format!("{name}_quantized"), affine.tensor(&t)?);
+            let (scale, zero) = self.parameters(&name, affine);
+            self.dequantize(&name, ints, scale, zero, None)
+        } else {
+            let affine = self.plan.affine(v).unwrap_or_else(|| {
+                Affine::of(
+                    (0.0, 0.0),
+                    self.settings.activations,
+                    self.settings.symmetric,
+                )
+            });
+            self.pair(&name, v, affine, None)
+        };
+        self.twins.insert(v, twin);
+        Ok(twin)
+    }
+
+    /// Scale and zero point as constants.
+    fn parameters(&mut self, name: &str, affine: Affine) -> (ValueId, ValueId) {
+        let scale = self.add(&format!("{name}_scale"), Tensor::scalar(affine.scale));
+        let zero = self.add(&format!("{name}_zero_point"), affine.zero_tensor());
+        (scale, zero)
+    }
+
+    /// Quantises `from` and dequantises it again, into `to` where that is given.
+    fn pair(&mut self, name: &str, from: ValueId, affine: Affine, to: Option<ValueId>) -> ValueId {
+        let (scale, zero) = self.parameters(name, affine);
+        let node = Node::new("QuantizeLinear", &format!("{name}_QuantizeLinear"));
+        let ints = self
+            .graph
+            .add_op(node, &[from, scale, zero], &format!("{name}_quantized"));
+        self.quantizers += 1;
+        self.dequantize(name, ints, scale, zero, to)
+    }
+
+    fn dequantize(
+        &mut self,
+        name: &str,
+        ints: ValueId,
+        scale: ValueId,
+        zero: ValueId,
+        to: Option<ValueId>,
+    ) -> ValueId {
+        self.dequantizers += 1;
+        let node = Node::new("DequantizeLinear", &format!("{name}_DequantizeLinear"));
+        let inputs = [ints, scale, zero];
+        match to {
+            Some(to) => {
+                self.graph.add_node(node, &inputs.map(Some), &[Some(to)]);
+                to
+            }
+            None => self
+                .graph
+                .add_op(node, &inputs, &format!("{name}_dequantized")),
+        }
+    }
+
+    /// Gives a product its bias in 32 bits, corrected where that is asked for.
+    fn bias(
+        &mut self,
+        id: NodeId,
+        rule: &Rule,
+        key: (ValueId, Option<usize>),
+        input: ValueId,
+    ) -> Result<()> {
+        let node = self.graph.node(id);
+        if node.is("MatMul") {
+            return Ok(());
+        }
+        let weight = &self.weights[&key].0;
+        let outputs = self.channels(id, rule, &weight.dims);
+        let bias = weights::float_bias(self.graph, node, outputs)?;
+        let loss = if self.settings.bias_correction {
+            self.loss(id, key, input)?
+        } else {
+            None
+        };
+        let mut total = match (&bias, &loss) {
+            (None, None) => return Ok(()),
+            (Some(b), _) => b.iter().map(|&b| f64::from(b)).collect(),
+            (None, Some(_)) => vec![0.0; outputs],
+        };
+        for (t, l) in total.iter_mut().zip(loss.iter().flatten()) {
+            *t += l;
+        }
+        let (ints, scales) =
+            weights::integer_bias(&total, self.input_scale_of(input), &weight.scales);
+        let axis = (scales.len() > 1 || key.1.is_some()).then_some(0);
+        let name = match node.input(2) {
+            Some(b) => self.graph.value(b).name.clone(),
+            None => format!("{}_bias", self.graph.value(key.0).name),
+        };
+        let zeros = vec![0i32; scales.len()];
+        let bias = self.constant(&name, Tensor::vector(ints), &scales, zeros, axis)?;
+        self.graph.set_input(id, 2, Some(bias));
+        Ok(())
+    }
+
+    fn input_scale_of(&self, input: ValueId) -> f32 {
+        self.plan.affine(input).map_or(1.0, |a| a.scale)
+    }
+
+    fn loss(
+        &self,
+        id: NodeId,
+        key: (ValueId, Option<usize>),
+        input: ValueId,
+    ) -> Result<Option<Vec<f64>>> {
+        let seen = self.statistics.of(&self.graph.value(input).name);
+        let (Some(channels), Some(t)) = (
+            seen.and_then(|s| s.channels.as_ref()),
+            self.graph.constant(key.0),
+        ) else {
+            return Ok(None);
+        };
+        let weight = &self.weights[&key].0;
+        let errors = weight.errors(t)?;
+        let node = self.graph.node(id);
+        Ok(weights::mean_loss(
+            node,
+            &weight.dims,
+            &errors,
+            &channels.means(),
+        ))
+    }
+
+    /// Quantises what a node makes; the dequantised value keeps its name and its readers.
+    fn outputs(&mut self, id: NodeId) {
+        let mut maker = id;
+        if let Some(bound) = self.plan.bounds.get(&id) {
+            let made = self.graph.node(bound.node).output(0);
+            if bound.kept {
+                maker = bound.node;
+            } else {
+                self.graph.remove_node(bound.node);
+                self.graph.set_output(id, 0, made);
+            }
+        }
+        for (i, v) in self
+            .graph
+            .node(maker)
+            .outputs()
+            .to_vec()
+            .into_iter()
+            .enumerate()
+        {
+            let Some((v, affine)) = v.and_then(|v| Some((v, *self.plan.made.get(&v)?))) else {
+                continue;
+            };
+            let name = self.graph.value(v).name.clone();
+            let raw = self.graph.fresh_name(&format!("{name}_float"));
+            let raw = self.graph.add_value(&raw, self.graph.value(v).ty.clone());
+            self.graph.set_output(maker, i, Some(raw));
+            self.pair(&name, raw, affine, Some(v));
+        }
+    }
+}
