@@ -63,6 +63,11 @@ impl Affine {
     pub fn of((lo, hi): (f64, f64), byte: Byte, symmetric: bool) -> Self {
         let levels = byte.levels(symmetric);
         let (lo, hi) = (lo.min(0.0), hi.max(0.0));
+        let (lo, hi) = if symmetric {
+            (lo.min(-hi), hi.max(-lo))
+        } else {
+            (lo, hi)
+        };
         let scale = (hi - lo) / f64::from(levels.max - levels.min);
         if scale < f64::from(f32::MIN_POSITIVE) {
             return Self {

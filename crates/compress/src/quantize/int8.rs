@@ -160,8 +160,8 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
   w3: f32[4,4,1,1] = {WEIGHT16}
   wf: f32[4,3] = {WEIGHT12}
   bf: f32[3] = {0.5,-0.5,0.25}
-  six: f32 = {6.0}
-  zero: f32 = {0.0}
+  six: f32[] = {6.0}
+  zero: f32[] = {0.0}
   c1 = Conv(x, w1, b1) {pads=[1,1,1,1], name="c1"}
   r1 = Relu(c1) {name="r1"}
   c2 = Conv(r1, w2) {pads=[1,1,1,1], group=4, name="c2"}

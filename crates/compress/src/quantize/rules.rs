@@ -12,8 +12,6 @@ mod check;
 pub enum Kind {
     /// Multiplies by a constant weight or another activation; its output has its own parameters.
     Product {
-        /// The axis of the weight's scales, where the weight is constant; −1 is the last.
-        weight_axis: fn(&Node) -> i64,
         /// May give a float result at no cost when nothing quantised reads it.
         float_output: bool,
     },
@@ -45,6 +43,8 @@ pub struct Rule {
     pub kind: Kind,
     /// Which inputs are quantised.
     pub data: Data,
+    /// The axis of the scales of a product's constant weight; −1 is the last.
+    pub weight_axis: fn(&Node) -> i64,
     /// Quantised without being asked for.
     pub default: bool,
     /// Worth quantising even where nothing quantised reads its output: it shrinks its input.
@@ -81,6 +81,7 @@ impl Rule {
         name: "",
         kind: Kind::Own,
         data: Data::First,
+        weight_axis: |_| 0,
         default: true,
         shrinks: false,
         check: |_| Ok(()),
@@ -134,20 +135,9 @@ pub static RULES: &[Rule] = &[
     Rule {
         name: "Conv",
         kind: Kind::Product {
-            weight_axis: |_| 0,
             float_output: false,
         },
         check: check::conv,
-        ..Rule::OWN
-    },
-    Rule {
-        name: "ConvTranspose",
-        kind: Kind::Product {
-            weight_axis: |_| 1,
-            float_output: false,
-        },
-        default: false,
-        check: check::conv_transpose,
         ..Rule::OWN
     },
     Rule {
@@ -164,16 +154,8 @@ pub static RULES: &[Rule] = &[
     },
     Rule {
         name: "Gemm",
-        kind: Kind::Product {
-            weight_axis: |n| {
-                if n.int("transB").unwrap_or(0) == 0 {
-                    1
-                } else {
-                    0
-                }
-            },
-            float_output: true,
-        },
+        kind: Kind::Product { float_output: true },
+        weight_axis: |n| i64::from(n.int("transB").unwrap_or(0) == 0),
         check: check::gemm,
         ..Rule::OWN
     },
@@ -196,10 +178,8 @@ pub static RULES: &[Rule] = &[
     },
     Rule {
         name: "MatMul",
-        kind: Kind::Product {
-            weight_axis: |_| -1,
-            float_output: true,
-        },
+        kind: Kind::Product { float_output: true },
+        weight_axis: |_| -1,
         data: Data::Two,
         check: check::matmul,
         ..Rule::OWN

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::weights::{self, Demand, Weight};
 use crate::calibrate::Statistics;
 use crate::quantize::affine::Affine;
-use crate::quantize::rules::{Kind, Rule};
+use crate::quantize::rules::Rule;
 
 /// The changes in progress.
 pub(super) struct Rewrite<'a> {
@@ -57,10 +57,7 @@ impl<'a> Rewrite<'a> {
 
     /// The axis of the scales of a weight of `rank` axes.
     fn axis(&self, id: NodeId, rule: &Rule, rank: usize) -> Option<usize> {
-        let Kind::Product { weight_axis, .. } = rule.kind else {
-            return None;
-        };
-        let axis = weight_axis(self.graph.node(id));
+        let axis = (rule.weight_axis)(self.graph.node(id));
         let last_only = axis < 0;
         let axis = if last_only { rank - 1 } else { axis as usize };
         (self.settings.per_channel && !(last_only && rank > 2)).then_some(axis)
@@ -75,10 +72,7 @@ impl<'a> Rewrite<'a> {
 
     /// How many outputs along the channels a product has.
     fn channels(&self, id: NodeId, rule: &Rule, dims: &[usize]) -> usize {
-        let Kind::Product { weight_axis, .. } = rule.kind else {
-            return 0;
-        };
-        let axis = weight_axis(self.graph.node(id));
+        let axis = (rule.weight_axis)(self.graph.node(id));
         dims[if axis < 0 {
             dims.len() - 1
         } else {

@@ -34,15 +34,6 @@ pub fn conv(s: &Site) -> Checked {
     constant_bias(s)
 }
 
-/// As a convolution, in one group: the scales of several would not lie along one axis.
-pub fn conv_transpose(s: &Site) -> Checked {
-    conv(s)?;
-    require(
-        s.node.int("group").unwrap_or(1) == 1,
-        "it has several groups",
-    )
-}
-
 /// `x·W + b` or `x·Wᵀ + b` with a bias for each column.
 pub fn gemm(s: &Site) -> Checked {
     activation(s)?;
