@@ -141,9 +141,82 @@ fn keeps_shape(node: &Node, types: &Inferred) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::left;
 
     #[test]
     fn candidates_are_in_order() {
         assert!(CANDIDATES.is_sorted());
+    }
+
+    fn around(op: &str) -> String {
+        format!(
+            "opset 17
+             graph g(x: f32[2,3]) -> (z) {{
+               zeros: i64[4] = {{0,0,0,0}}
+               zero: i64[1] = {{0}}
+               far: i64[1] = {{99}}
+               back: i64[1] = {{-99}}
+               axis: i64[1] = {{1}}
+               down: i64[1] = {{-1}}
+               same: i64[2] = {{2,-1}}
+               turned: i64[2] = {{3,2}}
+               one: i64[1] = {{1}}
+               y = {op}
+               z = Relu(y)
+             }}"
+        )
+    }
+
+    #[test]
+    fn nodes_that_do_nothing_go() {
+        for op in [
+            "Identity(x)",
+            "Dropout(x)",
+            "Cast(x) {to=1}",
+            "Concat(x) {axis=1}",
+            "Max(x)",
+            "Clip(x)",
+            "Transpose(x) {perm=[0,1]}",
+            "Pad(x, zeros)",
+            "Slice(x, zero, far, axis)",
+            "Reshape(x, same)",
+            "Flatten(x)",
+            "Expand(x, one)",
+        ] {
+            assert_eq!(left(&PASS, &around(op)), ["Relu"], "{op}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_do_something_stay() {
+        for op in [
+            "Concat(x, x) {axis=1}",
+            "Transpose(x) {perm=[1,0]}",
+            "Slice(x, down, back, axis, down)",
+            "Reshape(x, turned)",
+        ] {
+            assert_eq!(left(&PASS, &around(op)).len(), 2, "{op}");
+        }
+    }
+
+    #[test]
+    fn an_output_keeps_its_name_when_its_identity_goes() {
+        let text = "opset 17
+            graph g(x: f32[2]) -> (y: f32[2], x2: f32[2]) {
+              h = Relu(x)
+              y = Identity(h)
+              x2 = Identity(x)
+            }";
+        assert_eq!(left(&PASS, text), ["Relu", "Identity"]);
+    }
+
+    #[test]
+    fn a_dropout_whose_mask_is_read_stays() {
+        let text = "opset 17
+            graph g(x: f32[2]) -> (z: f32[2], m: bool[2]) {
+              y, m = Dropout(x)
+              z = Relu(y)
+            }";
+        assert_eq!(left(&PASS, text), ["Dropout", "Relu"]);
     }
 }

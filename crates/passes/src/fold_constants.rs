@@ -164,3 +164,62 @@ fn write(editor: &mut Editor, id: NodeId, results: &[(ValueId, Tensor)]) {
         value.constant = Some(data.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::left;
+
+    #[test]
+    fn computed_constants_and_known_shapes_become_constants() {
+        let text = "opset 17
+            graph g(x: f32[2,3]) -> (y: f32[3,2], z: f32[2,3]) {
+              s = Shape(x)
+              at: i64[2] = {1,0}
+              turned = Gather(s, at)
+              y = Reshape(x, turned)
+              a: f32[2] = {1,2}
+              b: f32[2,1] = {3,4}
+              c = Add(a, b)
+              d = ReduceSum(c) {keepdims=0}
+              z = Mul(x, d)
+            }";
+        let mut ops = left(&PASS, text);
+        ops.sort();
+        assert_eq!(ops, ["Mul", "Reshape"]);
+    }
+
+    #[test]
+    fn quantised_weights_stay_quantised() {
+        let text = "opset 17
+            graph g(x: f32[1,2]) -> (y: f32[1,2]) {
+              q: i8[2] = {1,2}
+              s: f32[] = {0.5}
+              w = DequantizeLinear(q, s)
+              y = Add(x, w)
+            }";
+        assert_eq!(left(&PASS, text), ["DequantizeLinear", "Add"]);
+    }
+
+    #[test]
+    fn results_that_would_blow_up_the_file_are_not_folded() {
+        let text = "opset 17
+            graph g(x: f32[1]) -> (y: f32[600,600]) {
+              a: f32[1,1] = {1.5}
+              n: i64[2] = {600,600}
+              big = Expand(a, n)
+              y = Add(x, big)
+            }";
+        assert_eq!(left(&PASS, text), ["Expand", "Add"]);
+    }
+
+    #[test]
+    fn a_shape_with_unknown_lengths_is_not_folded() {
+        let text = "opset 17
+            graph g(x: f32[batch,3]) -> (y: i64[2]) {
+              s = Shape(x)
+              y = Neg(s)
+            }";
+        assert_eq!(left(&PASS, text), ["Shape", "Neg"]);
+    }
+}

@@ -289,3 +289,91 @@ fn fuse_add(
     take_over(editor, add, norm);
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::left;
+
+    const NORM: &str = "
+        s: f32[4] = {1,-2,0.5,3}
+        b: f32[4] = {0,1,-1,0.25}
+        m: f32[4] = {0.5,-0.5,1,0}
+        v: f32[4] = {1,0.25,2,0.5}
+        y = BatchNormalization(a, s, b, m, v)";
+
+    fn normed(input: &str, layer: &str) -> String {
+        format!("opset 17\ngraph g(x: {input}) -> (y) {{\n{layer}\n{NORM}\n}}")
+    }
+
+    #[test]
+    fn the_norm_vanishes_into_every_layer() {
+        let image = "f32[2,2,3,3]";
+        for (input, layer, op) in [
+            (
+                image,
+                "w: f32[4,2,1,1] = {1,2,3,4,5,6,7,8}\na = Conv(x, w)",
+                "Conv",
+            ),
+            (
+                image,
+                "w: f32[4,1,1,1] = {1,2,3,4}\nc: f32[4] = {1,2,3,4}\n\
+                 a = Conv(x, w, c) {group=2}",
+                "Conv",
+            ),
+            (
+                image,
+                "w: f32[2,2,1,1] = {1,2,3,4}\na = ConvTranspose(x, w) {group=2}",
+                "ConvTranspose",
+            ),
+            (
+                image,
+                "w: f32[2,4,1,1] = {1,2,3,4,5,6,7,8}\na = ConvTranspose(x, w)",
+                "ConvTranspose",
+            ),
+            (
+                "f32[3,2]",
+                "w: f32[4,2] = {1,2,3,4,5,6,7,8}\nc: f32[1] = {3}\n\
+                 a = Gemm(x, w, c) {transB=1, alpha=0.5, beta=2.0}",
+                "Gemm",
+            ),
+            (
+                "f32[3,2]",
+                "w: f32[2,4] = {1,2,3,4,5,6,7,8}\na = Gemm(x, w)",
+                "Gemm",
+            ),
+        ] {
+            assert_eq!(left(&PASS, &normed(input, layer)), [op], "{layer}");
+        }
+    }
+
+    #[test]
+    fn the_norm_after_a_product_becomes_or_joins_its_bias() {
+        let product = "w: f32[2,4] = {1,2,3,4,5,6,7,8}\na = MatMul(x, w)";
+        assert_eq!(left(&PASS, &normed("f32[3,2]", product)), ["MatMul", "Add"]);
+        let sum = "w: f32[2,4] = {1,2,3,4,5,6,7,8}\nc: f32[4] = {1,2,3,4}\n\
+                   p = MatMul(x, w)\na = Add(c, p)";
+        assert_eq!(left(&PASS, &normed("f32[3,2]", sum)), ["MatMul", "Add"]);
+    }
+
+    #[test]
+    fn a_product_of_three_axes_keeps_its_norm() {
+        let product = "w: f32[2,3] = {1,2,3,4,5,6}\na = MatMul(x, w)";
+        let ops = left(&PASS, &normed("f32[1,4,2]", product));
+        assert_eq!(ops, ["MatMul", "BatchNormalization"]);
+    }
+
+    #[test]
+    fn a_layer_that_others_read_keeps_its_norm() {
+        let layer = "w: f32[4,2,1,1] = {1,2,3,4,5,6,7,8}\na = Conv(x, w)";
+        let text = normed("f32[1,2,3,3]", layer).replace("(y)", "(y, a)");
+        assert_eq!(left(&PASS, &text), ["Conv", "BatchNormalization"]);
+    }
+
+    #[test]
+    fn a_shared_weight_is_copied() {
+        let layer = "w: f32[4,2,1,1] = {1,2,3,4,5,6,7,8}\na = Conv(x, w)\nz = Conv(x, w)";
+        let text = normed("f32[1,2,3,3]", layer).replace("(y)", "(y, z)");
+        assert_eq!(left(&PASS, &text), ["Conv", "Conv"]);
+    }
+}

@@ -73,3 +73,38 @@ fn stretches_to(types: &Inferred, c: ValueId, product: ValueId) -> bool {
             .zip(p.iter().rev())
             .all(|(x, y)| x.known() == Some(1) || x.same(y))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::left;
+
+    fn product(x: &str, c: &str) -> String {
+        format!(
+            "opset 17
+             graph g(x: {x}, c: {c}) -> (y) {{
+               w: f32[3,2] = {{1,2,3,4,5,6}}
+               a = MatMul(x, w)
+               y = Add(c, a)
+             }}"
+        )
+    }
+
+    #[test]
+    fn a_bias_that_fits_the_product_becomes_part_of_gemm() {
+        for c in ["f32[2]", "f32[4,2]", "f32[4,1]", "f32[]"] {
+            assert_eq!(left(&PASS, &product("f32[4,3]", c)), ["Gemm"], "{c}");
+        }
+    }
+
+    #[test]
+    fn three_axes_and_a_growing_sum_stay() {
+        for (x, c) in [
+            ("f32[5,4,3]", "f32[2]"),
+            ("f32[1,3]", "f32[4,2]"),
+            ("f32[4,3]", "f32[1,4,2]"),
+        ] {
+            assert_eq!(left(&PASS, &product(x, c)), ["MatMul", "Add"], "{x} {c}");
+        }
+    }
+}

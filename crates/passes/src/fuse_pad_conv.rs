@@ -82,3 +82,40 @@ fn zeros_around(editor: &Editor, pad: NodeId) -> Option<Vec<i64>> {
         && [0, 1, rank, rank + 1].iter().all(|&i| pads[i] == 0);
     fits.then_some(pads)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::{ops, run};
+
+    fn padded(pads: &str, rest: &str) -> String {
+        format!(
+            "opset 17
+             graph g(x: f32[1,1,3,3]) -> (y) {{
+               p: i64[8] = {pads}
+               w: f32[1,1,2,2] = {{1,2,3,4}}
+               a = Pad(x, p{rest})
+               y = Conv(a, w) {{pads=[1,0,0,0]}}
+             }}"
+        )
+    }
+
+    #[test]
+    fn zeros_around_the_window_move_into_the_conv() {
+        let m = run(&PASS, &padded("{0,0,1,2,0,0,0,1}", ""));
+        assert_eq!(ops(&m), ["Conv"]);
+        let (_, conv) = m.graph.nodes().next().unwrap();
+        assert_eq!(conv.ints("pads"), Some([2, 2, 0, 1].as_slice()));
+    }
+
+    #[test]
+    fn padded_channels_and_negative_pads_stay() {
+        for pads in ["{1,0,0,0,0,0,0,0}", "{0,0,0,-1,0,0,0,0}"] {
+            assert_eq!(
+                ops(&run(&PASS, &padded(pads, ""))),
+                ["Pad", "Conv"],
+                "{pads}"
+            );
+        }
+    }
+}

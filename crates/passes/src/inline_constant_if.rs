@@ -55,3 +55,43 @@ fn inline(graph: &mut Graph, id: NodeId, scope: &mut Scope) -> bool {
     splice(graph, id, &body, &[], scope.names);
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::left;
+
+    #[test]
+    fn the_branch_that_is_taken_stands_in_place_of_the_if() {
+        let text = "opset 17
+            graph g(x: f32[2]) -> (y: f32[2], z: f32[2]) {
+              c: bool[] = {false}
+              y, z = If(c) {
+                then_branch=graph t() -> (p: f32[2], q: f32[2]) { capture x = x
+                  p = Neg(x)
+                  q = Neg(p) },
+                else_branch=graph e() -> (p: f32[2], q: f32[2]) { capture x = x
+                  w: f32[2] = {1,2}
+                  h = Add(x, w)
+                  p = Relu(h)
+                  q = Abs(h) }}
+            }";
+        let mut ops = left(&PASS, text);
+        ops.sort();
+        assert_eq!(ops, ["Abs", "Add", "Relu"]);
+    }
+
+    #[test]
+    fn a_branch_that_passes_a_value_on_becomes_an_identity() {
+        let text = "opset 17
+            graph g(x: f32[2]) -> (y: f32[2]) {
+              c: bool[] = {true}
+              y = If(c) {
+                then_branch=graph t() -> (p: f32[2]) { capture p = x
+                },
+                else_branch=graph e() -> (p: f32[2]) { capture x = x
+                  p = Relu(x) }}
+            }";
+        assert_eq!(left(&PASS, text), ["Identity"]);
+    }
+}

@@ -122,3 +122,48 @@ fn drop_uncalled(model: &mut Model) -> usize {
     });
     before - model.functions.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::{ops, run};
+
+    #[test]
+    fn bodies_stand_in_place_of_calls_and_calls_inside_them() {
+        let text = r#"
+            opset 17
+            opset "my" 1
+            function "my" "Scale" ""
+            opset 17
+            attribute factor = 2.0
+            graph f(p, unused) -> (r) {
+              f = Constant() {value_float=ref "factor" 1}
+              r = Mul(p, f)
+            }
+            function "my" "Both" ""
+            opset 17
+            opset "my" 1
+            graph f(p) -> (r, p2) {
+              p2 = my.Scale(p) {factor=3.0}
+              r = my.Scale(p2)
+            }
+            graph g(x: f32[2]) -> (y, z) {
+              y, z = my.Both(x) {name="call"}
+            }"#;
+        let m = run(&PASS, text);
+        assert_eq!(ops(&m), ["Constant", "Mul", "Constant", "Mul"]);
+        assert!(m.functions.is_empty());
+    }
+
+    #[test]
+    fn a_function_of_another_opset_stays() {
+        let text = r#"
+            opset 17
+            opset "my" 1
+            function "my" "Act" ""
+            opset 13
+            graph f(p) -> (r) { r = Relu(p) }
+            graph g(x: f32[2]) -> (y) { y = my.Act(x) }"#;
+        assert_eq!(ops(&run(&PASS, text)), ["Act"]);
+    }
+}

@@ -17,6 +17,8 @@ pub mod pipeline;
 mod remove_dead_nodes;
 mod rewrite;
 mod splice;
+#[cfg(test)]
+mod testing;
 
 pub use pass::{Level, Pass, PassCx, RunOptions, Step, Trace, optimize};
 pub use pipeline::PASSES;

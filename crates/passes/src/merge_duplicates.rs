@@ -154,3 +154,36 @@ fn merge(editor: &mut Editor, first: NodeId, second: NodeId) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::left;
+
+    #[test]
+    fn equal_nodes_on_equal_constants_become_one() {
+        let text = "opset 17
+            graph g(x: f32[2]) -> (z: f32[2]) {
+              v: f32[2] = {1,2}
+              w: f32[2] = {1,2}
+              a = Add(x, v)
+              b = Add(x, w)
+              z = Mul(a, b)
+            }";
+        assert_eq!(left(&PASS, text), ["Add", "Mul"]);
+    }
+
+    #[test]
+    fn other_attributes_other_inputs_and_outputs_keep_nodes_apart() {
+        let text = "opset 17
+            graph g(x: f32[2]) -> (z: f32[2], o: f32[2]) {
+              a = LeakyRelu(x) {alpha=0.0}
+              b = LeakyRelu(x) {alpha=-0.0}
+              c = Add(a, b)
+              z = Relu(c)
+              o = Relu(c)
+            }";
+        let ops = left(&PASS, text);
+        assert_eq!(ops, ["LeakyRelu", "LeakyRelu", "Add", "Relu", "Relu"]);
+    }
+}

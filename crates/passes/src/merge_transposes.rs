@@ -64,3 +64,40 @@ fn merge_reshapes(editor: &mut Editor, second: NodeId) -> Option<()> {
     editor.graph.set_input(second, 0, Some(x));
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Model, PASS};
+    use crate::testing::run;
+
+    #[test]
+    fn two_transposes_become_one() {
+        let text = "opset 17
+            graph g(x: f32[2,3,4]) -> (y: f32[3,4,2]) {
+              a = Transpose(x) {perm=[2,0,1]}
+              y = Transpose(a) {perm=[2,0,1]}
+            }";
+        let m = run(&PASS, text);
+        let (_, last) = m.graph.nodes().last().unwrap();
+        assert_eq!(last.ints("perm"), Some([1, 2, 0].as_slice()));
+        assert_eq!(last.input(0), Some(m.graph.inputs[0]));
+    }
+
+    #[test]
+    fn a_reshape_that_copies_a_length_keeps_the_reshape_before_it() {
+        let text = |target: &str| {
+            format!(
+                "opset 17
+                 graph g(x: f32[2,3,4]) -> (y) {{
+                   s: i64[2] = {{6,4}}
+                   t: i64[2] = {target}
+                   a = Reshape(x, s)
+                   y = Reshape(a, t)
+                 }}"
+            )
+        };
+        let reads_input = |m: &Model| m.graph.value(m.graph.inputs[0]).consumers().len() == 2;
+        assert!(reads_input(&run(&PASS, &text("{4,-1}"))));
+        assert!(!reads_input(&run(&PASS, &text("{0,-1}"))));
+    }
+}

@@ -80,3 +80,41 @@ fn remove_constants(graph: &mut Graph) -> usize {
     }
     dead.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::{ops, run};
+
+    #[test]
+    fn what_no_output_needs_goes_and_inputs_stay() {
+        let text = "opset 17
+            graph g(x: f32[2], unread: f32[2]) -> (y: f32[2]) {
+              w: f32[2] = {1,2}
+              a = Add(x, w)
+              b = Neg(a)
+              y = Relu(x)
+            }";
+        let m = run(&PASS, text);
+        assert_eq!(ops(&m), ["Relu"]);
+        assert_eq!(m.graph.inputs.len(), 2);
+        assert!(m.graph.values().all(|(_, v)| v.constant.is_none()));
+    }
+
+    #[test]
+    fn what_a_subgraph_reads_stays() {
+        let text = "opset 17
+            graph g(c: bool[], x: f32[2]) -> (y: f32[2]) {
+              a = Relu(x)
+              b = Neg(x)
+              y = If(c) {
+                then_branch=graph t() -> (p: f32[2]) { capture a = a
+                  p = Neg(a) },
+                else_branch=graph e() -> (p: f32[2]) { capture x = x
+                  capture b = b
+                  unread = Neg(b)
+                  p = Relu(x) }}
+            }";
+        assert_eq!(ops(&run(&PASS, text)), ["Relu", "If"]);
+    }
+}
