@@ -322,16 +322,6 @@ mod tests {
                 "Conv",
             ),
             (
-                image,
-                "w: f32[2,2,1,1] = {1,2,3,4}\na = ConvTranspose(x, w) {group=2}",
-                "ConvTranspose",
-            ),
-            (
-                image,
-                "w: f32[2,4,1,1] = {1,2,3,4,5,6,7,8}\na = ConvTranspose(x, w)",
-                "ConvTranspose",
-            ),
-            (
                 "f32[3,2]",
                 "w: f32[4,2] = {1,2,3,4,5,6,7,8}\nc: f32[1] = {3}\n\
                  a = Gemm(x, w, c) {transB=1, alpha=0.5, beta=2.0}",
