@@ -17,6 +17,7 @@ pub mod concat;
 pub mod constant;
 pub mod control;
 pub mod conv;
+pub mod conv_transpose;
 pub mod cumulate;
 pub mod depth_to_space;
 pub mod det;
@@ -38,6 +39,7 @@ pub mod pool;
 pub mod quantize;
 pub mod quantized;
 pub mod range;
+pub mod recurrent;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
@@ -250,6 +252,7 @@ pub static OPS: &[&OpDef] = &[
     &constant::CONSTANT_OF_SHAPE,
     &conv::CONV,
     &quantized::CONV_INTEGER,
+    &conv_transpose::CONV_TRANSPOSE,
     &unary::COS,
     &unary::COSH,
     &cumulate::CUM_PROD,
@@ -269,6 +272,7 @@ pub static OPS: &[&OpDef] = &[
     &trilu::EYE_LIKE,
     &reshape::FLATTEN,
     &unary::FLOOR,
+    &recurrent::GRU,
     &gather::GATHER,
     &gather::GATHER_ELEMENTS,
     &gather::GATHER_ND,
@@ -290,6 +294,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::ISINF,
     &unary::ISNAN,
     &norm::LRN,
+    &recurrent::LSTM,
     &norm::LAYER_NORMALIZATION,
     &activation::LEAKY_RELU,
     &binary::LESS,
@@ -322,6 +327,7 @@ pub static OPS: &[&OpDef] = &[
     &quantized::Q_LINEAR_MAT_MUL,
     &quantize::QUANTIZE_LINEAR,
     &norm::RMS_NORMALIZATION,
+    &recurrent::RNN,
     &range::RANGE,
     &unary::RECIPROCAL,
     &reduce::REDUCE_L1,
