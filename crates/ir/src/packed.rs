@@ -221,7 +221,8 @@ pub fn decode_floats(t: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// The 8-bit or 4-bit float tensor nearest to `values`, ties to even. Numbers over the largest
-/// become it with `saturate`, infinity or NaN (where the type has them) without. Numbers become
+/// become it with `saturate`, infinity or NaN (where the type has them) without; a NaN that the
+/// type cannot hold becomes negative zero. Numbers become
 /// `f8e8m0` upwards; see [`encode_scale`] for other roundings.
 ///
 /// # Errors
