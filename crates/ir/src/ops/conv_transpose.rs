@@ -185,7 +185,7 @@ fn infer(cx: &mut InferCx) -> Result<()> {
         )));
     }
     let filters = match &w[1] {
-        Dim::Known(depth) => depth.checked_mul(conv::group(cx.node)?).into(),
+        Dim::Known(depth) => depth.checked_mul(conv::group(cx.node)?),
         _ => None,
     };
     let known = |s: &Shape| {
