@@ -4,6 +4,7 @@ use edgesmith_ir::{Attribute, Graph, NodeId, Result, Tensor, ValueId};
 
 pub mod affine;
 pub mod changes;
+pub mod half;
 pub mod int8;
 pub mod rules;
 
@@ -76,4 +77,29 @@ fn fold_factor(graph: &mut Graph, id: NodeId, attribute: &str, input: usize) -> 
     graph.set_input(id, input, Some(constant));
     graph.node_mut(id).set(attribute, Attribute::Float(1.0));
     Ok(())
+}
+
+/// True where `pattern`, in which `*` stands for any text, is `name`.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == name;
+    };
+    let Some(tail) = name.strip_prefix(head) else {
+        return false;
+    };
+    tail.char_indices()
+        .map(|(i, _)| i)
+        .chain([tail.len()])
+        .any(|i| matches(rest, &tail[i..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        assert!(matches("a*c", "abbc") && matches("*", "") && matches("*fc*", "the.fc.0"));
+        assert!(!matches("a*c", "abcd") && !matches("fc", "fc1"));
+    }
 }

@@ -7,6 +7,7 @@ use edgesmith_ir::{Graph, Model, Node, NodeId, Result, ValueId, infer};
 use super::Settings;
 use crate::calibrate::Statistics;
 use crate::quantize::affine::Affine;
+use crate::quantize::matches;
 use crate::quantize::rules::{self, Kind, Rule, Site};
 
 /// A Relu or Clip after a quantised node, which now bounds its result.
@@ -272,30 +273,5 @@ impl Planner<'_> {
             (s.observer.range)(seen, levels, &s.tuning)
         });
         Affine::of(range, s.activations, s.symmetric)
-    }
-}
-
-/// True where `pattern`, in which `*` stands for any text, is `name`.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(tail) = name.strip_prefix(head) else {
-        return false;
-    };
-    tail.char_indices()
-        .map(|(i, _)| i)
-        .chain([tail.len()])
-        .any(|i| matches(rest, &tail[i..]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        assert!(matches("a*c", "abbc") && matches("*", "") && matches("*fc*", "the.fc.0"));
-        assert!(!matches("a*c", "abcd") && !matches("fc", "fc1"));
     }
 }
