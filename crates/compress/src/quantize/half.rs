@@ -32,7 +32,11 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { keep_io: true, keep_norms: true, exclude: Vec::new() }
+        Self {
+            keep_io: true,
+            keep_norms: true,
+            exclude: Vec::new(),
+        }
     }
 }
 
@@ -72,16 +76,25 @@ pub fn to_fp16(
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
     if changes.converted() == 0 {
-        return Err(Error::unsupported("no node of the model can be converted to fp16"));
+        return Err(Error::unsupported(
+            "no node of the model can be converted to fp16",
+        ));
     }
     Ok((out, changes))
 }
 
 fn account(graph: &Graph, left: &BTreeMap<NodeId, String>) -> Vec<NodeChange> {
-    let fate = |id: NodeId| left.get(&id).map_or(Fate::Converted, |r| Fate::Left(r.clone()));
+    let fate = |id: NodeId| {
+        left.get(&id)
+            .map_or(Fate::Converted, |r| Fate::Left(r.clone()))
+    };
     graph
         .nodes()
-        .map(|(id, n)| NodeChange { name: n.name.clone(), op: n.op.clone(), fate: fate(id) })
+        .map(|(id, n)| NodeChange {
+            name: n.name.clone(),
+            op: n.op.clone(),
+            fate: fate(id),
+        })
         .collect()
 }
 
@@ -112,7 +125,13 @@ fn kept(
     statistics: Option<&Statistics>,
     settings: &Settings,
 ) -> Result<Option<String>> {
-    let values = || node.inputs().iter().chain(node.outputs()).flatten().copied();
+    let values = || {
+        node.inputs()
+            .iter()
+            .chain(node.outputs())
+            .flatten()
+            .copied()
+    };
     if !values().any(|v| is_float(types, v)) {
         return Ok(Some("it has no 32-bit floats".into()));
     }
@@ -120,7 +139,9 @@ fn kept(
         return Ok(Some("its readers take a narrow copy".into()));
     }
     if !node.domain.is_empty() || ops::find("", &node.op).is_none() {
-        return Ok(Some("the operator is not known to take 16-bit floats".into()));
+        return Ok(Some(
+            "the operator is not known to take 16-bit floats".into(),
+        ));
     }
     if settings.exclude.iter().any(|p| matches(p, &node.name)) {
         return Ok(Some("excluded by name".into()));
@@ -130,13 +151,22 @@ fn kept(
     {
         return Ok(Some(keep.reason.into()));
     }
-    if node.outputs().iter().flatten().any(|&v| types.types[v.index()].is_none()) {
+    if node
+        .outputs()
+        .iter()
+        .flatten()
+        .any(|&v| types.types[v.index()].is_none())
+    {
         return Ok(Some("the type of its output is unknown".into()));
     }
     for v in values().filter(|&v| is_float(types, v)) {
         let name = &graph.value(v).name;
         if let Some(t) = graph.constant(v) {
-            let most = t.to_f32()?.iter().filter(|x| x.is_finite()).fold(0.0f32, |m, x| m.max(x.abs()));
+            let most = t
+                .to_f32()?
+                .iter()
+                .filter(|x| x.is_finite())
+                .fold(0.0f32, |m, x| m.max(x.abs()));
             if most > LARGEST {
                 return Ok(Some(format!("constant \"{name}\" reaches {most:e}")));
             }
@@ -254,7 +284,8 @@ impl Narrow<'_> {
             };
             let data = t.to_f32()?.iter().map(narrow).collect();
             let name = self.graph.fresh_name(&format!("{name}_fp16"));
-            self.graph.add_constant(&name, Tensor::from_vec(t.dims(), data)?)
+            self.graph
+                .add_constant(&name, Tensor::from_vec(t.dims(), data)?)
         } else {
             self.changes.narrowing_nodes += 1;
             cast(self.graph, v, DType::F16, &format!("{name}_fp16"))
@@ -282,12 +313,23 @@ impl Narrow<'_> {
                 self.graph.set_input(id, i, Some(twin));
             }
         }
-        let captured: Vec<ValueId> =
-            self.graph.node(id).subgraphs().flat_map(|g| g.captures.iter().map(|c| c.outer)).collect();
-        for v in captured.into_iter().filter(|v| self.halves[v.index()]).collect::<Vec<_>>() {
+        let captured: Vec<ValueId> = self
+            .graph
+            .node(id)
+            .subgraphs()
+            .flat_map(|g| g.captures.iter().map(|c| c.outer))
+            .collect();
+        for v in captured
+            .into_iter()
+            .filter(|v| self.halves[v.index()])
+            .collect::<Vec<_>>()
+        {
             let twin = self.wide_twin(v);
             let graphs = self.graph.node_mut(id).subgraphs_mut();
-            for capture in graphs.flat_map(|g| &mut g.captures).filter(|c| c.outer == v) {
+            for capture in graphs
+                .flat_map(|g| &mut g.captures)
+                .filter(|c| c.outer == v)
+            {
                 capture.outer = twin;
             }
         }
@@ -302,9 +344,14 @@ impl Narrow<'_> {
         let Some((maker, i)) = self.graph.value(v).producer() else {
             return;
         };
-        let (from, to, suffix) =
-            if half { (DType::F16, DType::F32, "fp16") } else { (DType::F32, DType::F16, "fp32") };
-        let name = self.graph.fresh_name(&format!("{}_{suffix}", self.graph.value(v).name));
+        let (from, to, suffix) = if half {
+            (DType::F16, DType::F32, "fp16")
+        } else {
+            (DType::F32, DType::F16, "fp32")
+        };
+        let name = self
+            .graph
+            .fresh_name(&format!("{}_{suffix}", self.graph.value(v).name));
         let typed = |ty: Option<Type>, dtype| match ty {
             Some(Type::Tensor(t)) => Some(Type::Tensor(edgesmith_ir::TensorType { dtype, ..t })),
             other => other,
@@ -327,7 +374,8 @@ impl Narrow<'_> {
 }
 
 fn cast(graph: &mut Graph, v: ValueId, to: DType, name: &str) -> ValueId {
-    let node = Node::new("Cast", &format!("{name}_Cast")).with("to", Attribute::Int(to.onnx().into()));
+    let node =
+        Node::new("Cast", &format!("{name}_Cast")).with("to", Attribute::Int(to.onnx().into()));
     graph.add_op(node, &[v], name)
 }
 
@@ -368,10 +416,16 @@ pub fn to_bf16(model: &Model, settings: &Settings) -> Result<(Model, Changes)> {
         if excluded {
             fate = Fate::Left("excluded by name".into());
         }
-        changes.nodes.push(NodeChange { name: node.name.clone(), op: node.op.clone(), fate });
+        changes.nodes.push(NodeChange {
+            name: node.name.clone(),
+            op: node.op.clone(),
+            fate,
+        });
     }
     if twins.is_empty() {
-        return Err(Error::unsupported("the model has no constants of 32-bit floats"));
+        return Err(Error::unsupported(
+            "the model has no constants of 32-bit floats",
+        ));
     }
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
@@ -420,7 +474,10 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
 
     fn close(a: &Tensor, b: &Tensor, tolerance: f32) {
         for (x, y) in a.to_f32().unwrap().iter().zip(&*b.to_f32().unwrap()) {
-            assert!((x - y).abs() <= tolerance * x.abs().max(1.0), "{x} against {y}");
+            assert!(
+                (x - y).abs() <= tolerance * x.abs().max(1.0),
+                "{x} against {y}"
+            );
         }
     }
 
@@ -433,7 +490,10 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
     #[test]
     fn answers_stay_close_and_ports_keep_their_types() {
         let (half, changes) = converted(&Settings::default());
-        let (a, b) = (answers(&text::parse(NET).unwrap(), DType::F32), answers(&half, DType::F32));
+        let (a, b) = (
+            answers(&text::parse(NET).unwrap(), DType::F32),
+            answers(&half, DType::F32),
+        );
         for (a, b) in a.iter().zip(&b) {
             assert_eq!(b.dtype(), DType::F32);
             close(a, b, 5e-3);
@@ -446,7 +506,10 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
 
     #[test]
     fn ports_become_narrow_where_that_is_asked_for() {
-        let (half, _) = converted(&Settings { keep_io: false, ..Settings::default() });
+        let (half, _) = converted(&Settings {
+            keep_io: false,
+            ..Settings::default()
+        });
         for t in answers(&half, DType::F16) {
             assert_eq!(t.dtype(), DType::F16);
         }
@@ -464,7 +527,10 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
             let node = changes.nodes.iter().find(|n| n.name == name).unwrap();
             matches!(node.fate, Fate::Left(_))
         };
-        assert_eq!(["first", "exp", "relu", "second"].map(left), [false, true, true, true]);
+        assert_eq!(
+            ["first", "exp", "relu", "second"].map(left),
+            [false, true, true, true]
+        );
         verify::verify(&half).unwrap();
     }
 

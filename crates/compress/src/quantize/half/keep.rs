@@ -11,11 +11,19 @@ pub struct Keep {
 }
 
 const fn keep(name: &'static str, reason: &'static str) -> Keep {
-    Keep { name, reason, norm: false }
+    Keep {
+        name,
+        reason,
+        norm: false,
+    }
 }
 
 const fn norm(name: &'static str) -> Keep {
-    Keep { name, reason: "normalizations are kept in 32 bits", norm: true }
+    Keep {
+        name,
+        reason: "normalizations are kept in 32 bits",
+        norm: true,
+    }
 }
 
 const SUMS: &str = "its sums overflow 16 bits";
