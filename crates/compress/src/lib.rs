@@ -1,6 +1,11 @@
 //! Steps that change what a model computes, and the measurements that say by how much.
 //!
-//! [`calibrate`] looks at values once; [`quantize`] turns a float model into one of small numbers.
+//! [`calibrate`] looks at values once; [`quantize`] turns a float model into one of small numbers;
+//! [`evaluate`] says what that cost.
 
 pub mod calibrate;
+pub mod evaluate;
 pub mod quantize;
+mod samples;
+
+pub use samples::Samples;

@@ -1,0 +1,368 @@
+//! How good a model is: on labels, and against the model that it was made from.
+
+use std::collections::BTreeMap;
+
+use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
+use edgesmith_runtime::{Options, Session};
+
+use crate::samples::{Samples, batches, named};
+
+/// What a model got right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Samples that were run.
+    pub samples: u64,
+    /// Right answers and answers with a label; `None` without labels.
+    pub accuracy: Option<(u64, u64)>,
+    /// The largest element of each sample's first output, by index.
+    pub classes: Vec<usize>,
+}
+
+/// How close a model is to its reference.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fidelity {
+    /// Signal to noise, `10·log10(Σr² / Σ(r − x)²)`; ∞ where nothing differs.
+    pub sqnr_db: f64,
+    /// Samples whose largest element is the same, and all samples.
+    pub agreement: (u64, u64),
+    /// The largest difference of two elements.
+    pub max_abs_error: f64,
+    /// The cosine of the angle between all elements of both.
+    pub cosine: f64,
+}
+
+/// How close one value is to that of the reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValueFidelity {
+    /// The name of the value in both models.
+    pub value: String,
+    /// The node that makes it in the reference.
+    pub node: String,
+    /// Signal to noise.
+    pub sqnr_db: f64,
+}
+
+/// Running sums of a comparison.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    reference: f64,
+    other: f64,
+    product: f64,
+    difference: f64,
+    largest: f64,
+}
+
+impl Sums {
+    fn add(&mut self, reference: &Tensor, other: &Tensor) -> Result<()> {
+        if reference.dims() != other.dims() {
+            return Err(Error::invalid(format!(
+                "the reference gives {}, the model {}",
+                reference.ty(),
+                other.ty()
+            )));
+        }
+        for (&r, &x) in reference.to_f32()?.iter().zip(&*other.to_f32()?) {
+            let (r, x) = (f64::from(r), f64::from(x));
+            let d = r - x;
+            self.reference += r * r;
+            self.other += x * x;
+            self.product += r * x;
+            if d != 0.0 && !d.is_nan() || (r.is_nan() != x.is_nan()) {
+                self.difference += if d.is_nan() { f64::INFINITY } else { d * d };
+                self.largest = self
+                    .largest
+                    .max(if d.is_nan() { f64::INFINITY } else { d.abs() });
+            }
+        }
+        Ok(())
+    }
+
+    fn sqnr_db(&self) -> f64 {
+        if self.difference == 0.0 {
+            f64::INFINITY
+        } else {
+            10.0 * (self.reference / self.difference).log10()
+        }
+    }
+
+    fn cosine(&self) -> f64 {
+        let norm = (self.reference * self.other).sqrt();
+        if norm == 0.0 {
+            1.0
+        } else {
+            self.product / norm
+        }
+    }
+}
+
+/// The index of the largest element of each sample, over the last axis of the first output.
+///
+/// # Errors
+/// When the output does not hold one row of numbers for each sample.
+fn classes(outputs: &[Tensor], samples: usize) -> Result<Vec<usize>> {
+    let first = outputs
+        .first()
+        .ok_or_else(|| Error::invalid("the model has no output"))?;
+    let data = first.to_f32()?;
+    let width = first.dims().last().copied().unwrap_or(0);
+    if width == 0 || data.len() != samples * width {
+        return Err(Error::invalid(format!(
+            "the first output, {}, is not one row of classes for each of {samples} samples",
+            first.ty()
+        )));
+    }
+    let largest = |row: &[f32]| {
+        let mut best = 0;
+        for (i, x) in row.iter().enumerate() {
+            if *x > row[best] || row[best].is_nan() {
+                best = i;
+            }
+        }
+        best
+    };
+    Ok(data.chunks_exact(width).map(largest).collect())
+}
+
+/// Runs the samples and counts right answers, where there are labels.
+///
+/// # Errors
+/// When the model does not run on the samples, labels do not fit the classes of its first output,
+/// or the user cancels.
+pub fn evaluate(
+    session: &mut Session,
+    samples: &dyn Samples,
+    batch: usize,
+    progress: &dyn Progress,
+) -> Result<Evaluation> {
+    let labels = samples.labels();
+    let mut result = Evaluation {
+        samples: samples.len() as u64,
+        accuracy: labels.map(|_| (0, 0)),
+        classes: Vec::new(),
+    };
+    progress.start("evaluate", samples.len() as u64);
+    for range in batches(samples.len(), batch) {
+        progress.check()?;
+        let outputs = session.run(&named(&samples.batch(range.clone())?))?;
+        if let (Some(labels), Some((right, all))) = (labels, &mut result.accuracy) {
+            let found = classes(&outputs, range.len())?;
+            let width = outputs[0].dims().last().copied().unwrap_or(0);
+            for (i, &class) in range.clone().zip(&found) {
+                let label = labels.get(i).and_then(|&l| usize::try_from(l).ok());
+                let label = label.filter(|&l| l < width).ok_or_else(|| {
+                    Error::invalid(format!(
+                        "the label of sample {i} is none of {width} classes"
+                    ))
+                })?;
+                *right += u64::from(label == class);
+                *all += 1;
+            }
+            result.classes.extend(found);
+        }
+        progress.advance(range.len() as u64);
+    }
+    progress.finish();
+    Ok(result)
+}
+
+/// Runs the samples through both and compares all float outputs.
+///
+/// # Errors
+/// When one does not run on the samples, their outputs differ in number or shape, or the user
+/// cancels.
+pub fn fidelity(
+    reference: &mut Session,
+    session: &mut Session,
+    samples: &dyn Samples,
+    batch: usize,
+    progress: &dyn Progress,
+) -> Result<Fidelity> {
+    let mut sums = Sums::default();
+    let mut agreement = (0, 0);
+    progress.start("compare", samples.len() as u64);
+    for range in batches(samples.len(), batch) {
+        progress.check()?;
+        let inputs = samples.batch(range.clone())?;
+        let a = reference.run(&named(&inputs))?;
+        let b = session.run(&named(&inputs))?;
+        if a.len() != b.len() {
+            return Err(Error::invalid(
+                "the models have different numbers of outputs",
+            ));
+        }
+        for (r, x) in a.iter().zip(&b).filter(|(r, _)| r.dtype().is_float()) {
+            sums.add(r, x)?;
+        }
+        if let (Ok(a), Ok(b)) = (classes(&a, range.len()), classes(&b, range.len())) {
+            agreement.0 += a.iter().zip(&b).filter(|(a, b)| a == b).count() as u64;
+            agreement.1 += a.len() as u64;
+        }
+        progress.advance(range.len() as u64);
+    }
+    progress.finish();
+    Ok(Fidelity {
+        sqnr_db: sums.sqnr_db(),
+        agreement,
+        max_abs_error: sums.largest,
+        cosine: sums.cosine(),
+    })
+}
+
+/// Float values that both models make, by name, in the order of the reference.
+fn common_values(reference: &Graph, other: &Graph) -> Vec<(ValueId, ValueId)> {
+    let made: BTreeMap<&str, ValueId> = other
+        .values()
+        .filter(|(_, v)| v.producer().is_some())
+        .map(|(id, v)| (v.name.as_str(), id))
+        .collect();
+    reference
+        .values()
+        .filter(|(_, v)| v.producer().is_some())
+        .filter_map(|(id, v)| Some((id, *made.get(v.name.as_str())?)))
+        .collect()
+}
+
+/// Runs the first `count` samples one by one through both models and compares every value that
+/// both make under the same name. Quantised values are compared as what they are dequantised to.
+///
+/// # Errors
+/// When a model does not run on the samples, or the user cancels.
+pub fn value_fidelity(
+    reference: &Model,
+    model: &Model,
+    samples: &dyn Samples,
+    count: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<ValueFidelity>> {
+    let pairs = common_values(&reference.graph, &model.graph);
+    let (wanted, others): (Vec<ValueId>, Vec<ValueId>) = pairs.iter().copied().unzip();
+    let back: BTreeMap<ValueId, ValueId> = pairs.iter().map(|&(a, b)| (b, a)).collect();
+    let options = Options {
+        integer: false,
+        ..Options::default()
+    };
+    let mut a = Session::prepare(reference, &options)?;
+    let mut b = Session::prepare(model, &options)?;
+    let mut sums: BTreeMap<ValueId, Sums> = BTreeMap::new();
+    let count = count.min(samples.len());
+    progress.start("compare values", count as u64);
+    for range in batches(count, 1) {
+        progress.check()?;
+        let inputs = samples.batch(range)?;
+        let mut seen: BTreeMap<ValueId, Tensor> = BTreeMap::new();
+        a.run_watching(&named(&inputs), &wanted, &mut |v, t| {
+            if t.dtype().is_float() {
+                seen.insert(v, t.clone());
+            }
+        })?;
+        b.run_watching(&named(&inputs), &others, &mut |v, t| {
+            if let Some((v, r)) = back.get(&v).and_then(|v| Some((v, seen.get(v)?)))
+                && r.dims() == t.dims()
+                && t.dtype().is_float()
+            {
+                let mut sum = sums.get(v).copied().unwrap_or_default();
+                if sum.add(r, t).is_ok() {
+                    sums.insert(*v, sum);
+                }
+            }
+        })?;
+        progress.advance(1);
+    }
+    progress.finish();
+    let graph = &reference.graph;
+    let row = |(&v, s): (&ValueId, &Sums)| ValueFidelity {
+        value: graph.value(v).name.clone(),
+        node: graph
+            .value(v)
+            .producer()
+            .map_or_else(String::new, |(n, _)| graph.node(n).name.clone()),
+        sqnr_db: s.sqnr_db(),
+    };
+    Ok(sums.iter().map(row).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_ir::{NoProgress, text};
+
+    use super::*;
+    use crate::samples::InMemory;
+
+    fn model(weight: &str) -> Model {
+        let source = format!(
+            "opset 17\ngraph g(x: f32[n,2]) -> (y: f32[n,2]) {{\n  w: f32[2,2] = {{{weight}}}\n  \
+             h = MatMul(x, w) {{name=\"m\"}}\n  y = Relu(h) {{name=\"r\"}}\n}}\n"
+        );
+        text::parse(&source).unwrap()
+    }
+
+    fn samples(labels: Option<Vec<i64>>) -> InMemory {
+        let rows = Tensor::from_vec(&[3, 2], vec![1.0f32, 0.0, 0.0, 2.0, 3.0, 4.0]).unwrap();
+        InMemory {
+            name: "x".into(),
+            rows,
+            labels,
+        }
+    }
+
+    fn session(weight: &str) -> Session {
+        Session::prepare(&model(weight), &Options::default()).unwrap()
+    }
+
+    #[test]
+    fn right_answers_are_counted_across_batches() {
+        for batch in [1, 2, 3] {
+            let data = samples(Some(vec![0, 1, 0]));
+            let e = evaluate(&mut session("1.0,0.0,0.0,1.0"), &data, batch, &NoProgress).unwrap();
+            assert_eq!((e.accuracy, e.classes), (Some((2, 3)), vec![0, 1, 1]));
+        }
+        let e = evaluate(
+            &mut session("1.0,0.0,0.0,1.0"),
+            &samples(None),
+            2,
+            &NoProgress,
+        )
+        .unwrap();
+        assert_eq!(e.accuracy, None);
+    }
+
+    #[test]
+    fn labels_outside_the_classes_are_refused() {
+        for labels in [vec![0, 1, 2], vec![0, -1, 0], vec![0]] {
+            let data = samples(Some(labels));
+            assert!(evaluate(&mut session("1.0,0.0,0.0,1.0"), &data, 2, &NoProgress).is_err());
+        }
+    }
+
+    #[test]
+    fn fidelity_is_the_ratio_of_signal_and_difference() {
+        let (mut a, mut b) = (session("1.0,0.0,0.0,1.0"), session("1.0,0.0,0.0,0.5"));
+        let f = fidelity(&mut a, &mut b, &samples(None), 2, &NoProgress).unwrap();
+        assert!((f.sqnr_db - 10.0 * (30.0f64 / 5.0).log10()).abs() < 1e-6);
+        assert_eq!((f.max_abs_error, f.agreement), (2.0, (2, 3)));
+        let f = fidelity(
+            &mut session("1.0,0.0,0.0,1.0"),
+            &mut a,
+            &samples(None),
+            2,
+            &NoProgress,
+        );
+        assert_eq!(f.unwrap().sqnr_db, f64::INFINITY);
+    }
+
+    #[test]
+    fn values_of_the_same_name_are_compared() {
+        let (a, b) = (model("1.0,0.0,0.0,1.0"), model("1.0,0.0,0.0,0.5"));
+        let rows = value_fidelity(&a, &b, &samples(None), 3, &NoProgress).unwrap();
+        let names: Vec<(&str, &str)> = rows
+            .iter()
+            .map(|r| (r.value.as_str(), r.node.as_str()))
+            .collect();
+        assert_eq!(names.len(), 2);
+        assert!(names.contains(&("h", "m")) && names.contains(&("y", "r")));
+        assert!(
+            rows.iter()
+                .all(|r| (r.sqnr_db - 10.0 * 6.0f64.log10()).abs() < 1e-6)
+        );
+    }
+}
