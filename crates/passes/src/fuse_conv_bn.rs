@@ -312,6 +312,16 @@ mod tests {
         for (input, layer, op) in [
             (
                 image,
+                "w: f32[2,2,1,1] = {1,2,3,4}\na = ConvTranspose(x, w) {group=2}",
+                "ConvTranspose",
+            ),
+            (
+                image,
+                "w: f32[2,4,1,1] = {1,2,3,4,5,6,7,8}\na = ConvTranspose(x, w)",
+                "ConvTranspose",
+            ),
+            (
+                image,
                 "w: f32[4,2,1,1] = {1,2,3,4,5,6,7,8}\na = Conv(x, w)",
                 "Conv",
             ),
