@@ -1,0 +1,79 @@
+//! ONNX files: models of IR version 3 and later, with weights in the file or beside it.
+
+use std::path::Path;
+
+use edgesmith_ir::error::At;
+use edgesmith_ir::{Model, Result};
+
+mod attributes;
+mod external;
+mod graphs;
+mod proto;
+mod read;
+mod scope;
+mod tensor;
+mod types;
+mod write;
+
+pub use read::{IR_VERSIONS, decode};
+pub use tensor::MAX_DENSE;
+pub use write::encode;
+
+use crate::{External, Format, WriteOptions, file, map};
+
+/// The format.
+pub static ONNX: Format = Format {
+    name: "onnx",
+    about: "ONNX models, IR version 3 and later, weights inside or beside the file",
+    extensions: &["onnx"],
+    detect: |_| true,
+    read,
+    write,
+};
+
+/// A file with all weights inside may not be larger: protobuf ends at 2 GiB.
+const MAX_INSIDE: usize = 1_800_000_000;
+
+/// Tensors smaller than this stay inside.
+const MIN_OUTSIDE: usize = 1024;
+
+fn read(path: &Path) -> Result<Model> {
+    let place = || path.display().to_string();
+    decode(map::map(path)?, path.parent()).at(place)
+}
+
+fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<()> {
+    let constants = model
+        .graph
+        .values()
+        .filter_map(|(_, v)| v.constant.as_ref());
+    let total: usize = constants.map(edgesmith_ir::Tensor::byte_len).sum();
+    let over = match options.external {
+        External::Never => None,
+        External::Auto => (total > MAX_INSIDE).then_some(MIN_OUTSIDE),
+        External::Over(bytes) => Some(bytes),
+    };
+    let Some(over) = over else {
+        return file::write(path, &encode(model)?, options.force);
+    };
+    let mut data_path = path.as_os_str().to_owned();
+    data_path.push(".data");
+    let data_path = Path::new(&data_path);
+    let location = data_path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned());
+    let parts = write::encode_external(model, &location.unwrap_or_default(), over)?;
+    file::refuse_existing(path, options.force)?;
+    let mut end = 0;
+    file::write_with(data_path, options.force, |out| {
+        for (offset, bytes) in &parts.data {
+            out.write_all(&vec![0; offset - end])?;
+            out.write_all(bytes)?;
+            end = offset + bytes.len();
+        }
+        Ok(())
+    })?;
+    file::write(path, &parts.model, options.force).inspect_err(|_| {
+        let _ = std::fs::remove_file(data_path);
+    })
+}
