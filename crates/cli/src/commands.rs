@@ -1,0 +1,146 @@
+//! The list of commands, and the command line made from it.
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches};
+
+pub mod bench;
+pub mod compare;
+pub mod completions;
+pub mod convert;
+pub mod formats;
+pub mod inspect;
+pub mod ops;
+pub mod optimize;
+pub mod providers;
+pub mod quantize;
+pub mod run;
+pub mod targets;
+
+/// A row of the command list.
+pub struct Command {
+    /// The word on the command line.
+    pub name: &'static str,
+    /// One line for the list of commands.
+    pub about: &'static str,
+    /// What `--help` adds: when to use it, and examples.
+    pub teach: &'static str,
+    /// Adds the arguments.
+    pub args: fn(clap::Command) -> clap::Command,
+    /// Does the work.
+    pub run: fn(&ArgMatches) -> Result<()>,
+}
+
+/// Every command: the main job first, then in the order in which a user meets them.
+pub static COMMANDS: &[&Command] = &[
+    &compare::COMPARE,
+    &inspect::INSPECT,
+    &run::RUN,
+    &bench::BENCH,
+    &optimize::OPTIMIZE,
+    &quantize::QUANTIZE,
+    &convert::CONVERT,
+    &ops::OPS,
+    &formats::FORMATS,
+    &targets::TARGETS,
+    &providers::PROVIDERS,
+    &completions::COMPLETIONS,
+];
+
+/// The whole command line.
+pub fn cli() -> clap::Command {
+    let base = clap::Command::new("edgesmith")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Makes a trained network fit the edge: reads, optimises, quantises, runs, measures")
+        .after_help("Start with: edgesmith compare --example")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .max_term_width(100);
+    COMMANDS.iter().fold(base, |cli, command| {
+        let sub = clap::Command::new(command.name).about(command.about).after_help(command.teach);
+        cli.subcommand((command.args)(sub))
+    })
+}
+
+/// The command of that name.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().copied().find(|c| c.name == name)
+}
+
+/// The positional argument MODEL.
+fn model_arg() -> Arg {
+    Arg::new("model").value_name("MODEL").required(true).help("The ONNX model to read")
+}
+
+/// `--NAME VALUE`.
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+/// `--NAME`.
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// `-o, --output FILE`.
+fn output_arg(help: &'static str) -> Arg {
+    option("output", "FILE", help).short('o').required(true)
+}
+
+/// `--json`.
+fn json_arg() -> Arg {
+    flag("json", "Print one JSON object instead of a table")
+}
+
+/// `--force`.
+fn force_arg() -> Arg {
+    flag("force", "Overwrite files that exist")
+}
+
+/// `--threads N`.
+fn threads_arg(default: &'static str, help: &'static str) -> Arg {
+    option("threads", "N", help).value_parser(clap::value_parser!(usize)).default_value(default)
+}
+
+/// `--level LEVEL`.
+fn level_arg(default: &'static str) -> Arg {
+    option("level", "LEVEL", "How far the graph is optimised before it runs")
+        .value_parser(["none", "basic", "extended", "layout"])
+        .default_value(default)
+}
+
+/// `--providers A,B`.
+fn providers_arg() -> Arg {
+    option("providers", "A,B", "Execution providers, best first; see `edgesmith providers`")
+        .value_delimiter(',')
+        .default_value("cpu,reference")
+}
+
+/// `--dim NAME=N`.
+fn dim_arg() -> Arg {
+    option("dim", "NAME=N", "Sets a symbolic dimension of the inputs; others are 1")
+        .action(ArgAction::Append)
+        .value_parser(parse_dim)
+}
+
+fn parse_dim(text: &str) -> Result<(String, usize), String> {
+    let parts = text.split_once('=').and_then(|(n, v)| Some((n.to_owned(), v.parse().ok()?)));
+    parts.ok_or_else(|| "expected NAME=N, such as batch=1".into())
+}
+
+/// The values of `--dim`.
+fn dims(matches: &ArgMatches) -> Vec<(String, usize)> {
+    matches.get_many("dim").map(|v| v.cloned().collect()).unwrap_or_default()
+}
+
+/// A string argument that has a default or is required.
+fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_sound() {
+        super::cli().debug_assert();
+    }
+}

@@ -1,0 +1,99 @@
+//! `edgesmith run`: npz in, npz out.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::ArgMatches;
+use edgesmith_formats::npz;
+use edgesmith_ir::{Error, Model, Tensor};
+use edgesmith_kernels::cpu::Isa;
+use edgesmith_runtime::{Options, Session};
+
+use super::{
+    Command, force_arg, level_arg, model_arg, option, providers_arg, text, threads_arg,
+};
+use crate::opened;
+
+/// The command.
+pub static RUN: Command = Command {
+    name: "run",
+    about: "Run a model on the arrays of an npz file",
+    teach: "The input file has an array for each model input, by name; other arrays (labels) are \
+            left alone.\nExample: edgesmith run model.onnx --input test.npz --output answers.npz",
+    args: |c| {
+        c.arg(model_arg())
+            .arg(option("input", "IN.npz", "The inputs").required(true))
+            .arg(option("output", "OUT.npz", "Where the outputs go").required(true))
+            .arg(level_arg("extended"))
+            .arg(providers_arg())
+            .arg(threads_arg("0", "Threads; 0 is one for each core"))
+            .arg(force_arg())
+    },
+    run,
+};
+
+fn run(matches: &ArgMatches) -> Result<()> {
+    let path = Path::new(text(matches, "model"));
+    let output = Path::new(text(matches, "output"));
+    if output.exists() && !matches.get_flag("force") {
+        return Err(Error::usage("the file exists already")
+            .at(output.display().to_string())
+            .hint("give another name, or --force to overwrite it")
+            .into());
+    }
+    let model = opened::optimized(&opened::open(path)?, text(matches, "level"))?;
+    let mut session = Session::prepare(&model, &options(matches)?)?;
+    let arrays = npz::read(Path::new(text(matches, "input")))?;
+    let inputs = pick_inputs(&model, &arrays)?;
+    let outputs = session.run(&inputs)?;
+    let names = model.graph.outputs.iter().map(|&v| model.graph.value(v).name.clone());
+    let named: Vec<(String, Tensor)> = names.zip(outputs).collect();
+    npz::write(output, &named, matches.get_flag("force"))?;
+    Ok(())
+}
+
+/// The arrays that the model asks for, cast to the types that it declares.
+fn pick_inputs<'a>(
+    model: &Model,
+    arrays: &'a [(String, Tensor)],
+) -> edgesmith_ir::Result<Vec<(&'a str, Tensor)>> {
+    let mut inputs = Vec::new();
+    for &v in &model.graph.inputs {
+        let value = model.graph.value(v);
+        let Some((name, tensor)) = arrays.iter().find(|(n, _)| *n == value.name) else {
+            if value.constant.is_some() {
+                continue;
+            }
+            let there: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
+            return Err(Error::invalid(format!("the input file has no array \"{}\"", value.name))
+                .hint(format!("its arrays are {}", there.join(", "))));
+        };
+        let wanted = value.tensor_type().map_or(tensor.dtype(), |t| t.dtype);
+        inputs.push((name.as_str(), edgesmith_data::cast(tensor, wanted)?));
+    }
+    Ok(inputs)
+}
+
+/// The runtime options of a command with `--threads` and `--providers`.
+pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
+    let providers = matches.get_many::<String>("providers");
+    Ok(Options {
+        threads: matches.get_one("threads").copied().unwrap_or(0),
+        providers: providers.map(|p| p.cloned().collect()).unwrap_or_default(),
+        isa: Some(isa()?),
+        ..Options::default()
+    })
+}
+
+/// The instruction set that kernels use: the best of this machine, capped by `EDGESMITH_ISA`.
+pub fn isa() -> edgesmith_ir::Result<Isa> {
+    let cap = match std::env::var("EDGESMITH_ISA") {
+        Ok(name) => Some(Isa::parse(&name).ok_or_else(|| {
+            let names: Vec<&str> = Isa::ALL.iter().map(|i| i.name()).collect();
+            Error::usage(format!("EDGESMITH_ISA: there is no instruction set \"{name}\""))
+                .hint(format!("they are {}", names.join(", ")))
+        })?),
+        Err(_) => None,
+    };
+    Ok(Isa::detect_capped(cap))
+}

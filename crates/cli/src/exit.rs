@@ -1,0 +1,39 @@
+//! Exit codes: 0 done, 1 the model or the data is at fault, 2 wrong use, 3 our bug.
+
+use std::io::ErrorKind;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+
+use edgesmith_ir::error::{Error, Kind};
+
+use crate::ui;
+
+/// Runs `work` and turns its result, or its panic, into an exit code and a message on stderr.
+pub fn catch_bugs(work: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    panic::set_hook(Box::new(|info| {
+        ui::complain(&format!("this is a bug in edgesmith: {info}"));
+    }));
+    match panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => report(&error),
+        Err(_) => {
+            ui::complain("please report it with the command and, if you may, the model");
+            ExitCode::from(3)
+        }
+    }
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(io) = error.downcast_ref::<std::io::Error>()
+        && io.kind() == ErrorKind::BrokenPipe
+    {
+        return ExitCode::SUCCESS;
+    }
+    ui::complain(&format!("{error:#}"));
+    ExitCode::from(match error.downcast_ref::<Error>().map(|e| e.kind) {
+        Some(Kind::Usage) => 2,
+        Some(Kind::Internal) => 3,
+        Some(Kind::Cancelled) => 130,
+        Some(Kind::Invalid | Kind::Unsupported | Kind::Io) | None => 1,
+    })
+}

@@ -1,0 +1,20 @@
+//! The `edgesmith` program: parse the words, run the command, say what went wrong.
+
+mod commands;
+mod evidence;
+mod exit;
+mod measure;
+mod opened;
+mod targets;
+mod ui;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    exit::catch_bugs(|| {
+        let matches = commands::cli().get_matches();
+        let (name, matches) = matches.subcommand().expect("clap asks for a command");
+        let command = commands::find(name).expect("clap knows only the commands of the list");
+        (command.run)(matches)
+    })
+}

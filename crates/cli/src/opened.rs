@@ -1,0 +1,145 @@
+//! A model that was read and checked, with the facts every command tells of it.
+
+use std::path::Path;
+
+use edgesmith_ir::analysis::{cost, memory};
+use edgesmith_ir::error::At;
+use edgesmith_ir::infer::{self, Inferred};
+use edgesmith_ir::types::Type;
+use edgesmith_ir::{Error, Graph, Model, Result, ValueId, verify};
+use edgesmith_passes::{Level, RunOptions};
+use edgesmith_report::evidence::{ModelFacts, Port};
+use sha2::{Digest, Sha256};
+
+
+/// Reads a model and checks it.
+///
+/// # Errors
+/// When the file cannot be read or the graph breaks a rule; every fault is listed.
+pub fn open(path: &Path) -> Result<Model> {
+    let model = edgesmith_formats::read(path)?;
+    check(&model).at(|| name_of(path))?;
+    Ok(model)
+}
+
+/// Checks a model; all faults come as one error.
+fn check(model: &Model) -> Result<()> {
+    verify::verify(model).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().take(10).map(Error::to_string).collect();
+        Error::invalid(lines.join("\n"))
+    })
+}
+
+/// Optimises a copy of a model to a level named on the command line.
+///
+/// # Errors
+/// When the level is unknown or a pass fails.
+pub fn optimized(model: &Model, level: &str) -> Result<Model> {
+    let mut model = model.clone();
+    edgesmith_passes::optimize(&mut model, level.parse::<Level>()?, &RunOptions::default())?;
+    Ok(model)
+}
+
+/// What the report says of a file: its last path component.
+pub fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Bytes of a file and of its external data beside it.
+///
+/// # Errors
+/// When the file is not there.
+pub fn size_on_disk(path: &Path) -> Result<u64> {
+    let size = |p: &Path| std::fs::metadata(p).map(|m| m.len());
+    let main = size(path).map_err(|e| Error::io(e.to_string()).at(name_of(path)))?;
+    let mut data = path.as_os_str().to_owned();
+    data.push(".data");
+    Ok(main + size(Path::new(&data)).unwrap_or(0))
+}
+
+/// The figures of a model for concrete inputs: symbols are 1 where `dims` does not set them.
+pub struct Figures {
+    /// Types of all values.
+    pub inferred: Inferred,
+    /// The cost of each node, in order.
+    pub costs: Vec<cost::NodeCost>,
+    /// Multiply-accumulates of one run.
+    pub macs: u64,
+    /// Weights, quantised or not.
+    pub parameters: u64,
+    /// Bytes of all constants.
+    pub weight_bytes: u64,
+    /// Planned activation memory, where all shapes are known.
+    pub activations: Option<memory::Activations>,
+}
+
+/// Counts a model for concrete inputs.
+///
+/// # Errors
+/// When inference fails.
+pub fn figures(model: &Model, dims: &[(String, usize)]) -> Result<Figures> {
+    let inputs: Vec<(ValueId, Type)> = memory::concrete_inputs(model, dims);
+    let inferred = infer::infer(model, &inputs)?;
+    let costs = cost::node_costs(model, &inferred)?;
+    Ok(Figures {
+        macs: costs.iter().map(|c| c.macs).sum(),
+        parameters: cost::parameters(model),
+        weight_bytes: cost::weight_bytes(model),
+        activations: memory::peak_activations(model, &inferred),
+        inferred,
+        costs,
+    })
+}
+
+/// What the evidence says of the model that was given.
+///
+/// # Errors
+/// When the file cannot be read again.
+pub fn facts(path: &Path, model: &Model, figures: &Figures) -> Result<ModelFacts> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(e.to_string()).at(name_of(path)))?;
+    let hash = Sha256::digest(&bytes);
+    Ok(ModelFacts {
+        name: path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        file: name_of(path),
+        bytes: size_on_disk(path)?,
+        sha256: hash.iter().map(|b| format!("{b:02x}")).collect(),
+        opset: model.opset().unsigned_abs(),
+        ir_version: model.ir_version.unsigned_abs(),
+        producer: format!("{} {}", model.producer_name, model.producer_version).trim().into(),
+        inputs: ports(&model.graph, &model.graph.inputs),
+        outputs: ports(&model.graph, &model.graph.outputs),
+        parameters: figures.parameters,
+        macs: figures.macs,
+        dynamic_dims: dynamic_dims(model),
+    })
+}
+
+fn ports(graph: &Graph, values: &[ValueId]) -> Vec<Port> {
+    let port = |&v: &ValueId| {
+        let value = graph.value(v);
+        let tensor = value.tensor_type();
+        let shape = tensor.and_then(|t| t.shape.as_ref());
+        Port {
+            name: value.name.clone(),
+            dtype: tensor.map_or_else(String::new, |t| t.dtype.to_string()),
+            shape: shape.map_or_else(|| "[…]".into(), ToString::to_string),
+        }
+    };
+    values.iter().map(port).collect()
+}
+
+/// The symbolic and unknown dimensions of the inputs, each once.
+pub fn dynamic_dims(model: &Model) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for &v in &model.graph.inputs {
+        let shape = model.graph.value(v).tensor_type().and_then(|t| t.shape.as_ref());
+        for dim in shape.into_iter().flat_map(|s| s.iter()) {
+            let name = dim.to_string();
+            if dim.known().is_none() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
