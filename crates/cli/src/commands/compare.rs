@@ -1,0 +1,152 @@
+//! `edgesmith compare`: every variant of a model, measured on the user's data.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ArgMatches;
+use edgesmith_formats::{WriteOptions, write_file};
+use edgesmith_ir::{Error, Kind};
+use edgesmith_report::Evidence;
+
+use super::{Command, flag, force_arg, json_arg, option, text, threads_arg};
+use crate::evidence::{self, Job};
+use crate::measure::Effort;
+use crate::{targets, ui};
+
+/// The command.
+pub static COMPARE: Command = Command {
+    name: "compare",
+    about: "Make every variant of a model and measure them all: FP32, FP16, INT8",
+    teach: "Writes one ONNX file for each variant, report.json and report.html into OUT, and prints \
+            the table.\nThe npz files have an array for each model input, by name, the sample on \
+            the batch axis, and `labels` where there are any.\n\
+            Example: edgesmith compare model.onnx --data test.npz --calibrate calib.npz --out out\n\
+            Example: edgesmith compare --example",
+    args: |c| {
+        c.arg(clap::Arg::new("model").value_name("MODEL").help("The ONNX model to read"))
+            .arg(flag("example", "Use the embedded Fashion-MNIST classifier and its data"))
+            .arg(option("data", "TEST.npz", "Samples to measure on, with labels or without"))
+            .arg(option("calibrate", "CALIB.npz", "Samples to find ranges with, 100 to 500"))
+            .arg(option("out", "DIR", "The folder to write into [default with --example: edgesmith-example]"))
+            .arg(option("target", "T", "Say what this target's hardware means"))
+            .arg(threads_arg("1", "Threads of the latency measurement; 0 is one for each core"))
+            .arg(
+                option("iterations", "N", "Runs of each variant that count")
+                    .value_parser(clap::value_parser!(usize))
+                    .default_value("100"),
+            )
+            .arg(json_arg())
+            .arg(force_arg())
+    },
+    run,
+};
+
+/// The files that a comparison writes beside those of the variants.
+static REPORTS: [&str; 2] = ["report.json", "report.html"];
+
+fn run(matches: &ArgMatches) -> Result<()> {
+    let job = job(matches)?;
+    let evidence = evidence::gather(&job, &ui::Bar::default())?;
+    write_reports(&evidence, &job)?;
+    if matches.get_flag("json") {
+        return Ok(ui::print(&evidence.to_json())?);
+    }
+    ui::print(&evidence.to_table(&ui::style()))?;
+    ui::say(&format!("written to {}: {}", job.out.display(), REPORTS.join(", ")));
+    Ok(())
+}
+
+fn job(matches: &ArgMatches) -> Result<Job> {
+    let example = matches.get_flag("example");
+    let named = |name: &str| matches.get_one::<String>(name).map(PathBuf::from);
+    let out = match named("out") {
+        Some(out) => out,
+        None if example => PathBuf::from("edgesmith-example"),
+        None => return Err(missing("--out DIR").into()),
+    };
+    // The example's own folder holds nothing of the user's.
+    let force = matches.get_flag("force") || (example && named("out").is_none());
+    let variants = evidence::VARIANTS.iter().map(|v| format!("{}.onnx", v.name));
+    refuse_overwriting(&out, variants.chain(REPORTS.map(String::from)), force)?;
+    let (model, data, calibrate) = if example {
+        unpack_example(&out, force)?
+    } else {
+        (
+            named("model").ok_or_else(|| missing("MODEL"))?,
+            named("data").ok_or_else(|| missing("--data TEST.npz"))?,
+            named("calibrate").ok_or_else(|| missing("--calibrate CALIB.npz"))?,
+        )
+    };
+    Ok(Job {
+        model,
+        data,
+        calibrate,
+        out,
+        target: match matches.get_one::<String>("target") {
+            Some(name) => Some(targets::find(name)?),
+            None => None,
+        },
+        runtime: super::run::options(matches)?,
+        effort: Effort {
+            iterations: matches.get_one("iterations").copied().unwrap_or(100),
+            budget: Duration::from_secs(15),
+        },
+        write: WriteOptions { force, ..WriteOptions::default() },
+    })
+}
+
+fn missing(what: &str) -> Error {
+    Error::usage(format!("{what} is missing"))
+        .hint("edgesmith compare model.onnx --data test.npz --calibrate calib.npz --out out, \
+               or edgesmith compare --example")
+}
+
+fn refuse_overwriting(
+    out: &Path,
+    names: impl Iterator<Item = String>,
+    force: bool,
+) -> edgesmith_ir::Result<()> {
+    for name in names {
+        let path = out.join(name);
+        if path.exists() && !force {
+            return Err(Error::usage("the file exists already")
+                .at(path.display().to_string())
+                .hint("give another folder, or --force to overwrite"));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the embedded example below `out`: the model, the test and the calibration data.
+fn unpack_example(out: &Path, force: bool) -> edgesmith_ir::Result<(PathBuf, PathBuf, PathBuf)> {
+    let folder = out.join("example");
+    create_folder(&folder)?;
+    let put = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        write_file(&path, bytes, force).map(|()| path)
+    };
+    Ok((
+        put("model.onnx", include_bytes!("../../../../models/fashion_mnist/model.onnx"))?,
+        put("test.npz", include_bytes!("../../../../models/fashion_mnist/test.npz"))?,
+        put("calib.npz", include_bytes!("../../../../models/fashion_mnist/calib.npz"))?,
+    ))
+}
+
+/// Makes a folder and those above it.
+///
+/// # Errors
+/// When the system refuses.
+pub fn create_folder(path: &Path) -> edgesmith_ir::Result<()> {
+    fs::create_dir_all(path)
+        .map_err(|e| Error::new(Kind::Io, e.to_string()).at(path.display().to_string()))
+}
+
+fn write_reports(evidence: &Evidence, job: &Job) -> edgesmith_ir::Result<()> {
+    let texts = [evidence.to_json(), evidence.to_html()];
+    for (name, text) in REPORTS.iter().zip(texts) {
+        write_file(&job.out.join(name), text.as_bytes(), job.write.force)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The program from outside: what it prints, writes and answers to bad input.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use edgesmith_formats::{WriteOptions, npz};
+use edgesmith_ir::types::{Dim, Shape, TensorType};
+use edgesmith_ir::{DType, Graph, Model, Node, Tensor};
+use expect_test::{Expect, expect};
+
+/// A folder of its own for each test, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("edgesmith-{}-{test}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn run(&self, words: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_edgesmith"))
+            .args(words.split_whitespace())
+            .current_dir(&self.0)
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap()
+    }
+
+    /// Exit code and stderr of a command that should fail and leave nothing behind.
+    fn fails(&self, words: &str, expected: Expect) {
+        let files = self.files();
+        let output = self.run(words);
+        let error = String::from_utf8(output.stderr).unwrap();
+        expected.assert_eq(&format!("exit {}\n{error}", output.status.code().unwrap()));
+        assert_eq!(self.files(), files, "a failing command leaves no file");
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(&self.0)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// x f32[batch,4] → OP → y, written as model.onnx.
+    fn with_model(self, op: &str) -> Self {
+        let mut graph = Graph::new("main");
+        let shape: Shape = [Dim::symbol("batch"), Dim::Known(4)].into_iter().collect();
+        let x = graph.add_input("x", TensorType::new(DType::F32, shape.clone()));
+        let y = graph.add_op(Node::new(op, "only"), &[x], "y");
+        graph.value_mut(y).ty = Some(TensorType::new(DType::F32, shape).into());
+        graph.outputs.push(y);
+        let model = Model::new(graph, 17);
+        edgesmith_formats::write(&model, &self.path("model.onnx"), &WriteOptions::default())
+            .unwrap();
+        self
+    }
+
+    fn with_data(self, name: &str, dims: &[usize], labels: &[i64]) -> Self {
+        let x = Tensor::from_vec(dims, vec![0.5f32; dims.iter().product()]).unwrap();
+        let labels = Tensor::vector(labels.to_vec());
+        npz::write(&self.path(name), &[("x".into(), x), ("labels".into(), labels)], false).unwrap();
+        self
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fashion_mnist").join(name)
+}
+
+#[test]
+fn a_missing_file() {
+    Folder::new("missing").fails("inspect nothing.onnx", expect![[""]]);
+}
+
+#[test]
+fn a_truncated_file() {
+    let folder = Folder::new("truncated");
+    let bytes = std::fs::read(example("model.onnx")).unwrap();
+    std::fs::write(folder.path("cut.onnx"), &bytes[..bytes.len() / 2]).unwrap();
+    folder.fails("inspect cut.onnx", expect![[""]]);
+}
+
+#[test]
+fn data_of_a_wrong_shape() {
+    let folder = Folder::new("shape").with_model("Relu").with_data("data.npz", &[3, 5], &[0, 1, 2]);
+    folder.fails("run model.onnx --input data.npz --output out.npz", expect![[""]]);
+    folder.fails(
+        "compare model.onnx --data data.npz --calibrate data.npz --out out",
+        expect![[""]],
+    );
+}
+
+#[test]
+fn labels_out_of_range() {
+    let folder = Folder::new("labels").with_model("Relu").with_data("data.npz", &[3, 4], &[0, 1, 4]);
+    folder.fails(
+        "compare model.onnx --data data.npz --calibrate data.npz --out out",
+        expect![[""]],
+    );
+}
+
+#[test]
+fn an_operator_that_is_unknown() {
+    let folder = Folder::new("op").with_model("Frobnicate").with_data("data.npz", &[3, 4], &[0]);
+    folder.fails("run model.onnx --input data.npz --output out.npz", expect![[""]]);
+    assert!(folder.run("inspect model.onnx").status.success(), "it can still be inspected");
+}
+
+#[test]
+fn an_output_that_exists() {
+    let folder = Folder::new("exists").with_model("Relu").with_data("data.npz", &[3, 4], &[0]);
+    folder.fails("run model.onnx --input data.npz --output data.npz", expect![[""]]);
+    folder.fails("optimize model.onnx -o model.onnx", expect![[""]]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk() {
+    let folder = Folder::new("full").with_model("Relu");
+    folder.fails("optimize model.onnx -o /dev/full --force", expect![[""]]);
+}
+
+#[test]
+fn a_word_that_is_no_command() {
+    Folder::new("word").fails("compres", expect![[""]]);
+}
+
+#[test]
+fn run_writes_what_the_model_computes() {
+    let folder = Folder::new("run").with_model("Neg").with_data("in.npz", &[2, 4], &[0, 1]);
+    let output = folder.run("run model.onnx --input in.npz --output out.npz");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let arrays = npz::read(&folder.path("out.npz")).unwrap();
+    assert_eq!(arrays[0].0, "y");
+    assert_eq!(&*arrays[0].1.data::<f32>().unwrap(), &[-0.5; 8]);
+}
+
+#[test]
+fn json_of_every_list_is_one_object() {
+    let folder = Folder::new("lists");
+    for list in ["ops", "formats", "targets", "providers"] {
+        let output = folder.run(&format!("{list} --json"));
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(value.is_object(), "{list}");
+    }
+}
+
+#[test]
+fn help_teaches_every_command() {
+    let folder = Folder::new("help");
+    for command in ["compare", "inspect", "run", "bench", "optimize", "quantize", "convert"] {
+        let output = folder.run(&format!("{command} --help"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("Example: edgesmith"), "{command}:\n{text}");
+    }
+}
