@@ -56,7 +56,9 @@ pub fn cli() -> clap::Command {
         .arg_required_else_help(true)
         .max_term_width(100);
     COMMANDS.iter().fold(base, |cli, command| {
-        let sub = clap::Command::new(command.name).about(command.about).after_help(command.teach);
+        let sub = clap::Command::new(command.name)
+            .about(command.about)
+            .after_help(command.teach);
         cli.subcommand((command.args)(sub))
     })
 }
@@ -68,7 +70,10 @@ pub fn find(name: &str) -> Option<&'static Command> {
 
 /// The positional argument MODEL.
 fn model_arg() -> Arg {
-    Arg::new("model").value_name("MODEL").required(true).help("The ONNX model to read")
+    Arg::new("model")
+        .value_name("MODEL")
+        .required(true)
+        .help("The ONNX model to read")
 }
 
 /// `--NAME VALUE`.
@@ -78,7 +83,10 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 
 /// `--NAME`.
 fn flag(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 /// `-o, --output FILE`.
@@ -98,38 +106,57 @@ fn force_arg() -> Arg {
 
 /// `--threads N`.
 fn threads_arg(default: &'static str, help: &'static str) -> Arg {
-    option("threads", "N", help).value_parser(clap::value_parser!(usize)).default_value(default)
+    option("threads", "N", help)
+        .value_parser(clap::value_parser!(usize))
+        .default_value(default)
 }
 
 /// `--level LEVEL`.
 fn level_arg(default: &'static str) -> Arg {
-    option("level", "LEVEL", "How far the graph is optimised before it runs")
-        .value_parser(["none", "basic", "extended", "layout"])
-        .default_value(default)
+    option(
+        "level",
+        "LEVEL",
+        "How far the graph is optimised before it runs",
+    )
+    .value_parser(["none", "basic", "extended", "layout"])
+    .default_value(default)
 }
 
 /// `--providers A,B`.
 fn providers_arg() -> Arg {
-    option("providers", "A,B", "Execution providers, best first; see `edgesmith providers`")
-        .value_delimiter(',')
-        .default_value("cpu,reference")
+    option(
+        "providers",
+        "A,B",
+        "Execution providers, best first; see `edgesmith providers`",
+    )
+    .value_delimiter(',')
+    .default_value("cpu,reference")
 }
 
 /// `--dim NAME=N`.
 fn dim_arg() -> Arg {
-    option("dim", "NAME=N", "Sets a symbolic dimension of the inputs; others are 1")
-        .action(ArgAction::Append)
-        .value_parser(parse_dim)
+    option(
+        "dim",
+        "NAME=N",
+        "Sets a symbolic dimension of the inputs; others are 1",
+    )
+    .action(ArgAction::Append)
+    .value_parser(parse_dim)
 }
 
 fn parse_dim(text: &str) -> Result<(String, usize), String> {
-    let parts = text.split_once('=').and_then(|(n, v)| Some((n.to_owned(), v.parse().ok()?)));
+    let parts = text
+        .split_once('=')
+        .and_then(|(n, v)| Some((n.to_owned(), v.parse().ok()?)));
     parts.ok_or_else(|| "expected NAME=N, such as batch=1".into())
 }
 
 /// The values of `--dim`.
 fn dims(matches: &ArgMatches) -> Vec<(String, usize)> {
-    matches.get_many("dim").map(|v| v.cloned().collect()).unwrap_or_default()
+    matches
+        .get_many("dim")
+        .map(|v| v.cloned().collect())
+        .unwrap_or_default()
 }
 
 /// A string argument that has a default or is required.

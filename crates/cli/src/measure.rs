@@ -36,7 +36,9 @@ pub fn interleaved(
     }
     progress.start("measuring latency", effort.iterations as u64);
     let started = Instant::now();
-    let budget = effort.budget.saturating_mul(u32::try_from(sessions.len()).unwrap_or(u32::MAX));
+    let budget = effort
+        .budget
+        .saturating_mul(u32::try_from(sessions.len()).unwrap_or(u32::MAX));
     for round in 0..effort.iterations {
         if round >= 3 && started.elapsed() > budget {
             break;
@@ -68,12 +70,18 @@ fn timed(session: &mut Session, inputs: &Inputs) -> Result<(f64, f64)> {
     let (wall, cpu) = (Instant::now(), cpu_time());
     session.run(&inputs)?;
     let wall = wall.elapsed();
-    Ok((wall.as_secs_f64() * 1e3, (cpu_time().saturating_sub(cpu)).as_secs_f64() * 1e3))
+    Ok((
+        wall.as_secs_f64() * 1e3,
+        (cpu_time().saturating_sub(cpu)).as_secs_f64() * 1e3,
+    ))
 }
 
 /// The inputs as [`Session::run`] takes them.
 pub fn borrowed(inputs: &Inputs) -> Vec<(&str, Tensor)> {
-    inputs.iter().map(|(name, t)| (name.as_str(), t.clone())).collect()
+    inputs
+        .iter()
+        .map(|(name, t)| (name.as_str(), t.clone()))
+        .collect()
 }
 
 /// Threads that a request for `asked` gets: 0 is one for each core.
@@ -92,22 +100,30 @@ pub fn threads(asked: usize) -> usize {
 pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 24) as f32
     };
     let mut inputs = Inputs::new();
-    for (v, ty) in memory::concrete_inputs(model, dims) {
+    let dims: Vec<(&str, usize)> = dims.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    for (v, ty) in memory::concrete_inputs(model, &dims) {
         let value = model.graph.value(v);
         if value.constant.is_some() {
             continue;
         }
         let place = format!("input \"{}\"", value.name);
         let known = match &ty {
-            Type::Tensor(t) => t.shape.as_ref().and_then(|s| s.known()).map(|d| (t.dtype, d)),
+            Type::Tensor(t) => t
+                .shape
+                .as_ref()
+                .and_then(|s| s.known())
+                .map(|d| (t.dtype, d)),
             _ => None,
         };
         let (dtype, dims) = known.ok_or_else(|| {
-            Error::unsupported(format!("no random data for {ty}")).at(place.clone())
+            Error::unsupported(format!("no random data for {ty}"))
+                .at(place.clone())
                 .hint("give data with --input, or lengths with --dim NAME=N")
         })?;
         let count = dims.iter().product();
@@ -124,10 +140,42 @@ pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> 
     Ok(inputs)
 }
 
+/// The first sample of each array that the model asks for.
+///
+/// # Errors
+/// When an array is missing or cannot be cast.
+pub fn first_samples(model: &Model, arrays: &[(String, Tensor)]) -> Result<Inputs> {
+    let mut inputs = Inputs::new();
+    for &v in &model.graph.inputs {
+        let value = model.graph.value(v);
+        let Some((name, t)) = arrays.iter().find(|(n, _)| *n == value.name) else {
+            continue;
+        };
+        let ty = value.tensor_type();
+        let free = ty
+            .and_then(|t| t.shape.as_ref()?.first())
+            .is_some_and(|d| d.known().is_none());
+        let t = edgesmith_data::cast(t, ty.map_or(t.dtype(), |t| t.dtype))?;
+        let mut dims = t.dims().to_vec();
+        let one = if free && dims.first().is_some_and(|&n| n > 0) {
+            let rows = std::mem::replace(&mut dims[0], 1);
+            let bytes = t.bytes().slice(..t.byte_len() / rows);
+            Tensor::from_bytes(t.dtype(), &dims, bytes)?
+        } else {
+            t
+        };
+        inputs.push((name.clone(), one));
+    }
+    Ok(inputs)
+}
+
 /// CPU time of this process so far.
 fn cpu_time() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap_or(0))
+    Duration::new(
+        t.tv_sec.unsigned_abs(),
+        u32::try_from(t.tv_nsec).unwrap_or(0),
+    )
 }
 
 fn summary(mut times: Vec<(f64, f64)>, threads: usize) -> Latency {
@@ -151,9 +199,14 @@ fn summary(mut times: Vec<(f64, f64)>, threads: usize) -> Latency {
 
 /// The `q` quantile of sorted values, by linear interpolation; NaN of none.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
     let place = q * last as f64;
-    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    let (low, high) = (
+        sorted[place.floor() as usize],
+        sorted[place.ceil() as usize],
+    );
     low + (high - low) * place.fract()
 }
 

@@ -11,7 +11,6 @@ use edgesmith_passes::{Level, RunOptions};
 use edgesmith_report::evidence::{ModelFacts, Port};
 use sha2::{Digest, Sha256};
 
-
 /// Reads a model and checks it.
 ///
 /// # Errors
@@ -42,7 +41,10 @@ pub fn optimized(model: &Model, level: &str) -> Result<Model> {
 
 /// What the report says of a file: its last path component.
 pub fn name_of(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |n| n.to_string_lossy().into_owned(),
+    )
 }
 
 /// Bytes of a file and of its external data beside it.
@@ -78,14 +80,16 @@ pub struct Figures {
 /// # Errors
 /// When inference fails.
 pub fn figures(model: &Model, dims: &[(String, usize)]) -> Result<Figures> {
-    let inputs: Vec<(ValueId, Type)> = memory::concrete_inputs(model, dims);
+    let dims: Vec<(&str, usize)> = dims.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    let inputs: Vec<(ValueId, Type)> = memory::concrete_inputs(model, &dims);
     let inferred = infer::infer(model, &inputs)?;
     let costs = cost::node_costs(model, &inferred)?;
+    let total = cost::model_cost(model, &inferred)?;
     Ok(Figures {
-        macs: costs.iter().map(|c| c.macs).sum(),
-        parameters: cost::parameters(model),
-        weight_bytes: cost::weight_bytes(model),
-        activations: memory::peak_activations(model, &inferred),
+        macs: total.macs,
+        parameters: total.params,
+        weight_bytes: total.weight_bytes,
+        activations: memory::peak_activations(model, &inferred).ok(),
         inferred,
         costs,
     })
@@ -99,13 +103,18 @@ pub fn facts(path: &Path, model: &Model, figures: &Figures) -> Result<ModelFacts
     let bytes = std::fs::read(path).map_err(|e| Error::io(e.to_string()).at(name_of(path)))?;
     let hash = Sha256::digest(&bytes);
     Ok(ModelFacts {
-        name: path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        name: path
+            .file_stem()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         file: name_of(path),
         bytes: size_on_disk(path)?,
         sha256: hash.iter().map(|b| format!("{b:02x}")).collect(),
         opset: model.opset().unsigned_abs(),
         ir_version: model.ir_version.unsigned_abs(),
-        producer: format!("{} {}", model.producer_name, model.producer_version).trim().into(),
+        producer: format!("{} {}", model.producer_name, model.producer_version)
+            .trim()
+            .into(),
         inputs: ports(&model.graph, &model.graph.inputs),
         outputs: ports(&model.graph, &model.graph.outputs),
         parameters: figures.parameters,
@@ -132,7 +141,11 @@ fn ports(graph: &Graph, values: &[ValueId]) -> Vec<Port> {
 pub fn dynamic_dims(model: &Model) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for &v in &model.graph.inputs {
-        let shape = model.graph.value(v).tensor_type().and_then(|t| t.shape.as_ref());
+        let shape = model
+            .graph
+            .value(v)
+            .tensor_type()
+            .and_then(|t| t.shape.as_ref());
         for dim in shape.into_iter().flat_map(|s| s.iter()) {
             let name = dim.to_string();
             if dim.known().is_none() && !names.contains(&name) {
@@ -142,4 +155,3 @@ pub fn dynamic_dims(model: &Model) -> Vec<String> {
     }
     names
 }
-

@@ -102,7 +102,9 @@ impl Target {
             if let Some(have) = have
                 && need > have
             {
-                notes.push(format!("does not fit: {what} take {need} bytes, the target has {have}"));
+                notes.push(format!(
+                    "does not fit: {what} take {need} bytes, the target has {have}"
+                ));
             }
         };
         limit("weights", needs.weight_bytes, self.flash_bytes);
@@ -123,8 +125,18 @@ mod tests {
 
     #[test]
     fn a_model_that_does_not_fit_is_told_so() {
-        let needs = Needs { precision: "int8", weight_bytes: 1 << 30, activation_bytes: 0 };
-        assert!(find("cortex-m4").unwrap().notes(needs).iter().any(|n| n.contains("does not fit")));
+        let needs = Needs {
+            precision: "int8",
+            weight_bytes: 1 << 30,
+            activation_bytes: 0,
+        };
+        assert!(
+            find("cortex-m4")
+                .unwrap()
+                .notes(needs)
+                .iter()
+                .any(|n| n.contains("does not fit"))
+        );
     }
 
     #[test]

@@ -36,7 +36,10 @@ pub fn say(message: &str) {
 /// Colour only for a terminal, and not where `NO_COLOR` asks for none.
 pub fn style() -> Style {
     let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    Style { colour, ..Style::default() }
+    Style {
+        colour,
+        ..Style::default()
+    }
 }
 
 /// A progress bar on stderr where that is a terminal, else silence.
@@ -50,7 +53,11 @@ impl Progress for Bar {
         if !io::stderr().is_terminal() {
             return;
         }
-        let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
+        let bar = if total == 0 {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::new(total)
+        };
         let template = "{msg:<24} {bar:30} {pos}/{len} {elapsed} (left {eta})";
         if total > 0
             && let Ok(style) = ProgressStyle::with_template(template)

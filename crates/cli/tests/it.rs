@@ -66,7 +66,12 @@ impl Folder {
     fn with_data(self, name: &str, dims: &[usize], labels: &[i64]) -> Self {
         let x = Tensor::from_vec(dims, vec![0.5f32; dims.iter().product()]).unwrap();
         let labels = Tensor::vector(labels.to_vec());
-        npz::write(&self.path(name), &[("x".into(), x), ("labels".into(), labels)], false).unwrap();
+        npz::write(
+            &self.path(name),
+            &[("x".into(), x), ("labels".into(), labels)],
+            false,
+        )
+        .unwrap();
         self
     }
 }
@@ -78,7 +83,9 @@ impl Drop for Folder {
 }
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fashion_mnist").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../models/fashion_mnist")
+        .join(name)
 }
 
 #[test]
@@ -96,8 +103,13 @@ fn a_truncated_file() {
 
 #[test]
 fn data_of_a_wrong_shape() {
-    let folder = Folder::new("shape").with_model("Relu").with_data("data.npz", &[3, 5], &[0, 1, 2]);
-    folder.fails("run model.onnx --input data.npz --output out.npz", expect![[""]]);
+    let folder = Folder::new("shape")
+        .with_model("Relu")
+        .with_data("data.npz", &[3, 5], &[0, 1, 2]);
+    folder.fails(
+        "run model.onnx --input data.npz --output out.npz",
+        expect![[""]],
+    );
     folder.fails(
         "compare model.onnx --data data.npz --calibrate data.npz --out out",
         expect![[""]],
@@ -106,7 +118,10 @@ fn data_of_a_wrong_shape() {
 
 #[test]
 fn labels_out_of_range() {
-    let folder = Folder::new("labels").with_model("Relu").with_data("data.npz", &[3, 4], &[0, 1, 4]);
+    let folder =
+        Folder::new("labels")
+            .with_model("Relu")
+            .with_data("data.npz", &[3, 4], &[0, 1, 4]);
     folder.fails(
         "compare model.onnx --data data.npz --calibrate data.npz --out out",
         expect![[""]],
@@ -115,15 +130,28 @@ fn labels_out_of_range() {
 
 #[test]
 fn an_operator_that_is_unknown() {
-    let folder = Folder::new("op").with_model("Frobnicate").with_data("data.npz", &[3, 4], &[0]);
-    folder.fails("run model.onnx --input data.npz --output out.npz", expect![[""]]);
-    assert!(folder.run("inspect model.onnx").status.success(), "it can still be inspected");
+    let folder = Folder::new("op")
+        .with_model("Frobnicate")
+        .with_data("data.npz", &[3, 4], &[0]);
+    folder.fails(
+        "run model.onnx --input data.npz --output out.npz",
+        expect![[""]],
+    );
+    assert!(
+        folder.run("inspect model.onnx").status.success(),
+        "it can still be inspected"
+    );
 }
 
 #[test]
 fn an_output_that_exists() {
-    let folder = Folder::new("exists").with_model("Relu").with_data("data.npz", &[3, 4], &[0]);
-    folder.fails("run model.onnx --input data.npz --output data.npz", expect![[""]]);
+    let folder = Folder::new("exists")
+        .with_model("Relu")
+        .with_data("data.npz", &[3, 4], &[0]);
+    folder.fails(
+        "run model.onnx --input data.npz --output data.npz",
+        expect![[""]],
+    );
     folder.fails("optimize model.onnx -o model.onnx", expect![[""]]);
 }
 
@@ -141,9 +169,15 @@ fn a_word_that_is_no_command() {
 
 #[test]
 fn run_writes_what_the_model_computes() {
-    let folder = Folder::new("run").with_model("Neg").with_data("in.npz", &[2, 4], &[0, 1]);
+    let folder = Folder::new("run")
+        .with_model("Neg")
+        .with_data("in.npz", &[2, 4], &[0, 1]);
     let output = folder.run("run model.onnx --input in.npz --output out.npz");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let arrays = npz::read(&folder.path("out.npz")).unwrap();
     assert_eq!(arrays[0].0, "y");
     assert_eq!(&*arrays[0].1.data::<f32>().unwrap(), &[-0.5; 8]);
@@ -162,7 +196,9 @@ fn json_of_every_list_is_one_object() {
 #[test]
 fn help_teaches_every_command() {
     let folder = Folder::new("help");
-    for command in ["compare", "inspect", "run", "bench", "optimize", "quantize", "convert"] {
+    for command in [
+        "compare", "inspect", "run", "bench", "optimize", "quantize", "convert",
+    ] {
         let output = folder.run(&format!("{command} --help"));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("Example: edgesmith"), "{command}:\n{text}");

@@ -6,7 +6,7 @@ use edgesmith_ir::infer;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
 use edgesmith_runtime::{Options, Session};
 
-use crate::samples::{Samples, batches, named};
+use crate::samples::{Samples, named};
 
 mod histogram;
 pub mod observers;
@@ -52,7 +52,7 @@ pub fn calibrate(
 ) -> Result<Statistics> {
     let count = settings
         .samples
-        .map_or(samples.len(), |n| n.min(samples.len()));
+        .map_or(samples.count(), |n| n.min(samples.count()));
     if count == 0 {
         return Err(Error::invalid("there are no samples to calibrate with"));
     }
@@ -65,9 +65,14 @@ pub fn calibrate(
     let mut session = Session::prepare(model, &options)?;
     let wanted: Vec<ValueId> = collector.values.keys().copied().collect();
     progress.start("calibrate", count as u64);
-    for range in batches(count, settings.batch) {
+    let mut seen = 0;
+    for batch in samples.batches(settings.batch.clamp(1, count)) {
         progress.check()?;
-        let batch = samples.batch(range.clone())?;
+        let (range, batch) = batch?;
+        if range.start >= count {
+            break;
+        }
+        seen = range.end;
         let mut failed = None;
         session.run_watching(&named(&batch), &wanted, &mut |v, t| {
             if let Err(e) = collector.add(v, t) {
@@ -80,7 +85,7 @@ pub fn calibrate(
         progress.advance(range.len() as u64);
     }
     progress.finish();
-    Ok(collector.finish(&model.graph, count))
+    Ok(collector.finish(&model.graph, seen))
 }
 
 /// The statistics in the making.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
 use edgesmith_runtime::{Options, Session};
 
-use crate::samples::{Samples, batches, named};
+use crate::samples::{Samples, named};
 
 /// What a model got right.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,14 +136,15 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let labels = samples.labels();
     let mut result = Evaluation {
-        samples: samples.len() as u64,
+        samples: samples.count() as u64,
         accuracy: labels.map(|_| (0, 0)),
         classes: Vec::new(),
     };
-    progress.start("evaluate", samples.len() as u64);
-    for range in batches(samples.len(), batch) {
+    progress.start("evaluate", samples.count() as u64);
+    for batch in samples.batches(batch.max(1)) {
         progress.check()?;
-        let outputs = session.run(&named(&samples.batch(range.clone())?))?;
+        let (range, inputs) = batch?;
+        let outputs = session.run(&named(&inputs))?;
         if let (Some(labels), Some((right, all))) = (labels, &mut result.accuracy) {
             let found = classes(&outputs, range.len())?;
             let width = outputs[0].dims().last().copied().unwrap_or(0);
@@ -179,10 +180,10 @@ pub fn fidelity(
 ) -> Result<Fidelity> {
     let mut sums = Sums::default();
     let mut agreement = (0, 0);
-    progress.start("compare", samples.len() as u64);
-    for range in batches(samples.len(), batch) {
+    progress.start("compare", samples.count() as u64);
+    for batch in samples.batches(batch.max(1)) {
         progress.check()?;
-        let inputs = samples.batch(range.clone())?;
+        let (range, inputs) = batch?;
         let a = reference.run(&named(&inputs))?;
         let b = session.run(&named(&inputs))?;
         if a.len() != b.len() {
@@ -244,11 +245,14 @@ pub fn value_fidelity(
     let mut a = Session::prepare(reference, &options)?;
     let mut b = Session::prepare(model, &options)?;
     let mut sums: BTreeMap<ValueId, Sums> = BTreeMap::new();
-    let count = count.min(samples.len());
+    let count = count.min(samples.count());
     progress.start("compare values", count as u64);
-    for range in batches(count, 1) {
+    for batch in samples.batches(1) {
         progress.check()?;
-        let inputs = samples.batch(range)?;
+        let (range, inputs) = batch?;
+        if range.start >= count {
+            break;
+        }
         let mut seen: BTreeMap<ValueId, Tensor> = BTreeMap::new();
         a.run_watching(&named(&inputs), &wanted, &mut |v, t| {
             if t.dtype().is_float() {
@@ -266,7 +270,7 @@ pub fn value_fidelity(
                 }
             }
         })?;
-        progress.advance(1);
+        progress.advance(range.len() as u64);
     }
     progress.finish();
     let graph = &reference.graph;

@@ -8,4 +8,4 @@ pub mod evaluate;
 pub mod quantize;
 mod samples;
 
-pub use samples::Samples;
+pub use samples::{Batch, Samples};

@@ -4,34 +4,21 @@ use std::ops::Range;
 
 use edgesmith_ir::{Result, Tensor};
 
+/// The tensors of some samples by the name of the input, and which samples these are.
+pub type Batch = (Range<usize>, Vec<(String, Tensor)>);
+
 /// Samples in an order, made in batches when they are asked for.
 pub trait Samples {
     /// How many there are.
-    fn len(&self) -> usize;
-
-    /// True where there are none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
+    fn count(&self) -> usize;
 
     /// The class of each sample, where it is known.
     fn labels(&self) -> Option<&[i64]> {
         None
     }
 
-    /// The tensors of some samples, by the name of the input.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    fn batch(&self, range: Range<usize>) -> Result<Vec<(String, Tensor)>>;
-}
-
-/// Ranges of `size` samples that cover the first `count`, the last one perhaps shorter.
-pub(crate) fn batches(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = size.max(1);
-    (0..count)
-        .step_by(size)
-        .map(move |i| i..(i + size).min(count))
+    /// All samples in order, `size` at a time or as many as the model fixes.
+    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_>;
 }
 
 /// The same with borrowed names, as a session takes them.
@@ -49,7 +36,7 @@ pub(crate) struct InMemory {
 
 #[cfg(test)]
 impl Samples for InMemory {
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.rows.dims()[0]
     }
 
@@ -57,11 +44,31 @@ impl Samples for InMemory {
         self.labels.as_deref()
     }
 
-    fn batch(&self, range: Range<usize>) -> Result<Vec<(String, Tensor)>> {
+    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
         let row: usize = self.rows.dims()[1..].iter().product();
-        let data = self.rows.data::<f32>()?[range.start * row..range.end * row].to_vec();
-        let mut dims = self.rows.dims().to_vec();
-        dims[0] = range.len();
-        Ok(vec![(self.name.clone(), Tensor::from_vec(&dims, data)?)])
+        Box::new((0..self.count()).step_by(size).map(move |start| {
+            let range = start..(start + size).min(self.count());
+            let data = self.rows.data::<f32>()?[range.start * row..range.end * row].to_vec();
+            let mut dims = self.rows.dims().to_vec();
+            dims[0] = range.len();
+            Ok((
+                range,
+                vec![(self.name.clone(), Tensor::from_vec(&dims, data)?)],
+            ))
+        }))
+    }
+}
+
+impl Samples for edgesmith_data::Dataset {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn labels(&self) -> Option<&[i64]> {
+        self.labels()
+    }
+
+    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
+        Box::new(self.batches(size))
     }
 }

@@ -26,7 +26,11 @@ pub static BENCH: Command = Command {
             them.\nExample: edgesmith bench model.onnx --threads 1 --profile",
     args: |c| {
         c.arg(model_arg())
-            .arg(option("input", "IN.npz", "Inputs, the first sample of each is used"))
+            .arg(option(
+                "input",
+                "IN.npz",
+                "Inputs, the first sample of each is used",
+            ))
             .arg(dim_arg())
             .arg(level_arg("extended"))
             .arg(providers_arg())
@@ -52,12 +56,19 @@ fn run(matches: &ArgMatches) -> Result<()> {
         None => measure::random_inputs(&model, &dims(matches))?,
     };
     let iterations = matches.get_one("iterations").copied().unwrap_or(100);
-    let effort = Effort { iterations, budget: Duration::from_secs(60) };
+    let effort = Effort {
+        iterations,
+        budget: Duration::from_secs(60),
+    };
     let session = Session::prepare(&model, &options)?;
     let mut sessions = [(session, inputs.clone())];
     let latency =
         measure::interleaved(&mut sessions, effort, threads, &ui::Bar::default())?.remove(0);
-    let profile = if matches.get_flag("profile") { profile(&model, options, &inputs)? } else { Vec::new() };
+    let profile = if matches.get_flag("profile") {
+        profile(&model, options, &inputs)?
+    } else {
+        Vec::new()
+    };
     if matches.get_flag("json") {
         let nodes: Vec<_> = profile
             .iter()
@@ -91,7 +102,13 @@ fn profile(
     options: edgesmith_runtime::Options,
     inputs: &Inputs,
 ) -> edgesmith_ir::Result<Vec<NodeProfile>> {
-    let mut session = Session::prepare(model, &edgesmith_runtime::Options { profile: true, ..options })?;
+    let mut session = Session::prepare(
+        model,
+        &edgesmith_runtime::Options {
+            profile: true,
+            ..options
+        },
+    )?;
     let borrowed = measure::borrowed(inputs);
     for _ in 0..3 {
         session.run(&borrowed)?;
@@ -118,8 +135,19 @@ fn profile_table(nodes: &[NodeProfile]) -> String {
     ]);
     for n in nodes {
         let ms = per_call_ms(n);
-        let rate = if n.macs == 0 { format::MISSING.into() } else { format!("{:.1}", n.macs as f64 / ms / 1e6) };
-        table.row([n.name.as_str(), &n.op, &n.provider, &n.kernel, &format!("{ms:.4}"), &rate]);
+        let rate = if n.macs == 0 {
+            format::MISSING.into()
+        } else {
+            format!("{:.1}", n.macs as f64 / ms / 1e6)
+        };
+        table.row([
+            n.name.as_str(),
+            &n.op,
+            &n.provider,
+            &n.kernel,
+            &format!("{ms:.4}"),
+            &rate,
+        ]);
     }
     table.to_text(&ui::style())
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_formats::{WriteOptions, write_file};
-use edgesmith_ir::{Error, Kind};
+use edgesmith_ir::Error;
+use edgesmith_ir::error::Kind;
 use edgesmith_report::Evidence;
 
-use super::{Command, flag, force_arg, json_arg, option, text, threads_arg};
+use super::{Command, flag, force_arg, json_arg, option, threads_arg};
 use crate::evidence::{self, Job};
 use crate::measure::Effort;
 use crate::{targets, ui};
@@ -25,20 +26,46 @@ pub static COMPARE: Command = Command {
             Example: edgesmith compare model.onnx --data test.npz --calibrate calib.npz --out out\n\
             Example: edgesmith compare --example",
     args: |c| {
-        c.arg(clap::Arg::new("model").value_name("MODEL").help("The ONNX model to read"))
-            .arg(flag("example", "Use the embedded Fashion-MNIST classifier and its data"))
-            .arg(option("data", "TEST.npz", "Samples to measure on, with labels or without"))
-            .arg(option("calibrate", "CALIB.npz", "Samples to find ranges with, 100 to 500"))
-            .arg(option("out", "DIR", "The folder to write into [default with --example: edgesmith-example]"))
-            .arg(option("target", "T", "Say what this target's hardware means"))
-            .arg(threads_arg("1", "Threads of the latency measurement; 0 is one for each core"))
-            .arg(
-                option("iterations", "N", "Runs of each variant that count")
-                    .value_parser(clap::value_parser!(usize))
-                    .default_value("100"),
-            )
-            .arg(json_arg())
-            .arg(force_arg())
+        c.arg(
+            clap::Arg::new("model")
+                .value_name("MODEL")
+                .help("The ONNX model to read"),
+        )
+        .arg(flag(
+            "example",
+            "Use the embedded Fashion-MNIST classifier and its data",
+        ))
+        .arg(option(
+            "data",
+            "TEST.npz",
+            "Samples to measure on, with labels or without",
+        ))
+        .arg(option(
+            "calibrate",
+            "CALIB.npz",
+            "Samples to find ranges with, 100 to 500",
+        ))
+        .arg(option(
+            "out",
+            "DIR",
+            "The folder to write into [default with --example: edgesmith-example]",
+        ))
+        .arg(option(
+            "target",
+            "T",
+            "Say what this target's hardware means",
+        ))
+        .arg(threads_arg(
+            "1",
+            "Threads of the latency measurement; 0 is one for each core",
+        ))
+        .arg(
+            option("iterations", "N", "Runs of each variant that count")
+                .value_parser(clap::value_parser!(usize))
+                .default_value("100"),
+        )
+        .arg(json_arg())
+        .arg(force_arg())
     },
     run,
 };
@@ -54,7 +81,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
         return Ok(ui::print(&evidence.to_json())?);
     }
     ui::print(&evidence.to_table(&ui::style()))?;
-    ui::say(&format!("written to {}: {}", job.out.display(), REPORTS.join(", ")));
+    ui::say(&format!(
+        "written to {}: {}",
+        job.out.display(),
+        REPORTS.join(", ")
+    ));
     Ok(())
 }
 
@@ -68,7 +99,9 @@ fn job(matches: &ArgMatches) -> Result<Job> {
     };
     // The example's own folder holds nothing of the user's.
     let force = matches.get_flag("force") || (example && named("out").is_none());
-    let variants = evidence::VARIANTS.iter().map(|v| format!("{}.onnx", v.name));
+    let variants = evidence::VARIANTS
+        .iter()
+        .map(|v| format!("{}.onnx", v.name));
     refuse_overwriting(&out, variants.chain(REPORTS.map(String::from)), force)?;
     let (model, data, calibrate) = if example {
         unpack_example(&out, force)?
@@ -93,14 +126,18 @@ fn job(matches: &ArgMatches) -> Result<Job> {
             iterations: matches.get_one("iterations").copied().unwrap_or(100),
             budget: Duration::from_secs(15),
         },
-        write: WriteOptions { force, ..WriteOptions::default() },
+        write: WriteOptions {
+            force,
+            ..WriteOptions::default()
+        },
     })
 }
 
 fn missing(what: &str) -> Error {
-    Error::usage(format!("{what} is missing"))
-        .hint("edgesmith compare model.onnx --data test.npz --calibrate calib.npz --out out, \
-               or edgesmith compare --example")
+    Error::usage(format!("{what} is missing")).hint(
+        "edgesmith compare model.onnx --data test.npz --calibrate calib.npz --out out, \
+               or edgesmith compare --example",
+    )
 }
 
 fn refuse_overwriting(
@@ -128,9 +165,18 @@ fn unpack_example(out: &Path, force: bool) -> edgesmith_ir::Result<(PathBuf, Pat
         write_file(&path, bytes, force).map(|()| path)
     };
     Ok((
-        put("model.onnx", include_bytes!("../../../../models/fashion_mnist/model.onnx"))?,
-        put("test.npz", include_bytes!("../../../../models/fashion_mnist/test.npz"))?,
-        put("calib.npz", include_bytes!("../../../../models/fashion_mnist/calib.npz"))?,
+        put(
+            "model.onnx",
+            include_bytes!("../../../../models/fashion_mnist/model.onnx"),
+        )?,
+        put(
+            "test.npz",
+            include_bytes!("../../../../models/fashion_mnist/test.npz"),
+        )?,
+        put(
+            "calib.npz",
+            include_bytes!("../../../../models/fashion_mnist/calib.npz"),
+        )?,
     ))
 }
 

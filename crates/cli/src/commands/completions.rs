@@ -13,7 +13,10 @@ pub static COMPLETIONS: Command = Command {
     about: "Print the completion script of a shell",
     teach: "For instance: edgesmith completions bash > /etc/bash_completion.d/edgesmith",
     args: |c| {
-        let shell = Arg::new("shell").value_name("SHELL").required(true).help("The shell");
+        let shell = Arg::new("shell")
+            .value_name("SHELL")
+            .required(true)
+            .help("The shell");
         c.arg(shell.value_parser(clap::value_parser!(Shell)))
     },
     run,

@@ -1,4 +1,4 @@
-//! `edgesmith convert`: opset, external data in and out.
+//! `edgesmith convert`: external data in and out.
 
 use std::path::Path;
 
@@ -12,19 +12,19 @@ use crate::opened;
 /// The command.
 pub static CONVERT: Command = Command {
     name: "convert",
-    about: "Rewrite a model file: opset, weights inside or beside the file",
-    teach: "Example: edgesmith convert model.onnx -o new.onnx --opset 21 --external always",
+    about: "Rewrite a model file: weights inside or beside the file",
+    teach: "Example: edgesmith convert model.onnx -o new.onnx --external always",
     args: |c| {
         c.arg(model_arg())
             .arg(output_arg("Where the model goes"))
             .arg(
-                option("opset", "N", "Raise the opset of the default domain to N")
-                    .value_parser(clap::value_parser!(i64)),
-            )
-            .arg(
-                option("external", "WHEN", "Weights in FILE.data beside the model; auto: over 1.8 GB")
-                    .value_parser(["auto", "always", "never"])
-                    .default_value("auto"),
+                option(
+                    "external",
+                    "WHEN",
+                    "Weights in FILE.data beside the model; auto: over 1.8 GB",
+                )
+                .value_parser(["auto", "always", "never"])
+                .default_value("auto"),
             )
             .arg(force_arg())
     },
@@ -32,16 +32,16 @@ pub static CONVERT: Command = Command {
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
-    let mut model = opened::open(Path::new(text(matches, "model")))?;
-    if let Some(&opset) = matches.get_one::<i64>("opset") {
-        edgesmith_passes::convert_opset(&mut model, opset)?;
-    }
+    let model = opened::open(Path::new(text(matches, "model")))?;
     let external = match text(matches, "external") {
         "always" => External::Over(0),
         "never" => External::Never,
         _ => External::Auto,
     };
-    let options = WriteOptions { force: matches.get_flag("force"), external };
+    let options = WriteOptions {
+        force: matches.get_flag("force"),
+        external,
+    };
     edgesmith_formats::write(&model, Path::new(text(matches, "output")), &options)?;
     Ok(())
 }

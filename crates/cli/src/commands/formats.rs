@@ -26,8 +26,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
             .collect();
         return ui::print_json(&json!({ "formats": rows }));
     }
-    let mut table =
-        Table::new([Column::left("format"), Column::left("extensions"), Column::left("about")]);
+    let mut table = Table::new([
+        Column::left("format"),
+        Column::left("extensions"),
+        Column::left("about"),
+    ]);
     for format in LIST {
         table.row([format.name, &format.extensions.join(" "), format.about]);
     }

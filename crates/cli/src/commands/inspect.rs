@@ -25,7 +25,11 @@ pub static INSPECT: Command = Command {
     args: |c| {
         c.arg(model_arg())
             .arg(dim_arg())
-            .arg(option("target", "T", "Say what this target's hardware means"))
+            .arg(option(
+                "target",
+                "T",
+                "Say what this target's hardware means",
+            ))
             .arg(json_arg())
     },
     run,
@@ -48,7 +52,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         Some(name) => targets::find(name)?.notes(Needs {
             precision: "fp32",
             weight_bytes: figures.weight_bytes,
-            activation_bytes: figures.activations.map_or(0, |a| a.peak),
+            activation_bytes: figures.activations.map_or(0, |a| a.peak_planned as u64),
         }),
         None => Vec::new(),
     };
@@ -69,14 +73,23 @@ fn count_ops(model: &Model) -> Vec<OpRow> {
     let mut graphs = vec![&model.graph];
     while let Some(graph) = graphs.pop() {
         for (_, node) in graph.nodes() {
-            *counts.entry((node.domain.clone(), node.op.clone())).or_default() += 1;
+            *counts
+                .entry((node.domain.clone(), node.op.clone()))
+                .or_default() += 1;
             graphs.extend(node.subgraphs());
         }
     }
     let row = |((domain, op), count): ((String, String), usize)| OpRow {
         known: ops::find(&domain, &op).is_some_and(|d| d.eval.is_some())
-            || model.functions.iter().any(|f| f.domain == domain && f.name == op),
-        op: if domain.is_empty() { op } else { format!("{domain}.{op}") },
+            || model
+                .functions
+                .iter()
+                .any(|f| f.domain == domain && f.name == op),
+        op: if domain.is_empty() {
+            op
+        } else {
+            format!("{domain}.{op}")
+        },
         count,
     };
     counts.into_iter().map(row).collect()
@@ -84,24 +97,51 @@ fn count_ops(model: &Model) -> Vec<OpRow> {
 
 fn summary(facts: &ModelFacts, figures: &Figures, ops: &[OpRow]) -> String {
     let ports = |ports: &[edgesmith_report::evidence::Port]| {
-        let each = ports.iter().map(|p| format!("{}: {}{}", p.name, p.dtype, p.shape));
+        let each = ports
+            .iter()
+            .map(|p| format!("{}: {}{}", p.name, p.dtype, p.shape));
         each.collect::<Vec<_>>().join(", ")
     };
-    let unknown: Vec<&str> = ops.iter().filter(|o| !o.known).map(|o| o.op.as_str()).collect();
-    let list = |names: &[&str]| if names.is_empty() { "none".into() } else { names.join(", ") };
+    let unknown: Vec<&str> = ops
+        .iter()
+        .filter(|o| !o.known)
+        .map(|o| o.op.as_str())
+        .collect();
+    let list = |names: &[&str]| {
+        if names.is_empty() {
+            "none".into()
+        } else {
+            names.join(", ")
+        }
+    };
     let dynamic: Vec<&str> = facts.dynamic_dims.iter().map(String::as_str).collect();
     let memory = figures.activations.map_or_else(
         || "unknown: some shapes depend on the data".into(),
-        |a| format!("{} (lower bound {})", format::bytes(a.peak), format::bytes(a.lower_bound)),
+        |a| {
+            format!(
+                "{} (lower bound {})",
+                format::bytes(a.peak_planned as u64),
+                format::bytes(a.lower_bound as u64)
+            )
+        },
     );
     [
-        format!("{}  {}  opset {}  IR {}  {}", facts.file, format::bytes(facts.bytes), facts.opset,
-            facts.ir_version, facts.producer),
+        format!(
+            "{}  {}  opset {}  IR {}  {}",
+            facts.file,
+            format::bytes(facts.bytes),
+            facts.opset,
+            facts.ir_version,
+            facts.producer
+        ),
         format!("inputs             {}", ports(&facts.inputs)),
         format!("outputs            {}", ports(&facts.outputs)),
         format!("dynamic dimensions {}", list(&dynamic)),
-        format!("parameters         {} in {}", format::count(facts.parameters),
-            format::bytes(figures.weight_bytes)),
+        format!(
+            "parameters         {} in {}",
+            format::count(facts.parameters),
+            format::bytes(figures.weight_bytes)
+        ),
         format!("MACs               {}", format::count(facts.macs)),
         format!("peak activations   {memory}"),
         format!("unknown operators  {}", list(&unknown)),
@@ -111,8 +151,11 @@ fn summary(facts: &ModelFacts, figures: &Figures, ops: &[OpRow]) -> String {
 }
 
 fn op_table(ops: &[OpRow]) -> String {
-    let mut table =
-        Table::new([Column::left("op"), Column::right("nodes"), Column::left("evaluated")]);
+    let mut table = Table::new([
+        Column::left("op"),
+        Column::right("nodes"),
+        Column::left("evaluated"),
+    ]);
     for row in ops {
         let known = if row.known { "yes" } else { "no" };
         table.row([row.op.as_str(), &row.count.to_string(), known]);
@@ -136,12 +179,20 @@ fn node_table(model: &Model, figures: &Figures) -> String {
             node.name.clone(),
             node.op.clone(),
             output.map_or_else(|| format::MISSING.into(), ToString::to_string),
-            if cost.macs == 0 { format::MISSING.into() } else { format::count(cost.macs) },
-            if cost.weight_bytes == 0 { format::MISSING.into() } else { format::bytes(cost.weight_bytes) },
+            or_missing(cost.cost.macs, format::count),
+            or_missing(cost.cost.weight_bytes, format::bytes),
             format::bytes(cost.output_bytes),
         ]);
     }
     table.to_text(&ui::style())
+}
+
+fn or_missing(n: u64, show: fn(u64) -> String) -> String {
+    if n == 0 {
+        format::MISSING.into()
+    } else {
+        show(n)
+    }
 }
 
 fn as_json(
@@ -160,14 +211,14 @@ fn as_json(
         .iter()
         .map(|c| {
             let node = model.graph.node(c.node);
-            json!({"name": node.name, "op": node.op, "macs": c.macs,
-                "weight_bytes": c.weight_bytes, "output_bytes": c.output_bytes})
+            json!({"name": node.name, "op": node.op, "macs": c.cost.macs,
+                "weight_bytes": c.cost.weight_bytes, "output_bytes": c.output_bytes})
         })
         .collect();
     json!({
         "model": facts,
         "weight_bytes": figures.weight_bytes,
-        "peak_activation_bytes": figures.activations.map(|a| a.peak),
+        "peak_activation_bytes": figures.activations.map(|a| a.peak_planned),
         "activation_lower_bound_bytes": figures.activations.map(|a| a.lower_bound),
         "ops": ops,
         "nodes": nodes,

@@ -42,7 +42,13 @@ fn run(matches: &ArgMatches) -> Result<()> {
     ]);
     let yes = |b: bool| if b { "yes" } else { "-" };
     for (op, versions, cpu) in rows {
-        table.row([op.name, op.domain, &versions, yes(op.eval.is_some()), yes(cpu)]);
+        table.row([
+            op.name,
+            op.domain,
+            &versions,
+            yes(op.eval.is_some()),
+            yes(cpu),
+        ]);
     }
     Ok(ui::print(&table.to_text(&ui::style()))?)
 }

@@ -22,7 +22,10 @@ pub static OPTIMIZE: Command = Command {
         c.arg(model_arg())
             .arg(output_arg("Where the optimised model goes"))
             .arg(level_arg("extended"))
-            .arg(flag("check", "Run both models on random inputs and refuse to write when they differ"))
+            .arg(flag(
+                "check",
+                "Run both models on random inputs and refuse to write when they differ",
+            ))
             .arg(flag("explain", "Print what each pass changed"))
             .arg(force_arg())
     },
@@ -38,7 +41,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
         check(&before, &after)?;
     }
     let output = Path::new(text(matches, "output"));
-    let options = WriteOptions { force: matches.get_flag("force"), ..WriteOptions::default() };
+    let options = WriteOptions {
+        force: matches.get_flag("force"),
+        ..WriteOptions::default()
+    };
     edgesmith_formats::write(&after, output, &options)?;
     if matches.get_flag("explain") {
         ui::print(&explain(&trace))?;
@@ -57,7 +63,7 @@ fn explain(trace: &Trace) -> String {
     ]);
     for step in &trace.steps {
         let cells = [step.changes, step.nodes_before, step.nodes_after].map(|n| n.to_string());
-        table.row([step.pass, &cells[0], &cells[1], &cells[2]]);
+        table.row([step.name, &cells[0], &cells[1], &cells[2]]);
     }
     table.to_text(&ui::style())
 }
@@ -66,14 +72,19 @@ fn explain(trace: &Trace) -> String {
 fn check(before: &Model, after: &Model) -> edgesmith_ir::Result<()> {
     let inputs = measure::random_inputs(before, &[])?;
     let borrowed = measure::borrowed(&inputs);
-    let mut run = |m: &Model| Session::prepare(m, &Options::default())?.run(&borrowed);
+    let run = |m: &Model| Session::prepare(m, &Options::default())?.run(&borrowed);
     for (a, b) in run(before)?.iter().zip(&run(after)?) {
         let (a, b) = (a.to_f32()?, b.to_f32()?);
         let largest = a.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let worst = a.iter().zip(b.iter()).fold(0f32, |m, (x, y)| m.max((x - y).abs()));
+        let worst = a
+            .iter()
+            .zip(b.iter())
+            .fold(0f32, |m, (x, y)| m.max((x - y).abs()));
         if a.len() != b.len() || worst > 1e-4 * largest.max(1e-6) {
-            return Err(Error::internal(format!("the optimised model differs by {worst}"))
-                .hint("nothing was written; --level basic or none may work"));
+            return Err(
+                Error::internal(format!("the optimised model differs by {worst}"))
+                    .hint("nothing was written; --level basic or none may work"),
+            );
         }
     }
     Ok(())

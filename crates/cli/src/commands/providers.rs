@@ -23,8 +23,10 @@ pub static PROVIDERS: Command = Command {
 fn run(matches: &ArgMatches) -> Result<()> {
     let cpu = CpuInfo::read();
     if matches.get_flag("json") {
-        let rows: Vec<_> =
-            LIST.iter().map(|p| json!({"name": p.name, "about": p.about})).collect();
+        let rows: Vec<_> = LIST
+            .iter()
+            .map(|p| json!({"name": p.name, "about": p.about}))
+            .collect();
         return ui::print_json(&json!({ "providers": rows, "isa": super::run::isa()?.name() }));
     }
     let mut table = Table::new([Column::left("provider"), Column::left("about")]);
@@ -32,5 +34,9 @@ fn run(matches: &ArgMatches) -> Result<()> {
         table.row([provider.name, provider.about]);
     }
     ui::print(&table.to_text(&ui::style()))?;
-    Ok(ui::print(&format!("\n{}: {}", cpu.brand, super::run::isa()?.name()))?)
+    Ok(ui::print(&format!(
+        "\n{}: {}",
+        cpu.brand,
+        super::run::isa()?.name()
+    ))?)
 }

@@ -9,9 +9,7 @@ use edgesmith_ir::{Error, Model, Tensor};
 use edgesmith_kernels::cpu::Isa;
 use edgesmith_runtime::{Options, Session};
 
-use super::{
-    Command, force_arg, level_arg, model_arg, option, providers_arg, text, threads_arg,
-};
+use super::{Command, force_arg, level_arg, model_arg, option, providers_arg, text, threads_arg};
 use crate::opened;
 
 /// The command.
@@ -46,7 +44,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let arrays = npz::read(Path::new(text(matches, "input")))?;
     let inputs = pick_inputs(&model, &arrays)?;
     let outputs = session.run(&inputs)?;
-    let names = model.graph.outputs.iter().map(|&v| model.graph.value(v).name.clone());
+    let names = model
+        .graph
+        .outputs
+        .iter()
+        .map(|&v| model.graph.value(v).name.clone());
     let named: Vec<(String, Tensor)> = names.zip(outputs).collect();
     npz::write(output, &named, matches.get_flag("force"))?;
     Ok(())
@@ -65,8 +67,10 @@ fn pick_inputs<'a>(
                 continue;
             }
             let there: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
-            return Err(Error::invalid(format!("the input file has no array \"{}\"", value.name))
-                .hint(format!("its arrays are {}", there.join(", "))));
+            return Err(
+                Error::invalid(format!("the input file has no array \"{}\"", value.name))
+                    .hint(format!("its arrays are {}", there.join(", "))),
+            );
         };
         let wanted = value.tensor_type().map_or(tensor.dtype(), |t| t.dtype);
         inputs.push((name.as_str(), edgesmith_data::cast(tensor, wanted)?));
@@ -76,13 +80,17 @@ fn pick_inputs<'a>(
 
 /// The runtime options of a command with `--threads` and `--providers`.
 pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
-    let providers = matches.get_many::<String>("providers");
-    Ok(Options {
-        threads: matches.get_one("threads").copied().unwrap_or(0),
-        providers: providers.map(|p| p.cloned().collect()).unwrap_or_default(),
+    let mut options = Options {
         isa: Some(isa()?),
         ..Options::default()
-    })
+    };
+    if let Some(&threads) = matches.get_one("threads") {
+        options.threads = threads;
+    }
+    if let Ok(Some(providers)) = matches.try_get_many::<String>("providers") {
+        options.providers = providers.cloned().collect();
+    }
+    Ok(options)
 }
 
 /// The instruction set that kernels use: the best of this machine, capped by `EDGESMITH_ISA`.
@@ -90,8 +98,10 @@ pub fn isa() -> edgesmith_ir::Result<Isa> {
     let cap = match std::env::var("EDGESMITH_ISA") {
         Ok(name) => Some(Isa::parse(&name).ok_or_else(|| {
             let names: Vec<&str> = Isa::ALL.iter().map(|i| i.name()).collect();
-            Error::usage(format!("EDGESMITH_ISA: there is no instruction set \"{name}\""))
-                .hint(format!("they are {}", names.join(", ")))
+            Error::usage(format!(
+                "EDGESMITH_ISA: there is no instruction set \"{name}\""
+            ))
+            .hint(format!("they are {}", names.join(", ")))
         })?),
         Err(_) => None,
     };

@@ -22,8 +22,12 @@ fn run(matches: &ArgMatches) -> Result<()> {
     if matches.get_flag("json") {
         return ui::print_json(&json!({ "targets": all }));
     }
-    let mut table =
-        Table::new([Column::left("target"), Column::left("fp16"), Column::left("int8 dot"), Column::left("about")]);
+    let mut table = Table::new([
+        Column::left("target"),
+        Column::left("fp16"),
+        Column::left("int8 dot"),
+        Column::left("about"),
+    ]);
     let yes = |b: bool| if b { "yes" } else { "-" };
     for t in &all {
         table.row([t.name.as_str(), yes(t.fp16), yes(t.int8_dot), &t.about]);

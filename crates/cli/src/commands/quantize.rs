@@ -1,0 +1,181 @@
+//! `edgesmith quantize`: one smaller model.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::ArgMatches;
+use edgesmith_compress::calibrate::{self, Statistics, observers};
+use edgesmith_compress::quantize::affine::Byte;
+use edgesmith_compress::quantize::changes::{Changes, Fate};
+use edgesmith_compress::quantize::{half, int8};
+use edgesmith_data::Dataset;
+use edgesmith_formats::WriteOptions;
+use edgesmith_ir::{Error, Model};
+use edgesmith_report::format;
+use edgesmith_report::table::{Column, Table};
+
+use super::{Command, flag, force_arg, model_arg, option, output_arg, text};
+use crate::{opened, ui};
+
+/// The command.
+pub static QUANTIZE: Command = Command {
+    name: "quantize",
+    about: "Write a smaller model: INT8 by calibration, FP16 or BF16",
+    teach: "INT8 needs 100 to 500 samples in CALIB.npz; labels are not used.\n\
+            Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --calibrate calib.npz\n\
+            Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16",
+    args: |c| {
+        let observers: Vec<&str> = observers::OBSERVERS.iter().map(|o| o.name).collect();
+        c.arg(model_arg())
+            .arg(output_arg("Where the model goes"))
+            .arg(
+                option("to", "TYPE", "The type of weights and activations")
+                    .value_parser(["int8", "fp16", "bf16"])
+                    .required(true),
+            )
+            .arg(option(
+                "calibrate",
+                "CALIB.npz",
+                "Samples to find ranges with",
+            ))
+            .arg(
+                option("samples", "N", "Use the first N samples only")
+                    .value_parser(clap::value_parser!(usize)),
+            )
+            .arg(
+                option("observer", "NAME", "How ranges of activations are chosen")
+                    .value_parser(observers)
+                    .default_value(observers::OBSERVERS[0].name),
+            )
+            .arg(
+                option(
+                    "activations",
+                    "TYPE",
+                    "Bytes of activations; s8 does not saturate on CPUs without VNNI",
+                )
+                .value_parser(["u8", "s8"])
+                .default_value("u8"),
+            )
+            .arg(flag(
+                "per-tensor",
+                "One scale for a whole weight, for devices that have no others",
+            ))
+            .arg(flag(
+                "reduce-range",
+                "Weights of 7 bits, for CPUs whose byte products saturate",
+            ))
+            .arg(flag("no-bias-correction", "Leave biases as they are"))
+            .arg(
+                option(
+                    "exclude",
+                    "PATTERN",
+                    "Nodes that stay in float, by name; * is any text",
+                )
+                .action(clap::ArgAction::Append),
+            )
+            .arg(flag("explain", "Print what happened to each node, and why"))
+            .arg(force_arg())
+    },
+    run,
+};
+
+fn run(matches: &ArgMatches) -> Result<()> {
+    let original = opened::open(Path::new(text(matches, "model")))?;
+    let basic = opened::optimized(&original, "basic")?;
+    let statistics = statistics(matches, &original, &basic)?;
+    let exclude: Vec<String> = matches
+        .get_many("exclude")
+        .map(|v| v.cloned().collect())
+        .unwrap_or_default();
+    let halves = half::Settings {
+        exclude: exclude.clone(),
+        ..half::Settings::default()
+    };
+    let (model, changes) = match text(matches, "to") {
+        "fp16" => half::to_fp16(&basic, statistics.as_ref(), &halves)?,
+        "bf16" => half::to_bf16(&basic, &halves)?,
+        _ => {
+            let statistics = statistics.ok_or_else(|| {
+                Error::usage("INT8 needs --calibrate CALIB.npz")
+                    .hint("an npz with an array for each input, 100 to 500 samples")
+            })?;
+            int8::quantize(&basic, &statistics, &int8_settings(matches, exclude))?
+        }
+    };
+    let options = WriteOptions {
+        force: matches.get_flag("force"),
+        ..WriteOptions::default()
+    };
+    edgesmith_formats::write(&model, Path::new(text(matches, "output")), &options)?;
+    for warning in &changes.warnings {
+        ui::say(&format!("warning: {warning}"));
+    }
+    if matches.get_flag("explain") {
+        ui::print(&explain(&changes))?;
+    }
+    ui::say(&format!(
+        "{} of {} nodes converted, weights {} → {}",
+        changes.converted(),
+        changes.nodes.len(),
+        format::bytes(changes.weight_bytes_before as u64),
+        format::bytes(changes.weight_bytes_after as u64)
+    ));
+    Ok(())
+}
+
+fn statistics(
+    matches: &ArgMatches,
+    original: &Model,
+    basic: &Model,
+) -> edgesmith_ir::Result<Option<Statistics>> {
+    let Some(path) = matches.get_one::<String>("calibrate") else {
+        return Ok(None);
+    };
+    let samples = Dataset::open(Path::new(path), original)?;
+    let settings = calibrate::Settings {
+        samples: matches.get_one("samples").copied(),
+        ..calibrate::Settings::default()
+    };
+    let statistics = calibrate::calibrate(basic, &samples, &settings, &ui::Bar::default())?;
+    for warning in &statistics.warnings {
+        ui::say(&format!("warning: {warning}"));
+    }
+    Ok(Some(statistics))
+}
+
+fn int8_settings(matches: &ArgMatches, exclude: Vec<String>) -> int8::Settings {
+    let default = int8::Settings::default();
+    let named = observers::OBSERVERS
+        .iter()
+        .find(|o| o.name == text(matches, "observer"));
+    int8::Settings {
+        activations: if text(matches, "activations") == "s8" {
+            Byte::Signed
+        } else {
+            Byte::Unsigned
+        },
+        observer: named.copied().unwrap_or(default.observer),
+        per_channel: !matches.get_flag("per-tensor"),
+        reduce_range: matches.get_flag("reduce-range"),
+        bias_correction: !matches.get_flag("no-bias-correction"),
+        exclude,
+        ..default
+    }
+}
+
+fn explain(changes: &Changes) -> String {
+    let mut table = Table::new([
+        Column::left("node"),
+        Column::left("op"),
+        Column::left("what"),
+    ]);
+    for node in &changes.nodes {
+        let what = match &node.fate {
+            Fate::Converted => "converted".to_owned(),
+            Fate::Absorbed(into) => format!("in {into}"),
+            Fate::Left(why) => format!("left: {why}"),
+        };
+        table.row([node.name.as_str(), &node.op, &what]);
+    }
+    table.to_text(&ui::style())
+}
