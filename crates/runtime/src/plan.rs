@@ -11,6 +11,7 @@ use edgesmith_kernels::Ctx;
 use edgesmith_kernels::conv::{ConvF32, ConvI8};
 use edgesmith_kernels::gemm::{PackedF32, PackedI8};
 
+pub(crate) mod fold;
 mod layout;
 mod reference;
 
@@ -122,6 +123,8 @@ struct Slot {
 
 /// A finished plan.
 pub(crate) struct Plan {
+    /// The model with everything folded that these shapes decide.
+    pub model: Model,
     pub steps: Vec<Step>,
     /// Offset and length of each slot.
     pub slots: Vec<std::ops::Range<usize>>,
@@ -285,7 +288,6 @@ impl<'a> Planner<'a> {
             .zip(&intervals)
             .map(|(&o, i)| o..o + i.size)
             .collect();
-        let order = self.model.graph.nodes().map(|(id, _)| id.index());
         let types = self
             .model
             .graph
@@ -293,13 +295,14 @@ impl<'a> Planner<'a> {
             .map(|(v, _)| self.typed(v))
             .collect();
         Plan {
+            model: Model::default(),
             slots,
             types,
             arena_bytes: memory.peak,
             lower_bound: memory.lower_bound,
             inputs,
             outputs,
-            placements: order.map(|i| self.placements[i].clone()).collect(),
+            placements: self.placements,
             steps: self.steps,
         }
     }
@@ -399,6 +402,18 @@ impl<'a> Planner<'a> {
             if n != into {
                 self.placements[n.index()].fused_into = Some(self.graph().node(into).name.clone());
             }
+        }
+    }
+
+    /// Says that nodes run where `into` runs.
+    pub fn follow(&mut self, nodes: &[NodeId], into: NodeId) {
+        for &n in nodes {
+            let (provider, kernel) = {
+                let p = &self.placements[into.index()];
+                (p.provider.clone(), p.kernel.clone())
+            };
+            let p = &mut self.placements[n.index()];
+            (p.provider, p.kernel) = (provider, kernel);
         }
     }
 

@@ -11,8 +11,9 @@ use edgesmith_ir::types::{Dim, TensorType, Type};
 use edgesmith_ir::{Error, Model, NodeId, Result, Tensor, ValueId, infer};
 use edgesmith_kernels::arena::Arena;
 use edgesmith_kernels::{Ctx, Isa, Threads, permute};
+use smallvec::SmallVec;
 
-use crate::plan::{Arg, Layout, Packed, Placement, Plan, Planner, Setting, Step, Work};
+use crate::plan::{Arg, Layout, Packed, Placement, Plan, Planner, Setting, Step, Work, fold};
 use crate::profile::{Memory, NodeProfile, Profile};
 use crate::providers::{PROVIDERS, Provider};
 
@@ -65,7 +66,6 @@ pub struct Session {
     ctx: Ctx,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
-    order: Vec<NodeId>,
     packed: BTreeMap<NodeId, Packed>,
     plans: Vec<(Key, Plan)>,
     placements: Vec<Placement>,
@@ -100,7 +100,6 @@ impl Session {
             ctx: Ctx::new(isa, Threads::new(threads)),
             inputs: model.graph.inputs.iter().map(info).collect(),
             outputs: model.graph.outputs.iter().map(info).collect(),
-            order: model.graph.order()?,
             packed: BTreeMap::new(),
             plans: Vec::new(),
             placements: Vec::new(),
@@ -180,6 +179,12 @@ impl Session {
             }
         }
         let plan = &self.plans[at].1;
+        for &v in &wanted {
+            let folded = self.model.graph.value(v).producer().is_some();
+            if let Some(t) = plan.model.graph.constant(v).filter(|_| folded) {
+                watch(v, t);
+            }
+        }
         self.memory = Some(Memory {
             arena_bytes: plan.arena_bytes,
             lower_bound: plan.lower_bound,
@@ -190,7 +195,7 @@ impl Session {
         }
         let profile = self.options.profile.then_some(&mut self.profile);
         let run = Run {
-            model: &self.model,
+            model: &plan.model,
             ctx: &self.ctx,
             plan,
             arena: &mut self.arena,
@@ -218,18 +223,32 @@ impl Session {
     }
 
     fn plan_for(&mut self, types: &[(ValueId, Type)], wanted: &BTreeSet<ValueId>) -> Result<Plan> {
-        let inferred = infer::infer(&self.model, types)?;
-        let costs = cost::node_costs(&self.model, &inferred)?;
+        let costs = cost::node_costs(&self.model, &infer::infer(&self.model, types)?)?;
+        let concrete = fold::concrete(&self.model, types, self.options.integer)?;
         let planner = Planner::new(Setting {
-            model: &self.model,
-            inferred: &inferred,
+            model: &concrete.model,
+            inferred: &concrete.inferred,
             ctx: &self.ctx,
             wanted,
             macs: costs.iter().map(|c| (c.node, c.cost.macs)).collect(),
             packed: &mut self.packed,
             integer: self.options.integer,
         });
-        planner.finish(&self.providers, &self.order)
+        let order = concrete.model.graph.order()?;
+        let mut plan = planner.finish(&self.providers, &order)?;
+        for id in concrete.folded {
+            let node = self.model.graph.node(id);
+            plan.placements[id.index()] = Placement {
+                node: node.name.clone(),
+                op: node.op.clone(),
+                note: Some("computed once, when the input shapes are known".into()),
+                ..Placement::default()
+            };
+        }
+        let slots = self.model.graph.nodes().map(|(id, _)| id.index());
+        plan.placements = slots.map(|i| plan.placements[i].clone()).collect();
+        plan.model = concrete.model;
+        Ok(plan)
     }
 
     /// The tensor of each graph input, its default where it has one.
@@ -353,8 +372,8 @@ impl Run<'_> {
         match &step.work {
             Work::Kernel(kernel) => {
                 let range = |&s: &usize| self.plan.slots[s].clone();
-                let reads: Vec<_> = step.reads.iter().map(range).collect();
-                let writes: Vec<_> = step.writes.iter().map(range).collect();
+                let reads: SmallVec<[_; 6]> = step.reads.iter().map(range).collect();
+                let writes: SmallVec<[_; 2]> = step.writes.iter().map(range).collect();
                 let (reads, mut writes) = self.arena.split(&reads, &writes).ok_or_else(outside)?;
                 kernel(self.ctx, &reads, &mut writes);
                 Ok(())

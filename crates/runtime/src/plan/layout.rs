@@ -126,7 +126,8 @@ impl Planner<'_> {
         Some(slot)
     }
 
-    fn add(&mut self, op: &str, v: ValueId, from: SlotId, to: SlotId, work: Kernel) {
+    /// Adds a step of the planner's own, which brings `v` from one slot to another.
+    pub fn add(&mut self, op: &str, v: ValueId, from: SlotId, to: SlotId, work: Kernel) {
         let row = StepRow {
             name: self.graph().value(v).name.clone(),
             op: op.into(),

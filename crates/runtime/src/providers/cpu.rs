@@ -7,7 +7,9 @@ use crate::plan::Planner;
 
 mod activations;
 mod binary;
+mod compare;
 mod conv;
+mod convert;
 pub(crate) mod dequantize;
 mod matmul;
 mod norm;
@@ -37,25 +39,31 @@ static BINDINGS: &[Binding] = &[
     bind("Add", binary::plan),
     bind("AveragePool", pool::plan),
     bind("BatchNormalization", norm::batch),
-    bind("Cast", views::cast),
+    bind("Cast", convert::cast),
     bind("Clip", activations::plan),
     bind("Concat", views::concat),
     bind("Conv", conv::plan),
     bind("DequantizeLinear", dequantize::plan),
     bind("Div", binary::plan),
     bind("Dropout", views::alias),
+    bind("Equal", compare::plan),
     bind("Erf", activations::plan),
     bind("Exp", activations::plan),
+    bind("Expand", views::expand),
     bind("Flatten", views::alias),
     bind("Gelu", activations::plan),
     bind("Gemm", matmul::gemm),
     bind("GlobalAveragePool", pool::plan),
     bind("GlobalMaxPool", pool::plan),
+    bind("Greater", compare::plan),
+    bind("GreaterOrEqual", compare::plan),
     bind("HardSigmoid", activations::plan),
     bind("HardSwish", activations::plan),
     bind("Identity", views::alias),
     bind("LayerNormalization", norm::layer),
     bind("LeakyRelu", activations::plan),
+    bind("Less", compare::plan),
+    bind("LessOrEqual", compare::plan),
     bind("LogSoftmax", norm::softmax),
     bind("MatMul", matmul::matmul),
     bind("Max", binary::plan),

@@ -1,19 +1,24 @@
 //! Add, Sub, Mul, Div, Min and Max of two operands, in floats; Add and Mul in integers too.
 
 use edgesmith_ir::{NodeId, ValueId};
+use edgesmith_kernels::Ctx;
 use edgesmith_kernels::elementwise::{Binary, Operand, binary};
+use edgesmith_kernels::permute::gather_strided;
 use edgesmith_kernels::quantize::{Binary8, binary8};
 
 use super::activations::{self, present_layout};
 use super::conv::byte_bounds;
 use super::dequantize::{self, bytes, quantized_output};
+use super::views;
 use crate::plan::{Kernel, Layout, Planner, Spec};
 use edgesmith_kernels::activation::Activation;
 
 /// Where an operand comes from.
 enum Side {
     Read,
+    ReadRow,
     Row(Vec<f32>),
+    Full(Vec<f32>),
     Scalar(f32),
 }
 
@@ -21,7 +26,9 @@ impl Side {
     fn operand<'a>(&'a self, reads: &mut impl Iterator<Item = &'a [u8]>) -> Operand<'a> {
         match self {
             Self::Read => Operand::Full(reads.next().map_or(&[], |b| bytemuck::cast_slice(b))),
+            Self::ReadRow => Operand::Row(reads.next().map_or(&[], |b| bytemuck::cast_slice(b))),
             Self::Row(row) => Operand::Row(row),
+            Self::Full(data) => Operand::Full(data),
             Self::Scalar(x) => Operand::Scalar(*x),
         }
     }
@@ -46,20 +53,17 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         _ => return None,
     };
     let dims = planner.float_dims(y)?;
-    let main = if planner.constant(a).is_some() { b } else { a };
-    let layout = present_layout(planner, main);
+    let is_last = |v: ValueId| {
+        present_layout(planner, v) == Layout::Last && planner.typed(v).is_some_and(|t| t.1 == dims)
+    };
+    let layout = if is_last(a) || is_last(b) {
+        Layout::Last
+    } else {
+        Layout::Plain
+    };
     let mut reads = Vec::new();
     let mut side = |planner: &mut Planner, v: ValueId| side(planner, v, &dims, layout, &mut reads);
     let sides = (side(planner, a)?, side(planner, b)?);
-    if matches!(
-        sides,
-        (
-            Side::Row(_) | Side::Scalar(_),
-            Side::Row(_) | Side::Scalar(_)
-        )
-    ) {
-        return None;
-    }
     let after = activations::after(planner, y);
     let nodes: Vec<NodeId> = [id].into_iter().chain(after.map(|(f, ..)| f)).collect();
     let (result, f) = after.map_or((y, Activation::None), |(_, f, v)| (v, f));
@@ -75,7 +79,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     planner.step_f32(id, &nodes, result, layout, "elementwise", reads, work)
 }
 
-/// An operand of the result's shape, or a constant that is one number or one row of it.
+/// An operand as the kernel takes it: one number, a row, or broadcast to the result's shape.
 fn side(
     planner: &mut Planner,
     v: ValueId,
@@ -93,12 +97,38 @@ fn side(
         } else {
             dims.len().checked_sub(1)?
         };
-        return along(&own, dims, axis).then_some(Side::Row(data));
+        if along(&own, dims, axis) {
+            return Some(Side::Row(data));
+        }
+        let (shape, strides) = views::broadcast(&own, dims, layout)?;
+        let mut full = vec![0f32; dims.iter().product()];
+        let (from, to) = (
+            bytemuck::cast_slice(&data),
+            bytemuck::cast_slice_mut(&mut full),
+        );
+        gather_strided(&Ctx::serial(), 4, &shape, from, 0, &strides, to);
+        return Some(Side::Full(full));
     }
-    if own != dims {
-        return None;
+    if own == dims {
+        reads.push(planner.read_f32(v, layout)?);
+        return Some(Side::Read);
     }
-    reads.push(planner.read_f32(v, layout)?);
+    let last = dims.len().checked_sub(1)?;
+    if layout == Layout::Plain && along(&own, dims, last) {
+        reads.push(planner.read_f32(v, layout)?);
+        return Some(Side::ReadRow);
+    }
+    let (shape, strides) = views::broadcast(&own, dims, layout)?;
+    let from = planner.read_f32(v, Layout::Plain)?;
+    let slot = planner.slot(4 * dims.iter().product::<usize>());
+    planner.add(
+        "broadcast",
+        v,
+        from,
+        slot,
+        Box::new(move |ctx, x, y| gather_strided(ctx, 4, &shape, x[0], 0, &strides, y[0])),
+    );
+    reads.push(slot);
     Some(Side::Read)
 }
 

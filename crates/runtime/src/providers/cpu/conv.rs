@@ -7,7 +7,7 @@ use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8};
 use edgesmith_kernels::gemm::{Epilogue, Input8, Output8, Requant};
 
 use super::dequantize::{self, Quantized, bytes, quantized_output};
-use super::{activations, dequantize::Weights};
+use super::{activations, dequantize::Weights, norm};
 use crate::plan::{Kernel, Layout, Packed, Planner, Spec};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -100,6 +100,47 @@ fn added(planner: &Planner, v: ValueId) -> Option<(NodeId, ValueId, ValueId)> {
     fits.then_some((id, other, node.output(0)?))
 }
 
+/// A BatchNormalization that alone reads the output of a Conv.
+struct Norm {
+    node: NodeId,
+    result: ValueId,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+impl Norm {
+    /// Multiplies each output channel's weights and bias by its scale, and adds its shift.
+    fn fold_into(&self, weights: &mut [f32], bias: &mut Option<Vec<f32>>) {
+        let size = (weights.len() / self.scale.len().max(1)).max(1);
+        for (w, s) in weights.chunks_exact_mut(size).zip(&self.scale) {
+            w.iter_mut().for_each(|w| *w *= s);
+        }
+        let bias = bias.get_or_insert_with(|| vec![0.0; self.scale.len()]);
+        for ((b, s), t) in bias.iter_mut().zip(&self.scale).zip(&self.shift) {
+            *b = *b * s + t;
+        }
+    }
+}
+
+fn normalised(planner: &Planner, y: ValueId, channels: usize) -> Option<Norm> {
+    let id = planner.only_reader(y)?;
+    let node = planner.graph().node(id);
+    let plain = node.is("BatchNormalization")
+        && node.input(0) == Some(y)
+        && node.outputs().len() == 1
+        && node.int("training_mode").unwrap_or(0) == 0;
+    if !plain || planner.typed(y)?.0 != edgesmith_ir::DType::F32 {
+        return None;
+    }
+    let (scale, shift) = norm::scale_and_shift(planner, id)?;
+    (scale.len() == channels).then_some(Norm {
+        node: id,
+        result: node.output(0)?,
+        scale,
+        shift,
+    })
+}
+
 fn float(
     planner: &mut Planner,
     id: NodeId,
@@ -109,12 +150,18 @@ fn float(
 ) -> Option<()> {
     let node = planner.graph().node(id);
     planner.float_dims(y)?;
-    let weights = planner.float_weights(w)?;
-    let bias = match node.input(2) {
+    let mut weights = planner.float_weights(w)?;
+    let mut bias = match node.input(2) {
         Some(b) => Some(planner.float_weights(b)?),
         None => None,
     };
-    let packed = planner.packed(id, |ctx| {
+    let norm = normalised(planner, y, geometry.channels_out);
+    let (mut result, mut key) = (y, id);
+    if let Some(norm) = &norm {
+        (result, key) = (norm.result, norm.node);
+        norm.fold_into(&mut weights, &mut bias);
+    }
+    let packed = planner.packed(key, |ctx| {
         ConvF32::prepare(ctx, geometry, &weights)
             .ok()
             .map(Packed::Conv)
@@ -123,7 +170,8 @@ fn float(
         return None;
     };
     let conv = conv.resized(geometry).ok()?;
-    let tail = tail(planner, id, y, true);
+    let mut tail = tail(planner, id, result, true);
+    tail.nodes.extend(norm.map(|n| n.node));
     let mut reads = vec![planner.read_f32(x, Layout::Last)?];
     let residual = match tail.residual {
         Some(r) => {

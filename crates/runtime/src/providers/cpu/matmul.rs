@@ -49,11 +49,38 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
     let (k, n) = (bd[bd.len() - 2], bd[bd.len() - 1]);
     if bd.len() == 2 {
         let m = ad[..ad.len() - 1].iter().product();
+        if planner.constant(b).is_some()
+            && let Some((add, bias, sum)) = biased(planner, y, n)
+            && product(planner, id, (a, b, Some(bias), sum), [m, k, n], Order::KN).is_some()
+        {
+            planner.fused(&[add], id);
+            planner.follow(&[add], id);
+            return Some(());
+        }
         if product(planner, id, (a, b, None, y), [m, k, n], Order::KN).is_some() {
             return Some(());
         }
     }
     dynamic(planner, id, (a, b, y), &ad, &bd)
+}
+
+/// The Add of one number for each column that alone reads `y`: node, numbers, sum.
+fn biased(planner: &Planner, y: ValueId, n: usize) -> Option<(NodeId, ValueId, ValueId)> {
+    let id = planner.only_reader(y)?;
+    let node = planner.graph().node(id);
+    let bias = match (node.input(0)?, node.input(1)?) {
+        (a, b) if a == y => b,
+        (a, b) if b == y => a,
+        _ => return None,
+    };
+    let (dtype, dims) = planner.typed(bias)?;
+    let fits = node.is("Add")
+        && planner.constant(bias).is_some()
+        && dtype == edgesmith_ir::DType::F32
+        && dims.last() == Some(&n)
+        && dims.iter().product::<usize>() == n
+        && dims.len() <= planner.typed(y)?.1.len();
+    fits.then_some((id, bias, node.output(0)?))
 }
 
 /// A product with constant B.

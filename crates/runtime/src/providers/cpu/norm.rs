@@ -16,13 +16,7 @@ pub(crate) fn batch(planner: &mut Planner, id: NodeId) -> Option<()> {
     if node.outputs().len() > 1 || rank < 2 || node.int("training_mode").unwrap_or(0) != 0 {
         return None;
     }
-    let p = |i: usize| planner.floats(node.input(i)?);
-    let (gamma, beta, mean, variance) = (p(1)?, p(2)?, p(3)?, p(4)?);
-    let epsilon = f64::from(node.float("epsilon").unwrap_or(1e-5));
-    let factor = |i: usize| f64::from(gamma[i]) / (f64::from(variance[i]) + epsilon).sqrt();
-    let scale: Vec<f32> = (0..gamma.len()).map(|i| factor(i) as f32).collect();
-    let shift = |i: usize| (f64::from(beta[i]) - f64::from(mean[i]) * factor(i)) as f32;
-    let shift: Vec<f32> = (0..gamma.len()).map(shift).collect();
+    let (scale, shift) = scale_and_shift(planner, id)?;
     let layout = if rank == 2 {
         Layout::Plain
     } else {
@@ -41,6 +35,19 @@ pub(crate) fn batch(planner: &mut Planner, id: NodeId) -> Option<()> {
         binary_in_place(ctx, Binary::Add, y, Operand::Row(&shift));
     });
     planner.step_f32(id, &[id], y, layout, "scale-shift", vec![read], work)
+}
+
+/// What a BatchNormalization of constants multiplies each channel by, and adds to it.
+pub(crate) fn scale_and_shift(planner: &Planner, id: NodeId) -> Option<(Vec<f32>, Vec<f32>)> {
+    let node = planner.graph().node(id);
+    let p = |i: usize| planner.floats(node.input(i)?);
+    let (gamma, beta, mean, variance) = (p(1)?, p(2)?, p(3)?, p(4)?);
+    let epsilon = f64::from(node.float("epsilon").unwrap_or(1e-5));
+    let factor = |i: usize| f64::from(gamma[i]) / (f64::from(variance[i]) + epsilon).sqrt();
+    let scale: Vec<f32> = (0..gamma.len()).map(|i| factor(i) as f32).collect();
+    let shift = |i: usize| (f64::from(beta[i]) - f64::from(mean[i]) * factor(i)) as f32;
+    let shift: Vec<f32> = (0..gamma.len()).map(shift).collect();
+    Some((scale, shift))
 }
 
 /// LayerNormalization over the last axis.

@@ -1,4 +1,4 @@
-//! Max, average and global pooling of two spatial axes, channels-last, in floats or bytes.
+//! Max, average and global pooling of one or two spatial axes, channels-last, in floats or bytes.
 
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{NodeId, ValueId};
@@ -36,8 +36,10 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
 fn geometry(planner: &Planner, id: NodeId, x: ValueId) -> Option<(PoolGeometry, usize)> {
     let node = planner.graph().node(id);
     let dims = planner.typed(x)?.1;
-    let [batch, channels, h, w] = dims[..] else {
-        return None;
+    let (batch, channels, h, w) = match dims[..] {
+        [batch, channels, w] => (batch, channels, 1, w),
+        [batch, channels, h, w] => (batch, channels, h, w),
+        _ => return None,
     };
     if dims.contains(&0) {
         return None;
@@ -50,9 +52,20 @@ fn geometry(planner: &Planner, id: NodeId, x: ValueId) -> Option<(PoolGeometry, 
         .iter()
         .map(|&k| usize::try_from(k).ok())
         .collect::<Option<_>>()?;
-    let window = Window::of(node, &[h, w], &kernel).ok()?;
-    let [a, b] = &window.axes[..] else {
-        return None;
+    let window = Window::of(node, &dims[2..], &kernel).ok()?;
+    let whole = edgesmith_ir::geometry::Axis {
+        input: 1,
+        kernel: 1,
+        stride: 1,
+        dilation: 1,
+        begin: 0,
+        end: 0,
+        output: 1,
+    };
+    let (a, b) = match &window.axes[..] {
+        [b] => (&whole, b),
+        [a, b] => (a, b),
+        _ => return None,
     };
     // A window that starts beyond the padded end counts nothing: left to the reference.
     if a.output == 0 || b.output == 0 {

@@ -256,14 +256,54 @@ pub(crate) fn slice(planner: &mut Planner, id: NodeId) -> Option<()> {
     Some(())
 }
 
-/// Casts between f32, f16 and bf16.
-pub(crate) fn cast(planner: &mut Planner, id: NodeId) -> Option<()> {
+/// The shape of a result in memory and the strides, in elements, of a row-major tensor of shape
+/// `own` that is broadcast to it.
+pub(crate) fn broadcast(
+    own: &[usize],
+    dims: &[usize],
+    layout: Layout,
+) -> Option<(Vec<usize>, Vec<isize>)> {
+    let shift = dims.len().checked_sub(own.len())?;
+    let mut strides = vec![0isize; dims.len()];
+    let mut stride = 1isize;
+    for (i, &n) in own.iter().enumerate().rev() {
+        if n != 1 {
+            if n != dims[shift + i] {
+                return None;
+            }
+            strides[shift + i] = stride;
+        }
+        stride = stride.checked_mul(isize::try_from(n).ok()?)?;
+    }
+    if layout == Layout::Last {
+        strides.get_mut(1..)?.rotate_left(1);
+    }
+    Some((in_memory(dims, layout), strides))
+}
+
+/// Expand to a shape that is known.
+pub(crate) fn expand(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
-    planner.float_dims(x)?;
-    planner.float_dims(y)?;
-    let layout = present_layout(planner, x);
-    let read = planner.read_f32(x, layout)?;
-    let work: Kernel = Box::new(|_, x, y| y[0].copy_from_slice(x[0]));
-    planner.step_f32(id, &[id], y, layout, "convert", vec![read], work)
+    let ((dtype, own), (_, dims)) = (planner.typed(x)?, planner.typed(y)?);
+    let size = element(dtype)?;
+    let (shape, strides) = broadcast(&own, &dims, Layout::Plain)?;
+    let read = planner.read(x, Layout::Plain)?;
+    if own.iter().product::<usize>() == dims.iter().product::<usize>() {
+        planner.aliased(id, y, read);
+        return Some(());
+    }
+    let write = planner.write(y, Layout::Plain)?;
+    let spec = Spec {
+        kernel: "copy",
+        integer: false,
+        reads: vec![read],
+        writes: vec![write],
+        makes: vec![(y, Layout::Plain)],
+        work: Box::new(move |ctx, x, y| {
+            gather_strided(ctx, size, &shape, x[0], 0, &strides, y[0]);
+        }),
+    };
+    planner.step(id, &[id], spec);
+    Some(())
 }

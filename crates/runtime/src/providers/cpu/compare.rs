@@ -1,0 +1,108 @@
+//! Equal, Greater, Less and their kin over two operands that broadcast.
+
+use edgesmith_ir::{DType, Element, NodeId, Tensor, ValueId};
+
+use super::views::broadcast;
+use crate::plan::{Kernel, Layout, Planner, SlotId, Spec};
+
+/// Where an operand comes from.
+enum Side<T> {
+    Read(usize),
+    Constant(Vec<T>),
+}
+
+impl<T: Element> Side<T> {
+    fn of(
+        constant: Option<&Tensor>,
+        slot: Option<SlotId>,
+        reads: &mut Vec<SlotId>,
+    ) -> Option<Self> {
+        if let Some(t) = constant {
+            return Some(Self::Constant(t.data::<T>().ok()?.into_owned()));
+        }
+        reads.push(slot?);
+        Some(Self::Read(reads.len() - 1))
+    }
+
+    fn get<'a>(&'a self, x: &[&'a [u8]]) -> &'a [T] {
+        match self {
+            Self::Read(i) => bytemuck::cast_slice(x[*i]),
+            Self::Constant(data) => data,
+        }
+    }
+}
+
+pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    match planner.typed(a)?.0 {
+        DType::F32 => typed::<f32>(planner, id, a, b),
+        DType::I32 => typed::<i32>(planner, id, a, b),
+        DType::I64 => typed::<i64>(planner, id, a, b),
+        _ => None,
+    }
+}
+
+fn typed<T: Element>(planner: &mut Planner, id: NodeId, a: ValueId, b: ValueId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let test: fn(&T, &T) -> bool = match node.op.as_str() {
+        "Equal" => |a, b| a == b,
+        "Greater" => |a, b| a > b,
+        "GreaterOrEqual" => |a, b| a >= b,
+        "Less" => |a, b| a < b,
+        "LessOrEqual" => |a, b| a <= b,
+        _ => return None,
+    };
+    let y = node.output(0)?;
+    let dims = planner.typed(y)?.1;
+    let (_, a_strides) = broadcast(&planner.typed(a)?.1, &dims, Layout::Plain)?;
+    let (_, b_strides) = broadcast(&planner.typed(b)?.1, &dims, Layout::Plain)?;
+    let (a_slot, b_slot) = (
+        planner.read(a, Layout::Plain),
+        planner.read(b, Layout::Plain),
+    );
+    let mut reads = Vec::new();
+    let a = Side::<T>::of(planner.constant(a), a_slot, &mut reads)?;
+    let b = Side::<T>::of(planner.constant(b), b_slot, &mut reads)?;
+    let work: Kernel = Box::new(move |_, x, y| {
+        let sides = [(a.get(x), &a_strides[..]), (b.get(x), &b_strides[..])];
+        if !y[0].is_empty() {
+            compare(&dims, sides, y[0], test);
+        }
+    });
+    let write = planner.write(y, Layout::Plain)?;
+    let spec = Spec {
+        kernel: "compare",
+        integer: false,
+        reads,
+        writes: vec![write],
+        makes: vec![(y, Layout::Plain)],
+        work,
+    };
+    planner.step(id, &[id], spec);
+    Some(())
+}
+
+/// Compares along the first axis, then within it.
+fn compare<T: Element>(
+    dims: &[usize],
+    [(a, a_strides), (b, b_strides)]: [(&[T], &[isize]); 2],
+    y: &mut [u8],
+    test: fn(&T, &T) -> bool,
+) {
+    let (Some((&n, rest)), [a_step, a_rest @ ..], [b_step, b_rest @ ..]) =
+        (dims.split_first(), a_strides, b_strides)
+    else {
+        y[0] = u8::from(test(&a[0], &b[0]));
+        return;
+    };
+    let (a_step, b_step) = (a_step.unsigned_abs(), b_step.unsigned_abs());
+    let size = rest.iter().product::<usize>();
+    for (i, y) in (0..n).zip(y.chunks_exact_mut(size)) {
+        let (a, b) = (&a[i * a_step..], &b[i * b_step..]);
+        match rest {
+            [] => y[0] = u8::from(test(&a[0], &b[0])),
+            _ => compare(rest, [(a, a_rest), (b, b_rest)], y, test),
+        }
+    }
+}
