@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use edgesmith_data::Dataset;
 use edgesmith_ir::{Result, Tensor};
 
 /// The tensors of some samples by the name of the input, and which samples these are.
@@ -21,7 +22,21 @@ pub trait Samples {
     fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_>;
 }
 
-/// The same with borrowed names, as a session takes them.
+impl Samples for Dataset {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn labels(&self) -> Option<&[i64]> {
+        self.labels()
+    }
+
+    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
+        Box::new(self.batches(size))
+    }
+}
+
+/// The inputs with borrowed names, as a session takes them.
 pub(crate) fn named(batch: &[(String, Tensor)]) -> Vec<(&str, Tensor)> {
     batch.iter().map(|(n, t)| (n.as_str(), t.clone())).collect()
 }
