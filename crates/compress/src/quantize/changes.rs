@@ -35,7 +35,7 @@ pub struct Changes {
     pub narrowing_nodes: usize,
     /// Nodes added that dequantise or widen.
     pub widening_nodes: usize,
-    /// What the user should know, as sentences.
+    /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }
 

@@ -56,7 +56,6 @@ pub fn to_fp16(
     let mut out = model.clone();
     let mut changes = Changes {
         weight_bytes_before: super::constant_bytes(&model.graph),
-        warnings: statistics.map_or_else(Vec::new, |s| s.warnings.clone()),
         ..Changes::default()
     };
     let left = kept_nodes(&model.graph, &types, statistics, settings)?;

@@ -113,7 +113,6 @@ pub fn quantize(
     let mut changes = Changes {
         nodes: account(model, &plan),
         weight_bytes_before: super::constant_bytes(&model.graph),
-        warnings: statistics.warnings.clone(),
         ..Changes::default()
     };
     let mut rewrite = Rewrite::new(&mut out.graph, &plan, statistics, settings);
