@@ -73,17 +73,3 @@ impl Samples for InMemory {
         }))
     }
 }
-
-impl Samples for edgesmith_data::Dataset {
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn labels(&self) -> Option<&[i64]> {
-        self.labels()
-    }
-
-    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
-        Box::new(self.batches(size))
-    }
-}

@@ -48,13 +48,9 @@ pub static QUANTIZE: Command = Command {
                     .default_value(observers::OBSERVERS[0].name),
             )
             .arg(
-                option(
-                    "activations",
-                    "TYPE",
-                    "Bytes of activations; s8 does not saturate on CPUs without VNNI",
-                )
-                .value_parser(["u8", "s8"])
-                .default_value("u8"),
+                option("activations", "TYPE", "Bytes of activations")
+                    .value_parser(["u8", "s8"])
+                    .default_value("u8"),
             )
             .arg(flag(
                 "per-tensor",
