@@ -1,5 +1,10 @@
 //! The program from outside: what it prints, writes and answers to bad input.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up should stop"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -114,7 +114,7 @@ fn flat_indices(indices: &Tensor, dims: &[usize], n: usize) -> Result<Vec<usize>
             )));
         }
     };
-    let flat: Vec<usize> = dims.iter().copied().collect();
+    let flat = dims.to_vec();
     let bounds = if indices.rank() == 1 {
         vec![flat.iter().product()]
     } else {

@@ -75,8 +75,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     planner.step_f32(
         id,
         &[id],
-        y,
-        layout,
+        (y, layout),
         "elementwise",
         vec![read],
         Box::new(move |ctx, x, y| {

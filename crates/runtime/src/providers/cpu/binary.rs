@@ -76,7 +76,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
             f.apply(ctx, y);
         }
     });
-    planner.step_f32(id, &nodes, result, layout, "elementwise", reads, work)
+    planner.step_f32(id, &nodes, (result, layout), "elementwise", reads, work)
 }
 
 /// An operand as the kernel takes it: one number, a row, or broadcast to the result's shape.

@@ -27,7 +27,7 @@ fn geometry(
 ) -> Option<(ConvGeometry, usize)> {
     let node = planner.graph().node(id);
     let (xd, wd) = (planner.typed(x)?.1, planner.typed(w)?.1);
-    if !(3..=4).contains(&xd.len()) || xd.len() != wd.len() || xd.iter().any(|&d| d == 0) {
+    if !(3..=4).contains(&xd.len()) || xd.len() != wd.len() || xd.contains(&0) {
         return None;
     }
     let window = Window::of(node, &xd[2..], &wd[2..]).ok()?;
@@ -193,8 +193,7 @@ fn float(
     planner.step_f32(
         id,
         &tail.nodes,
-        tail.result,
-        Layout::Last,
+        (tail.result, Layout::Last),
         kernel,
         reads,
         work,
@@ -281,7 +280,7 @@ pub(crate) fn integer_step(
                 },
             );
         });
-        planner.step_f32(id, &nodes, value, layout, kernel, vec![read], work)?;
+        planner.step_f32(id, &nodes, (value, layout), kernel, vec![read], work)?;
         planner.mark_integer(&nodes);
         planner.mark_step_integer();
         return Some(());

@@ -13,7 +13,7 @@ pub(crate) fn cast(planner: &mut Planner, id: NodeId) -> Option<()> {
         let layout = present_layout(planner, x);
         let read = planner.read_f32(x, layout)?;
         let work: Kernel = Box::new(|_, x, y| y[0].copy_from_slice(x[0]));
-        return planner.step_f32(id, &[id], y, layout, "convert", vec![read], work);
+        return planner.step_f32(id, &[id], (y, layout), "convert", vec![read], work);
     }
     // A wide integer rounds to f32 once; to narrower types that would be twice.
     if planner.typed(y)?.0 != DType::F32 {
@@ -30,7 +30,7 @@ pub(crate) fn cast(planner: &mut Planner, id: NodeId) -> Option<()> {
         _ => return None,
     };
     let read = planner.read(x, Layout::Plain)?;
-    planner.step_f32(id, &[id], y, Layout::Plain, "convert", vec![read], work)
+    planner.step_f32(id, &[id], (y, Layout::Plain), "convert", vec![read], work)
 }
 
 fn floats<T: Element>(to: fn(T) -> f32) -> Kernel {

@@ -207,8 +207,7 @@ pub(crate) fn make(planner: &mut Planner, v: ValueId, layout: Layout) -> Option<
     planner.step_f32(
         id,
         &[id],
-        v,
-        layout,
+        (v, layout),
         "dequantize-8",
         vec![read],
         Box::new(move |ctx, x, y| {

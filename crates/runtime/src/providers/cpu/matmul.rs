@@ -133,8 +133,7 @@ fn product(
     planner.step_f32(
         id,
         &tail.nodes,
-        tail.result,
-        Layout::Plain,
+        (tail.result, Layout::Plain),
         kernel,
         reads,
         work,
@@ -201,8 +200,7 @@ fn dynamic(
     planner.step_f32(
         id,
         &[id],
-        y,
-        Layout::Plain,
+        (y, Layout::Plain),
         "gemm packed on the fly",
         reads,
         work,

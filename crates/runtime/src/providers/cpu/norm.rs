@@ -34,7 +34,7 @@ pub(crate) fn batch(planner: &mut Planner, id: NodeId) -> Option<()> {
         );
         binary_in_place(ctx, Binary::Add, y, Operand::Row(&shift));
     });
-    planner.step_f32(id, &[id], y, layout, "scale-shift", vec![read], work)
+    planner.step_f32(id, &[id], (y, layout), "scale-shift", vec![read], work)
 }
 
 /// What a BatchNormalization of constants multiplies each channel by, and adds to it.
@@ -73,7 +73,7 @@ pub(crate) fn layer(planner: &mut Planner, id: NodeId) -> Option<()> {
         let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
         norm::layer_norm(ctx, x, &scale, bias.as_deref(), epsilon, y);
     });
-    planner.step_f32(id, &[id], y, Layout::Plain, "rows", vec![read], work)
+    planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
 }
 
 /// Softmax and LogSoftmax over the last axis.
@@ -102,7 +102,7 @@ pub(crate) fn softmax(planner: &mut Planner, id: NodeId) -> Option<()> {
             norm::softmax(ctx, x, width, y)
         }
     });
-    planner.step_f32(id, &[id], y, Layout::Plain, "rows", vec![read], work)
+    planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
 }
 
 /// Reductions over the last axes, and means over the spatial axes of images.
@@ -139,7 +139,7 @@ pub(crate) fn reduce(planner: &mut Planner, id: NodeId) -> Option<()> {
             average_pool(ctx, &g, batch, false, x, y);
         });
         // One pixel: both layouts are the same bytes.
-        return planner.step_f32(id, &[id], y, Layout::Plain, "pool", vec![read], work);
+        return planner.step_f32(id, &[id], (y, Layout::Plain), "pool", vec![read], work);
     }
     let first = rank - axes.len() as i64;
     if axes.is_empty() || !axes.iter().zip(first..).all(|(&a, b)| a == b) {
@@ -154,5 +154,5 @@ pub(crate) fn reduce(planner: &mut Planner, id: NodeId) -> Option<()> {
         let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
         norm::reduce_rows(ctx, how, x, width, y);
     });
-    planner.step_f32(id, &[id], y, Layout::Plain, "rows", vec![read], work)
+    planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
 }

@@ -30,7 +30,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
             average_pool(ctx, &g, batch, include_pad, x, y);
         }
     });
-    planner.step_f32(id, &[id], y, Layout::Last, "pool", vec![read], work)
+    planner.step_f32(id, &[id], (y, Layout::Last), "pool", vec![read], work)
 }
 
 fn geometry(planner: &Planner, id: NodeId, x: ValueId) -> Option<(PoolGeometry, usize)> {
