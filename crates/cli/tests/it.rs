@@ -95,7 +95,10 @@ fn example(name: &str) -> PathBuf {
 
 #[test]
 fn a_missing_file() {
-    Folder::new("missing").fails("inspect nothing.onnx", expect![[""]]);
+    Folder::new("missing").fails("inspect nothing.onnx", expect![[r#"
+        exit 1
+        error: nothing.onnx: there is no such file or folder
+    "#]]);
 }
 
 #[test]
@@ -103,7 +106,11 @@ fn a_truncated_file() {
     let folder = Folder::new("truncated");
     let bytes = std::fs::read(example("model.onnx")).unwrap();
     std::fs::write(folder.path("cut.onnx"), &bytes[..bytes.len() / 2]).unwrap();
-    folder.fails("inspect cut.onnx", expect![[""]]);
+    folder.fails("inspect cut.onnx", expect![[r#"
+        exit 1
+        error: cut.onnx: the file is no ONNX model or is damaged: failed to decode Protobuf message: ModelProto.graph: buffer underflow
+        hint: it may be cut off: compare its size with that of the original
+    "#]]);
 }
 
 #[test]
@@ -113,11 +120,19 @@ fn data_of_a_wrong_shape() {
         .with_data("data.npz", &[3, 5], &[0, 1, 2]);
     folder.fails(
         "run model.onnx --input data.npz --output out.npz",
-        expect![[""]],
+        expect![[r#"
+            exit 1
+            error: input "x": expected f32[batch,4], found f32[3,5]
+            hint: the data must have the model's types and shapes; names in the shape are free
+        "#]],
     );
     folder.fails(
         "compare model.onnx --data data.npz --calibrate data.npz --out out",
-        expect![[""]],
+        expect![[r#"
+            exit 1
+            error: data.npz: array "x": the model expects f32[batch,4], the array is [3,5]
+            hint: the array has the model's shape, with the samples on the batch axis
+        "#]],
     );
 }
 
@@ -129,7 +144,11 @@ fn labels_out_of_range() {
             .with_data("data.npz", &[3, 4], &[0, 1, 4]);
     folder.fails(
         "compare model.onnx --data data.npz --calibrate data.npz --out out",
-        expect![[""]],
+        expect![[r#"
+            exit 1
+            error: data.npz: sample 2 has the label 4, the model has 4 classes
+            hint: labels run from 0 to 3
+        "#]],
     );
 }
 
@@ -140,7 +159,11 @@ fn an_operator_that_is_unknown() {
         .with_data("data.npz", &[3, 4], &[0]);
     folder.fails(
         "run model.onnx --input data.npz --output out.npz",
-        expect![[""]],
+        expect![[r#"
+            exit 1
+            error: Frobnicate "only": the operator is unknown
+            hint: `edgesmith ops` lists what can be run; the model can still be inspected
+        "#]],
     );
     assert!(
         folder.run("inspect model.onnx").status.success(),
@@ -155,21 +178,42 @@ fn an_output_that_exists() {
         .with_data("data.npz", &[3, 4], &[0]);
     folder.fails(
         "run model.onnx --input data.npz --output data.npz",
-        expect![[""]],
+        expect![[r#"
+            exit 2
+            error: data.npz: the file exists already
+            hint: give another name, or --force to overwrite it
+        "#]],
     );
-    folder.fails("optimize model.onnx -o model.onnx", expect![[""]]);
+    folder.fails("optimize model.onnx -o model.onnx", expect![[r#"
+        exit 2
+        error: model.onnx: the file exists already
+        hint: give another name, or --force to overwrite it
+    "#]]);
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk() {
     let folder = Folder::new("full").with_model("Relu");
-    folder.fails("optimize model.onnx -o /dev/full --force", expect![[""]]);
+    folder.fails("optimize model.onnx -o /dev/full --force", expect![[r#"
+        exit 1
+        error: /dev/full: the disk is full
+        hint: free some space or choose another folder, and run again
+    "#]]);
 }
 
 #[test]
 fn a_word_that_is_no_command() {
-    Folder::new("word").fails("compres", expect![[""]]);
+    Folder::new("word").fails("compres", expect![[r#"
+        exit 2
+        error: unrecognized subcommand 'compres'
+
+          tip: some similar subcommands exist: 'completions', 'compare'
+
+        Usage: edgesmith <COMMAND>
+
+        For more information, try '--help'.
+    "#]]);
 }
 
 #[test]
