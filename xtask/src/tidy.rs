@@ -22,7 +22,7 @@ static MAY_KNOW: &[(&str, &[&str])] = &[
 ];
 
 /// The only places with `unsafe`.
-static UNSAFE_HOMES: &[&str] = &["crates/kernels/src/", "crates/formats/src/mapped.rs"];
+static UNSAFE_HOMES: &[&str] = &["crates/kernels/src/", "crates/formats/src/map.rs"];
 
 /// Files that own a list, with the folder whose every file they must name.
 static LISTS: &[(&str, &str)] = &[

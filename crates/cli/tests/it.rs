@@ -95,10 +95,13 @@ fn example(name: &str) -> PathBuf {
 
 #[test]
 fn a_missing_file() {
-    Folder::new("missing").fails("inspect nothing.onnx", expect![[r#"
+    Folder::new("missing").fails(
+        "inspect nothing.onnx",
+        expect![[r#"
         exit 1
         error: nothing.onnx: there is no such file or folder
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -184,27 +187,35 @@ fn an_output_that_exists() {
             hint: give another name, or --force to overwrite it
         "#]],
     );
-    folder.fails("optimize model.onnx -o model.onnx", expect![[r#"
+    folder.fails(
+        "optimize model.onnx -o model.onnx",
+        expect![[r#"
         exit 2
         error: model.onnx: the file exists already
         hint: give another name, or --force to overwrite it
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk() {
     let folder = Folder::new("full").with_model("Relu");
-    folder.fails("optimize model.onnx -o /dev/full --force", expect![[r#"
+    folder.fails(
+        "optimize model.onnx -o /dev/full --force",
+        expect![[r#"
         exit 1
         error: /dev/full: the disk is full
         hint: free some space or choose another folder, and run again
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_word_that_is_no_command() {
-    Folder::new("word").fails("compres", expect![[r#"
+    Folder::new("word").fails(
+        "compres",
+        expect![[r#"
         exit 2
         error: unrecognized subcommand 'compres'
 
@@ -213,7 +224,8 @@ fn a_word_that_is_no_command() {
         Usage: edgesmith <COMMAND>
 
         For more information, try '--help'.
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! Sessions against the reference evaluation.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot set itself up should stop"
+)]
+
 use edgesmith_ir::types::DType;
 use edgesmith_ir::{Model, Tensor, eval, ops, text};
 use edgesmith_runtime::{Options, Session};
