@@ -15,14 +15,14 @@ use smallvec::SmallVec;
 
 use crate::plan::{Arg, Layout, Packed, Placement, Plan, Planner, Setting, Step, Work, fold};
 use crate::profile::{Memory, NodeProfile, Profile};
-use crate::providers::{PROVIDERS, Provider};
+use crate::providers::{PROVIDERS, Provider, reference};
 
 /// How a session runs.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Threads; 0 is one for each core.
     pub threads: usize,
-    /// Names of providers, best first.
+    /// Names of providers, best first; the reference is added where it is not named.
     pub providers: Vec<String>,
     /// The best instruction set that kernels may use; `None`: what this CPU has.
     pub isa: Option<Isa>,
@@ -313,7 +313,12 @@ fn providers(names: &[String]) -> Result<Vec<&'static Provider>> {
                     .hint(format!("the providers are {}", all.join(", ")))
             })
     };
-    names.iter().map(find).collect()
+    let mut found: Vec<&'static Provider> = names.iter().map(find).collect::<Result<_>>()?;
+    // The reference is always there: what others leave runs by it, and the placements say so.
+    if !found.iter().any(|p| p.name == reference::REFERENCE.name) {
+        found.push(&reference::REFERENCE);
+    }
+    Ok(found)
 }
 
 /// One run.
