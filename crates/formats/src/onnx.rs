@@ -31,6 +31,12 @@ pub static ONNX: Format = Format {
     write,
 };
 
+/// Bytes of memory that reading a file of `length` bytes and writing it again may take, whatever
+/// is in the file: 64 MiB and 16 bytes for each of its own. Mapped files do not count.
+pub const fn memory_cap(length: usize) -> usize {
+    (64 << 20) + length.saturating_mul(16)
+}
+
 /// A file with all weights inside may not be larger: protobuf ends at 2 GiB.
 const MAX_INSIDE: usize = 1_800_000_000;
 

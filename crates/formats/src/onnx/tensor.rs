@@ -11,7 +11,7 @@ use super::proto::{EXTERNAL, SparseTensorProto, TensorProto};
 use super::types::dtype;
 
 /// Sparse initializers of one model become at most so many bytes of dense data.
-pub const MAX_DENSE: usize = 32 << 20;
+pub const MAX_DENSE: usize = 16 << 20;
 
 /// Reads tensors of one model.
 pub struct TensorReader {

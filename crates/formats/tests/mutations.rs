@@ -1,0 +1,266 @@
+//! Damaged and hostile ONNX files: no panic, no hang, no memory above the stated cap.
+//!
+//! `cargo test -p edgesmith-formats --test mutations` tries 10,000 of them.
+#![expect(
+    unsafe_code,
+    reason = "an allocator that counts is an unsafe trait; it hands everything to the system's"
+)]
+
+#[path = "mutations/wire.rs"]
+mod wire;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use edgesmith_formats::onnx;
+use edgesmith_ir::{infer, ops, text, verify};
+use edgesmith_testkit::{Rng, random};
+use wire::Wire;
+
+/// Files that are tried.
+const CASES: u64 = 10_000;
+
+/// No file takes longer.
+const MAX_TIME: Duration = Duration::from_secs(5);
+
+/// Hands everything to the system's allocator and counts what is in use.
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: the contract is the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
+        PEAK.fetch_max(now, Relaxed);
+        // SAFETY: the contract is the caller's.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the contract is the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes in use at the most while `work` runs, above those before it.
+fn peak_of<R>(work: impl FnOnce() -> R) -> (R, usize) {
+    let before = NOW.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let result = work();
+    (result, PEAK.load(Relaxed).saturating_sub(before))
+}
+
+/// Small files of every operator, of random graphs, and the trained example of the repository.
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for example in ops::OPS.iter().flat_map(|op| op.examples) {
+        let (model, _) = text::example(example).unwrap();
+        seeds.push(onnx::encode(&model).unwrap());
+    }
+    for seed in 0..100 {
+        seeds.push(onnx::encode(&random::graph(seed)).unwrap());
+    }
+    let trained =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fashion_mnist/model.onnx");
+    seeds.extend(std::fs::read(trained));
+    seeds
+}
+
+/// Everything that is done with a file before anything is run; true where it decodes.
+fn work(bytes: Bytes) -> bool {
+    let Ok(model) = onnx::decode(bytes, None) else {
+        return false;
+    };
+    let sound = verify::verify(&model).is_ok();
+    let _types = infer::infer(&model, &[]);
+    let again = onnx::encode(&model).expect("what was decoded has an order");
+    if sound {
+        onnx::decode(again.into(), None).expect("a sound model that was written is read");
+    }
+    true
+}
+
+fn mutate(seed: &[u8], rng: &mut Rng) -> Vec<u8> {
+    match rng.below(10) {
+        0 | 1 => flip_bits(seed, rng),
+        2 => seed[..rng.below(seed.len())].to_vec(),
+        3 => overwrite(seed, rng),
+        4 => rename(seed, rng),
+        _ => match wire::parse(seed, 0) {
+            Some(mut tree) => {
+                for _ in 0..1 + rng.below(3) {
+                    change_tree(&mut tree, rng);
+                }
+                wire::encode(&tree)
+            }
+            None => flip_bits(seed, rng),
+        },
+    }
+}
+
+fn flip_bits(seed: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..1 + rng.below(8) {
+        let at = rng.below(bytes.len());
+        bytes[at] ^= 1 << rng.below(8);
+    }
+    bytes
+}
+
+/// A number of ten bytes in the middle of the file: a huge length, most often.
+fn overwrite(seed: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    let at = rng.below(bytes.len());
+    let mut huge = vec![0xff; 1 + rng.below(9)];
+    huge.push(rng.below(128) as u8);
+    let end = (at + rng.below(huge.len() + 1)).min(bytes.len());
+    bytes.splice(at..end, huge);
+    bytes
+}
+
+/// A short text in place of another of its length: values that are made twice, by themselves, by
+/// nothing, or in a circle.
+fn rename(seed: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    let length = 1 + rng.below(3);
+    let texts: Vec<usize> = (0..bytes.len().saturating_sub(length + 1))
+        .filter(|&i| {
+            usize::from(bytes[i]) == length
+                && bytes[i + 1..=i + length]
+                    .iter()
+                    .all(u8::is_ascii_alphanumeric)
+        })
+        .take(1000)
+        .collect();
+    if texts.len() < 2 {
+        return flip_bits(seed, rng);
+    }
+    for _ in 0..1 + rng.below(3) {
+        let (from, to) = (*rng.pick(&texts), *rng.pick(&texts));
+        bytes.copy_within(from + 1..=from + length, to + 1);
+    }
+    bytes
+}
+
+/// Changes, swaps, repeats, drops or nests one field.
+fn change_tree(tree: &mut Vec<(u64, Wire)>, rng: &mut Rng) {
+    let total = wire::count(tree);
+    if total == 0 {
+        return;
+    }
+    let mut other = None;
+    wire::change(tree, &mut rng.below(total), &mut |fields, i| {
+        other = Some(fields[i].clone());
+    });
+    let Some(other) = other else { return };
+    wire::change(
+        tree,
+        &mut rng.below(total),
+        &mut |fields, i| match rng.below(8) {
+            0 => fields[i].1 = other.1.clone(),
+            1 => fields.push(other.clone()),
+            2 => drop(fields.remove(i)),
+            3 => {
+                let copies = 1 + rng.below(40);
+                fields.extend(std::iter::repeat_n(fields[i].clone(), copies));
+            }
+            4 => fields[i].0 = 1 + rng.below(26) as u64,
+            5 => {
+                for _ in 0..rng.below(60) {
+                    let inner = fields[i].clone();
+                    fields[i].1 = Wire::Message(vec![inner]);
+                }
+            }
+            _ => change_value(&mut fields[i].1, rng),
+        },
+    );
+}
+
+fn change_value(wire: &mut Wire, rng: &mut Rng) {
+    match wire {
+        Wire::Varint(v) if rng.one_in(2) => *v = wire::evil(rng.below(64)),
+        Wire::Varint(v) => *v = rng.below(30) as u64,
+        Wire::Fixed(b) => {
+            let at = rng.below(b.len());
+            b[at] = rng.below(256) as u8;
+        }
+        Wire::Bytes(b) => b.truncate(rng.below(b.len() + 1)),
+        Wire::Message(m) => {
+            for (_, w) in m.iter_mut() {
+                if let Wire::Varint(v) = w {
+                    *v = wire::evil(rng.below(64));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_panics_hangs_or_takes_more_memory_than_stated() {
+    let seeds = seeds();
+    let small: Vec<&Vec<u8>> = seeds.iter().filter(|s| s.len() < 1 << 16).collect();
+    for seed in &seeds {
+        assert!(work(seed.clone().into()), "a seed is a sound file");
+    }
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let (mut decoded, mut highest, mut slowest) = (0, 0, Duration::ZERO);
+    let mut faults = Vec::new();
+    for case in 0..CASES {
+        let mut rng = Rng::new(case);
+        let seed = if case % 50 == 0 {
+            rng.pick(&seeds)
+        } else {
+            *rng.pick(&small)
+        };
+        let bytes = Bytes::from(mutate(seed, &mut rng));
+        let cap = onnx::memory_cap(bytes.len());
+        let start = Instant::now();
+        let (result, peak) = peak_of(|| catch_unwind(AssertUnwindSafe(|| work(bytes))));
+        slowest = slowest.max(start.elapsed());
+        highest = highest.max(peak);
+        match result {
+            Ok(ok) => decoded += usize::from(ok),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
+                faults.push(format!("case {case} panics: {}", text.unwrap_or_default()));
+            }
+        }
+        if peak > cap {
+            faults.push(format!("case {case} takes {peak} bytes, the cap is {cap}"));
+        }
+        if start.elapsed() > MAX_TIME {
+            faults.push(format!("case {case} takes {:?}", start.elapsed()));
+        }
+    }
+    std::panic::set_hook(quiet);
+    println!("{CASES} files, {decoded} decoded, {highest} bytes at the most, slowest {slowest:?}");
+    assert!(
+        faults.is_empty(),
+        "{} faults\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+    assert!(
+        decoded > CASES as usize / 20,
+        "only {decoded} decoded: nothing behind it was tried"
+    );
+}
