@@ -6,6 +6,7 @@ use edgesmith_ir::error::At;
 use edgesmith_ir::{Model, Result};
 
 mod attributes;
+mod budget;
 mod external;
 mod graphs;
 mod proto;
@@ -32,9 +33,9 @@ pub static ONNX: Format = Format {
 };
 
 /// Bytes of memory that reading a file of `length` bytes and writing it again may take, whatever
-/// is in the file: 64 MiB and 16 bytes for each of its own. Mapped files do not count.
+/// is in the file: 64 MiB and 64 bytes for each of its own. Mapped files do not count.
 pub const fn memory_cap(length: usize) -> usize {
-    (64 << 20) + length.saturating_mul(16)
+    (64 << 20) + length.saturating_mul(64)
 }
 
 /// A file with all weights inside may not be larger: protobuf ends at 2 GiB.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edgesmith_formats::onnx;
-use edgesmith_ir::{infer, ops, text, verify};
+use edgesmith_ir::{Attribute, DType, Graph, Model, Node, TensorType, infer, ops, text, verify};
 use edgesmith_testkit::{Rng, random};
 use wire::Wire;
 
@@ -212,6 +212,82 @@ fn change_value(wire: &mut Wire, rng: &mut Rng) {
     }
 }
 
+/// What trying files has shown so far.
+#[derive(Default)]
+struct Findings {
+    decoded: usize,
+    highest: usize,
+    slowest: Duration,
+    faults: Vec<String>,
+}
+
+impl Findings {
+    fn try_file(&mut self, name: &str, bytes: Vec<u8>) {
+        let cap = onnx::memory_cap(bytes.len());
+        let start = Instant::now();
+        let (result, peak) = peak_of(|| catch_unwind(AssertUnwindSafe(|| work(bytes.into()))));
+        let time = start.elapsed();
+        match result {
+            Ok(ok) => self.decoded += usize::from(ok),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+                let text = text.unwrap_or_default();
+                self.faults.push(format!("{name} panics: {text}"));
+            }
+        }
+        if peak > cap {
+            self.faults
+                .push(format!("{name} takes {peak} bytes, the cap is {cap}"));
+        }
+        if time > MAX_TIME {
+            self.faults.push(format!("{name} takes {time:?}"));
+        }
+        self.slowest = self.slowest.max(time);
+        self.highest = self.highest.max(peak);
+    }
+}
+
+/// Files of so many parts of two bytes in one field of the model or of its graph.
+fn crowd(field: u8, parts: usize, in_graph: bool) -> Vec<u8> {
+    let empty = || Wire::Bytes(Vec::new());
+    let field = u64::from(field);
+    let all: Vec<(u64, Wire)> = (0..parts).map(|_| (field, empty())).collect();
+    let version = (1, Wire::Varint(8));
+    if in_graph {
+        wire::encode(&[version, (7, Wire::Message(all))])
+    } else {
+        wire::encode(&[vec![version, (7, empty())], all].concat())
+    }
+}
+
+/// `depth` loops, each in the body of the one before.
+fn nested_loops(depth: usize) -> Vec<u8> {
+    let ty = |dims: &[usize]| TensorType::fixed(DType::F32, dims);
+    let mut body: Option<Graph> = None;
+    for _ in 0..=depth {
+        let mut graph = Graph::new("body");
+        let turn = graph.add_input("turn", TensorType::fixed(DType::I64, &[]));
+        let go = graph.add_input("go", TensorType::fixed(DType::Bool, &[]));
+        let x = graph.add_input("x", ty(&[1]));
+        let out = match body.take() {
+            Some(inner) => {
+                let node = Node::new("Loop", "l").with("body", Attribute::Graph(Box::new(inner)));
+                graph.add_op(node, &[turn, go, x], "y")
+            }
+            None => graph.add_op(
+                Node::new("Concat", "c").with("axis", Attribute::Int(0)),
+                &[x, x],
+                "y",
+            ),
+        };
+        let still = graph.add_op(Node::new("Identity", "i"), &[go], "still");
+        graph.outputs = vec![still, out];
+        body = Some(graph);
+    }
+    onnx::encode(&Model::new(body.unwrap_or_default(), 17)).unwrap()
+}
+
 #[test]
 fn no_file_panics_hangs_or_takes_more_memory_than_stated() {
     let seeds = seeds();
@@ -221,8 +297,7 @@ fn no_file_panics_hangs_or_takes_more_memory_than_stated() {
     }
     let quiet = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    let (mut decoded, mut highest, mut slowest) = (0, 0, Duration::ZERO);
-    let mut faults = Vec::new();
+    let mut found = Findings::default();
     for case in 0..CASES {
         let mut rng = Rng::new(case);
         let seed = if case % 50 == 0 {
@@ -230,37 +305,40 @@ fn no_file_panics_hangs_or_takes_more_memory_than_stated() {
         } else {
             *rng.pick(&small)
         };
-        let bytes = Bytes::from(mutate(seed, &mut rng));
-        let cap = onnx::memory_cap(bytes.len());
-        let start = Instant::now();
-        let (result, peak) = peak_of(|| catch_unwind(AssertUnwindSafe(|| work(bytes))));
-        slowest = slowest.max(start.elapsed());
-        highest = highest.max(peak);
-        match result {
-            Ok(ok) => decoded += usize::from(ok),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
-                faults.push(format!("case {case} panics: {}", text.unwrap_or_default()));
-            }
-        }
-        if peak > cap {
-            faults.push(format!("case {case} takes {peak} bytes, the cap is {cap}"));
-        }
-        if start.elapsed() > MAX_TIME {
-            faults.push(format!("case {case} takes {:?}", start.elapsed()));
+        found.try_file(&format!("case {case}"), mutate(seed, &mut rng));
+    }
+    assert!(
+        found.decoded > CASES as usize / 10,
+        "too few were decoded: {}",
+        found.decoded
+    );
+    for field in 1..27 {
+        for parts in [100_000, 2_000_000] {
+            found.try_file(
+                &format!("a crowd of field {field}"),
+                crowd(field, parts, true),
+            );
+            found.try_file(
+                &format!("a crowd of field {field}"),
+                crowd(field, parts, false),
+            );
         }
     }
+    for depth in [1, 8, 28, 31, 32, 60] {
+        found.try_file(&format!("{depth} nested loops"), nested_loops(depth));
+    }
     std::panic::set_hook(quiet);
-    println!("{CASES} files, {decoded} decoded, {highest} bytes at the most, slowest {slowest:?}");
+    let Findings {
+        decoded,
+        highest,
+        slowest,
+        faults,
+    } = found;
+    println!("{decoded} decoded, {highest} bytes at the most, slowest {slowest:?}");
     assert!(
         faults.is_empty(),
         "{} faults\n{}",
         faults.len(),
         faults.join("\n")
-    );
-    assert!(
-        decoded > CASES as usize / 20,
-        "only {decoded} decoded: nothing behind it was tried"
     );
 }

@@ -14,6 +14,9 @@ use crate::{DType, Error, Result, Tensor};
 /// Subgraphs nest at most so deep; deeper models are refused.
 pub const MAX_DEPTH: usize = 32;
 
+/// Tensors have at most so many axes; a shape that is given as longer is not followed.
+pub const MAX_RANK: usize = 64;
+
 /// What inference found for one graph.
 #[derive(Debug, Clone, Default)]
 pub struct Inferred {
@@ -110,9 +113,24 @@ impl InferCx<'_> {
         }
     }
 
-    /// Says the integers in output `o`.
+    /// Says the integers in output `o`; more than [`MAX_CONTENTS`] are not followed.
     pub fn set_contents(&mut self, o: usize, contents: Vec<Dim>) {
-        self.contents.push((o, contents));
+        if contents.len() <= MAX_CONTENTS {
+            self.contents.push((o, contents));
+        }
+    }
+
+    /// The shape of unknown lengths whose rank is the length of the vector in input `i`.
+    pub fn shape_of_rank(&self, i: usize) -> Option<Shape> {
+        match self.shape(i)?.0.as_slice() {
+            [Dim::Known(n)] if *n <= MAX_RANK => Some(Shape::unknown(*n)),
+            _ => None,
+        }
+    }
+
+    /// How many graphs stand around this one.
+    pub fn depth(&self) -> usize {
+        self.depth
     }
 
     /// Infers the graph in attribute `name` with these types for its inputs; the types of its
@@ -291,7 +309,7 @@ fn reconcile(graph: &Graph, v: ValueId, state: &mut Inferred) {
 }
 
 /// Contents are followed for tensors of up to so many elements.
-const MAX_CONTENTS: usize = 1024;
+pub const MAX_CONTENTS: usize = 1024;
 
 fn contents_of(t: &Tensor) -> Option<Vec<Dim>> {
     if t.rank() > 1 || t.count() > MAX_CONTENTS || !matches!(t.dtype(), DType::I64 | DType::I32) {

@@ -9,6 +9,7 @@ use edgesmith_ir::{Error, Function, Graph, Model, Result};
 use prost::Message;
 
 use super::attributes::AttributeReader;
+use super::budget;
 use super::external::ExternalFiles;
 use super::graphs::GraphReader;
 use super::proto::{
@@ -79,7 +80,14 @@ impl Problems {
 /// When the bytes are no ONNX model, or one that is broken; all that is broken is told at once.
 pub fn decode(bytes: Bytes, folder: Option<&Path>) -> Result<Model> {
     let length = bytes.len();
-    let proto = ModelProto::decode(bytes).map_err(|e| damaged(&e, length))?;
+    if length > i32::MAX as usize {
+        return Err(
+            Error::invalid("the file has more than 2 GB, where ONNX files end")
+                .hint("larger models keep their weights in a file beside them"),
+        );
+    }
+    budget::check(&bytes)?;
+    let proto = ModelProto::decode(bytes).map_err(|e| damaged(&e))?;
     let graph = proto.graph.as_ref().ok_or_else(|| {
         Error::invalid("the file holds no graph").hint("it is empty, cut off, or no ONNX model")
     })?;
@@ -101,14 +109,9 @@ pub fn decode(bytes: Bytes, folder: Option<&Path>) -> Result<Model> {
     Ok(model)
 }
 
-fn damaged(error: &prost::DecodeError, length: usize) -> Error {
-    let e = Error::invalid(format!("the file is no ONNX model or is damaged: {error}"));
-    match length {
-        n if n > i32::MAX as usize => e.hint(
-            "an ONNX file ends at 2 GB; larger models keep their weights in a file beside them",
-        ),
-        _ => e.hint("it may be cut off: compare its size with that of the original"),
-    }
+fn damaged(error: &prost::DecodeError) -> Error {
+    Error::invalid(format!("the file is no ONNX model or is damaged: {error}"))
+        .hint("it may be cut off: compare its size with that of the original")
 }
 
 /// Pairs of names and texts, as ONNX has them everywhere.

@@ -37,8 +37,10 @@ fn infer(cx: &mut InferCx) -> Result<()> {
         .map(|i| cx.contents(i))
         .collect::<Option<Vec<_>>>()
     {
-        let contents = parts.concat();
-        cx.set_contents(0, contents);
+        if parts.iter().map(|p| p.len()).sum::<usize>() <= infer::MAX_CONTENTS {
+            let contents = parts.concat();
+            cx.set_contents(0, contents);
+        }
     }
     let shapes: Option<Vec<&Shape>> = (0..inputs).map(|i| cx.shape(i)).collect();
     let shape = match shapes {

@@ -4,7 +4,7 @@ use super::{Arity, AttrKind, OpDef, attr, axes, layout};
 use crate::eval::EvalCx;
 use crate::graph::{Attribute, Node};
 use crate::infer::InferCx;
-use crate::types::{Dim, Shape};
+use crate::types::Dim;
 use crate::{DType, Error, Result, Tensor};
 
 /// ONNX Constant; `sparse_value` is not done.
@@ -100,10 +100,9 @@ fn infer_of_shape(cx: &mut InferCx) -> Result<()> {
         let v = usize::try_from(v).map_or(Dim::Unknown, Dim::Known);
         cx.set_contents(0, vec![v; *n]);
     }
-    let shape = match (cx.contents(0), cx.shape(0)) {
-        (Some(dims), _) => Some(dims.iter().cloned().collect()),
-        (None, Some(s)) if s.rank() == 1 => s[0].known().map(Shape::unknown),
-        _ => None,
+    let shape = match cx.contents(0) {
+        Some(dims) => Some(dims.iter().cloned().collect()),
+        None => cx.shape_of_rank(0),
     };
     cx.set_tensor(0, Some(dtype), shape);
     Ok(())

@@ -114,6 +114,16 @@ pub(super) fn stacked_type(ty: &Type, axis: i64, length: Dim) -> Option<Type> {
     )
 }
 
+/// Loops inside so many graphs are looked at once.
+const MAX_TURNING: usize = 3;
+
+fn forget_shape(ty: &mut Option<Type>) {
+    *ty = match ty.take() {
+        Some(Type::Tensor(t)) => Some(Type::Tensor(TensorType { shape: None, ..t })),
+        _ => None,
+    };
+}
+
 fn infer_loop(cx: &mut InferCx) -> Result<()> {
     let carried = cx.inputs() - 2;
     let number = TensorType::fixed(DType::I64, &[]);
@@ -122,8 +132,13 @@ fn infer_loop(cx: &mut InferCx) -> Result<()> {
     types.extend((0..carried).map(|i| cx.ty(i + 2).cloned()));
     // Shapes may change from turn to turn: what changes in one turn is not known, and what
     // follows from that shows in the next.
+    // Deep inside other loops, where each turn costs a turn of all loops around, no shape is known.
+    if cx.depth() >= MAX_TURNING {
+        types[2..].iter_mut().for_each(forget_shape);
+    }
     let mut outputs = cx.subgraph("body", &types)?;
-    for _ in 0..4 {
+    let turns = if cx.depth() >= MAX_TURNING { 0 } else { 4 };
+    for _ in 0..turns {
         let before = types.clone();
         for (ty, out) in types[2..].iter_mut().zip(outputs.iter().skip(1)) {
             *ty = match (&*ty, out) {

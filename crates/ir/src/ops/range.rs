@@ -3,8 +3,8 @@
 use super::numbers::Numbers;
 use super::{Arity, OpDef};
 use crate::eval::EvalCx;
-use crate::infer::InferCx;
-use crate::types::{Dim, Shape};
+use crate::infer::{InferCx, MAX_CONTENTS};
+use crate::types::{Dim, Shape, TensorType};
 use crate::{DType, Error, Result, Tensor, checked_count};
 
 /// ONNX Range.
@@ -25,12 +25,14 @@ pub static RANGE: OpDef = OpDef {
 fn infer(cx: &mut InferCx) -> Result<()> {
     let parts = (cx.constant(0), cx.constant(1), cx.constant(2));
     if let (Some(a), Some(b), Some(c)) = parts {
-        let all = range(a, b, c)?;
-        if all.dtype() == DType::I64 && all.count() <= 1024 {
+        let range = Range::of(a, b, c)?;
+        let (dtype, count) = (a.dtype(), range.count);
+        if dtype == DType::I64 && count <= MAX_CONTENTS {
+            let all = range.tensor(dtype)?.to_i64()?;
             let known = |i: i64| usize::try_from(i).map_or(Dim::Unknown, Dim::Known);
-            cx.set_contents(0, all.to_i64()?.into_iter().map(known).collect());
+            cx.set_contents(0, all.into_iter().map(known).collect());
         }
-        cx.set(0, all.ty());
+        cx.set(0, TensorType::fixed(dtype, &[count]));
         return Ok(());
     }
     // From 0 by 1, as exporters number positions: as many as the limit says.
@@ -45,46 +47,75 @@ fn infer(cx: &mut InferCx) -> Result<()> {
 }
 
 fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    Ok(vec![range(cx.input(0)?, cx.input(1)?, cx.input(2)?)?])
+    let range = Range::of(cx.input(0)?, cx.input(1)?, cx.input(2)?)?;
+    Ok(vec![range.tensor(cx.input(0)?.dtype())?])
 }
 
-fn range(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Tensor> {
-    let parts = [start, limit, delta];
-    if parts
-        .iter()
-        .any(|t| t.count() != 1 || t.dtype() != start.dtype())
-    {
-        return Err(Error::invalid(
-            "start, limit and delta should be numbers of one type",
-        ));
-    }
-    let numbers = [
-        Numbers::of(start)?,
-        Numbers::of(limit)?,
-        Numbers::of(delta)?,
-    ];
-    let zero = || Error::invalid("delta should not be 0");
-    let all = match numbers {
-        [Numbers::Int(a), Numbers::Int(b), Numbers::Int(c)] => {
+/// Where a range starts, by what it steps, and how many numbers it has.
+struct Range {
+    start: Number,
+    delta: Number,
+    count: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Number {
+    Int(i128),
+    Float(f64),
+}
+
+impl Range {
+    fn of(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Self> {
+        let parts = [start, limit, delta];
+        if parts
+            .iter()
+            .any(|t| t.count() != 1 || t.dtype() != start.dtype())
+        {
+            return Err(Error::invalid(
+                "start, limit and delta should be numbers of one type",
+            ));
+        }
+        let zero = || Error::invalid("delta should not be 0");
+        let numbers = [
+            Numbers::of(start)?,
+            Numbers::of(limit)?,
+            Numbers::of(delta)?,
+        ];
+        if let [Numbers::Int(a), Numbers::Int(b), Numbers::Int(c)] = &numbers {
             let (a, b, c) = (a[0], b[0], c[0]);
             let span = if c < 0 { a - b } else { b - a };
             let step = i128::try_from(c.unsigned_abs()).unwrap_or(i128::MAX);
             let count = (span.max(0) + step - 1)
                 .checked_div(step)
                 .ok_or_else(zero)?;
-            let count = checked_count(&[usize::try_from(count).unwrap_or(usize::MAX)])?;
-            Numbers::Int((0..count).map(|i| a + c * i as i128).collect())
+            return Ok(Self {
+                start: Number::Int(a),
+                delta: Number::Int(c),
+                count: checked_count(&[usize::try_from(count).unwrap_or(usize::MAX)])?,
+            });
         }
-        numbers => {
-            let [a, b, c] = numbers.map(|n| n.into_floats()[0]);
-            if c == 0.0 {
-                return Err(zero());
+        let [a, b, c] = numbers.map(|n| n.into_floats()[0]);
+        if c == 0.0 {
+            return Err(zero());
+        }
+        Ok(Self {
+            start: Number::Float(a),
+            delta: Number::Float(c),
+            count: checked_count(&[((b - a) / c).ceil().max(0.0) as usize])?,
+        })
+    }
+
+    fn tensor(&self, dtype: DType) -> Result<Tensor> {
+        let steps = 0..self.count;
+        let all = match (self.start, self.delta) {
+            (Number::Int(a), Number::Int(c)) => {
+                Numbers::Int(steps.map(|i| a + c * i as i128).collect())
             }
-            let count = ((b - a) / c).ceil().max(0.0);
-            let count = checked_count(&[count as usize])?;
-            Numbers::Float((0..count).map(|i| a + c * i as f64).collect())
-        }
-    };
-    let count = all.len();
-    all.tensor(start.dtype(), &[count])
+            (Number::Float(a), Number::Float(c)) => {
+                Numbers::Float(steps.map(|i| a + c * i as f64).collect())
+            }
+            _ => return Err(Error::internal("both numbers of a range are of one kind")),
+        };
+        all.tensor(dtype, &[self.count])
+    }
 }

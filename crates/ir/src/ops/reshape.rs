@@ -78,11 +78,7 @@ fn infer_reshape(cx: &mut InferCx) -> Result<()> {
         let contents = contents.to_vec();
         cx.set_contents(0, contents);
     }
-    let rank = || match cx.shape(1)?.0.as_slice() {
-        [Dim::Known(n)] => Some(Shape::unknown(*n)),
-        _ => None,
-    };
-    let shape = shape.or_else(rank);
+    let shape = shape.or_else(|| cx.shape_of_rank(1));
     cx.set_tensor(0, cx.dtype(0), shape);
     Ok(())
 }
