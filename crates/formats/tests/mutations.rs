@@ -71,11 +71,11 @@ fn peak_of<R>(work: impl FnOnce() -> R) -> (R, usize) {
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for example in ops::OPS.iter().flat_map(|op| op.examples) {
-        let (model, _) = text::example(example).unwrap();
-        seeds.push(onnx::encode(&model).unwrap());
+        let (model, _) = text::example(example).expect("examples parse");
+        seeds.push(onnx::encode(&model).expect("examples are written"));
     }
     for seed in 0..100 {
-        seeds.push(onnx::encode(&random::graph(seed)).unwrap());
+        seeds.push(onnx::encode(&random::graph(seed)).expect("random graphs have an order"));
     }
     let trained =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fashion_mnist/model.onnx");
@@ -285,7 +285,7 @@ fn nested_loops(depth: usize) -> Vec<u8> {
         graph.outputs = vec![still, out];
         body = Some(graph);
     }
-    onnx::encode(&Model::new(body.unwrap_or_default(), 17)).unwrap()
+    onnx::encode(&Model::new(body.unwrap_or_default(), 17)).expect("loops have an order")
 }
 
 #[test]
