@@ -67,7 +67,7 @@ pub static PERCENTILE: Observer = Observer {
     range: percentile,
 };
 
-/// The range with the smallest expected squared error of quantisation.
+/// The range with the smallest expected squared error of quantisation, clipping counted more.
 pub static MSE: Observer = Observer {
     name: "mse",
     about: "the range with the smallest expected squared error of quantisation",
@@ -149,6 +149,11 @@ impl Tail {
 /// Cuts tried on each side, from the whole range down to 1/`CUTS` of it.
 const CUTS: usize = 128;
 
+/// How much more a clipped number counts. Rounding errors average out in the sums of the next
+/// layer; clipping errors all point towards zero and add up. Of 1, 3, 10 and 30, three kept the
+/// outputs of six small convolutional networks closest.
+const CLIP_WEIGHT: f64 = 3.0;
+
 /// Numbers inside the range err by `step²/12` on average, exact zeros by nothing, numbers outside
 /// by their distance to its end.
 fn mse(seen: &ValueStatistics, levels: Levels, _: &Tuning) -> (f64, f64) {
@@ -160,7 +165,7 @@ fn mse(seen: &ValueStatistics, levels: Levels, _: &Tuning) -> (f64, f64) {
         let (under, n) = below.beyond(-a);
         let (over, m) = above.beyond(b);
         let step = (b - a) / steps;
-        under + over + (count - n - m) * step * step / 12.0
+        CLIP_WEIGHT * (under + over) + (count - n - m) * step * step / 12.0
     };
     let cuts = |end: f64| (1..=CUTS).rev().map(move |i| end * i as f64 / CUTS as f64);
     let mut best = (error(lo, hi), (lo, hi));
@@ -199,14 +204,19 @@ mod tests {
         s
     }
 
-    /// The error of quantising `data` to that range, number by number.
+    /// The weighted error of quantising `data` to that range, number by number.
     fn measured(data: &[f32], (lo, hi): (f64, f64)) -> f64 {
         let step = (hi - lo) / 255.0;
         let zero = (-lo / step).round_ties_even();
         data.iter()
             .map(|&x| {
-                let q = ((f64::from(x) / step).round_ties_even() + zero).clamp(0.0, 255.0);
-                ((q - zero) * step - f64::from(x)).powi(2)
+                let q = (f64::from(x) / step).round_ties_even() + zero;
+                let error = ((q.clamp(0.0, 255.0) - zero) * step - f64::from(x)).powi(2);
+                if (0.0..=255.0).contains(&q) {
+                    error
+                } else {
+                    CLIP_WEIGHT * error
+                }
             })
             .sum()
     }
