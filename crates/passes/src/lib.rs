@@ -2,6 +2,7 @@
 //!
 //! The list is [`pipeline::PASSES`]; [`optimize`] runs it up to a [`Level`].
 
+mod convert_opset;
 mod drop_identity;
 mod float_data;
 mod fold_constants;
@@ -20,5 +21,6 @@ mod splice;
 #[cfg(test)]
 mod testing;
 
+pub use convert_opset::{NEWEST, OLDEST, UPGRADES, Upgrade, convert_opset};
 pub use pass::{Level, Pass, PassCx, RunOptions, Step, Trace, optimize};
 pub use pipeline::PASSES;

@@ -6,6 +6,7 @@
 //! scales in 32 bits. Operators between products follow [`super::rules`].
 
 use edgesmith_ir::{Error, Model, Result};
+use edgesmith_passes::convert_opset;
 
 use super::affine::Byte;
 use super::changes::{Changes, Fate, NodeChange};
@@ -88,22 +89,20 @@ impl Settings {
 pub const MIN_OPSET: i64 = 13;
 
 /// Quantises a float model by what was seen of its values. The values of the model keep their
-/// names; those that are quantised are dequantised under the same name.
+/// names; those that are quantised are dequantised under the same name. An opset below
+/// [`MIN_OPSET`] is raised to it.
 ///
 /// # Errors
-/// When the opset is below [`MIN_OPSET`], a shape rule fails, or nothing can be quantised.
+/// When the opset cannot be raised, a shape rule fails, or nothing can be quantised.
 pub fn quantize(
     model: &Model,
     statistics: &Statistics,
     settings: &Settings,
 ) -> Result<(Model, Changes)> {
-    if model.opset() < MIN_OPSET {
-        let message = format!("opset {} has no scales by channel", model.opset());
-        return Err(Error::unsupported(message).hint(format!(
-            "convert the model to opset {MIN_OPSET} or later first"
-        )));
-    }
     let mut out = model.clone();
+    if out.opset() < MIN_OPSET {
+        convert_opset(&mut out, MIN_OPSET)?;
+    }
     super::plain_gemm(&mut out.graph)?;
     let plan = Plan::of(&out, statistics, settings)?;
     if plan.is_empty() {
@@ -399,11 +398,31 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
     }
 
     #[test]
-    fn an_old_opset_and_a_model_without_products_are_refused() {
-        let mut model = net();
-        model.opsets.insert(String::new(), 12);
-        let e = quantize(&model, &Statistics::default(), &Settings::default()).unwrap_err();
-        assert!(e.to_string().contains("opset 12"));
+    fn an_old_opset_is_raised() {
+        let mut model = text::parse(
+            "opset 12\ngraph g(x: f32[n,2]) -> (y: f32[n,1,2]) {\n  w: f32[2,2] = {1.0,0.5,0.25,1.0}\n  \
+             h = MatMul(x, w) {name=\"m\"}\n  y = Unsqueeze(h) {axes=[1]}\n}\n",
+        )
+        .unwrap();
+        model.graph.name = "old".into();
+        let x = Tensor::from_vec(&[2, 2], vec![0.5f32, -1.0, 1.0, 0.25]).unwrap();
+        let mut s = Statistics::default();
+        eval::evaluate_with(&model, &[("x", x.clone())], &mut |v, t| {
+            let seen = s.values.entry(model.graph.value(v).name.clone());
+            seen.or_insert_with(|| ValueStatistics::new(None))
+                .add(t)
+                .unwrap();
+        })
+        .unwrap();
+        let (q, _) = quantize(&model, &s, &Settings::default()).unwrap();
+        assert_eq!(q.opset(), MIN_OPSET);
+        let a = eval::evaluate(&model, &[("x", x.clone())]).unwrap();
+        let b = eval::evaluate(&q, &[("x", x)]).unwrap();
+        assert!(sqnr(&a[0], &b[0]) > 30.0);
+    }
+
+    #[test]
+    fn a_model_without_products_or_statistics_is_refused() {
         let e = quantize(&net(), &Statistics::default(), &Settings::default()).unwrap_err();
         assert!(e.to_string().contains("no node"));
     }
