@@ -44,16 +44,24 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
 }
 
 fn typed<T: Element>(planner: &mut Planner, id: NodeId, a: ValueId, b: ValueId) -> Option<()> {
-    let node = planner.graph().node(id);
-    let test: fn(&T, &T) -> bool = match node.op.as_str() {
-        "Equal" => |a, b| a == b,
-        "Greater" => |a, b| a > b,
-        "GreaterOrEqual" => |a, b| a >= b,
-        "Less" => |a, b| a < b,
-        "LessOrEqual" => |a, b| a <= b,
-        _ => return None,
-    };
-    let y = node.output(0)?;
+    match planner.graph().node(id).op.as_str() {
+        "Equal" => step::<T>(planner, id, a, b, |a, b| a == b),
+        "Greater" => step::<T>(planner, id, a, b, |a, b| a > b),
+        "GreaterOrEqual" => step::<T>(planner, id, a, b, |a, b| a >= b),
+        "Less" => step::<T>(planner, id, a, b, |a, b| a < b),
+        "LessOrEqual" => step::<T>(planner, id, a, b, |a, b| a <= b),
+        _ => None,
+    }
+}
+
+fn step<T: Element>(
+    planner: &mut Planner,
+    id: NodeId,
+    a: ValueId,
+    b: ValueId,
+    test: impl Fn(&T, &T) -> bool + Copy + Send + Sync + 'static,
+) -> Option<()> {
+    let y = planner.graph().node(id).output(0)?;
     let dims = planner.typed(y)?.1;
     let (_, a_strides) = broadcast(&planner.typed(a)?.1, &dims, Layout::Plain)?;
     let (_, b_strides) = broadcast(&planner.typed(b)?.1, &dims, Layout::Plain)?;
@@ -88,7 +96,7 @@ fn compare<T: Element>(
     dims: &[usize],
     [(a, a_strides), (b, b_strides)]: [(&[T], &[isize]); 2],
     y: &mut [u8],
-    test: fn(&T, &T) -> bool,
+    test: impl Fn(&T, &T) -> bool + Copy,
 ) {
     let (Some((&n, rest)), [a_step, a_rest @ ..], [b_step, b_rest @ ..]) =
         (dims.split_first(), a_strides, b_strides)
@@ -98,11 +106,28 @@ fn compare<T: Element>(
     };
     let (a_step, b_step) = (a_step.unsigned_abs(), b_step.unsigned_abs());
     let size = rest.iter().product::<usize>();
-    for (i, y) in (0..n).zip(y.chunks_exact_mut(size)) {
-        let (a, b) = (&a[i * a_step..], &b[i * b_step..]);
-        match rest {
-            [] => y[0] = u8::from(test(&a[0], &b[0])),
-            _ => compare(rest, [(a, a_rest), (b, b_rest)], y, test),
+    if !rest.is_empty() {
+        for (i, y) in (0..n).zip(y.chunks_exact_mut(size)) {
+            let (a, b) = (&a[i * a_step..], &b[i * b_step..]);
+            compare(rest, [(a, a_rest), (b, b_rest)], y, test);
+        }
+        return;
+    }
+    let (a, b) = (&a[..(n - 1) * a_step + 1], &b[..(n - 1) * b_step + 1]);
+    match (a, b) {
+        ([a], b) => y
+            .iter_mut()
+            .zip(b)
+            .for_each(|(y, b)| *y = u8::from(test(a, b))),
+        (a, [b]) => y
+            .iter_mut()
+            .zip(a)
+            .for_each(|(y, a)| *y = u8::from(test(a, b))),
+        (a, b) => {
+            let pairs = a.iter().zip(b);
+            y.iter_mut()
+                .zip(pairs)
+                .for_each(|(y, (a, b))| *y = u8::from(test(a, b)));
         }
     }
 }

@@ -1,0 +1,212 @@
+//! Q/DQ chains run in integers: the formula of QLinearConv bit for bit, a step from the floats.
+
+use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, TensorType, ValueId, eval};
+use edgesmith_runtime::{Options, Session};
+use edgesmith_testkit::Rng;
+
+const X_SCALE: f32 = 0.031;
+const Y_SCALE: f32 = 0.047;
+const Y_ZERO: i64 = 3;
+
+/// A chain `Q → DQ → Conv(DQ, DQ) → Relu → Q → DQ` and its integers.
+struct Chain {
+    model: Model,
+    bytes: ValueId,
+    weights: Vec<i8>,
+    bias: Vec<i32>,
+    scales: Vec<f32>,
+}
+
+const CHANNELS: usize = 5;
+const OUT: usize = 6;
+const SIDE: usize = 7;
+
+fn dequantize(g: &mut Graph, data: ValueId, scale: Tensor, zero: Tensor, name: &str) -> ValueId {
+    let s = g.add_constant(&format!("{name}.s"), scale);
+    let z = g.add_constant(&format!("{name}.z"), zero);
+    let node = Node::new("DequantizeLinear", name).with("axis", Attribute::Int(0));
+    g.add_op(node, &[data, s, z], name)
+}
+
+fn chain(seed: u64) -> Chain {
+    let mut rng = Rng::new(seed);
+    let mut byte = |n: usize| -> Vec<i8> { (0..n).map(|_| rng.below(255) as i8).collect() };
+    let weights = byte(OUT * CHANNELS * 9);
+    let bias: Vec<i32> = byte(OUT).iter().map(|&b| i32::from(b) * 37).collect();
+    let scales: Vec<f32> = (0..OUT).map(|i| 0.002 + 0.0007 * i as f32).collect();
+    let mut g = Graph::new("chain");
+    let dims = [2, CHANNELS, SIDE, SIDE];
+    let x = g.add_input("x", TensorType::fixed(DType::F32, &dims));
+    let s = g.add_constant("x.s", Tensor::scalar(X_SCALE));
+    let z = g.add_constant("x.z", Tensor::scalar(-4i8));
+    let q = g.add_op(Node::new("QuantizeLinear", "xq"), &[x, s, z], "xq");
+    let xd = g.add_op(Node::new("DequantizeLinear", "xd"), &[q, s, z], "xd");
+    let w = Tensor::from_vec(&[OUT, CHANNELS, 3, 3], weights.clone()).unwrap();
+    let w = g.add_constant("w", w);
+    let zeros = Tensor::vector(vec![0i8; OUT]);
+    let wd = dequantize(&mut g, w, Tensor::vector(scales.clone()), zeros, "wd");
+    let b = g.add_constant("b", Tensor::vector(bias.clone()));
+    let sums = scales.iter().map(|s| s * X_SCALE).collect();
+    let zeros = Tensor::vector(vec![0i32; OUT]);
+    let bd = dequantize(&mut g, b, Tensor::vector(sums), zeros, "bd");
+    let conv = Node::new("Conv", "conv").with("pads", Attribute::Ints(vec![1; 4]));
+    let y = g.add_op(conv, &[xd, wd, bd], "y");
+    let r = g.add_op(Node::new("Relu", "relu"), &[y], "r");
+    let s = g.add_constant("y.s", Tensor::scalar(Y_SCALE));
+    let z = g.add_constant("y.z", Tensor::scalar(Y_ZERO as u8));
+    let bytes = g.add_op(Node::new("QuantizeLinear", "yq"), &[r, s, z], "yq");
+    g.outputs.push(bytes);
+    Chain {
+        model: Model::new(g, 17),
+        bytes,
+        weights,
+        bias,
+        scales,
+    }
+}
+
+/// `clamp(round(float(sum) * x.scale * w.scale / y.scale) + zero)` with sums of 64 bits.
+fn by_formula(chain: &Chain, x: &[f32]) -> Vec<i64> {
+    let byte = |v: &f32| (i64::from((v / X_SCALE).round_ties_even() as i32) - 4).clamp(-128, 127);
+    let q: Vec<i64> = x.iter().map(byte).collect();
+    let mut out = Vec::new();
+    for i in 0..2 * OUT * SIDE * SIDE {
+        let (n, o) = (i / (OUT * SIDE * SIDE), i / (SIDE * SIDE) % OUT);
+        let (row, column) = (i / SIDE % SIDE, i % SIDE);
+        let mut sum = i64::from(chain.bias[o]);
+        for k in 0..CHANNELS * 9 {
+            let (c, dy, dx) = (k / 9, k / 3 % 3, k % 3);
+            let (r, s) = (row + dy, column + dx);
+            if (1..=SIDE).contains(&r) && (1..=SIDE).contains(&s) {
+                let at = ((n * CHANNELS + c) * SIDE + r - 1) * SIDE + s - 1;
+                sum += (q[at] + 4) * i64::from(chain.weights[o * CHANNELS * 9 + k]);
+            }
+        }
+        let mult = X_SCALE * chain.scales[o] / Y_SCALE;
+        let real = (sum as f32 * mult).round_ties_even() as i64 + Y_ZERO;
+        out.push(real.clamp(Y_ZERO, 255));
+    }
+    out
+}
+
+#[test]
+fn a_quantised_conv_is_the_formula_bit_for_bit_and_a_step_from_the_floats() {
+    for seed in 0..8 {
+        let chain = chain(seed);
+        let x = Rng::new(seed + 100).floats(&[2, CHANNELS, SIDE, SIDE], -4.0, 4.0);
+        let inputs = [("x", x.clone())];
+        let mut answers = Vec::new();
+        for threads in [1, 2] {
+            let options = Options {
+                threads,
+                ..Options::default()
+            };
+            let mut session = Session::prepare(&chain.model, &options).unwrap();
+            answers.push(session.run(&inputs).unwrap().remove(0).to_i64().unwrap());
+            for name in ["conv", "relu", "yq"] {
+                let placed = session
+                    .placements()
+                    .iter()
+                    .find(|p| p.node == name)
+                    .unwrap();
+                assert!(placed.integer, "{name} runs in integers");
+            }
+        }
+        assert_eq!(
+            answers[0], answers[1],
+            "seed {seed}: threads change nothing"
+        );
+        assert_eq!(
+            answers[0],
+            by_formula(&chain, &x.data().unwrap()),
+            "seed {seed}"
+        );
+        let floats = eval::evaluate(&chain.model, &inputs).unwrap()[0]
+            .to_i64()
+            .unwrap();
+        let far = answers[0]
+            .iter()
+            .zip(&floats)
+            .map(|(a, b)| (a - b).abs())
+            .max();
+        assert!(far <= Some(1), "seed {seed}: {far:?} steps from the floats");
+    }
+}
+
+#[test]
+fn literal_q_and_dq_mark_nothing_as_integer() {
+    let chain = chain(1);
+    let x = Rng::new(7).floats(&[2, CHANNELS, SIDE, SIDE], -4.0, 4.0);
+    let options = Options {
+        integer: false,
+        ..Options::default()
+    };
+    let mut session = Session::prepare(&chain.model, &options).unwrap();
+    let found = session.run(&[("x", x.clone())]).unwrap()[0]
+        .to_i64()
+        .unwrap();
+    assert!(session.placements().iter().all(|p| !p.integer));
+    let floats = eval::evaluate(&chain.model, &[("x", x)]).unwrap()[0]
+        .to_i64()
+        .unwrap();
+    let far = found.iter().zip(&floats).map(|(a, b)| (a - b).abs()).max();
+    assert!(far <= Some(1), "{far:?}");
+}
+
+#[test]
+fn a_watched_value_is_shown_and_keeps_its_floats() {
+    let chain = chain(2);
+    let conv = chain.model.graph.find_value("y").unwrap();
+    let x = Rng::new(9).floats(&[2, CHANNELS, SIDE, SIDE], -4.0, 4.0);
+    let inputs = [("x", x)];
+    let mut expected = None;
+    eval::evaluate_with(&chain.model, &inputs, &mut |v, t| {
+        if v == conv {
+            expected = Some(t.clone());
+        }
+    })
+    .unwrap();
+    let mut session = Session::prepare(&chain.model, &Options::default()).unwrap();
+    let mut shown = Vec::new();
+    session
+        .run_watching(&inputs, &[conv, chain.bytes], &mut |v, t| {
+            shown.push((v, t.clone()))
+        })
+        .unwrap();
+    assert_eq!(shown.len(), 2);
+    assert_eq!((shown[0].0, shown[1].0), (conv, chain.bytes));
+    let tolerance = edgesmith_testkit::Tolerance::ROUNDING;
+    edgesmith_testkit::assert_close(&shown[0].1, &expected.unwrap(), tolerance);
+}
+
+#[test]
+fn another_batch_is_planned_anew_and_a_wrong_shape_is_refused() {
+    let mut g = Graph::new("g");
+    let dims = edgesmith_ir::Shape(
+        [edgesmith_ir::Dim::symbol("batch"), 3.into()]
+            .into_iter()
+            .collect(),
+    );
+    let x = g.add_input("x", TensorType::new(DType::F32, dims));
+    let y = g.add_op(Node::new("Relu", "r"), &[x], "y");
+    g.outputs.push(y);
+    let mut session = Session::prepare(&Model::new(g, 17), &Options::default()).unwrap();
+    for batch in [4, 1, 4, 9] {
+        let x = Rng::new(batch as u64).floats(&[batch, 3], 0.0, 1.0);
+        assert_eq!(session.run(&[("x", x.clone())]).unwrap(), [x]);
+    }
+    let wrong = Rng::new(1).floats(&[2, 4], 0.0, 1.0);
+    let error = session.run(&[("x", wrong)]).unwrap_err().to_string();
+    assert!(
+        error.contains("f32[batch,3]") && error.contains("f32[2,4]"),
+        "{error}"
+    );
+    let error = session
+        .run(&[("z", Tensor::scalar(0f32))])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("no input \"z\"") && error.contains('x'),
+        "{error}"
+    );
+}
