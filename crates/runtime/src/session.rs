@@ -261,6 +261,7 @@ impl Session {
             }
         }
         let graph = &self.model.graph;
+        let mut symbols = BTreeMap::new();
         let mut fed = Vec::new();
         for (&v, info) in graph.inputs.iter().zip(&self.inputs) {
             let given = inputs
@@ -271,6 +272,7 @@ impl Session {
                 .or_else(|| graph.value(v).constant.clone())
                 .ok_or_else(|| Error::invalid(format!("input \"{}\" is missing", info.name)))?;
             info.check(&tensor)?;
+            info.check_symbols(&tensor, &mut symbols)?;
             fed.push(Some(tensor));
         }
         Ok(fed)
@@ -278,6 +280,31 @@ impl Session {
 }
 
 impl ValueInfo {
+    /// Refuses a tensor in which a named dimension has another length than in `symbols`, where
+    /// those of this tensor are added.
+    fn check_symbols(
+        &self,
+        tensor: &Tensor,
+        symbols: &mut BTreeMap<String, (usize, String)>,
+    ) -> Result<()> {
+        let shape = self.ty.as_ref().and_then(|t| t.shape.as_ref());
+        for (dim, &n) in shape.iter().flat_map(|s| s.iter()).zip(tensor.dims()) {
+            let Dim::Symbol(symbol) = dim else { continue };
+            let known = symbols
+                .entry(symbol.to_string())
+                .or_insert_with(|| (n, self.name.clone()));
+            if known.0 != n {
+                let (first, of) = known;
+                return Err(Error::invalid(format!(
+                    "axis \"{symbol}\" has length {n}, but {first} in input \"{of}\""
+                ))
+                .at(format!("input \"{}\"", self.name))
+                .hint("axes of one name have one length in a run"));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses a tensor that contradicts the declared type.
     fn check(&self, tensor: &Tensor) -> Result<()> {
         let Some(expected) = &self.ty else {

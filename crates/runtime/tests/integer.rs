@@ -1,4 +1,5 @@
 //! Q/DQ chains run in integers: the formula of QLinearConv bit for bit, a step from the floats.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, TensorType, ValueId, eval};
 use edgesmith_runtime::{Options, Session};

@@ -1,4 +1,5 @@
 //! Sessions against the reference evaluation.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 #![allow(
     clippy::unwrap_used,

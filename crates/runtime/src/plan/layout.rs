@@ -154,6 +154,10 @@ impl Planner<'_> {
 
     /// Adds the step of node `id` that writes `v` as f32 in `layout`; a narrower type is rounded
     /// to by a step after it.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what a step does, reads and writes"
+    )]
     pub fn step_f32(
         &mut self,
         id: edgesmith_ir::NodeId,

@@ -105,7 +105,29 @@ pub(crate) fn softmax(planner: &mut Planner, id: NodeId) -> Option<()> {
     planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
 }
 
-/// Reductions over the last axes, and means over the spatial axes of images.
+/// One number for each column of each matrix of `rows` rows and `columns` columns.
+fn reduce_columns(how: Reduce, x: &[f32], [rows, columns]: [usize; 2], y: &mut [f32]) {
+    for (x, y) in x
+        .chunks_exact(rows * columns)
+        .zip(y.chunks_exact_mut(columns))
+    {
+        y.copy_from_slice(&x[..columns]);
+        for row in x[columns..].chunks_exact(columns) {
+            for (y, &x) in y.iter_mut().zip(row) {
+                *y = match how {
+                    Reduce::Max if y.is_nan() || *y >= x => *y,
+                    Reduce::Max => x,
+                    _ => *y + x,
+                };
+            }
+        }
+        if how == Reduce::Mean {
+            y.iter_mut().for_each(|y| *y /= rows as f32);
+        }
+    }
+}
+
+/// Reductions over neighbouring axes, and means over the spatial axes of images.
 pub(crate) fn reduce(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
@@ -141,18 +163,24 @@ pub(crate) fn reduce(planner: &mut Planner, id: NodeId) -> Option<()> {
         // One pixel: both layouts are the same bytes.
         return planner.step_f32(id, &[id], (y, Layout::Plain), "pool", vec![read], work);
     }
-    let first = rank - axes.len() as i64;
-    if axes.is_empty() || !axes.iter().zip(first..).all(|(&a, b)| a == b) {
+    let first = *axes.first()?;
+    if first < 0 || !axes.iter().zip(first..rank).all(|(&a, b)| a == b) {
         return None;
     }
-    let width: usize = dims[usize::try_from(first).ok()?..].iter().product();
-    if width == 0 {
+    let first = usize::try_from(first).ok()?;
+    let width: usize = dims.get(first..first + axes.len())?.iter().product();
+    let inner: usize = dims[first + axes.len()..].iter().product();
+    if width == 0 || inner == 0 {
         return None;
     }
     let read = planner.read_f32(x, Layout::Plain)?;
     let work: Kernel = Box::new(move |ctx, x, y| {
         let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
-        norm::reduce_rows(ctx, how, x, width, y);
+        if inner == 1 {
+            norm::reduce_rows(ctx, how, x, width, y);
+        } else {
+            reduce_columns(how, x, [width, inner], y);
+        }
     });
     planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
 }
