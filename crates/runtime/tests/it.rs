@@ -1,6 +1,4 @@
 //! Sessions against the reference evaluation.
-#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
-
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot set itself up should stop"
