@@ -13,6 +13,7 @@ mod convert;
 pub(crate) mod dequantize;
 mod matmul;
 mod norm;
+mod pad;
 mod pool;
 mod quantize;
 mod views;
@@ -70,6 +71,7 @@ static BINDINGS: &[Binding] = &[
     bind("MaxPool", pool::plan),
     bind("Min", binary::plan),
     bind("Mul", binary::plan),
+    bind("Pad", pad::plan),
     bind("QuantizeLinear", quantize::plan),
     bind("ReduceMax", norm::reduce),
     bind("ReduceMean", norm::reduce),
