@@ -1,5 +1,8 @@
 //! The wire form of protobuf as a tree that can be changed anywhere and encoded again.
 
+/// The fields of a message.
+type Fields = Vec<(u64, Wire)>;
+
 /// What a field holds.
 #[derive(Clone)]
 pub enum Wire {
@@ -131,7 +134,7 @@ pub fn count(fields: &[(u64, Wire)]) -> usize {
 pub fn change(
     fields: &mut Vec<(u64, Wire)>,
     n: &mut usize,
-    change_one: &mut dyn FnMut(&mut Vec<(u64, Wire)>, usize),
+    change_one: &mut dyn FnMut(&mut Fields, usize),
 ) -> bool {
     let mut i = 0;
     while i < fields.len() {

@@ -36,11 +36,10 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     if let Some(parts) = (0..inputs)
         .map(|i| cx.contents(i))
         .collect::<Option<Vec<_>>>()
+        && parts.iter().map(|p| p.len()).sum::<usize>() <= infer::MAX_CONTENTS
     {
-        if parts.iter().map(|p| p.len()).sum::<usize>() <= infer::MAX_CONTENTS {
-            let contents = parts.concat();
-            cx.set_contents(0, contents);
-        }
+        let contents = parts.concat();
+        cx.set_contents(0, contents);
     }
     let shapes: Option<Vec<&Shape>> = (0..inputs).map(|i| cx.shape(i)).collect();
     let shape = match shapes {
