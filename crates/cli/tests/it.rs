@@ -109,11 +109,14 @@ fn a_truncated_file() {
     let folder = Folder::new("truncated");
     let bytes = std::fs::read(example("model.onnx")).unwrap();
     std::fs::write(folder.path("cut.onnx"), &bytes[..bytes.len() / 2]).unwrap();
-    folder.fails("inspect cut.onnx", expect![[r#"
+    folder.fails(
+        "inspect cut.onnx",
+        expect![[r#"
         exit 1
         error: cut.onnx: the file is no ONNX model or is damaged
         hint: it may be cut off: compare its size with that of the original
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
