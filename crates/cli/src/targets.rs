@@ -93,7 +93,7 @@ impl Target {
         if needs.precision == "int8" && self.u8s8_saturates {
             notes.push(
                 "runtimes that add u8×s8 products in 16 bits (ONNX Runtime without VNNI) may \
-                 saturate and lose accuracy there: use `quantize --activations s8`, or its session \
+                 saturate and lose accuracy there: use `quantize --reduce-range`, or its session \
                  option session.x64quantprecision=1; the kernels here are exact"
                     .into(),
             );
