@@ -3,7 +3,7 @@
 //! Beside types, inference follows the *contents* of small integer tensors (shapes, axes) with
 //! symbolic dimensions, so that `Shape → Gather → Concat → Reshape` is seen through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::At;
 use crate::graph::{Graph, Model, Node, ValueId};
@@ -209,13 +209,14 @@ pub fn infer_graph(
         contents: vec![None; graph.value_slots()],
         conflicts: Vec::new(),
     };
+    let inputs: BTreeSet<ValueId> = graph.inputs.iter().copied().collect();
     for (id, value) in graph.values() {
         if value.producer().is_none() {
             state.types[id.index()] = value.ty.clone();
         }
         if let Some(t) = &value.constant {
             state.types[id.index()] = Some(t.ty().into());
-            if !graph.is_input(id) {
+            if !inputs.contains(&id) {
                 state.contents[id.index()] = contents_of(t);
             }
         }

@@ -1,5 +1,7 @@
 //! Attributes of nodes: ONNX's `AttributeProto` to ours.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use edgesmith_ir::{Attribute, Error, Result};
 use prost::Message;
@@ -18,10 +20,11 @@ impl AttributeReader<'_, '_> {
     /// The attributes by name, in order; those that are broken are noted as problems.
     pub fn read_all(&mut self, protos: &[AttributeProto]) -> Vec<(String, Attribute)> {
         let mut all: Vec<(String, Attribute)> = Vec::with_capacity(protos.len());
+        let mut names = HashSet::new();
         for proto in protos {
             let name = proto.name.clone().unwrap_or_default();
             let place = format!("attribute \"{name}\"");
-            if all.iter().any(|(n, _)| *n == name) {
+            if !names.insert(proto.name.as_deref()) {
                 let twice = Error::invalid("it is given twice").at(place);
                 self.graphs.problems.push(twice);
                 continue;

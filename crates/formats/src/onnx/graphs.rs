@@ -1,5 +1,7 @@
 //! Reads graphs and their subgraphs: values by name, edges, captures.
 
+use std::collections::HashSet;
+
 use edgesmith_ir::{Error, Graph, Node, Result, Tensor, Type, ValueId, infer};
 
 use super::attributes::AttributeReader;
@@ -57,6 +59,8 @@ impl GraphReader<'_> {
                 self.scope.top().graph.inputs.push(id);
             }
         }
+        let top = self.scope.top();
+        top.inputs = top.graph.value_slots();
         self.initializers(proto);
         for output in proto.node.iter().flat_map(|n| &n.output) {
             if !output.is_empty() {
@@ -102,22 +106,22 @@ impl GraphReader<'_> {
             let data = self.tensors.read_sparse(sparse);
             self.initializer(name.unwrap_or_default(), data);
         }
+        // Before version 4 every initializer is listed as an input too, and is a plain constant.
+        if self.ir_version < 4 {
+            let graph = &mut self.scope.top().graph;
+            let mut inputs = std::mem::take(&mut graph.inputs);
+            inputs.retain(|&id| graph.value(id).constant.is_none());
+            graph.inputs = inputs;
+        }
     }
 
-    /// Before version 4 every initializer is listed as an input too, and is a plain constant.
     fn initializer(&mut self, name: &str, data: Result<Tensor>) {
         let place = || format!("initializer \"{name}\"");
         let data = self.problems.take(data.map_err(|e| e.at(place())));
-        let plain = self.ir_version < 4;
         let top = self.scope.top();
         let id = match top.get(name) {
             Some(id) if top.graph.value(id).constant.is_some() => None,
-            Some(id) => {
-                if plain {
-                    top.graph.inputs.retain(|&i| i != id);
-                }
-                Some(id)
-            }
+            Some(id) => Some(id),
             None => top.define(name),
         };
         match (id, data) {
@@ -190,10 +194,11 @@ impl GraphReader<'_> {
             inputs.push(id);
         }
         let top = self.scope.top();
+        let mut made = HashSet::new();
         let mut outputs: Vec<Option<ValueId>> = Vec::with_capacity(proto.output.len());
         for name in &proto.output {
             let id = top.get(name).filter(|_| !name.is_empty());
-            let free = id.filter(|&id| is_free(&top.graph, id) && !outputs.contains(&Some(id)));
+            let free = id.filter(|&id| is_free(top, id) && made.insert(id));
             outputs.push(free);
         }
         self.problems.at_since(before, &node.place());
@@ -202,9 +207,9 @@ impl GraphReader<'_> {
 }
 
 /// True where a node may still make the value; where it may not, that is already noted.
-fn is_free(graph: &Graph, id: ValueId) -> bool {
-    let value = graph.value(id);
-    value.producer().is_none() && value.constant.is_none() && !graph.is_input(id)
+fn is_free(level: &Level, id: ValueId) -> bool {
+    let value = level.graph.value(id);
+    value.producer().is_none() && value.constant.is_none() && id.index() >= level.inputs
 }
 
 /// What a graph says that has no place in [`Graph`]: quantization annotations, the documentation

@@ -9,6 +9,8 @@ use edgesmith_ir::{Capture, Graph, ValueId};
 pub struct Level {
     /// The graph so far.
     pub graph: Graph,
+    /// The first so many values are inputs.
+    pub inputs: usize,
     names: HashMap<String, ValueId>,
 }
 

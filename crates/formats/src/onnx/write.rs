@@ -4,24 +4,42 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use edgesmith_ir::graph::Metadata;
-use edgesmith_ir::{Attribute, DType, Function, Graph, Model, Node, Result, ValueId};
+use edgesmith_ir::{DType, Error, Function, Graph, Model, Result, Tensor};
 use prost::Message;
 
 use super::proto::{
-    AttributeProto, EXTERNAL, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, ValueInfoProto, attribute_type as code,
+    EXTERNAL, FunctionProto, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, ValueInfoProto,
 };
-use super::{tensor, types};
+use attribute::attribute_proto;
+use graph::graph_proto;
 
-/// Where the data of a file beside the model starts a tensor.
+mod attribute;
+mod graph;
+mod names;
+
+/// Where in the file beside the model a tensor starts, at least.
 const ALIGNMENT: usize = 64;
+
+/// Where a tensor starts that has at least so many bytes: at a page, so that it can be mapped.
+const PAGE: usize = 4096;
 
 /// The bytes of a file with all weights inside.
 ///
 /// # Errors
-/// When the graph has a cycle.
+/// When the graph has a cycle, or the file would have more than 2 GB.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
-    Ok(message(model)?.encode_to_vec())
+    bytes_of(&message(model)?)
+}
+
+fn bytes_of(proto: &ModelProto) -> Result<Vec<u8>> {
+    if proto.encoded_len() > i32::MAX as usize {
+        return Err(
+            Error::unsupported("the file would have more than 2 GB, where ONNX files end")
+                .hint("write the weights into a file beside it"),
+        );
+    }
+    Ok(proto.encode_to_vec())
 }
 
 /// A file and the data that stands beside it.
@@ -37,31 +55,53 @@ pub(crate) struct Parts {
 /// As [`encode`].
 pub(crate) fn encode_external(model: &Model, location: &str, over: usize) -> Result<Parts> {
     let mut proto = message(model)?;
-    let mut data = Vec::new();
-    let mut end = 0usize;
-    for t in proto.graph.iter_mut().flat_map(|g| &mut g.initializer) {
-        if t.raw_data.as_ref().is_none_or(|d| d.len() < over.max(1)) {
-            continue;
+    let mut outside = Outside {
+        location,
+        over: over.max(1),
+        end: 0,
+        data: Vec::new(),
+    };
+    proto.graph.iter_mut().for_each(|g| outside.graph(g));
+    Ok(Parts {
+        model: bytes_of(&proto)?,
+        data: outside.data,
+    })
+}
+
+/// Takes data out of messages, into a file beside the model.
+struct Outside<'a> {
+    location: &'a str,
+    over: usize,
+    end: usize,
+    data: Vec<(usize, Bytes)>,
+}
+
+impl Outside<'_> {
+    fn graph(&mut self, graph: &mut GraphProto) {
+        graph.initializer.iter_mut().for_each(|t| self.tensor(t));
+        for a in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
+            let graphs = a.g.as_deref_mut().into_iter().chain(&mut a.graphs);
+            graphs.for_each(|g| self.graph(g));
         }
-        let Some(bytes) = t.raw_data.take() else {
-            continue;
+    }
+
+    fn tensor(&mut self, t: &mut TensorProto) {
+        let Some(bytes) = t.raw_data.take_if(|d| d.len() >= self.over) else {
+            return;
         };
-        let offset = end.next_multiple_of(ALIGNMENT);
-        end = offset + bytes.len();
+        let alignment = if bytes.len() < PAGE { ALIGNMENT } else { PAGE };
+        let offset = self.end.next_multiple_of(alignment);
+        self.end = offset + bytes.len();
         t.data_location = Some(EXTERNAL);
         t.external_data = [
-            ("location", location.to_owned()),
+            ("location", self.location.to_owned()),
             ("offset", offset.to_string()),
             ("length", bytes.len().to_string()),
         ]
         .map(|(k, v)| entry(k, &v))
         .into();
-        data.push((offset, bytes));
+        self.data.push((offset, bytes));
     }
-    Ok(Parts {
-        model: proto.encode_to_vec(),
-        data,
-    })
 }
 
 fn entry(key: &str, value: &str) -> StringStringEntryProto {
@@ -79,43 +119,59 @@ fn text(s: &str) -> Option<String> {
     (!s.is_empty()).then(|| s.to_owned())
 }
 
-/// The least version of the file format that can say what the model holds.
-fn ir_version(model: &Model) -> i64 {
-    let four_bit = model.graph.values().any(|(_, v)| {
-        let dtype = v.constant.as_ref().map(edgesmith_ir::Tensor::dtype);
-        dtype.is_some_and(|d| matches!(d, DType::I4 | DType::U4))
+/// The version of the file format that is written.
+#[derive(Clone, Copy)]
+pub struct Version(i64);
+
+impl Version {
+    /// The version of the model, or the least that can say what it holds.
+    fn of(model: &Model) -> Self {
+        let opset = match model.opset() {
+            21.. => 10,
+            20 => 9,
+            _ => 3,
+        };
+        let functions = if model.functions.is_empty() { 3 } else { 8 };
+        let least = of_graph(&model.graph).max(opset).max(functions);
+        Self(model.ir_version.max(least))
+    }
+}
+
+/// The least version that has the element types of a graph's constants and values.
+fn of_graph(graph: &Graph) -> i64 {
+    let values = graph.values().filter_map(|(_, v)| {
+        let constant = v.constant.as_ref().map(Tensor::dtype);
+        constant.or_else(|| Some(v.tensor_type()?.dtype))
     });
-    let least = match model.opset() {
-        21.. => 10,
-        20 => 9,
-        _ if four_bit => 10,
+    let inner = graph.nodes().flat_map(|(_, n)| n.subgraphs());
+    let own = values.map(|dtype| match dtype {
+        DType::U2 | DType::I2 => 13,
+        DType::F8E8M0 => 12,
+        DType::F4E2M1 => 11,
+        DType::U4 | DType::I4 => 10,
+        DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ => 9,
+        DType::BF16 => 4,
         _ => 3,
-    };
-    model.ir_version.max(least)
+    });
+    own.chain(inner.map(of_graph)).max().unwrap_or(3)
 }
 
 fn message(model: &Model) -> Result<ModelProto> {
     let left = ModelProto::decode(model.extra.clone()).unwrap_or_default();
-    let version = ir_version(model);
-    let writer = Writer {
-        ir_version: version,
-    };
+    let version = Version::of(model);
+    let functions = model.functions.iter().map(|f| function_proto(version, f));
     Ok(ModelProto {
-        ir_version: Some(version),
+        ir_version: Some(version.0),
         producer_name: text(&model.producer_name),
         producer_version: text(&model.producer_version),
         domain: text(&model.domain),
         model_version: (model.model_version != 0).then_some(model.model_version),
         doc_string: text(&model.doc),
-        graph: Some(writer.graph(&model.graph, &[])?),
+        graph: Some(graph_proto(version, &model.graph, &[])?),
         opset_import: opsets(&model.opsets),
         metadata_props: entries(&model.metadata),
         training_info: left.training_info,
-        functions: model
-            .functions
-            .iter()
-            .map(|f| writer.function(f))
-            .collect::<Result<_>>()?,
+        functions: functions.collect::<Result<_>>()?,
         configuration: left.configuration,
     })
 }
@@ -128,240 +184,28 @@ fn opsets(opsets: &BTreeMap<String, i64>) -> Vec<OperatorSetIdProto> {
     opsets.iter().map(import).collect()
 }
 
-struct Writer {
-    ir_version: i64,
-}
-
-/// The names that values of a subgraph have, where they stand for values outside.
-type Outer<'a> = &'a [(ValueId, String)];
-
-impl Writer {
-    fn graph(&self, graph: &Graph, outer: Outer) -> Result<GraphProto> {
-        let left = GraphProto::decode(graph.extra.clone()).unwrap_or_default();
-        let mut proto = GraphProto {
-            name: Some(graph.name.clone()),
-            doc_string: text(&graph.doc),
-            metadata_props: entries(&graph.metadata),
-            quantization_annotation: left.quantization_annotation,
-            ..GraphProto::default()
-        };
-        let name = |v: ValueId| name_of(graph, outer, v);
-        for id in graph.order()? {
-            proto.node.push(self.node(graph, graph.node(id), &name)?);
-        }
-        let used = used(graph);
-        for (id, value) in graph.values() {
-            let Some(constant) = value.constant.as_ref().filter(|_| used[id.index()]) else {
-                continue;
-            };
-            let mut t = tensor::to_proto(constant, &value.name);
-            if let Some(label) = left.initializer.iter().find(|l| l.name == t.name) {
-                t.doc_string.clone_from(&label.doc_string);
-                t.metadata_props.clone_from(&label.metadata_props);
-            }
-            proto.initializer.push(t);
-        }
-        let info = |v: ValueId| value_info(graph, v, name(v), &left.value_info);
-        proto.input = graph.inputs.iter().map(|&v| info(v)).collect();
-        if self.ir_version < 4 {
-            let plain = graph
-                .values()
-                .filter(|(id, v)| v.constant.is_some() && used[id.index()] && !graph.is_input(*id));
-            proto.input.extend(plain.map(|(id, _)| info(id)));
-        }
-        proto.output = graph.outputs.iter().map(|&v| info(v)).collect();
-        let ends = |v: ValueId| graph.is_input(v) || graph.is_output(v);
-        for (id, value) in graph.values() {
-            let says = value.ty.is_some() || !value.doc.is_empty() || !value.metadata.is_empty();
-            if value.producer().is_some() && says && !ends(id) {
-                proto.value_info.push(info(id));
-            }
-        }
-        Ok(proto)
-    }
-
-    fn node(
-        &self,
-        graph: &Graph,
-        node: &Node,
-        name: &dyn Fn(ValueId) -> String,
-    ) -> Result<NodeProto> {
-        let left = NodeProto::decode(node.extra.clone()).unwrap_or_default();
-        let names = |ids: &[Option<ValueId>]| {
-            ids.iter()
-                .map(|v| v.map_or_else(String::new, name))
-                .collect::<Vec<_>>()
-        };
-        let mut attribute = Vec::new();
-        for (key, value) in &node.attributes {
-            let mut proto = self.attribute(graph, key, value, name)?;
-            if let Some(old) = left.attribute.iter().find(|a| a.name == proto.name) {
-                proto.doc_string.clone_from(&old.doc_string);
-                if let (Some(t), Some(label)) = (proto.t.as_mut(), old.t.as_deref()) {
-                    t.name.clone_from(&label.name);
-                    t.doc_string.clone_from(&label.doc_string);
-                }
-            }
-            attribute.push(proto);
-        }
-        Ok(NodeProto {
-            input: names(node.inputs()),
-            output: names(node.outputs()),
-            name: text(&node.name),
-            op_type: Some(node.op.clone()),
-            attribute,
-            doc_string: text(&node.doc),
-            domain: text(&node.domain),
-            overload: text(&node.overload),
-            metadata_props: entries(&node.metadata),
-            device_configurations: left.device_configurations,
-        })
-    }
-
-    fn attribute(
-        &self,
-        _graph: &Graph,
-        key: &str,
-        value: &Attribute,
-        name: &dyn Fn(ValueId) -> String,
-    ) -> Result<AttributeProto> {
-        let mut p = AttributeProto::default();
-        let inner = |g: &Graph| {
-            let outer: Vec<(ValueId, String)> = g
-                .captures
-                .iter()
-                .map(|c| (c.inner, name(c.outer)))
-                .collect();
-            self.graph(g, &outer)
-        };
-        p.kind = Some(match value {
-            Attribute::Int(i) => {
-                p.i = Some(*i);
-                code::INT
-            }
-            Attribute::Float(f) => {
-                p.f = Some(*f);
-                code::FLOAT
-            }
-            Attribute::String(s) => {
-                p.s = Some(s.clone());
-                code::STRING
-            }
-            Attribute::Tensor(t) => {
-                p.t = Some(Box::new(TensorProto {
-                    name: None,
-                    ..tensor::to_proto(t, "")
-                }));
-                code::TENSOR
-            }
-            Attribute::Graph(g) => {
-                p.g = Some(Box::new(inner(g)?));
-                code::GRAPH
-            }
-            Attribute::Ints(v) => {
-                p.ints.clone_from(v);
-                code::INTS
-            }
-            Attribute::Floats(v) => {
-                p.floats.clone_from(v);
-                code::FLOATS
-            }
-            Attribute::Strings(v) => {
-                p.strings.clone_from(v);
-                code::STRINGS
-            }
-            Attribute::Tensors(v) => {
-                p.tensors = v.iter().map(|t| tensor::to_proto(t, "")).collect();
-                code::TENSORS
-            }
-            Attribute::Graphs(v) => {
-                p.graphs = v.iter().map(inner).collect::<Result<_>>()?;
-                code::GRAPHS
-            }
-            Attribute::Type(t) => {
-                p.tp = Some(Box::new(types::to_proto(t)));
-                code::TYPE_PROTO
-            }
-            Attribute::Reference(to, kind) => {
-                p.ref_attr_name = Some(to.clone());
-                *kind
-            }
-            Attribute::Opaque(bytes) => {
-                p = AttributeProto::decode(bytes.clone()).unwrap_or_default();
-                p.kind.unwrap_or(code::UNDEFINED)
-            }
-        });
-        p.name = Some(key.to_owned());
-        Ok(p)
-    }
-
-    fn function(&self, function: &Function) -> Result<FunctionProto> {
-        let body = self.graph(&function.graph, &[])?;
-        let name = |v: &ValueId| function.graph.value(*v).name.clone();
-        let mut defaults = Vec::new();
-        for (key, value) in &function.defaults {
-            let none = |_: ValueId| String::new();
-            defaults.push(self.attribute(&function.graph, key, value, &none)?);
-        }
-        Ok(FunctionProto {
-            name: Some(function.name.clone()),
-            input: function.graph.inputs.iter().map(name).collect(),
-            output: function.graph.outputs.iter().map(name).collect(),
-            attribute: function.attributes.clone(),
-            node: body.node,
-            doc_string: body.doc_string,
-            opset_import: opsets(&function.opsets),
-            domain: text(&function.domain),
-            attribute_proto: defaults,
-            value_info: body.value_info,
-            overload: text(&function.overload),
-            metadata_props: body.metadata_props,
-        })
-    }
-}
-
-fn name_of(graph: &Graph, outer: Outer, v: ValueId) -> String {
-    let captured = outer.iter().find(|(id, _)| *id == v).map(|(_, name)| name);
-    captured.unwrap_or(&graph.value(v).name).clone()
-}
-
-/// Which values somebody reads.
-fn used(graph: &Graph) -> Vec<bool> {
-    let mut used: Vec<bool> = graph
-        .values()
-        .map(|(_, v)| !v.consumers().is_empty())
-        .collect();
-    for v in graph
-        .inputs
-        .iter()
-        .chain(&graph.outputs)
-        .chain(&graph.captured())
-    {
-        used[v.index()] = true;
-    }
-    used
-}
-
-/// The entry of a value, with the denotations that its type came with.
-fn value_info(
-    graph: &Graph,
-    v: ValueId,
-    name: String,
-    denoted: &[ValueInfoProto],
-) -> ValueInfoProto {
-    let value = graph.value(v);
-    let plain = value.ty.as_ref().map(types::to_proto);
-    let kept = denoted
-        .iter()
-        .find(|d| d.name.as_ref() == Some(&name))
-        .and_then(|d| d.r#type.clone());
-    let kept = kept.filter(|k| Some(types::without_denotation(k)) == plain);
-    ValueInfoProto {
-        name: Some(name),
-        r#type: kept.or(plain),
-        doc_string: text(&value.doc),
-        metadata_props: entries(&value.metadata),
-    }
+fn function_proto(version: Version, function: &Function) -> Result<FunctionProto> {
+    let body = graph_proto(version, &function.graph, &[])?;
+    let defaults = function.defaults.iter();
+    let defaults = defaults.map(|(key, value)| attribute_proto(version, key, value, None));
+    let names = |infos: Vec<ValueInfoProto>| infos.into_iter().filter_map(|i| i.name).collect();
+    let typed = |i: &&ValueInfoProto| i.r#type.is_some();
+    let ends = body.input.iter().chain(&body.output).filter(typed);
+    let value_info = ends.chain(&body.value_info).cloned().collect();
+    Ok(FunctionProto {
+        name: Some(function.name.clone()),
+        value_info,
+        input: names(body.input),
+        output: names(body.output),
+        attribute: function.attributes.clone(),
+        node: body.node,
+        doc_string: body.doc_string,
+        opset_import: opsets(&function.opsets),
+        domain: text(&function.domain),
+        attribute_proto: defaults.collect::<Result<_>>()?,
+        overload: text(&function.overload),
+        metadata_props: body.metadata_props,
+    })
 }
 
 #[cfg(test)]
