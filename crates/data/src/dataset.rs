@@ -135,6 +135,9 @@ impl Dataset {
                 "there are {} labels for {} samples",
                 labels.count(),
                 self.len
+            ))
+            .hint(format!(
+                "`{LABELS}` has one class for each sample, as an integer"
             )));
         }
         self.labels = Some(
@@ -212,13 +215,13 @@ impl Dataset {
 }
 
 /// The axis of an array that counts samples: the one whose length has the same name as the first
-/// axis of the first input, else the first.
+/// axis of the first input, or no name where that has none; else the first.
 fn sample_axis(shape: Option<&Shape>, batch: Option<&Dim>, rank: usize) -> Option<usize> {
     let named = || {
         let batch = batch?;
         shape?
             .iter()
-            .position(|d| d.same(batch) && matches!(d, Dim::Symbol(_)))
+            .position(|d| d == batch && !matches!(d, Dim::Known(_)))
     };
     (rank > 0).then(|| named().unwrap_or(0))
 }
@@ -393,6 +396,17 @@ mod tests {
                 "{error}"
             );
         });
+    }
+
+    #[test]
+    fn the_sample_axis_is_the_one_without_a_length_where_nothing_has_a_name() {
+        let open = Dim::Unknown;
+        let state: Shape = [Dim::Known(2), open.clone(), Dim::Known(128)]
+            .into_iter()
+            .collect();
+        assert_eq!(sample_axis(Some(&state), Some(&open), 3), Some(1));
+        assert_eq!(sample_axis(Some(&state), Some(&Dim::Known(1)), 3), Some(0));
+        assert_eq!(sample_axis(Some(&Shape::default()), Some(&open), 0), None);
     }
 
     #[test]
