@@ -248,6 +248,41 @@ fn run_writes_what_the_model_computes() {
 }
 
 #[test]
+fn convert_raises_the_opset_and_keeps_the_answers() {
+    let folder = Folder::new("convert")
+        .with_model("Neg")
+        .with_data("in.npz", &[2, 4], &[0, 1]);
+    let output = folder.run("convert model.onnx -o new.onnx --opset 21 --external always");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let raised = edgesmith_formats::read(&folder.path("new.onnx")).unwrap();
+    assert_eq!(raised.opset(), 21);
+    assert!(
+        folder
+            .run("run new.onnx --input in.npz --output out.npz")
+            .status
+            .success()
+    );
+    let arrays = npz::read(&folder.path("out.npz")).unwrap();
+    assert_eq!(&*arrays[0].1.data::<f32>().unwrap(), &[-0.5; 8]);
+}
+
+#[test]
+fn an_opset_that_cannot_be_reached() {
+    let folder = Folder::new("opset").with_model("Neg");
+    folder.fails(
+        "convert model.onnx -o new.onnx --opset 9",
+        expect![[r#"
+        exit 1
+        error: opset 17 cannot be lowered to 9
+    "#]],
+    );
+}
+
+#[test]
 fn json_of_every_list_is_one_object() {
     let folder = Folder::new("lists");
     for list in ["ops", "formats", "targets", "providers"] {

@@ -22,15 +22,13 @@ pub struct Format {
     pub about: &'static str,
     /// Endings of file names.
     pub extensions: &'static [&'static str],
-    /// True where the first bytes of a file may be this format.
-    pub detect: fn(&[u8]) -> bool,
     /// Reads a file.
     pub read: fn(&Path) -> Result<Model>,
     /// Writes a file.
     pub write: fn(&Model, &Path, &WriteOptions) -> Result<()>,
 }
 
-/// Every model format, the most telling content first.
+/// Every model format, by name; the last is that of files with an unknown extension.
 pub static FORMATS: &[&Format] = &[&onnx::ONNX];
 
 /// Where weights go.

@@ -27,7 +27,6 @@ pub static ONNX: Format = Format {
     name: "onnx",
     about: "ONNX models, IR version 3 and later, weights inside or beside the file",
     extensions: &["onnx"],
-    detect: |_| true,
     read,
     write,
 };

@@ -1,4 +1,4 @@
-//! `edgesmith convert`: external data in and out.
+//! `edgesmith convert`: opset, external data in and out.
 
 use std::path::Path;
 
@@ -12,11 +12,15 @@ use crate::opened;
 /// The command.
 pub static CONVERT: Command = Command {
     name: "convert",
-    about: "Rewrite a model file: weights inside or beside the file",
-    teach: "Example: edgesmith convert model.onnx -o new.onnx --external always",
+    about: "Rewrite a model file: opset, weights inside or beside the file",
+    teach: "Example: edgesmith convert model.onnx -o new.onnx --opset 21 --external always",
     args: |c| {
         c.arg(model_arg())
             .arg(output_arg("Where the model goes"))
+            .arg(
+                option("opset", "N", "Raise the opset of the default domain to N")
+                    .value_parser(clap::value_parser!(i64)),
+            )
             .arg(
                 option(
                     "external",
@@ -32,7 +36,10 @@ pub static CONVERT: Command = Command {
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
-    let model = opened::open(Path::new(text(matches, "model")))?;
+    let mut model = opened::open(Path::new(text(matches, "model")))?;
+    if let Some(&opset) = matches.get_one::<i64>("opset") {
+        edgesmith_passes::convert_opset(&mut model, opset)?;
+    }
     let external = match text(matches, "external") {
         "always" => External::Over(0),
         "never" => External::Never,

@@ -13,7 +13,7 @@ use crate::ui;
 pub static FORMATS: Command = Command {
     name: "formats",
     about: "List the model formats that are read and written",
-    teach: "The format of a file is found by its content, then by its extension.",
+    teach: "The format of a file is found by its extension; a file with another is read as ONNX.",
     args: |c| c.arg(json_arg()),
     run,
 };
