@@ -29,6 +29,7 @@ pub mod grid_sample;
 pub mod identity;
 pub mod layout;
 pub mod matmul;
+pub mod microsoft;
 pub mod non_max_suppression;
 pub mod nonzero;
 pub mod norm;
@@ -381,6 +382,8 @@ pub static OPS: &[&OpDef] = &[
     &resize::UPSAMPLE,
     &where_::WHERE,
     &binary::XOR,
+    &microsoft::quantize::DEQUANTIZE_LINEAR,
+    &microsoft::quantize::QUANTIZE_LINEAR,
 ];
 
 /// The operator of that domain (empty for `ai.onnx`) and name.
