@@ -382,8 +382,12 @@ pub static OPS: &[&OpDef] = &[
     &resize::UPSAMPLE,
     &where_::WHERE,
     &binary::XOR,
+    &microsoft::gelu::BIAS_GELU,
     &microsoft::quantize::DEQUANTIZE_LINEAR,
+    &microsoft::gelu::FAST_GELU,
+    &microsoft::gelu::GELU,
     &microsoft::quantize::QUANTIZE_LINEAR,
+    &microsoft::gelu::QUICK_GELU,
 ];
 
 /// The operator of that domain (empty for `ai.onnx`) and name.

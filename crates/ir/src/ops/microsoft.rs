@@ -2,6 +2,7 @@
 
 use super::OpDef;
 
+pub mod gelu;
 pub mod quantize;
 
 /// What every row of the domain starts from.

@@ -1,0 +1,68 @@
+//! Gelu by error function, tanh and sigmoid, with a bias that is added before.
+
+use super::BASE;
+use crate::eval::EvalCx;
+use crate::ops::activation::{gelu, gelu_tanh};
+use crate::ops::elementwise::{combine, map_floats};
+use crate::ops::unary::sigmoid;
+use crate::ops::{Arity, AttrKind, OpDef, attr};
+use crate::{Error, Result, Tensor};
+
+/// The exact Gelu, as ONNX has it from opset 20.
+pub static GELU: OpDef = OpDef {
+    name: "Gelu",
+    eval: Some(|cx| map_floats(cx.input(0)?, gelu)),
+    examples: &["com.microsoft.Gelu(f32[2,3])"],
+    ..BASE
+};
+
+/// The exact Gelu of the sum of A and a bias along its last axis.
+pub static BIAS_GELU: OpDef = OpDef {
+    name: "BiasGelu",
+    inputs: Arity(2, 2),
+    eval: Some(|cx| map_floats(&biased(cx)?, gelu)),
+    examples: &["com.microsoft.BiasGelu(f32[2,3], f32[3])"],
+    ..BASE
+};
+
+/// The tanh form of Gelu, of the sum with an optional bias along the last axis.
+pub static FAST_GELU: OpDef = OpDef {
+    name: "FastGelu",
+    inputs: Arity(1, 2),
+    eval: Some(|cx| map_floats(&biased(cx)?, gelu_tanh)),
+    examples: &[
+        "com.microsoft.FastGelu(f32[2,3])",
+        "com.microsoft.FastGelu(f32[2,3], f32[3])",
+    ],
+    ..BASE
+};
+
+/// x · sigmoid(alpha · x): SiLU where alpha is 1.
+pub static QUICK_GELU: OpDef = OpDef {
+    name: "QuickGelu",
+    attrs: &[attr("alpha", AttrKind::Float(Some(1.702)))],
+    eval: Some(|cx| {
+        let alpha = f64::from(cx.float("alpha", 1.702));
+        map_floats(cx.input(0)?, |x| x * sigmoid(alpha * x))
+    }),
+    examples: &[
+        "com.microsoft.QuickGelu(f32[2,3])",
+        "com.microsoft.QuickGelu(f32[2,3]) {alpha=1.0}",
+    ],
+    ..BASE
+};
+
+/// Input 0 plus input 1, where that is given.
+fn biased(cx: &EvalCx) -> Result<Tensor> {
+    let x = cx.input(0)?;
+    let Some(bias) = cx.optional(1) else {
+        return Ok(x.clone());
+    };
+    if bias.rank() != 1 || x.dims().last() != bias.dims().last() {
+        let (x, b) = (x.ty(), bias.ty());
+        return Err(Error::invalid(format!(
+            "expected a bias for the last axis of {x}, found {b}"
+        )));
+    }
+    combine(x, bias, |x, b| x + b, |x, b| Ok(x + b))
+}
