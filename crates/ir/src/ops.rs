@@ -355,6 +355,7 @@ pub static OPS: &[&OpDef] = &[
     &activation::SHRINK,
     &unary::SIGMOID,
     &unary::SIGN,
+    &norm::SIMPLIFIED_LAYER_NORMALIZATION,
     &unary::SIN,
     &unary::SINH,
     &shape::SIZE,
@@ -382,12 +383,19 @@ pub static OPS: &[&OpDef] = &[
     &resize::UPSAMPLE,
     &where_::WHERE,
     &binary::XOR,
+    &microsoft::attention::ATTENTION,
     &microsoft::gelu::BIAS_GELU,
     &microsoft::quantize::DEQUANTIZE_LINEAR,
+    &microsoft::embed_norm::EMBED_LAYER_NORMALIZATION,
     &microsoft::gelu::FAST_GELU,
+    &microsoft::fused_conv::FUSED_CONV,
+    &microsoft::fused_matmul::FUSED_MATMUL,
     &microsoft::gelu::GELU,
+    &microsoft::attention::MULTI_HEAD_ATTENTION,
     &microsoft::quantize::QUANTIZE_LINEAR,
     &microsoft::gelu::QUICK_GELU,
+    &microsoft::skip_norm::SKIP_LAYER_NORMALIZATION,
+    &microsoft::skip_norm::SKIP_SIMPLIFIED_LAYER_NORMALIZATION,
 ];
 
 /// The operator of that domain (empty for `ai.onnx`) and name.

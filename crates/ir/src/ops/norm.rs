@@ -71,10 +71,11 @@ pub static GROUP_NORMALIZATION: OpDef = OpDef {
     ..OpDef::BASE
 };
 
-/// ONNX LayerNormalization, with mean and inverse deviation as further outputs.
+/// ONNX LayerNormalization, with mean and inverse deviation as further outputs. ONNX Runtime has
+/// it from opset 1 on.
 pub static LAYER_NORMALIZATION: OpDef = OpDef {
     name: "LayerNormalization",
-    since: &[17],
+    since: &[1, 17],
     inputs: Arity(2, 3),
     outputs: Arity(1, 3),
     attrs: &[
@@ -100,6 +101,27 @@ pub static RMS_NORMALIZATION: OpDef = OpDef {
     ],
     eval: Some(eval_rms),
     examples: &["RMSNormalization(f32[2,3,4], f32[4])"],
+    ..OpDef::BASE
+};
+
+/// ONNX Runtime's SimplifiedLayerNormalization of the default domain: [`RMS_NORMALIZATION`] at
+/// every opset, with the inverse root mean square as a further output.
+pub static SIMPLIFIED_LAYER_NORMALIZATION: OpDef = OpDef {
+    name: "SimplifiedLayerNormalization",
+    since: &[1],
+    inputs: Arity(2, 2),
+    outputs: Arity(1, 2),
+    attrs: &[
+        attr("axis", AttrKind::Int(Some(-1))),
+        attr("epsilon", AttrKind::Float(Some(1e-5))),
+        attr("stash_type", AttrKind::Int(Some(1))),
+    ],
+    infer: infer_layer,
+    eval: Some(eval_rms),
+    examples: &[
+        "SimplifiedLayerNormalization(f32[2,3,4], f32[4])",
+        "SimplifiedLayerNormalization(f32[2,3,4], f32[3,4]) {axis=1} -> 2",
+    ],
     ..OpDef::BASE
 };
 
@@ -329,17 +351,27 @@ fn infer_layer(cx: &mut InferCx) -> Result<()> {
 
 fn eval_rms(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
-    let (_, inner) = split_at_axis(cx, x)?;
+    let (outer, inner) = split_at_axis(cx, x)?;
     let scale = cx.input(1)?;
     let weights = expand(&floats(scale)?, scale.dims(), x.dims())?;
     let (mut data, eps) = (floats(x)?, epsilon(cx));
+    let mut inverses = Vec::new();
     for line in data.chunks_mut(inner.iter().product::<usize>().max(1)) {
         let square = line.iter().map(|v| v * v).sum::<f64>() / line.len() as f64;
         line.iter_mut().for_each(|v| *v /= (square + eps).sqrt());
+        inverses.push(1.0 / (square + eps).sqrt());
     }
     let data = rounded(x.dtype(), data)?.into_iter();
     let y = data.zip(weights).map(|(v, s)| v * s).collect();
-    Ok(vec![from_floats(scale.dtype(), x.dims(), y)?])
+    let y = from_floats(scale.dtype(), x.dims(), y)?;
+    let dims = [outer, &vec![1; inner.len()]].concat();
+    let stash = if x.dtype() == DType::F64 {
+        DType::F64
+    } else {
+        DType::F32
+    };
+    let inverse = from_floats(stash, &dims, inverses);
+    Ok(inverse.map_or_else(|_| vec![y.clone()], |i| vec![y.clone(), i]))
 }
 
 fn eval_lp(cx: &EvalCx) -> Result<Vec<Tensor>> {
