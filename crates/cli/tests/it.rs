@@ -303,3 +303,34 @@ fn help_teaches_every_command() {
         assert!(text.contains("Example: edgesmith"), "{command}:\n{text}");
     }
 }
+
+#[test]
+fn optimize_says_what_each_pass_did_and_checks_the_answers() {
+    let folder = Folder::new("optimize").with_model("Identity");
+    let output = folder.run("optimize model.onnx -o out.onnx --check --dim batch=3 --json");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("largest difference 0.00e0"), "{said}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["before"]["nodes"], 1);
+    assert!(found["passes"].as_array().unwrap().len() > 5);
+
+    let output = folder.run("optimize model.onnx -o one.onnx --only drop_identity --explain");
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("drop_identity"), "{table}");
+    assert!(!table.contains("fold_constants"), "{table}");
+}
+
+#[test]
+fn optimize_names_a_pass_that_does_not_exist() {
+    let folder = Folder::new("nopass").with_model("Relu");
+    let output = folder.run("optimize model.onnx -o out.onnx --skip fold_everything");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("there is no pass \"fold_everything\""),
+        "{said}"
+    );
+    assert!(said.contains("fold_constants"), "{said}");
+    assert!(!folder.path("out.onnx").exists());
+}

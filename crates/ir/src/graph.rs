@@ -330,7 +330,7 @@ impl Graph {
         }
     }
 
-    /// Lets output `i` of a node be another value (or nothing).
+    /// Lets output `i` of a node be another value (or nothing); left-out ones at the end go.
     ///
     /// # Panics
     /// When that value already has a producer.
@@ -341,7 +341,11 @@ impl Graph {
         if node.outputs.len() <= i {
             node.outputs.resize(i + 1, None);
         }
-        if let Some(old) = std::mem::replace(&mut node.outputs[i], value) {
+        let old = std::mem::replace(&mut node.outputs[i], value);
+        while node.outputs.last() == Some(&None) {
+            node.outputs.pop();
+        }
+        if let Some(old) = old {
             self.values[old.index()].producer = None;
         }
         if let Some(new) = value {

@@ -8,6 +8,7 @@ use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{Attribute, DType, Error, Graph, Model, Node, NodeId, Result, Tensor, ValueId};
 use half::f16;
 
+use crate::pass::PassCx;
 use crate::rewrite::{Names, each_graph, nodes_of, rank, tensor_type};
 
 /// The oldest opset that can be raised.
@@ -98,7 +99,8 @@ pub fn convert_opset(model: &mut Model, to: i64) -> Result<usize> {
         )));
     }
     let due = |u: &&Upgrade| from < u.since && u.since <= to;
-    let changes = each_graph(model, &mut |graph, scope| {
+    let cx = PassCx::new(&edgesmith_ir::NoProgress);
+    let changes = each_graph(model, &cx, &mut |graph, scope| {
         let types = scope.infer(graph).ok();
         let mut changes = 0;
         for upgrade in UPGRADES.iter().filter(due) {
@@ -108,7 +110,7 @@ pub fn convert_opset(model: &mut Model, to: i64) -> Result<usize> {
                 let mut site = Site {
                     graph,
                     id,
-                    types: types.as_ref(),
+                    types: types.as_deref(),
                     names,
                 };
                 (upgrade.apply)(&mut site).at(|| place)?;

@@ -1,10 +1,10 @@
 //! Removes nodes whose output always equals their first input.
 
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{DType, Graph, Model, Node, NodeId, Result, Shape};
+use edgesmith_ir::{DType, Graph, Model, Node, NodeId, Result};
 
 use crate::pass::{Level, Pass, PassCx};
-use crate::rewrite::{Editor, each_graph, tensor_type};
+use crate::rewrite::{Editor, each_graph, same_shape, shape, tensor_type};
 
 /// Identity; Dropout in inference; Cast to the same type; Reshape, Flatten, Squeeze, Unsqueeze,
 /// Expand and Tile to the same shape; Transpose that keeps the order; Pad by nothing; Slice of the
@@ -16,8 +16,8 @@ pub static PASS: Pass = Pass {
     run,
 };
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
-    each_graph(model, &mut |graph, scope| {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    each_graph(model, cx, &mut |graph, scope| {
         if !graph.nodes().any(|(_, n)| is_candidate(n)) {
             return Ok(0);
         }
@@ -129,11 +129,9 @@ fn steps_are_one(graph: &Graph, node: &Node) -> bool {
 }
 
 fn keeps_shape(node: &Node, types: &Inferred) -> bool {
-    let shape = |v: Option<_>| -> Option<&Shape> { tensor_type(types, v?)?.shape.as_ref() };
-    match (shape(node.input(0)), shape(node.output(0))) {
-        (Some(x), Some(y)) => {
-            x.rank() == y.rank() && x.iter().zip(y.iter()).all(|(a, b)| a.same(b))
-        }
+    let shape_of = |v: Option<_>| shape(types, v?);
+    match (shape_of(node.input(0)), shape_of(node.output(0))) {
+        (Some(x), Some(y)) => same_shape(x, y),
         _ => false,
     }
 }

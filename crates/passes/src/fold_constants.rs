@@ -28,13 +28,13 @@ const GROWTH: usize = 4;
 /// A cast of narrower floats to so many bytes or more is a way to store weights.
 const STORED_NARROW: usize = 4096;
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
     let shell = Model {
         opsets: model.opsets.clone(),
         functions: model.functions.clone(),
         ..Model::default()
     };
-    each_graph(model, &mut |graph, scope| fold(graph, scope, &shell))
+    each_graph(model, cx, &mut |graph, scope| fold(graph, scope, &shell))
 }
 
 fn fold(graph: &mut Graph, scope: &mut Scope, shell: &Model) -> Result<usize> {

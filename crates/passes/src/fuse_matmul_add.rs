@@ -11,12 +11,12 @@ use crate::rewrite::{Editor, each_graph, nodes_of, rank, tensor_type};
 pub static PASS: Pass = Pass {
     name: "fuse_matmul_add",
     about: "join a MatMul of two axes and an Add to Gemm",
-    level: Level::Extended,
+    level: Level::Basic,
     run,
 };
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
-    each_graph(model, &mut |graph, scope| {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    each_graph(model, cx, &mut |graph, scope| {
         let adds = nodes_of(graph, &["Add"]);
         if scope.opset() < 7 || nodes_of(graph, &["MatMul"]).is_empty() || adds.is_empty() {
             return Ok(0);

@@ -13,8 +13,8 @@ pub static PASS: Pass = Pass {
     run,
 };
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
-    each_graph(model, &mut |graph, _| {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    each_graph(model, cx, &mut |graph, _| {
         let mut editor = Editor::new(graph);
         let mut changes = 0;
         for id in nodes_of(editor.graph, &["Conv"]) {

@@ -14,8 +14,8 @@ pub static PASS: Pass = Pass {
     run,
 };
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
-    each_graph(model, &mut |graph, scope| {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    each_graph(model, cx, &mut |graph, scope| {
         let mut changes = 0;
         for id in nodes_of(graph, &["If"]) {
             changes += usize::from(inline(graph, id, scope));

@@ -21,7 +21,7 @@ pub static PASS: Pass = Pass {
 /// Graphs are not grown past so many nodes.
 const MAX_NODES: usize = 1 << 20;
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
     if model.functions.is_empty() {
         return Ok(0);
     }
@@ -33,7 +33,7 @@ fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
             model.opsets.entry(domain.clone()).or_insert(version);
         }
     }
-    let mut changes = each_graph(model, &mut |graph, scope| {
+    let mut changes = each_graph(model, cx, &mut |graph, scope| {
         Ok(inline_calls(graph, scope, &wanted))
     })?;
     changes += drop_uncalled(model);

@@ -2,25 +2,42 @@
 //!
 //! The list is [`pipeline::PASSES`]; [`optimize`] runs it up to a [`Level`].
 
+mod affine;
+mod cancel_quantize;
 mod convert_opset;
+mod drop_before_quantize;
+mod drop_expand;
 mod drop_identity;
+mod drop_neutral;
 mod float_data;
 mod fold_constants;
 mod fuse_conv_bn;
+mod fuse_conv_scale;
+mod fuse_gemm_transpose;
 mod fuse_matmul_add;
 mod fuse_pad_conv;
 mod inline_constant_if;
+mod inline_constant_loop;
 mod inline_functions;
+mod merge_casts;
+mod merge_clips;
+mod merge_concats;
 mod merge_duplicates;
+mod merge_pads;
+mod merge_reshapes;
+mod merge_slices;
 mod merge_transposes;
 mod pass;
 pub mod pipeline;
+mod propagate_quantize;
+mod quantization;
 mod remove_dead_nodes;
 mod rewrite;
+mod settle_shapes;
 mod splice;
 #[cfg(test)]
 mod testing;
 
 pub use convert_opset::{NEWEST, OLDEST, UPGRADES, Upgrade, convert_opset};
-pub use pass::{Level, Pass, PassCx, RunOptions, Step, Trace, optimize};
+pub use pass::{Level, Pass, PassCx, RunOptions, Size, Step, Trace, optimize};
 pub use pipeline::PASSES;

@@ -18,8 +18,8 @@ pub static PASS: Pass = Pass {
     run,
 };
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
-    each_graph(model, &mut |graph, _| {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    each_graph(model, cx, &mut |graph, _| {
         let order = graph.order()?;
         let mut editor = Editor::new(graph);
         let mut changes = merge_constants(&mut editor);

@@ -1,43 +1,44 @@
-//! Joins Transposes in a row, and Reshapes in a row.
+//! Joins Transposes in a row.
 
+use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{Attribute, Model, NodeId, Result};
 
 use crate::pass::{Level, Pass, PassCx};
-use crate::rewrite::{Editor, each_graph, nodes_of};
+use crate::rewrite::{Editor, each_graph, nodes_of, rank};
 
 /// A Transpose of a Transpose permutes once (not at all, where the two cancel: `drop_identity`
-/// removes it then); a Reshape of a Reshape reads what the first one read.
+/// removes it then).
 pub static PASS: Pass = Pass {
     name: "merge_transposes",
-    about: "join Transposes in a row, and Reshapes in a row",
-    level: Level::Extended,
+    about: "join Transposes in a row",
+    level: Level::Basic,
     run,
 };
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
-    each_graph(model, &mut |graph, _| {
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    each_graph(model, cx, &mut |graph, scope| {
+        let transposes = nodes_of(graph, &["Transpose"]);
+        if transposes.len() < 2 {
+            return Ok(0);
+        }
+        let types = scope.infer(graph)?;
         let mut editor = Editor::new(graph);
         let mut changes = 0;
-        for id in nodes_of(editor.graph, &["Transpose"]) {
-            changes += usize::from(merge_transposes(&mut editor, id).is_some());
-        }
-        for id in nodes_of(editor.graph, &["Reshape"]) {
-            changes += usize::from(merge_reshapes(&mut editor, id).is_some());
+        for id in transposes {
+            changes += usize::from(merge(&mut editor, id, &types).is_some());
         }
         Ok(changes)
     })
 }
 
-fn merge_transposes(editor: &mut Editor, second: NodeId) -> Option<()> {
-    let node = editor.graph.node(second);
-    let first = editor.graph.producer_is(node.input(0)?, "Transpose")?;
-    let outer = node.ints("perm")?.to_vec();
-    let inner = editor.graph.node(first).ints("perm")?;
-    let at = |p: &i64| inner.get(usize::try_from(*p).ok()?).copied();
-    let perm: Vec<i64> = outer.iter().map(at).collect::<Option<_>>()?;
+fn merge(editor: &mut Editor, second: NodeId, types: &Inferred) -> Option<()> {
+    let first = editor.source(second, 0, &["Transpose"])?;
+    let (inner, outer) = (order(editor, first, types)?, order(editor, second, types)?);
     if inner.len() != outer.len() {
         return None;
     }
+    let at = |p: &usize| i64::try_from(*inner.get(*p)?).ok();
+    let perm: Vec<i64> = outer.iter().map(at).collect::<Option<_>>()?;
     let source = editor.graph.node(first).input(0)?;
     editor
         .graph
@@ -47,57 +48,34 @@ fn merge_transposes(editor: &mut Editor, second: NodeId) -> Option<()> {
     Some(())
 }
 
-fn merge_reshapes(editor: &mut Editor, second: NodeId) -> Option<()> {
-    let node = editor.graph.node(second);
-    let v = node.input(0)?;
-    let (first, 0) = editor.graph.value(v).producer()? else {
-        return None;
-    };
-    let source = editor.graph.node(first);
-    let reshapes = ["Reshape", "Flatten", "Squeeze", "Unsqueeze"];
-    let target = editor.constant(node.input(1)?)?.to_i64().ok()?;
-    // A 0 copies a length of the value that is read, so it holds for the first Reshape only.
-    if !reshapes.iter().any(|op| source.is(op)) || target.contains(&0) {
-        return None;
+/// For each axis of what a Transpose makes, the axis that it reads.
+pub(crate) fn order(editor: &Editor, id: NodeId, types: &Inferred) -> Option<Vec<usize>> {
+    let node = editor.graph.node(id);
+    match node.ints("perm") {
+        Some(perm) => perm.iter().map(|&p| usize::try_from(p).ok()).collect(),
+        None => Some((0..rank(types, node.output(0)?)?).rev().collect()),
     }
-    let x = source.input(0)?;
-    editor.graph.set_input(second, 0, Some(x));
-    Some(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Model, PASS};
+    use super::PASS;
     use crate::testing::run;
 
     #[test]
     fn two_transposes_become_one() {
-        let text = "opset 17
-            graph g(x: f32[2,3,4]) -> (y: f32[3,4,2]) {
-              a = Transpose(x) {perm=[2,0,1]}
-              y = Transpose(a) {perm=[2,0,1]}
-            }";
-        let m = run(&PASS, text);
-        let (_, last) = m.graph.nodes().last().unwrap();
-        assert_eq!(last.ints("perm"), Some([1, 2, 0].as_slice()));
-        assert_eq!(last.input(0), Some(m.graph.inputs[0]));
-    }
-
-    #[test]
-    fn a_reshape_that_copies_a_length_keeps_the_reshape_before_it() {
-        let text = |target: &str| {
-            format!(
+        for (first, perm) in [("{perm=[2,0,1]}", [1, 2, 0]), ("", [0, 2, 1])] {
+            let text = format!(
                 "opset 17
                  graph g(x: f32[2,3,4]) -> (y) {{
-                   s: i64[2] = {{6,4}}
-                   t: i64[2] = {target}
-                   a = Reshape(x, s)
-                   y = Reshape(a, t)
+                   a = Transpose(x) {first}
+                   y = Transpose(a) {{perm=[2,0,1]}}
                  }}"
-            )
-        };
-        let reads_input = |m: &Model| m.graph.value(m.graph.inputs[0]).consumers().len() == 2;
-        assert!(reads_input(&run(&PASS, &text("{4,-1}"))));
-        assert!(!reads_input(&run(&PASS, &text("{0,-1}"))));
+            );
+            let m = run(&PASS, &text);
+            let (_, last) = m.graph.nodes().last().unwrap();
+            assert_eq!(last.ints("perm"), Some(perm.as_slice()));
+            assert_eq!(last.input(0), Some(m.graph.inputs[0]));
+        }
     }
 }

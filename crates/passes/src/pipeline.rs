@@ -2,8 +2,11 @@
 
 use crate::pass::Pass;
 use crate::{
-    drop_identity, fold_constants, fuse_conv_bn, fuse_matmul_add, fuse_pad_conv,
-    inline_constant_if, inline_functions, merge_duplicates, merge_transposes, remove_dead_nodes,
+    cancel_quantize, drop_before_quantize, drop_expand, drop_identity, drop_neutral,
+    fold_constants, fuse_conv_bn, fuse_conv_scale, fuse_gemm_transpose, fuse_matmul_add,
+    fuse_pad_conv, inline_constant_if, inline_constant_loop, inline_functions, merge_casts,
+    merge_clips, merge_concats, merge_duplicates, merge_pads, merge_reshapes, merge_slices,
+    merge_transposes, propagate_quantize, remove_dead_nodes, settle_shapes,
 };
 
 /// Every pass. The list is repeated until nothing changes, so the order decides how soon, and
@@ -13,21 +16,41 @@ pub static PASSES: &[&Pass] = &[
     &inline_functions::PASS,
     // Before all that look for constants: weights in Constant nodes, computed shapes, conditions.
     &fold_constants::PASS,
-    // As soon as conditions are known, so that the branch is cleaned with the rest.
+    // After fold_constants, which takes those without symbols.
+    &settle_shapes::PASS,
+    // As soon as conditions and counts are known, so that the body is cleaned with the rest.
     &inline_constant_if::PASS,
+    &inline_constant_loop::PASS,
     // Before patterns, which do not look through nodes that do nothing.
     &drop_identity::PASS,
+    &drop_neutral::PASS,
+    // Before what counts readers, so that what only computed a shape is none.
+    &remove_dead_nodes::PASS,
     // Before patterns too: two nodes that became one have one reader, not two.
     &merge_duplicates::PASS,
-    // After drop_identity, so that nothing stands between two of them.
+    // After drop_identity, so that nothing stands between two of a kind.
     &merge_transposes::PASS,
+    &merge_reshapes::PASS,
+    &merge_casts::PASS,
+    &merge_slices::PASS,
+    &merge_pads::PASS,
+    &merge_concats::PASS,
+    &merge_clips::PASS,
+    // After the merges, so that it looks at one Expand or Unsqueeze and not at a chain.
+    &drop_expand::PASS,
+    // First the pairs that are there already, then those that meet by moving.
+    &cancel_quantize::PASS,
+    &propagate_quantize::PASS,
+    // After merge_clips, which makes one of two.
+    &drop_before_quantize::PASS,
     // Before fuse_conv_bn: the padding changes the node, not its weights.
     &fuse_pad_conv::PASS,
     // Before fuse_matmul_add, which would hide the MatMul and Add in front of the normalization.
     &fuse_conv_bn::PASS,
+    &fuse_conv_scale::PASS,
     &fuse_matmul_add::PASS,
-    // Last, to sweep up what the others left behind.
-    &remove_dead_nodes::PASS,
+    // After fuse_matmul_add, which makes the Gemm.
+    &fuse_gemm_transpose::PASS,
 ];
 
 #[cfg(test)]

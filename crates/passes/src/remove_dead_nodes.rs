@@ -1,6 +1,7 @@
 //! Removes nodes, constants and captures whose results nobody reads.
 
-use edgesmith_ir::{Graph, Model, NodeId, Result};
+use edgesmith_ir::ops::{self, MANY};
+use edgesmith_ir::{Graph, Model, NodeId, Result, ValueId};
 
 use crate::pass::{Level, Pass, PassCx};
 use crate::rewrite::each_graph;
@@ -13,9 +14,12 @@ pub static PASS: Pass = Pass {
     run,
 };
 
-fn run(model: &mut Model, _cx: &PassCx) -> Result<usize> {
-    each_graph(model, &mut |graph, _| {
-        Ok(remove_nodes(graph) + remove_captures(graph) + remove_constants(graph))
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    each_graph(model, cx, &mut |graph, _| {
+        Ok(remove_nodes(graph)
+            + remove_outputs(graph)
+            + remove_captures(graph)
+            + remove_constants(graph))
     })
 }
 
@@ -45,6 +49,32 @@ fn remove_nodes(graph: &mut Graph) -> usize {
         graph.remove_node(id);
     }
     dead.len()
+}
+
+/// Leaves out optional outputs that nobody reads, such as the mask of Dropout.
+fn remove_outputs(graph: &mut Graph) -> usize {
+    let read = seen(graph);
+    let unread = |v: ValueId| !read[v.index()] && graph.value(v).consumers().is_empty();
+    let mut gone = Vec::new();
+    for (id, node) in graph.nodes() {
+        let Some(def) = ops::find(&node.domain, &node.op) else {
+            continue;
+        };
+        // With any number of outputs, each has its place.
+        if def.outputs.1 == MANY || def.outputs.0 == 0 {
+            continue;
+        }
+        let optional = node.outputs().iter().enumerate().skip(def.outputs.0);
+        gone.extend(
+            optional
+                .filter(|(_, v)| v.is_some_and(unread))
+                .map(|(i, _)| (id, i)),
+        );
+    }
+    for &(id, i) in gone.iter().rev() {
+        graph.set_output(id, i, None);
+    }
+    gone.len()
 }
 
 /// By place: outputs, and what inner subgraphs read.
@@ -99,6 +129,20 @@ mod tests {
         assert_eq!(ops(&m), ["Relu"]);
         assert_eq!(m.graph.inputs.len(), 2);
         assert!(m.graph.values().all(|(_, v)| v.constant.is_none()));
+    }
+
+    #[test]
+    fn optional_outputs_that_nobody_reads_are_left_out() {
+        let text = "opset 17
+            graph g(x: f32[1,1,4,4]) -> (y: f32[1,1,2,2], k: i64[1,1,2,2]) {
+              a, unread = MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}
+              b, k = MaxPool(x) {kernel_shape=[2,2], strides=[2,2]}
+              y = Relu(a)
+            }";
+        let m = run(&PASS, text);
+        let mut lens: Vec<usize> = m.graph.nodes().map(|(_, n)| n.outputs().len()).collect();
+        lens.sort_unstable();
+        assert_eq!(lens, [1, 1, 2]);
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! What passes share: walking all graphs, fresh names, and edits that stay cheap on large graphs.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
 
 use edgesmith_ir::infer::{Inferred, infer_graph};
-use edgesmith_ir::{Function, Graph, Model, NodeId, Result, Tensor, TensorType, Type, ValueId};
+use edgesmith_ir::{
+    Function, Graph, Model, Node, NodeId, Result, Shape, Tensor, TensorType, Type, ValueId,
+};
+
+use crate::pass::PassCx;
 
 /// The names of values in all graphs of a model. New names differ from all of them, so that no
 /// graph hides a name of the graph around it.
@@ -52,6 +58,7 @@ pub(crate) struct Scope<'a> {
     /// What stands for values of the graph around this one; empty for the main graph.
     known: Vec<(ValueId, Type)>,
     depth: usize,
+    main_types: &'a RefCell<Option<Rc<Inferred>>>,
 }
 
 impl Scope<'_> {
@@ -60,9 +67,21 @@ impl Scope<'_> {
         self.opsets.get("").copied().unwrap_or(1)
     }
 
-    /// Types and contents of the graph as it is now.
-    pub(crate) fn infer(&self, graph: &Graph) -> Result<Inferred> {
-        infer_graph(graph, self.opsets, &self.known, self.depth)
+    /// Types and contents of the graph as it was when the pass began, which is as it is now where
+    /// a pass asks before its first change.
+    pub(crate) fn infer(&self, graph: &Graph) -> Result<Rc<Inferred>> {
+        if self.depth > 0 {
+            let types = infer_graph(graph, self.opsets, &self.known, self.depth)?;
+            return Ok(Rc::new(types));
+        }
+        if let Some(types) = &*self.main_types.borrow()
+            && types.types.len() == graph.value_slots()
+        {
+            return Ok(types.clone());
+        }
+        let types = Rc::new(infer_graph(graph, self.opsets, &[], 0)?);
+        self.main_types.replace(Some(types.clone()));
+        Ok(types)
     }
 }
 
@@ -70,15 +89,16 @@ impl Scope<'_> {
 pub(crate) type Change<'f> = &'f mut dyn FnMut(&mut Graph, &mut Scope) -> Result<usize>;
 
 /// Changes the main graph and every subgraph, inner ones first; the sum of the changes.
-pub(crate) fn each_graph(model: &mut Model, change: Change) -> Result<usize> {
+pub(crate) fn each_graph(model: &mut Model, cx: &PassCx, change: Change) -> Result<usize> {
     let mut graph = std::mem::take(&mut model.graph);
-    let mut names = Names::of(&graph);
+    let mut names = cx.names.borrow_mut();
     let mut scope = Scope {
         opsets: &model.opsets,
         functions: &model.functions,
-        names: &mut names,
+        names: names.get_or_insert_with(|| Names::of(&graph)),
         known: Vec::new(),
         depth: 0,
+        main_types: &cx.types,
     };
     let result = visit(&mut graph, &mut scope, change);
     model.graph = graph;
@@ -107,6 +127,7 @@ fn visit(graph: &mut Graph, scope: &mut Scope, change: Change) -> Result<usize> 
                     names: &mut *scope.names,
                     known,
                     depth: scope.depth + 1,
+                    main_types: scope.main_types,
                 };
                 changes += visit(inner, &mut inner_scope, change)?;
             }
@@ -143,6 +164,49 @@ impl<'g> Editor<'g> {
             return None;
         }
         self.graph.constant(v)
+    }
+
+    /// The integers that older opsets give as attribute `name` and newer ones as input `i`, where
+    /// they are the same in every run.
+    pub(crate) fn ints(&self, id: NodeId, name: &str, i: usize) -> Option<Vec<i64>> {
+        let node = self.graph.node(id);
+        if let Some(ints) = node.ints(name) {
+            return Some(ints.to_vec());
+        }
+        self.constant(node.input(i)?)?.to_i64().ok()
+    }
+
+    /// The node that makes input `i` of `id`, where it is one of `ops` of the default domain,
+    /// whoever else reads it.
+    pub(crate) fn source(&self, id: NodeId, i: usize, ops: &[&str]) -> Option<NodeId> {
+        let v = self.graph.node(id).input(i)?;
+        let (source, 0) = self.graph.value(v).producer()? else {
+            return None;
+        };
+        let node = self.graph.node(source);
+        ops.iter().any(|op| node.is(op)).then_some(source)
+    }
+
+    /// Puts `new` in place of the node `old`, whose outputs it makes and whose names it has where
+    /// it has none of its own.
+    pub(crate) fn swap_node(&mut self, old: NodeId, mut new: Node, inputs: &[Option<ValueId>]) {
+        let node = self.graph.node(old);
+        if new.name.is_empty() {
+            new.name.clone_from(&node.name);
+        }
+        if new.metadata.is_empty() {
+            new.metadata.clone_from(&node.metadata);
+        }
+        let outputs = node.outputs().to_vec();
+        self.graph.remove_node(old);
+        self.graph.add_node(new, inputs, &outputs);
+    }
+
+    /// Writes down what is known of the type of `v`, for inference to keep where an edit hides it.
+    pub(crate) fn keep_type(&mut self, v: ValueId, types: &Inferred) {
+        if let Some(Some(ty)) = types.types.get(v.index()) {
+            self.graph.value_mut(v).ty = Some(ty.clone());
+        }
     }
 
     /// The node that makes input `i` of `id`, where it is an `op` of the default domain that
@@ -233,9 +297,19 @@ pub(crate) fn tensor_type(types: &Inferred, v: ValueId) -> Option<&TensorType> {
     types.types.get(v.index())?.as_ref()?.tensor()
 }
 
+/// The shape of `v`, where its rank is known.
+pub(crate) fn shape(types: &Inferred, v: ValueId) -> Option<&Shape> {
+    tensor_type(types, v)?.shape.as_ref()
+}
+
+/// True where both are surely the same shape in every run.
+pub(crate) fn same_shape(a: &Shape, b: &Shape) -> bool {
+    a.rank() == b.rank() && a.iter().zip(b.iter()).all(|(x, y)| x.same(y))
+}
+
 /// The number of axes of `v`.
 pub(crate) fn rank(types: &Inferred, v: ValueId) -> Option<usize> {
-    Some(tensor_type(types, v)?.shape.as_ref()?.rank())
+    Some(shape(types, v)?.rank())
 }
 
 /// The ids of the nodes of an operator of the default domain, in the order of the file.

@@ -15,9 +15,7 @@ pub(crate) fn run(pass: &Pass, text: &str) -> Model {
     let before = parse(text).expect("the test's model reads");
     check(&before);
     let mut after = before.clone();
-    let cx = PassCx {
-        progress: &NoProgress,
-    };
+    let cx = PassCx::new(&NoProgress);
     let mut rounds = 0;
     while (pass.run)(&mut after, &cx).expect("the pass runs") > 0 {
         check(&after);

@@ -12,6 +12,9 @@ const FOLDED: Tolerance = Tolerance {
 const ALWAYS_VERIFY: RunOptions = RunOptions {
     verify: true,
     stop_after: None,
+    only: &[],
+    skip: &[],
+    measure: false,
     progress: &edgesmith_ir::NoProgress,
 };
 

@@ -3,89 +3,291 @@
 use std::path::Path;
 
 use anyhow::Result;
-use clap::ArgMatches;
-use edgesmith_formats::WriteOptions;
-use edgesmith_ir::{Error, Model};
-use edgesmith_passes::{Level, RunOptions, Trace};
+use clap::{ArgAction, ArgMatches};
+use edgesmith_formats::{WriteOptions, npz};
+use edgesmith_ir::{Error, Model, Tensor};
+use edgesmith_passes::{Level, PASSES, RunOptions, Size, Trace};
+use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 use edgesmith_runtime::{Options, Session};
+use serde_json::{Value, json};
 
-use super::{Command, flag, force_arg, level_arg, model_arg, output_arg, text};
+use super::{
+    Command, dim_arg, dims, flag, force_arg, json_arg, level_arg, model_arg, option, output_arg,
+    run, text,
+};
 use crate::{measure, opened, ui};
 
 /// The command.
 pub static OPTIMIZE: Command = Command {
     name: "optimize",
     about: "Rewrite the graph into an equal, faster one",
-    teach: "Example: edgesmith optimize model.onnx -o small.onnx --level extended --check --explain",
+    teach: "Files of level basic run in any ONNX runtime, those of extended in ONNX Runtime.\n\
+            To find a pass at fault: --check with --stop-after N, --only or --skip.\n\
+            Example: edgesmith optimize model.onnx -o small.onnx --level extended --check --explain",
     args: |c| {
         c.arg(model_arg())
             .arg(output_arg("Where the optimised model goes"))
             .arg(level_arg("extended"))
+            .arg(flag("explain", "Say what each pass did and what it saved"))
             .arg(flag(
                 "check",
-                "Run both models on random inputs and refuse to write when they differ",
+                "Run both models and refuse to write when their answers differ",
             ))
-            .arg(flag("explain", "Print what each pass changed"))
+            .arg(option(
+                "input",
+                "IN.npz",
+                "Check on these inputs, by name, instead of random ones",
+            ))
+            .arg(dim_arg())
+            .arg(
+                option(
+                    "tolerance",
+                    "T",
+                    "How far answers may be apart, relative to the largest",
+                )
+                .value_parser(clap::value_parser!(f64))
+                .default_value("1e-4"),
+            )
+            .arg(passes_arg(
+                "only",
+                "Run only these passes, whatever their level",
+            ))
+            .arg(passes_arg("skip", "Leave these passes out"))
+            .arg(
+                option(
+                    "stop-after",
+                    "N",
+                    "Stop after N runs of passes that changed something",
+                )
+                .value_parser(clap::value_parser!(usize)),
+            )
+            .arg(json_arg())
             .arg(force_arg())
     },
-    run,
+    run: optimize,
 };
 
-fn run(matches: &ArgMatches) -> Result<()> {
+fn passes_arg(name: &'static str, help: &'static str) -> clap::Arg {
+    option(name, "PASS,..", help)
+        .value_delimiter(',')
+        .action(ArgAction::Append)
+}
+
+fn optimize(matches: &ArgMatches) -> Result<()> {
     let before = opened::open(Path::new(text(matches, "model")))?;
     let mut after = before.clone();
     let level: Level = text(matches, "level").parse()?;
-    let trace = edgesmith_passes::optimize(&mut after, level, &RunOptions::default())?;
-    if matches.get_flag("check") {
-        check(&before, &after)?;
+    let list = |name: &str| -> Vec<&str> {
+        let words = matches.get_many::<String>(name);
+        words.map_or_else(Vec::new, |w| w.map(String::as_str).collect())
+    };
+    let as_json = matches.get_flag("json");
+    let (only, skip) = (list("only"), list("skip"));
+    let options = RunOptions {
+        only: &only,
+        skip: &skip,
+        stop_after: matches.get_one("stop-after").copied(),
+        measure: as_json || matches.get_flag("explain"),
+        ..RunOptions::default()
+    };
+    let trace = edgesmith_passes::optimize(&mut after, level, &options)?;
+    let rows = summed(&trace);
+    if matches.get_flag("explain") && !as_json {
+        ui::print(&explain(&rows))?;
     }
+    let difference = match matches.get_flag("check") || matches.contains_id("input") {
+        true => Some(check(&before, &after, matches)?),
+        false => None,
+    };
     let output = Path::new(text(matches, "output"));
     let options = WriteOptions {
         force: matches.get_flag("force"),
         ..WriteOptions::default()
     };
     edgesmith_formats::write(&after, output, &options)?;
-    if matches.get_flag("explain") {
-        ui::print(&explain(&trace))?;
+    let (before, after) = (Size::of(&before, as_json), Size::of(&after, as_json));
+    if as_json {
+        return ui::print_json(&json!({
+            "level": level.name(),
+            "before": size(&before),
+            "after": size(&after),
+            "largest_difference": difference,
+            "passes": rows.iter().map(Row::as_json).collect::<Vec<_>>(),
+        }));
     }
-    let nodes = |m: &Model| m.graph.nodes().count();
-    ui::say(&format!("{} nodes, now {}", nodes(&before), nodes(&after)));
+    ui::say(&format!("{} nodes, now {}", before.nodes, after.nodes));
     Ok(())
 }
 
-fn explain(trace: &Trace) -> String {
+/// What one pass did in all its runs.
+struct Row {
+    name: &'static str,
+    about: &'static str,
+    changes: usize,
+    /// Gone nodes, bytes of constants and multiply-accumulates; negative where it added some.
+    saved: [i64; 3],
+}
+
+impl Row {
+    fn as_json(&self) -> Value {
+        let [nodes, bytes, macs] = self.saved;
+        json!({
+            "name": self.name, "about": self.about, "changes": self.changes,
+            "nodes_saved": nodes, "constant_bytes_saved": bytes, "macs_saved": macs,
+        })
+    }
+}
+
+/// A row for each pass that ran, in the order of the list.
+fn summed(trace: &Trace) -> Vec<Row> {
+    let less = |a: u64, b: u64| i64::try_from(i128::from(a) - i128::from(b)).unwrap_or(i64::MAX);
+    let mut rows = Vec::new();
+    for pass in PASSES {
+        let mut steps = trace
+            .steps
+            .iter()
+            .filter(|s| s.name == pass.name)
+            .peekable();
+        if steps.peek().is_none() {
+            continue;
+        }
+        let mut row = Row {
+            name: pass.name,
+            about: pass.about,
+            changes: 0,
+            saved: [0; 3],
+        };
+        for step in steps {
+            let (a, b) = (step.before, step.after);
+            row.changes += step.changes;
+            row.saved[0] += less(a.nodes as u64, b.nodes as u64);
+            row.saved[1] += less(a.constant_bytes, b.constant_bytes);
+            row.saved[2] += less(a.macs, b.macs);
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+fn size(size: &Size) -> Value {
+    json!({ "nodes": size.nodes, "constant_bytes": size.constant_bytes, "macs": size.macs })
+}
+
+fn explain(rows: &[Row]) -> String {
     let mut table = Table::new([
         Column::left("pass"),
         Column::right("changes"),
-        Column::right("nodes before"),
-        Column::right("after"),
+        Column::right("nodes saved"),
+        Column::right("constants saved"),
+        Column::right("MACs saved"),
+        Column::left("what it does"),
     ]);
-    for step in &trace.steps {
-        let cells = [step.changes, step.nodes_before, step.nodes_after].map(|n| n.to_string());
-        table.row([step.name, &cells[0], &cells[1], &cells[2]]);
+    let mut idle = Vec::new();
+    for row in rows {
+        if row.changes == 0 {
+            idle.push(row.name);
+            continue;
+        }
+        let [nodes, bytes, macs] = row.saved;
+        let sign = if bytes < 0 { "-" } else { "" };
+        let bytes = format!("{sign}{}", format::bytes(bytes.unsigned_abs()));
+        let cells = [
+            row.changes.to_string(),
+            nodes.to_string(),
+            bytes,
+            macs.to_string(),
+        ];
+        let [changes, nodes, bytes, macs] = &cells;
+        table.row([row.name, changes, nodes, bytes, macs, row.about]);
     }
-    table.to_text(&ui::style())
+    let mut out = table.to_text(&ui::style());
+    if !idle.is_empty() {
+        out.push_str(&format!("found nothing: {}\n", idle.join(", ")));
+    }
+    out
 }
 
-/// Refuses unless both models give the same answers on random inputs, to 1e-4 of the largest.
-fn check(before: &Model, after: &Model) -> edgesmith_ir::Result<()> {
-    let inputs = measure::random_inputs(before, &[])?;
-    let borrowed = measure::borrowed(&inputs);
-    let run = |m: &Model| Session::prepare(m, &Options::default())?.run(&borrowed);
-    for (a, b) in run(before)?.iter().zip(&run(after)?) {
-        let (a, b) = (a.to_f32()?, b.to_f32()?);
-        let largest = a.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let worst = a
-            .iter()
-            .zip(b.iter())
-            .fold(0f32, |m, (x, y)| m.max((x - y).abs()));
-        if a.len() != b.len() || worst > 1e-4 * largest.max(1e-6) {
-            return Err(
-                Error::internal(format!("the optimised model differs by {worst}"))
-                    .hint("nothing was written; --level basic or none may work"),
-            );
+/// The largest difference between the answers of both models, relative to the largest element of
+/// the output; an error where it is over the tolerance.
+fn check(before: &Model, after: &Model, matches: &ArgMatches) -> Result<f64> {
+    let inputs = match matches.get_one::<String>("input") {
+        Some(file) => {
+            let arrays = npz::read(Path::new(file))?;
+            let picked = run::pick_inputs(before, &arrays)?;
+            picked.into_iter().map(|(n, t)| (n.to_owned(), t)).collect()
         }
+        None => measure::random_inputs(before, &dims(matches))?,
+    };
+    let borrowed = measure::borrowed(&inputs);
+    let answers = |m: &Model| Session::prepare(m, &Options::default())?.run(&borrowed);
+    let pairs: Vec<_> = answers(before)?.into_iter().zip(answers(after)?).collect();
+    let tolerance: f64 = matches.get_one("tolerance").copied().unwrap_or(1e-4);
+    let mut largest = 0f64;
+    for (&v, (a, b)) in before.graph.outputs.iter().zip(&pairs) {
+        let far = difference(a, b);
+        let name = &before.graph.value(v).name;
+        if far.is_nan() || far > tolerance {
+            let message =
+                format!("the optimised model differs by {far:.2e} of the largest element");
+            return Err(Error::invalid(message)
+                .at(format!("output \"{name}\""))
+                .hint("nothing was written; --stop-after N finds the pass, --skip leaves it out")
+                .into());
+        }
+        largest = largest.max(far);
     }
-    Ok(())
+    ui::say(&format!(
+        "largest difference {largest:.2e} of the largest element"
+    ));
+    Ok(largest)
+}
+
+/// How far `b` is from `a`, relative to the largest finite element of `a`; infinite where they
+/// are of another type or differ in what is not finite.
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    if a == b {
+        return 0.0;
+    }
+    let (Ok(x), Ok(y)) = (a.to_f32(), b.to_f32()) else {
+        return f64::INFINITY;
+    };
+    if a.ty() != b.ty() {
+        return f64::INFINITY;
+    }
+    let (mut far, mut scale) = (0f64, 0f64);
+    for (x, y) in x.iter().zip(y.iter()) {
+        let (x, y) = (f64::from(*x), f64::from(*y));
+        if x == y || (x.is_nan() && y.is_nan()) {
+            scale = if x.is_finite() {
+                scale.max(x.abs())
+            } else {
+                scale
+            };
+            continue;
+        }
+        if !x.is_finite() || !y.is_finite() {
+            return f64::INFINITY;
+        }
+        (far, scale) = (far.max((x - y).abs()), scale.max(x.abs()));
+    }
+    if far == 0.0 {
+        0.0
+    } else {
+        far / scale.max(1e-6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_relative_and_nan_equals_nan() {
+        let t = |v: &[f32]| Tensor::vector(v.to_vec());
+        assert_eq!(difference(&t(&[1.0, f32::NAN]), &t(&[1.0, f32::NAN])), 0.0);
+        assert_eq!(difference(&t(&[4.0, 2.0]), &t(&[4.0, 1.0])), 0.25);
+        assert!(difference(&t(&[f32::NAN]), &t(&[1.0])).is_infinite());
+        assert!(difference(&t(&[1.0]), &t(&[1.0, 1.0])).is_infinite());
+    }
 }

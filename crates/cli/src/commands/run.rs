@@ -55,7 +55,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
 }
 
 /// The arrays that the model asks for, cast to the types that it declares.
-fn pick_inputs<'a>(
+///
+/// # Errors
+/// When an array is missing or cannot be cast.
+pub fn pick_inputs<'a>(
     model: &Model,
     arrays: &'a [(String, Tensor)],
 ) -> edgesmith_ir::Result<Vec<(&'a str, Tensor)>> {
