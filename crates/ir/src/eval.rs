@@ -57,6 +57,19 @@ impl<'a> EvalCx<'a> {
         cx
     }
 
+    /// The same node on other inputs: for operators that are defined by another one.
+    pub fn with_inputs<'b>(&self, inputs: &'b [Option<Tensor>]) -> EvalCx<'b>
+    where
+        'a: 'b,
+    {
+        EvalCx {
+            node: self.node,
+            version: self.version,
+            inputs,
+            scope: self.scope,
+        }
+    }
+
     /// Number of inputs, left-out ones included.
     pub fn inputs(&self) -> usize {
         self.inputs.len()

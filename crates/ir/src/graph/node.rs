@@ -175,6 +175,16 @@ impl Node {
         }
     }
 
+    /// The STRINGS attribute; what is no UTF-8 is replaced.
+    pub fn strings(&self, name: &str) -> Option<Vec<String>> {
+        if let Attribute::Strings(v) = self.attribute(name)? {
+            let text = v.iter().map(|s| String::from_utf8_lossy(s).into_owned());
+            Some(text.collect())
+        } else {
+            None
+        }
+    }
+
     /// The TENSOR attribute.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         if let Attribute::Tensor(t) = self.attribute(name)? {

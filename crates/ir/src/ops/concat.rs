@@ -53,7 +53,11 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn joined(shapes: &[&Shape], axis: i64) -> Result<Shape> {
+/// The shape of tensors of these shapes, of which there is at least one, joined along `axis`.
+///
+/// # Errors
+/// When the axis is outside, or ranks or other lengths differ.
+pub fn joined(shapes: &[&Shape], axis: i64) -> Result<Shape> {
     let mut out = shapes[0].clone();
     let axis = infer::axis(axis, out.rank())?;
     for s in &shapes[1..] {

@@ -154,11 +154,19 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
 /// # Errors
 /// When known lengths and attributes do not fit.
 pub fn infer(cx: &mut InferCx, w: usize, dtype: Option<crate::DType>) -> Result<()> {
-    let (Some(x), Some(w)) = (cx.shape(0), cx.shape(w)) else {
-        let rank = cx.shape(0).or(cx.shape(w)).map(Shape::rank);
-        cx.set_tensor(0, dtype, rank.map(Shape::unknown));
-        return Ok(());
+    let shape = match (cx.shape(0), cx.shape(w)) {
+        (Some(x), Some(w)) => Some(convolved(cx.node, x, w)?),
+        (x, w) => x.or(w).map(|s| Shape::unknown(s.rank())),
     };
+    cx.set_tensor(0, dtype, shape);
+    Ok(())
+}
+
+/// The shape of the convolution of `x` with the weight `w`.
+///
+/// # Errors
+/// When known lengths and attributes do not fit.
+pub fn convolved(node: &Node, x: &Shape, w: &Shape) -> Result<Shape> {
     if x.rank() != w.rank() || x.rank() < 3 {
         return Err(Error::invalid(format!(
             "weight has {} axes, input has {}",
@@ -169,7 +177,7 @@ pub fn infer(cx: &mut InferCx, w: usize, dtype: Option<crate::DType>) -> Result<
             "the input is [batch, channels, spatial…], the weight [filters, channels, kernel…]",
         ));
     }
-    let group = group(cx.node)?;
+    let group = group(node)?;
     if let (Dim::Known(c), Dim::Known(depth)) = (&x[1], &w[1])
         && depth.checked_mul(group) != Some(*c)
     {
@@ -178,12 +186,11 @@ pub fn infer(cx: &mut InferCx, w: usize, dtype: Option<crate::DType>) -> Result<
         )));
     }
     let mut out = Shape([x[0].clone(), w[0].clone()].into_iter().collect());
-    let spec = WindowSpec::of(cx.node, x.rank() - 2)?;
+    let spec = WindowSpec::of(node, x.rank() - 2)?;
     for i in 0..x.rank() - 2 {
         out.0.push(window_dim(&spec, i, &x[i + 2], &w[i + 2])?);
     }
-    cx.set_tensor(0, dtype, Some(out));
-    Ok(())
+    Ok(out)
 }
 
 /// The length of the output along spatial axis `i`: a number where input and kernel are known,

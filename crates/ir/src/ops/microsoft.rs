@@ -3,11 +3,21 @@
 use super::OpDef;
 
 pub mod attention;
+pub mod block_weights;
+pub mod channels_last;
+pub mod earlier;
 pub mod embed_norm;
 pub mod fused_conv;
 pub mod fused_matmul;
 pub mod gelu;
+pub mod grid;
+pub mod matrices;
+pub mod products;
+pub mod q_embed_layer_normalization;
+pub mod qlinear;
+pub mod qlinear_pool;
 pub mod quantize;
+pub mod rotary_embedding;
 pub mod skip_norm;
 
 /// What every row of the domain starts from.

@@ -124,7 +124,10 @@ pub fn kernel_shape(node: &Node, axes: usize) -> Result<Vec<usize>> {
 }
 
 /// The windows of a pool over `x`, and the lengths of its output.
-fn window_of(cx: &EvalCx, x: &Tensor) -> Result<(Window, Vec<usize>)> {
+///
+/// # Errors
+/// When the attributes do not fit the input, or the output is too large.
+pub fn window_of(cx: &EvalCx, x: &Tensor) -> Result<(Window, Vec<usize>)> {
     expect_rank("the input", x, 3..=usize::MAX)?;
     let spatial = &x.dims()[2..];
     let window = Window::of(cx.node, spatial, &kernel_shape(cx.node, spatial.len())?)?;
@@ -136,10 +139,20 @@ fn window_of(cx: &EvalCx, x: &Tensor) -> Result<(Window, Vec<usize>)> {
 fn float_pool(cx: &EvalCx, f: impl Fn(&[f64], usize) -> f64) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
     let (window, dims) = window_of(cx, x)?;
-    let data = floats(x)?;
-    let planes = dims[0] * dims[1];
-    let area: usize = x.dims()[2..].iter().product();
-    let outputs: usize = dims[2..].iter().product();
+    let y = over_windows(&floats(x)?, &window, dims[0] * dims[1], f);
+    Ok(vec![from_floats(x.dtype(), &dims, y)?])
+}
+
+/// For each of `planes` planes of `data`, `f` of the elements under each window and of the
+/// number of the window.
+pub fn over_windows<T: Copy>(
+    data: &[T],
+    window: &Window,
+    planes: usize,
+    f: impl Fn(&[T], usize) -> f64,
+) -> Vec<f64> {
+    let area: usize = window.axes.iter().map(|a| a.input).product();
+    let outputs: usize = window.axes.iter().map(|a| a.output).product();
     let mut y = vec![0.0; planes * outputs];
     let (mut sources, mut values) = (Vec::new(), Vec::new());
     for o in 0..outputs {
@@ -150,7 +163,7 @@ fn float_pool(cx: &EvalCx, f: impl Fn(&[f64], usize) -> f64) -> Result<Vec<Tenso
             y[p * outputs + o] = f(&values, o);
         }
     }
-    Ok(vec![from_floats(x.dtype(), &dims, y)?])
+    y
 }
 
 fn eval_average(cx: &EvalCx) -> Result<Vec<Tensor>> {
@@ -171,7 +184,7 @@ fn eval_average(cx: &EvalCx) -> Result<Vec<Tensor>> {
 
 /// The taps of window `o` that lie on the input or on its explicit padding: all but those that
 /// `ceil_mode` lets reach farther.
-fn padded_taps(window: &Window, o: usize) -> usize {
+pub fn padded_taps(window: &Window, o: usize) -> usize {
     let mut rest = o;
     let mut count = 1;
     for a in window.axes.iter().rev() {
@@ -185,7 +198,11 @@ fn padded_taps(window: &Window, o: usize) -> usize {
     count
 }
 
-fn eval_max(cx: &EvalCx) -> Result<Vec<Tensor>> {
+/// MaxPool and the places of the maxima.
+///
+/// # Errors
+/// When the attributes do not fit the input.
+pub fn eval_max(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
     let (window, dims) = window_of(cx, x)?;
     let data = any(x)?;
@@ -250,7 +267,11 @@ fn global(cx: &EvalCx, f: impl Fn(&[f64]) -> f64) -> Result<Vec<Tensor>> {
     Ok(vec![from_floats(x.dtype(), &dims, y)?])
 }
 
-fn infer_global(cx: &mut InferCx) -> Result<()> {
+/// The rule of global pools: every spatial axis becomes 1.
+///
+/// # Errors
+/// Never.
+pub fn infer_global(cx: &mut InferCx) -> Result<()> {
     let shape = cx.shape(0).map(|s| {
         let dims = s.iter().enumerate();
         dims.map(|(i, d)| if i < 2 { d.clone() } else { Dim::Known(1) })
@@ -261,26 +282,29 @@ fn infer_global(cx: &mut InferCx) -> Result<()> {
 }
 
 fn infer(cx: &mut InferCx) -> Result<()> {
-    let shape = match cx.shape(0) {
-        None => None,
-        Some(x) if x.rank() < 3 => {
-            return Err(Error::invalid(format!("expected spatial axes, found {x}")));
-        }
-        Some(x) => {
-            let kernel = kernel_shape(cx.node, x.rank() - 2)?;
-            let spec = WindowSpec::of(cx.node, kernel.len())?;
-            let mut out: Shape = x[..2].iter().cloned().collect();
-            for (i, k) in kernel.into_iter().enumerate() {
-                out.0.push(window_dim(&spec, i, &x[i + 2], &Dim::Known(k))?);
-            }
-            Some(out)
-        }
-    };
+    let shape = cx.shape(0).map(|x| pooled(cx.node, x)).transpose()?;
     cx.set_tensor(0, cx.dtype(0), shape.clone());
     if cx.node.outputs().len() > 1 {
         cx.set_tensor(1, Some(DType::I64), shape);
     }
     Ok(())
+}
+
+/// The shape of a pool over `x`.
+///
+/// # Errors
+/// When known lengths and attributes do not fit.
+pub fn pooled(node: &Node, x: &Shape) -> Result<Shape> {
+    if x.rank() < 3 {
+        return Err(Error::invalid(format!("expected spatial axes, found {x}")));
+    }
+    let kernel = kernel_shape(node, x.rank() - 2)?;
+    let spec = WindowSpec::of(node, kernel.len())?;
+    let mut out: Shape = x[..2].iter().cloned().collect();
+    for (i, k) in kernel.into_iter().enumerate() {
+        out.0.push(window_dim(&spec, i, &x[i + 2], &Dim::Known(k))?);
+    }
+    Ok(out)
 }
 
 #[cfg(test)]

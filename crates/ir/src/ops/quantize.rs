@@ -219,7 +219,15 @@ fn eval_dequantize(cx: &EvalCx) -> Result<Vec<Tensor>> {
 }
 
 fn eval_dynamic(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    let x = cx.input(0)?;
+    let (y, scale, zero) = quantize_dynamically(cx.input(0)?)?;
+    Ok(vec![y, Tensor::scalar(scale), Tensor::scalar(zero)])
+}
+
+/// `x` in unsigned 8 bits over its range with zero, and its scale and zero point.
+///
+/// # Errors
+/// When `x` is not of f32.
+pub fn quantize_dynamically(x: &Tensor) -> Result<(Tensor, f32, u8)> {
     let data = x.data::<f32>()?;
     let low = data.iter().fold(0f32, |m, &v| m.min(v));
     let high = data.iter().fold(0f32, |m, &v| m.max(v));
@@ -232,11 +240,7 @@ fn eval_dynamic(cx: &EvalCx) -> Result<Vec<Tensor>> {
         .iter()
         .map(|&v| to_grid(f64::from(v / scale), f64::from(zero), DType::U8))
         .collect();
-    Ok(vec![
-        from_integers(DType::U8, x.dims(), &y)?,
-        Tensor::scalar(scale),
-        Tensor::scalar(zero as u8),
-    ])
+    Ok((from_integers(DType::U8, x.dims(), &y)?, scale, zero as u8))
 }
 
 fn infer_quantize(cx: &mut InferCx) -> Result<()> {

@@ -75,7 +75,10 @@ fn sums_tensor(dims: &[usize], sums: &[i64]) -> Result<Tensor> {
 
 /// Dimensions and sums of a product of integers. Zero points are by row of `a` or by column
 /// of `b`.
-fn multiply(
+///
+/// # Errors
+/// When the lengths of the operands or of their zero points do not fit.
+pub fn multiply(
     a: &Tensor,
     a_zero: Option<&Tensor>,
     b: &Tensor,
@@ -88,14 +91,21 @@ fn multiply(
     Ok((product.dims, sums))
 }
 
-fn infer_product(cx: &mut InferCx, b: usize, dtype: Option<DType>) -> Result<()> {
+/// The rule of matrix products: input 0 times input `b`, of element type `dtype`.
+///
+/// # Errors
+/// When known lengths do not fit.
+pub fn infer_product(cx: &mut InferCx, b: usize, dtype: Option<DType>) -> Result<()> {
     let shape = product_shape(cx.shape(0), cx.shape(b))?;
     cx.set_tensor(0, dtype, shape);
     Ok(())
 }
 
 /// The one number in an input.
-fn single(cx: &EvalCx, i: usize) -> Result<f64> {
+///
+/// # Errors
+/// When the input is missing or does not hold one number.
+pub fn single(cx: &EvalCx, i: usize) -> Result<f64> {
     let t = cx.input(i)?;
     match any(t)?[..] {
         [v] => Ok(v),
@@ -108,7 +118,10 @@ fn single(cx: &EvalCx, i: usize) -> Result<f64> {
 
 /// Sums times the real scale of each, over the output's scale, on the output's grid. The factor
 /// is made in single precision, as runtimes do.
-fn requantize(
+///
+/// # Errors
+/// When `dims` does not fit the sums.
+pub fn requantize(
     dims: &[usize],
     sums: &[i64],
     factor: impl Fn(usize) -> f32,
@@ -136,11 +149,16 @@ fn eval_matmul(cx: &EvalCx) -> Result<Vec<Tensor>> {
     Ok(vec![y])
 }
 
-fn scale_dims(count: usize) -> Vec<usize> {
+/// The shape that stands for `count` scales, wherever their tensor has axes of length 1.
+pub fn scale_dims(count: usize) -> Vec<usize> {
     if count == 1 { Vec::new() } else { vec![count] }
 }
 
-fn eval_conv(cx: &EvalCx) -> Result<Vec<Tensor>> {
+/// QLinearConv on data of (batch, channels, spatial).
+///
+/// # Errors
+/// When shapes, scales and attributes do not fit each other.
+pub fn eval_conv(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let (x, w) = (cx.input(0)?, cx.input(3)?);
     let conv = Convolution::of(cx.node, x, w)?;
     let mut sums = conv.convolve(

@@ -58,7 +58,10 @@ reductions! {
 }
 
 /// The axes to reduce of a tensor of `rank`: all where none are given, unless that means none.
-fn marks(axes: Option<&[i64]>, noop: bool, rank: usize) -> Result<Vec<bool>> {
+///
+/// # Errors
+/// When an axis is outside the rank or is there twice.
+pub fn marks(axes: Option<&[i64]>, noop: bool, rank: usize) -> Result<Vec<bool>> {
     match axes {
         Some(axes) if !axes.is_empty() => Ok(axes::marks(axes, rank)?.to_vec()),
         _ => Ok(vec![!noop; rank]),

@@ -78,6 +78,15 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
             (&flat, 0)
         }
     };
+    unique(x, axis, cx.int("sorted", 1) != 0).map(Vec::from)
+}
+
+/// The different slices of `x` along `axis`, the places where each comes first, the place of each
+/// slice of `x` among them, and how often they come; sorted, or in the order in which they come.
+///
+/// # Errors
+/// For element types without an order.
+pub fn unique(x: &Tensor, axis: usize, sorted: bool) -> Result<[Tensor; 4]> {
     let all = ordinals(x)?;
     let strides = layout::strides(x.dims());
     let mut rest = layout::Dims::from_slice(x.dims());
@@ -91,7 +100,7 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
         found.entry(key).or_default().push(i);
     }
     let mut groups: Vec<Vec<usize>> = found.into_values().collect();
-    if cx.int("sorted", 1) == 0 {
+    if !sorted {
         groups.sort_by_key(|g| g[0]);
     }
     let mut inverse = vec![0i64; x.dims()[axis]];
@@ -102,10 +111,5 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let counts: Vec<i64> = groups.iter().map(|g| g.len() as i64).collect();
     let first = Tensor::vector(first);
     let y = gather::gather(x, &first, axis as i64)?;
-    Ok(vec![
-        y,
-        first,
-        Tensor::vector(inverse),
-        Tensor::vector(counts),
-    ])
+    Ok([y, first, Tensor::vector(inverse), Tensor::vector(counts)])
 }

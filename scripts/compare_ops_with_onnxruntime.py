@@ -1,0 +1,397 @@
+#!/usr/bin/env python3
+"""Compares operators outside ONNX's default domain with ONNX Runtime, one node at a time.
+
+    python scripts/compare_ops_with_onnxruntime.py --edgesmith target/release/edgesmith
+
+Each case is a model of one node with random and edge inputs, run by ONNX Runtime without its
+optimiser and by `edgesmith run` with the providers `reference` and `cpu`. One line an operator says
+how many cases there are and the largest difference, relative to the largest value for floats and in
+steps for integers. Integers have to be equal, but for the operators in `STEPS`, where the
+two round otherwise. The exit code is 1 when a case differs or fails.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+TOLERANCE = 2e-6
+# Larger for operators in which ONNX Runtime works in lower precision than it says.
+TOLERANCES = {}
+# Steps by which integers may differ, and why.
+STEPS = {}
+
+CASES = []
+F32 = np.float32
+F16 = np.float16
+
+
+def case(op, inputs, outputs=1, domain="com.microsoft", version=1, words=None, **attributes):
+    """Adds a case. `words` are the strings that a string output may hold."""
+    CASES.append((op, inputs, outputs, domain, version, words, attributes))
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def normal(shape, seed=0, dtype=F32):
+    return rng(seed).standard_normal(shape).astype(dtype)
+
+
+def integers(shape, dtype=np.uint8, seed=0):
+    info = np.iinfo(dtype)
+    return rng(seed).integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+def packed(shape, kind, seed=0):
+    """A tensor of 4-bit integers."""
+    low, high = (0, 15) if kind == TensorProto.UINT4 else (-8, 7)
+    values = rng(seed).integers(low, high + 1, shape)
+    return helper.make_tensor("t", kind, shape, values.flatten().tolist())
+
+
+def scale(seed, low=0.01, high=0.3):
+    return F32(rng(seed).uniform(low, high))
+
+
+def zero(dtype, seed=0):
+    return dtype(rng(seed).integers(100, 150) if dtype == np.uint8 else rng(seed).integers(-20, 20))
+
+
+def quantised(shape, dtype, seed):
+    """An operand, its scale and its zero point."""
+    return [integers(shape, dtype, seed), scale(seed + 1), zero(dtype, seed + 2)]
+
+
+def grid(dtype, seed, low=0.01, high=0.3):
+    return [scale(seed, low, high), zero(dtype, seed + 1)]
+
+
+def quantised_elementwise():
+    shapes = [([2, 3, 16], [2, 3, 16]), ([4, 33], [33]), ([4, 1, 5], [3, 1]), ([3, 4], []), ([0, 3], [1, 3])]
+    for seed in range(4):
+        for dtype in (np.uint8, np.int8):
+            for op in ("QLinearAdd", "QLinearMul"):
+                for a, b in shapes:
+                    low, high = (0.01, 0.3) if op == "QLinearAdd" else (0.05, 2.0)
+                    x = [*quantised(a, dtype, seed), *quantised(b, dtype, seed + 9), *grid(dtype, seed + 20, low, high)]
+                    case(op, x)
+            case("QLinearSigmoid", [*quantised([512], dtype, seed), F32(1 / 256), dtype(np.iinfo(dtype).min)])
+            case("QLinearLeakyRelu", [*quantised([512], dtype, seed), *grid(dtype, seed)], alpha=0.1 * seed)
+            part = lambda shape, s: quantised(shape, dtype, seed + s)
+            case("QLinearConcat", [*grid(dtype, seed), *part([2, 3], 1), *part([2, 5], 2)], axis=1)
+            same = grid(dtype, seed)
+            case("QLinearConcat", [*same, integers([2, 3], dtype), *same, *part([1, 3], 2)], axis=0)
+            chosen = rng(seed).integers(0, 2, [4, 1]).astype(bool)
+            case("QLinearWhere", [chosen, *part([4, 5], 1), *part([5], 2), *grid(dtype, seed)])
+        for shape, axis, opset in (([2, 3, 10], -1, 13), ([2, 30, 3], 1, 13), ([2, 3, 10], 1, 12)):
+            x = quantised(shape, np.uint8, seed)
+            case("QLinearSoftmax", [*x, F32(1 / 256), np.uint8(0)], axis=axis, opset=opset)
+            x = quantised(shape, np.int8, seed)
+            case("QLinearSoftmax", [*x, F32(1 / 128), np.int8(-128)], axis=axis, opset=opset)
+    decimal = lambda dtype: [F32(0.1), dtype(3)]
+    for dtype in (np.uint8, np.int8):
+        a, b = integers([300], dtype, 1), integers([300], dtype, 2)
+        for to in (0.05, 0.12, 0.25, 0.4):
+            case("QLinearAdd", [a, *decimal(dtype), b, F32(0.2), dtype(7), F32(to), dtype(5)])
+            case("QLinearMul", [a, *decimal(dtype), b, F32(0.2), dtype(7), F32(to), dtype(5)])
+
+
+def quantised_pools():
+    for seed in range(4):
+        for dtype in (np.uint8, np.int8):
+            for shape, last in (([2, 3, 7, 6], 0), ([2, 7, 6, 3], 1), ([1, 2, 9], 0), ([1, 2, 4, 5, 6], 0)):
+                axes = len(shape) - 2
+                x = [*quantised(shape, dtype, seed), *grid(dtype, seed)]
+                case("QLinearGlobalAveragePool", x, channels_last=last)
+                shared = {"channels_last": last, "kernel_shape": [3] * axes}
+                case("QLinearAveragePool", x, strides=[2] * axes, **shared)
+                case("QLinearAveragePool", x, pads=[1] * 2 * axes, count_include_pad=seed % 2, **shared)
+            for more in ({}, {"pads": [1, 0, 1, 1]}, {"strides": [2, 3]}, {"dilations": [2, 1]}):
+                case("NhwcMaxPool", [integers([2, 8, 9, 3], dtype, seed)], kernel_shape=[3, 2], **more)
+        w = [integers([4, 3, 3, 3], np.int8, seed), scale(seed), np.int8(0)]
+        x = quantised([1, 6, 7, 3], np.uint8, seed)
+        case("QLinearConv", [*x, *w, F32(9), np.uint8(90)], channels_last=1, pads=[1, 1, 0, 1])
+        bias = rng(seed).integers(-2000, 2000, 4).astype(np.int32)
+        x = quantised([1, 3, 6, 7], np.uint8, seed)
+        case("QLinearConv", [*x, *w, F32(9), np.uint8(90), bias], strides=[2, 1])
+
+
+def quantisers():
+    for seed in range(3):
+        x = normal([4, 6], seed) * 3
+        for dtype in (np.uint8, np.int8, np.uint16, np.int16):
+            step = 0.05 if np.iinfo(dtype).bits == 8 else 2e-4
+            case("QuantizeLinear", [x, F32(step), dtype(7)])
+            steps = (step * rng(seed).uniform(0.5, 2, 6)).astype(F32)
+            zeros = rng(seed).integers(0, 9, 6).astype(dtype)
+            case("QuantizeLinear", [x, steps, zeros], axis=1)
+            case("DequantizeLinear", [integers([4, 6], dtype, seed), F32(step), dtype(7)])
+            case("DequantizeLinear", [integers([4, 6], dtype, seed), steps, zeros], axis=-1)
+        for kind in (TensorProto.UINT4, TensorProto.INT4):
+            case("QuantizeLinear", [x, F32(0.4), packed([], kind, seed)])
+            case("DequantizeLinear", [packed([3, 5], kind, seed), F32(0.4), packed([], kind, seed)])
+        case("DequantizeLinear", [rng(seed).integers(-9999, 9999, 7).astype(np.int32), F32(0.01)])
+        case("QuantizeLinear", [x.astype(F16), F16(0.05), np.uint8(7)])
+    case("QuantizeLinear", [np.array([np.inf, -np.inf, 0.5, 1.5, -0.5, 1e9], F32), F32(1), np.int8(1)])
+
+
+def products():
+    for seed in range(4):
+        n = 5
+        b_scales = rng(seed).uniform(0.01, 0.1, n).astype(F32)
+        for a_type, b_type in ((np.uint8, np.int8), (np.uint8, np.uint8), (np.int8, np.int8)):
+            a, b = integers([4, 7], a_type, seed), integers([7, n], b_type, seed + 1)
+            a_grid = [scale(seed), zero(a_type, seed)]
+            b_zeros = rng(seed).integers(0, 9, n).astype(b_type)
+            c = rng(seed).integers(-5000, 5000, n).astype(np.int32)
+            to = [F32(20), zero(a_type, seed)]
+            case("QGemm", [a, *a_grid, b, scale(seed), b_type(3), c, *to])
+            case("QGemm", [a, *a_grid, b, b_scales, b_zeros, None, *to], alpha=0.7)
+            case("QGemm", [a, *a_grid, b, b_scales, b_zeros, c], alpha=0.7)
+            flat = {"transA": 1, "transB": 1}
+            case("QGemm", [a.T.copy(), *a_grid, b.T.copy(), b_scales, b_zeros, c.reshape(1, n), *to], **flat)
+            bias = normal([n], seed)
+            x = [integers([2, 4, 7], a_type, seed), b, a_grid[0], b_scales, a_grid[1], b_zeros, bias]
+            case("MatMulIntegerToFloat", x)
+            case("MatMulIntegerToFloat", [a, b, a_grid[0], scale(seed)])
+            case("DynamicQuantizeMatMul", [normal([3, 4, 7], seed), b, b_scales, b_zeros, bias])
+            case("DynamicQuantizeMatMul", [np.abs(normal([4, 7], seed)), b, scale(seed)])
+        case("MatMulInteger16", [integers([2, 3], np.int16, seed), integers([3, 4], np.int16, seed)])
+
+
+def block_weights():
+    for seed in range(3):
+        for bits in (2, 4, 8):
+            for k, block in ((32, 16), (40, 32), (16, 16), (64, 64)):
+                n, blocks = 5, -(-k // block)
+                a, b = normal([2, 3, k], seed), integers([n, blocks, block * bits // 8], np.uint8, seed)
+                scales = rng(seed).uniform(0.01, 0.1, [n, blocks]).astype(F32)
+                sizes = {"K": k, "N": n, "bits": bits, "block_size": block}
+                zeros = integers([n, -(-blocks * bits // 8)], np.uint8, seed)
+                case("MatMulNBits", [a, b, scales], **sizes)
+                case("MatMulNBits", [a, b, scales, zeros], **sizes)
+                case("MatMulNBits", [a, b, scales, None, None, normal([n], seed)], **sizes)
+                if bits == 4:
+                    floats = rng(seed).uniform(5, 9, [n, blocks]).astype(F32)
+                    case("MatMulNBits", [a, b, scales, floats], **sizes)
+                    case("MatMulNBits", [a.astype(F16), b, scales.astype(F16)], **sizes)
+        for kind in (0, 1):
+            n, k = 6, 32
+            b, largest = integers([n * k // 2], np.uint8, seed), rng(seed).uniform(0.1, 2, n * k // 16).astype(F32)
+            sizes = {"K": k, "N": n, "block_size": 16, "quant_type": kind}
+            case("MatMulBnb4", [normal([2, k], seed), b, largest], **sizes)
+            case("MatMulBnb4", [normal([2, n], seed), b, largest], transB=0, **sizes)
+        index = rng(seed).integers(-6, 6, [2, 3])
+        scales = rng(seed).uniform(0.1, 1, [6, 2]).astype(F32)
+        for kind in (TensorProto.UINT4, TensorProto.INT4):
+            table, zeros = packed([6, 32], kind, seed), packed([6, 2], kind, seed)
+            case("GatherBlockQuantized", [table, index, scales], block_size=16)
+            case("GatherBlockQuantized", [table, index, scales, zeros], block_size=16)
+            table, scales_3 = packed([2, 6, 32], kind, seed), rng(seed).uniform(0.1, 1, [2, 1, 32]).astype(F32)
+            more = {"gather_axis": 2, "quantize_axis": 1, "block_size": 16}
+            case("GatherBlockQuantized", [table, index.astype(np.int32), scales_3], **more)
+        table = integers([6, 16], np.uint8, seed)
+        case("GatherBlockQuantized", [table, index, scales], block_size=16)
+        case("GatherBlockQuantized", [table, index, scales, integers([6, 1], np.uint8, seed)], block_size=16)
+        table = integers([6, 32], np.uint8, seed)
+        case("GatherBlockQuantized", [table, index, scales], block_size=16, bits=8)
+
+
+def earlier():
+    for seed in range(2):
+        x = normal([2, 3, 4], seed)
+        for upper in (0, 1):
+            for k in (None, np.int64(1), np.int64(-1), np.int64(9)):
+                case("Trilu", [x, k] if k is not None else [x], upper=upper)
+        for axis in (0, 1, -1, -3):
+            case("ExpandDims", [x, np.int32(axis)])
+        image, places = normal([2, 3, 5, 6], seed), rng(seed).uniform(-1.3, 1.3, [2, 4, 3, 2]).astype(F32)
+        for mode in ("bilinear", "nearest", "bicubic"):
+            for padding in ("zeros", "border", "reflection"):
+                case("GridSample", [image, places], mode=mode, padding_mode=padding, align_corners=seed)
+        for mode in ("constant", "edge", "reflect"):
+            case("Pad", [x, np.array([0, 1, 2, 1, 0, 1]), F32(1.5)], mode=mode)
+        case("Pad", [x, np.array([[0, -1, 0, 0, 0, 2]])])
+        case("Unique", [rng(seed).integers(0, 5, 12).astype(F32)], outputs=3)
+        case("GatherND", [x, np.array([[0, 1], [1, 2]])])
+    case("Range", [F32(1), F32(5), F32(1.5)])
+    case("Range", [np.int64(3), np.int64(9)])
+    case("Range", [np.int32(9), np.int32(0), np.int32(-2)])
+
+
+def matrices():
+    for seed in range(3):
+        case("Inverse", [normal([2, 4, 4], seed) + 3 * np.eye(4, dtype=F32)])
+        for metric in ("euclidean", "sqeuclidean"):
+            case("CDist", [normal([4, 7], seed), normal([3, 7], seed + 1)], metric=metric)
+
+
+def embeddings():
+    for seed in range(3):
+        for shape, more in (
+            ([2, 3, 16], {}),
+            ([2, 4, 3, 8], {}),
+            ([2, 4, 3, 8], {"interleaved": 1}),
+            ([2, 3, 32], {"num_heads": 2, "rotary_embedding_dim": 8}),
+        ):
+            tables = [normal([9, 4], 1), normal([9, 4], 2)]
+            case("RotaryEmbedding", [normal(shape, seed), np.array([seed]), *tables], **more)
+            case("RotaryEmbedding", [normal(shape, seed), rng(seed).integers(0, 9, [2, 3]), *tables], **more)
+        for dtype in (np.uint8, np.int8):
+            hidden = 8
+            ids = [rng(seed).integers(0, n, [2, 4]).astype(np.int32) for n in (9, 2)]
+            data = [integers(shape, dtype, seed) for shape in ([9, hidden], [4, hidden], [2, hidden], [hidden], [hidden])]
+            scales, zeros = [scale(i) for i in range(5)], [zero(dtype, i) for i in range(5)]
+            mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], np.int32)
+            x = [*ids, *data, mask, *scales, *zeros]
+            case("QEmbedLayerNormalization", x, outputs=2, epsilon=1e-6)
+            for i in (1, 4, 7, 10, 15):
+                x[i] = None
+            case("QEmbedLayerNormalization", x, outputs=2)
+
+
+GROUPS = [
+    quantised_elementwise, quantised_pools, quantisers, products, block_weights, earlier, matrices, embeddings,
+]  # fmt: skip
+
+
+def model_of(op, inputs, outputs, domain, version, words, attributes):
+    """The model of one node, and the arrays that are its inputs."""
+    names, infos, constants, feed = [], [], [], {}
+    for i, x in enumerate(inputs):
+        name = "" if x is None else f"x{i}"
+        names.append(name)
+        if x is None:
+            continue
+        if isinstance(x, onnx.TensorProto):
+            x.name = name
+            constants.append(x)
+            continue
+        x = np.asarray(x)
+        if x.dtype.kind in "OUS":
+            constants.append(numpy_helper.from_array(x.astype(object), name))
+            continue
+        feed[name] = x
+        infos.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape))
+    made = [f"y{i}" for i in range(outputs)]
+    nodes = [helper.make_node(op, names, made, domain=domain, **attributes)]
+    ends = list(made)
+    if words is not None:
+        # npz has no strings: they become their place in `words`.
+        values = list(range(len(words)))
+        coder = {"keys_strings": list(words), "values_int64s": values, "default_int64": -9}
+        nodes.append(helper.make_node("LabelEncoder", ["y0"], ["place"], domain="ai.onnx.ml", **coder))
+        ends[0] = "place"
+    if op == "QuantizeLinear" and isinstance(inputs[-1], onnx.TensorProto):
+        nodes.append(helper.make_node("Cast", ["y0"], ["wide"], to=TensorProto.INT8))
+        ends[0] = "wide"
+    infos_out = [onnx.ValueInfoProto(name=name) for name in ends]
+    graph = helper.make_graph(nodes, "one", infos, infos_out, constants)
+    opsets = {"": 21, "ai.onnx.ml": 4, "com.microsoft": 1, domain: version}
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opsets.items()])
+    model.ir_version = 10
+    return model, feed
+
+
+def expected_of(model, feed):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed)))
+
+
+def found_of(edgesmith, model, feed, provider, folder):
+    paths = [folder / name for name in ("model.onnx", "in.npz", "out.npz")]
+    onnx.save(model, paths[0])
+    np.savez(paths[1], **feed)
+    words = ["--input", paths[1], "--output", paths[2], "--force", "--level", "none", "--providers", provider]
+    done = subprocess.run([edgesmith, "run", paths[0], *words], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise ValueError(done.stderr.strip().splitlines()[0])
+    with np.load(paths[2]) as archive:
+        return dict(archive)
+
+
+def difference(found, expected):
+    """How far apart two arrays are; refuses other shapes, types and places of what is not finite."""
+    expected = np.asarray(expected)
+    if found.shape != expected.shape:
+        raise ValueError(f"shape {found.shape} instead of {expected.shape}")
+    if found.dtype != expected.dtype:
+        raise ValueError(f"type {found.dtype} instead of {expected.dtype}")
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    odd = ~np.isfinite(b)
+    if not np.array_equal(a[odd], b[odd], equal_nan=True) or not np.isfinite(a[~odd]).all():
+        raise ValueError("values are not finite in different places")
+    apart = np.abs(a - b)[~odd]
+    if apart.size == 0:
+        return 0.0
+    largest = np.abs(b[~odd]).max()
+    return float(apart.max() / (largest if found.dtype.kind == "f" and largest > 0 else 1))
+
+
+def allowed(op, dtype):
+    if dtype.kind != "f":
+        return STEPS.get(op, 0)
+    return max(TOLERANCES.get(op, TOLERANCE), 2e-3 if dtype == F16 else 0)
+
+
+def compare(args, one, folder):
+    """The largest difference of a case over its outputs and both providers, and what is wrong."""
+    model, feed = model_of(*one)
+    expected = expected_of(model, feed)
+    worst = 0.0
+    for provider in ("reference", "cpu"):
+        found = found_of(args.edgesmith, model, feed, provider, folder)
+        for name, array in expected.items():
+            apart = difference(found[name], array)
+            worst = max(worst, apart)
+            if apart > allowed(one[0], found[name].dtype):
+                return worst, f"{name} of {provider} is {apart:.3g} away"
+    return worst, None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--edgesmith", type=Path, required=True, help="the binary")
+    parser.add_argument("--only", nargs="+", metavar="OP", help="these operators and no others")
+    args = parser.parse_args()
+    args.edgesmith = args.edgesmith.resolve()
+    for group in GROUPS:
+        group()
+    lines, wrong = {}, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for one in CASES:
+            if args.only and one[0] not in args.only:
+                continue
+            key = one[3], one[0]
+            count, worst, faults = lines.get(key, (0, 0.0, []))
+            try:
+                apart, fault = compare(args, one, Path(folder))
+            except Exception as problem:
+                apart, fault = 0.0, str(problem).splitlines()[0][:160]
+            if fault:
+                shapes = [getattr(x, "shape", None) if x is not None else "-" for x in one[1]]
+                faults = [*faults, f"{one[6]} {shapes}: {fault}"]
+                wrong += 1
+            lines[key] = count + 1, max(worst, apart), faults
+    for (domain, op), (count, worst, faults) in sorted(lines.items()):
+        print(f"{domain}.{op:28} {count:4} cases  largest difference {worst:.3g}{'  WRONG' if faults else ''}")
+        for fault in faults[:4]:
+            print(f"    {fault}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
