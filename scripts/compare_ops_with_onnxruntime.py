@@ -258,8 +258,212 @@ def embeddings():
             case("QEmbedLayerNormalization", x, outputs=2)
 
 
+def fused():
+    for seed in range(2):
+        a, b, c = normal([4, 7], seed), normal([7, 5], seed + 1), normal([5], seed + 2)
+        for name, more in (
+            ("Relu", {}), ("Sigmoid", {}), ("Tanh", {}), ("LeakyRelu", {"activation_alpha": 0.2}),
+            ("HardSigmoid", {"activation_alpha": 0.3, "activation_beta": 0.4}),
+        ):  # fmt: skip
+            case("FusedGemm", [a, b, c], activation=name, alpha=0.5, beta=2.0, **more)
+        case("FusedGemm", [a.T.copy(), b.T.copy()], activation="Relu", transA=1, transB=1)
+        case("TransposeMatMul", [normal([2, 3, 4], seed), normal([2, 5, 4], seed)], transB=1, alpha=0.5)
+
+
+def attention():
+    for seed in range(3):
+        batch, length, hidden, heads = 2, 3, 8, 2
+        for w_type in (np.uint8, np.int8):
+            x = [integers([batch, length, hidden], np.uint8, seed), integers([hidden, 24], w_type, seed + 1)]
+            x += [normal([24], seed), F32(0.02), F32(0.01)]
+            zeros = [np.uint8(120), w_type(5)]
+            case("QAttention", [*x, None, *zeros], num_heads=heads)
+            case("QAttention", [*x, np.array([2, 3], np.int32), *zeros], num_heads=heads, unidirectional=1)
+            mask = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+            case("QAttention", [*x, mask, *zeros], num_heads=heads, scale=0.3)
+            past = normal([2, batch, heads, 2, 4], seed)
+            case("QAttention", [*x, None, *zeros, past], outputs=2, num_heads=heads, unidirectional=1)
+            x[4] = rng(seed).uniform(0.01, 0.02, 24).astype(F32)
+            zeros[1] = rng(seed).integers(0, 9, 24).astype(w_type)
+            case("QAttention", [*x, None, *zeros], num_heads=heads)
+        for direction, d in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+            w, r = integers([d, 5, 24], np.int8, seed), integers([d, 6, 24], np.int8, seed + 1)
+            x = [normal([4, 1, 5], seed), w, r, normal([d, 48], seed), None, None, None, None]
+            x += [np.full([d], 0.01, F32), np.zeros([d], np.int8), np.full([d], 0.008, F32), np.zeros([d], np.int8)]
+            case("DynamicQuantizeLSTM", x, outputs=3, hidden_size=6, direction=direction)
+        n, kv, size = 4, 2, 16
+        shared = {"num_heads": n, "kv_num_heads": kv}
+        tables = [normal([16, size // 2], 1), normal([16, size // 2], 2)]
+        q, k, v = normal([2, 5, n * size], seed), normal([2, 5, kv * size], seed + 1), normal([2, 5, kv * size], seed + 2)
+        prompt = [q, k, v, None, None, np.array([4, 4], np.int32), np.int32(5)]
+        case("GroupQueryAttention", prompt, outputs=3, **shared)
+        case("GroupQueryAttention", prompt, outputs=3, local_window_size=2, **shared)
+        case("GroupQueryAttention", prompt, outputs=3, softcap=0.7, scale=0.5, **shared)
+        case("GroupQueryAttention", prompt, outputs=3, smooth_softmax=1, **shared)
+        case("GroupQueryAttention", [*prompt, *tables], outputs=3, do_rotary=1, **shared)
+        case("GroupQueryAttention", [*prompt, *tables], outputs=3, do_rotary=1, rotary_interleaved=1, **shared)
+        bias = normal([2, n, 5, 5], seed)
+        case("GroupQueryAttention", [*prompt, None, None, None, bias], outputs=3, **shared)
+        case("GroupQueryAttention", [*prompt, None, None, None, None, normal([n], seed)], outputs=3, **shared)
+        packed_qkv = np.concatenate([q, k, v], 2)
+        case("GroupQueryAttention", [packed_qkv, None, None, *prompt[3:], *tables], outputs=3, do_rotary=1, **shared)
+        past = [normal([2, kv, 6, size], seed), normal([2, kv, 6, size], seed + 1)]
+        one = [a[:, :1].copy() for a in (q, k, v)]
+        step = [*one, *past, np.array([6, 4], np.int32), np.int32(7)]
+        case("GroupQueryAttention", step, outputs=3, **shared)
+        case("GroupQueryAttention", [*step, *tables], outputs=3, do_rotary=1, local_window_size=3, **shared)
+
+
+def transforms():
+    for name in ("NONE", "LOGISTIC", "SOFTMAX", "SOFTMAX_ZERO", "PROBIT"):
+        yield {"post_transform": name}
+
+
+def ml(op, inputs, outputs=1, version=3, words=None, **attributes):
+    case(op, inputs, outputs, "ai.onnx.ml", version, words, **attributes)
+
+
+def forest(trees, depth, features, seed, prefix, ids, weights, modes=("BRANCH_LEQ",)):
+    """Attributes of full trees with random thresholds; each leaf votes for `ids(number)`."""
+    r = rng(seed)
+    out = {f"nodes_{k}": [] for k in ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids")}
+    out["nodes_missing_value_tracks_true"] = []
+    out.update({f"{prefix}_{k}": [] for k in ("treeids", "nodeids", "ids", "weights")})
+    for tree in range(trees):
+        for node in range(2 ** (depth + 1) - 1):
+            leaf = node >= 2**depth - 1
+            row = {
+                "treeids": tree, "nodeids": node, "featureids": 0 if leaf else int(r.integers(features)),
+                "values": 0.0 if leaf else float(F32(r.standard_normal())),
+                "modes": "LEAF" if leaf else str(r.choice(modes)),
+                "truenodeids": 0 if leaf else 2 * node + 1, "falsenodeids": 0 if leaf else 2 * node + 2,
+                "missing_value_tracks_true": int(r.integers(2)),
+            }  # fmt: skip
+            for k, v in row.items():
+                out[f"nodes_{k}"].append(v)
+            for target in ids(node) if leaf else ():
+                for k, v in (("treeids", tree), ("nodeids", node), ("ids", target), ("weights", float(weights(r)))):
+                    out[f"{prefix}_{k}"].append(v)
+    return out
+
+
+def trees():
+    every = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
+    positive, mixed = lambda r: r.uniform(0, 0.2), lambda r: r.standard_normal()
+    for seed in range(3):
+        x = normal([9, 5], seed)
+        x[0, :2] = np.nan
+        for targets in (1, 3):
+            ids = lambda node: [node % targets]
+            for how in ("SUM", "AVERAGE", "MIN", "MAX"):
+                f = forest(6, 3, 5, seed, "target", ids, mixed, every if targets == 1 else ("BRANCH_LEQ",))
+                base = {} if seed == 0 else {"base_values": [0.5 * i for i in range(targets)]}
+                ml("TreeEnsembleRegressor", [x], n_targets=targets, aggregate_function=how, **f, **base)
+            f = forest(4, 3, 5, seed, "target", lambda node: range(targets), positive)
+            for more in transforms():
+                if more["post_transform"] != "PROBIT":
+                    ml("TreeEnsembleRegressor", [x], n_targets=targets, **f, **more)
+        f = forest(6, 3, 5, seed, "class", lambda node: range(3), positive)
+        for more in transforms():
+            if more["post_transform"] != "PROBIT":
+                ml("TreeEnsembleClassifier", [x], 2, classlabels_int64s=[7, 8, 9], **f, **more)
+                strings = {"classlabels_strings": ["a", "b", "c"], "base_values": [0.3, 0.2, 0.1]}
+                ml("TreeEnsembleClassifier", [x], 2, words=["a", "b", "c"], **strings, **f, **more)
+                for weights in (positive, mixed):
+                    g = forest(6, 3, 5, seed, "class", lambda node: [0], weights)
+                    ml("TreeEnsembleClassifier", [x], 2, classlabels_int64s=[7, 8], **g, **more)
+                    ml("TreeEnsembleClassifier", [x], 2, classlabels_int64s=[7, 8], base_values=[0.2], **g, **more)
+        g = forest(6, 3, 5, seed, "class", lambda node: [1], positive)
+        ml("TreeEnsembleClassifier", [x], 2, words=["n", "y"], classlabels_strings=["n", "y"], **g)
+        doubles = {k: v for k, v in f.items() if k not in ("nodes_values", "class_weights")}
+        for k in ("nodes_values", "class_weights"):
+            doubles[f"{k}_as_tensor"] = numpy_helper.from_array(np.array(f[k], np.float64), k)
+        ml("TreeEnsembleClassifier", [x.astype(np.float64)], 2, classlabels_int64s=[7, 8, 9], **doubles)
+        ml("TreeEnsembleClassifier", [np.arange(10).reshape(2, 5)], 2, classlabels_int64s=[7, 8, 9], **f)
+    tensor = lambda name, v, dtype=F32: numpy_helper.from_array(np.array(v, dtype), name)
+    single = {
+        "n_targets": 2, "tree_roots": [0], "nodes_featureids": [0, 0, 0],
+        "nodes_splits": tensor("s", [3.14, 1.2, 4.2]), "nodes_modes": tensor("m", [0, 0, 0], np.uint8),
+        "nodes_truenodeids": [1, 0, 2], "nodes_trueleafs": [0, 1, 1], "nodes_falsenodeids": [2, 1, 3],
+        "nodes_falseleafs": [0, 1, 1], "leaf_targetids": [0, 1, 0, 1], "leaf_weights": tensor("w", [5.23, 12.12, -12.23, 7.21]),
+    }  # fmt: skip
+    x = np.array([[1.2, 3.4], [-0.12, 1.66], [4.14, 1.77], [9, 0]], F32)
+    for how in range(4):
+        ml("TreeEnsemble", [x], version=5, aggregate_function=how, **single)
+
+
+def linear():
+    for seed in range(3):
+        x = normal([6, 4], seed) * 0.2
+        for more in transforms():
+            probit = more["post_transform"] == "PROBIT"
+            one = {"coefficients": rng(seed).uniform(0, 0.5, 4).tolist(), "intercepts": [0.4]}
+            three = {"coefficients": rng(seed).uniform(0, 0.5, 12).tolist(), "intercepts": [0.4, 0.3, 0.5]}
+            if not probit:
+                ml("LinearClassifier", [x], 2, version=1, classlabels_ints=[7, 8], **one, **more)
+            ml("LinearClassifier", [x], 2, version=1, words=["a", "b", "c"], classlabels_strings=["a", "b", "c"], **three, **more)
+            ml("LinearRegressor", [x], version=1, **one, **more)
+            ml("LinearRegressor", [x], version=1, targets=3, **three, **more)
+
+
+def machines():
+    for seed in range(3):
+        x, r = normal([6, 4], seed), rng(seed)
+        for kernel in ("LINEAR", "POLY", "RBF", "SIGMOID"):
+            shared = {"kernel_type": kernel, "kernel_params": [0.3, 0.2, 3.0]}
+            vectors = r.standard_normal(7 * 4).tolist()
+            regression = {"coefficients": r.standard_normal(7).tolist(), "rho": [0.3], "n_supports": 7, "support_vectors": vectors}
+            ml("SVMRegressor", [x], version=1, **regression, **shared)
+            ml("SVMRegressor", [x], version=1, one_class=1, **regression, **shared)
+            for classes, counts in ((2, [3, 4]), (3, [2, 3, 2])):
+                pairs = classes * (classes - 1) // 2
+                two = {
+                    "coefficients": r.standard_normal(7 * (classes - 1)).tolist(), "rho": r.standard_normal(pairs).tolist(),
+                    "support_vectors": vectors, "vectors_per_class": counts, "classlabels_ints": list(range(5, 5 + classes)),
+                }  # fmt: skip
+                chances = {"prob_a": [-1.0] * pairs, "prob_b": r.standard_normal(pairs).tolist()}
+                for more in transforms():
+                    if more["post_transform"] != "PROBIT":
+                        ml("SVMClassifier", [x], 2, version=1, **two, **shared, **more)
+                        ml("SVMClassifier", [x], 2, version=1, **two, **chances, **shared, **more)
+        plain = {"kernel_type": "LINEAR", "kernel_params": [0.0, 0.0, 0.0], "rho": [0.3]}
+        ml("SVMRegressor", [x], version=1, coefficients=r.standard_normal(4).tolist(), n_supports=0, **plain)
+        labels = {"classlabels_strings": ["a", "b", "c"], "coefficients": r.standard_normal(12).tolist()}
+        ml("SVMClassifier", [x], 2, version=1, words=["a", "b", "c"], **labels, **plain)
+
+
+def features():
+    for dtype in (F32, np.float64, np.int64, np.int32):
+        x = (normal([5, 3], 1) * 4).astype(dtype)
+        ml("Scaler", [x], version=1, offset=[0.5], scale=[2.0])
+        ml("Scaler", [x], version=1, offset=[0.5, 1.0, -1.0], scale=[2.0, 0.1, 3.0])
+        for norm in ("MAX", "L1", "L2"):
+            ml("Normalizer", [x], version=1, norm=norm)
+        ml("Normalizer", [np.zeros([2, 2], dtype)], version=1, norm="L2")
+        ml("FeatureVectorizer", [x, x[:, :2].copy()], version=1, inputdimensions=[3, 2])
+        ml("FeatureVectorizer", [x, x], version=1, inputdimensions=[2, 4])
+        ml("ArrayFeatureExtractor", [x, np.array([[2, 0]])], version=1)
+        ml("ArrayFeatureExtractor", [x[0], np.array([1])], version=1)
+        if dtype != np.int32:
+            ml("OneHotEncoder", [x], version=1, cats_int64s=[-1, 0, 2, 3])
+        if dtype == F32:
+            ml("Imputer", [np.where(x > 0, x, np.nan).astype(dtype)], version=1, imputed_value_floats=[7.0], replaced_value_float=float("nan"))
+    ml("Binarizer", [normal([5, 3], 1)], version=1, threshold=0.3)
+    ml("Imputer", [rng(1).integers(0, 3, [5, 3])], version=1, imputed_value_int64s=[7, 8, 9], replaced_value_int64=1)
+    words = np.array([["a", "z"], ["b", "a"]], object)
+    ml("OneHotEncoder", [words], version=1, cats_strings=["a", "b"])
+    ml("CategoryMapper", [words], version=1, cats_int64s=[4, 5], cats_strings=["a", "b"])
+    ml("CategoryMapper", [np.array([4, 9])], version=1, words=["a", "b", "?"], cats_int64s=[4, 5], cats_strings=["a", "b"], default_string="?")
+    ml("LabelEncoder", [words], version=1, classes_strings=["b", "a"])
+    ml("LabelEncoder", [np.array([1, 0, 5])], version=1, words=["a", "b", "_Unused"], classes_strings=["a", "b"])
+    ml("LabelEncoder", [words], version=2, keys_strings=["a", "b"], values_floats=[0.5, 1.5])
+    ml("LabelEncoder", [np.array([1, 0, 5])], version=2, keys_int64s=[0, 5], values_int64s=[3, 4], default_int64=-7)
+    ml("LabelEncoder", [np.array([1, np.nan, 0.5], F32)], version=4, keys_floats=[float("nan"), 0.5], values_int64s=[3, 4])
+
+
 GROUPS = [
     quantised_elementwise, quantised_pools, quantisers, products, block_weights, earlier, matrices, embeddings,
+    fused, attention, trees, linear, machines, features,
 ]  # fmt: skip
 
 
@@ -287,8 +491,8 @@ def model_of(op, inputs, outputs, domain, version, words, attributes):
     if words is not None:
         # npz has no strings: they become their place in `words`.
         values = list(range(len(words)))
-        coder = {"keys_strings": list(words), "values_int64s": values, "default_int64": -9}
-        nodes.append(helper.make_node("LabelEncoder", ["y0"], ["place"], domain="ai.onnx.ml", **coder))
+        coder = {"cats_strings": list(words), "cats_int64s": values, "default_int64": -9}
+        nodes.append(helper.make_node("CategoryMapper", ["y0"], ["place"], domain="ai.onnx.ml", **coder))
         ends[0] = "place"
     if op == "QuantizeLinear" and isinstance(inputs[-1], onnx.TensorProto):
         nodes.append(helper.make_node("Cast", ["y0"], ["wide"], to=TensorProto.INT8))

@@ -404,6 +404,7 @@ pub static OPS: &[&OpDef] = &[
     &microsoft::gelu::BIAS_GELU,
     &microsoft::matrices::C_DIST,
     &microsoft::quantize::DEQUANTIZE_LINEAR,
+    &microsoft::dynamic_quantize_lstm::DYNAMIC_QUANTIZE_LSTM,
     &microsoft::products::DYNAMIC_QUANTIZE_MAT_MUL,
     &microsoft::embed_norm::EMBED_LAYER_NORMALIZATION,
     &microsoft::earlier::EXPAND_DIMS,

@@ -5,6 +5,7 @@ use super::OpDef;
 pub mod attention;
 pub mod block_weights;
 pub mod channels_last;
+pub mod dynamic_quantize_lstm;
 pub mod earlier;
 pub mod embed_norm;
 pub mod fused_conv;

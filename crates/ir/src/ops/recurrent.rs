@@ -36,6 +36,7 @@ pub static RNN: OpDef = OpDef {
                 gates: 1,
                 defaults: &["Tanh"],
                 step: rnn_step,
+                narrow: None,
             },
         )
     }),
@@ -58,6 +59,7 @@ pub static GRU: OpDef = OpDef {
                 gates: 3,
                 defaults: &["Sigmoid", "Tanh"],
                 step: gru_step,
+                narrow: None,
             },
         )
     }),
@@ -73,17 +75,7 @@ pub static LSTM: OpDef = OpDef {
     outputs: Arity(0, 3),
     attrs: ATTRS,
     infer: |cx| infer(cx, 2),
-    eval: Some(|cx| {
-        let defaults = &["Sigmoid", "Tanh", "Tanh"];
-        eval(
-            cx,
-            &Cell {
-                gates: 4,
-                defaults,
-                step: lstm_step,
-            },
-        )
-    }),
+    eval: Some(|cx| lstm(cx, None)),
     examples: &[
         "LSTM(f32[4,2,3], f32[1,20,3], f32[1,20,5], f32[1,40])",
         "LSTM(f32[4,2,3], f32[2,20,3], f32[2,20,5]) {direction=\"bidirectional\"}",
@@ -96,6 +88,28 @@ struct Cell {
     gates: usize,
     defaults: &'static [&'static str],
     step: fn(&Direction, &[f64], &mut State),
+    /// What is done to the inputs of all products.
+    narrow: Option<Narrow>,
+}
+
+/// A rounding of numbers together.
+pub type Narrow = fn(&[f64]) -> Result<Vec<f64>>;
+
+/// LSTM of the inputs in ONNX's order. Where `narrow` is given, it rounds the input as a whole,
+/// and the hidden state of each sample before each step.
+///
+/// # Errors
+/// When the inputs do not fit each other.
+pub fn lstm(cx: &EvalCx, narrow: Option<Narrow>) -> Result<Vec<Tensor>> {
+    eval(
+        cx,
+        &Cell {
+            gates: 4,
+            defaults: &["Sigmoid", "Tanh", "Tanh"],
+            step: lstm_step,
+            narrow,
+        },
+    )
 }
 
 /// The state of one sample.
@@ -395,7 +409,10 @@ fn directions(cx: &EvalCx, e: &Extent, cell: &Cell) -> Result<Vec<Direction>> {
 fn eval(cx: &EvalCx, cell: &Cell) -> Result<Vec<Tensor>> {
     let e = Extent::of(cx, cell.gates)?;
     let x = cx.input(0)?;
-    let data = floats(x)?;
+    let mut data = floats(x)?;
+    if let Some(narrow) = cell.narrow {
+        data = narrow(&data)?;
+    }
     let mut hidden = or_zeros(cx, 5, &e.state_dims())?;
     let mut cells = or_zeros(cx, 6, &e.state_dims())?;
     let lens = match cx.optional(4) {
@@ -417,6 +434,9 @@ fn eval(cx: &EvalCx, cell: &Cell) -> Result<Vec<Tensor>> {
             };
             for step in 0..len {
                 let t = if backwards { len - 1 - step } else { step };
+                if let Some(narrow) = cell.narrow {
+                    state.hidden = narrow(&state.hidden)?;
+                }
                 (cell.step)(weights, &data[e.input(t, b)..][..e.width], &mut state);
                 y[e.output(t, d, b)..][..e.size].copy_from_slice(&state.hidden);
             }
