@@ -11,7 +11,7 @@ pub static QUANTIZE_LINEAR: OpDef = OpDef {
     examples: &[
         "com.microsoft.QuantizeLinear(f32[2,3], f32{0.1}, u16{128})",
         "com.microsoft.QuantizeLinear(f32[2,3], f32[3]{0.1,0.2,0.3}, i16[3]{0,1,-1}) {axis=1}",
-        "com.microsoft.QuantizeLinear(f32[2,3], f32{0.5}, i4{1})",
+        "com.microsoft.QuantizeLinear(f32[2,3], f32{0.5}, i4{hex\"01\"})",
         "com.microsoft.QuantizeLinear(f32[2,3], f32{0.1})",
     ],
     ..quantize::QUANTIZE_LINEAR
@@ -24,7 +24,7 @@ pub static DEQUANTIZE_LINEAR: OpDef = OpDef {
     examples: &[
         "com.microsoft.DequantizeLinear(u16[2,3], f32{0.1}, u16{128})",
         "com.microsoft.DequantizeLinear(i16[2,3], f32[3]{0.1,0.2,0.3}) {axis=-1}",
-        "com.microsoft.DequantizeLinear(u4[2,3], f32{0.1}, u4{8})",
+        "com.microsoft.DequantizeLinear(u4[2,3], f32{0.1}, u4{hex\"08\"})",
     ],
     ..quantize::DEQUANTIZE_LINEAR
 };
