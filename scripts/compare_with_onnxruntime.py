@@ -5,10 +5,12 @@
     python3 scripts/compare_with_onnxruntime.py outputs --edgesmith target/release/edgesmith --models DIR
     python3 scripts/compare_with_onnxruntime.py int8    --edgesmith ... --models DIR --only resnet8_cifar10
     python3 scripts/compare_with_onnxruntime.py latency --edgesmith ... --models DIR --only resnet8_cifar10
+    python3 scripts/compare_with_onnxruntime.py load    --edgesmith ... --models DIR --only minilm
 
 DIR holds NAME/{model.onnx,calib.npz,test.npz}; an npz has an array per model input and `labels`.
 `outputs` (the default) checks the numbers of each provider, `int8` checks a quantised file,
-`latency` only measures. The exit code is 1 when a check fails or edgesmith does.
+`latency` only measures, `load` compares reading and optimising a model with the creation of a
+session, in time and peak memory. The exit code is 1 when a check fails or edgesmith does.
 
 `int8` measures ONNX Runtime twice. On x86-64 processors without VNNI its default kernels add pairs
 of u8 x s8 products in 16 bits, which saturate; `session.x64quantprecision` = 1 makes it exact, and
@@ -17,6 +19,7 @@ edgesmith is judged against that.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -293,6 +296,52 @@ def measure_latency(args, name, folder):
         return [[name, "-", *["-"] * 5, f"NO: {problem}"]], False
 
 
+LOAD = """
+import resource, sys, time
+import onnxruntime as ort
+options = ort.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+options.log_severity_level = 3
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before, started = peak(), time.perf_counter()
+ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+print(1e3 * (time.perf_counter() - started), (peak() - before) / 1024)
+"""
+
+
+def load_edgesmith(args, model, out):
+    """Milliseconds of reading and optimising, and MiB of the whole process, writing included."""
+    words = [args.edgesmith, "optimize", model, "-o", out, "--level", "extended", "--json", "--force"]
+    child = subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    text = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise Failed("`edgesmith optimize` fails")
+    found = json.loads(text)
+    return found["load_ms"], found["optimize_ms"], usage.ru_maxrss / 1024
+
+
+def measure_load(args, name, folder):
+    """The row of one model in the table of `load`, and whether edgesmith needs no more."""
+    try:
+        model = args.models / name / "model.onnx"
+        ours, peer = [], []
+        for _ in range(args.rounds):
+            text = subprocess.run([sys.executable, "-c", LOAD, str(model)], capture_output=True, text=True).stdout
+            peer.append([float(word) for word in text.split()])
+            ours.append(load_edgesmith(args, model, folder / "out.onnx"))
+        median = lambda rows, i: statistics.median(row[i] for row in rows)
+        total = statistics.median(row[0] + row[1] for row in ours)
+        fine = total <= median(peer, 0) and median(ours, 2) <= median(peer, 1)
+        cells = [f"{median(peer, 0):.1f}", f"{total:.1f}", f"{median(ours, 0):.1f}", f"{median(ours, 1):.1f}"]
+        cells += [f"{median(peer, 1):.1f}", f"{median(ours, 2):.1f}", "yes" if fine else "NO"]
+        return [[name, *cells]], fine
+    except Failed as problem:
+        return [[name, *["-"] * 6, f"NO: {problem}"]], False
+
+
 ACTIONS = {
     "outputs": (
         check_outputs, ALL,
@@ -309,6 +358,11 @@ ACTIONS = {
         ["model", "type", "onnxruntime ms", "edgesmith ms", "edgesmith cpu ms", "edgesmith/onnxruntime",
          "fp32/this (onnxruntime)", "fp32/this (edgesmith)"],
     ),
+    "load": (
+        measure_load, ["mobilenet_v2", "minilm"],
+        ["model", "onnxruntime ms", "edgesmith ms", "reading ms", "optimising ms",
+         "onnxruntime MiB", "edgesmith MiB", "no more"],
+    ),
 }  # fmt: skip
 
 
@@ -321,6 +375,7 @@ def main():
     parser.add_argument("--samples", type=int, default=4, help="samples for the provider cpu")
     parser.add_argument("--reference-samples", type=int, default=1, help="and for reference")
     parser.add_argument("--iterations", type=int, default=50, help="timed runs of `latency`")
+    parser.add_argument("--rounds", type=int, default=5, help="loads of `load`")
     parser.add_argument(
         "--max-drop", type=float, default=1.0, metavar="POINTS",
         help=f"how far INT8 may be below float on {ENOUGH} samples or more",

@@ -1,6 +1,7 @@
 //! Work on the repository itself: `cargo xtask TASK`.
 
 mod ci;
+mod random_graphs;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -18,6 +19,11 @@ static TASKS: &[Task] = &[
         name: "ci",
         about: "formatting, lints, every test",
         run: ci::run,
+    },
+    Task {
+        name: "random-graphs",
+        about: "optimise many random models and compare: --count N --first SEED",
+        run: random_graphs::run,
     },
     Task {
         name: "tidy",

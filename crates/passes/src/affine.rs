@@ -247,7 +247,7 @@ fn fuse_matmul(
         .graph
         .add_constant(&scope.names.fresh(&format!("{name}_bias")), bias);
     let node = editor.graph.node(norm);
-    let (x, y) = (node.input(0), node.output(0));
+    let (x, y) = (editor.graph.node(matmul).output(0), node.output(0));
     let add = Node::new("Add", &node.name.clone());
     editor.graph.remove_node(norm);
     editor.graph.add_node(add, &[x, Some(bias)], &[y]);

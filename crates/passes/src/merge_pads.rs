@@ -19,7 +19,10 @@ fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
         let mut editor = Editor::new(graph);
         let mut changes = 0;
         for id in pads {
-            changes += usize::from(merge(&mut editor, id, scope).is_some());
+            // An earlier one may have taken it in.
+            if editor.graph.get_node(id).is_some() {
+                changes += usize::from(merge(&mut editor, id, scope).is_some());
+            }
         }
         Ok(changes)
     })

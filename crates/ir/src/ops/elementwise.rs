@@ -3,6 +3,7 @@
 use super::arith::{any, broadcast_dims, expand, floats, from_floats, from_integers, integers};
 use crate::eval::EvalCx;
 use crate::infer::{self, InferCx};
+use crate::types::Dim;
 use crate::{DType, Error, Result, Tensor};
 
 /// A function of one float.
@@ -164,7 +165,41 @@ pub fn combine_mixed(a: &Tensor, b: &Tensor, f: fn(f64, f64) -> f64) -> Result<T
 /// # Errors
 /// When lengths do not broadcast.
 pub fn infer_broadcast(cx: &mut InferCx) -> Result<()> {
+    if let Some(lengths) = arithmetic_on_lengths(cx) {
+        cx.set_contents(0, lengths);
+    }
     infer_broadcast_to(cx, cx.dtype(0))
+}
+
+/// What arithmetic makes of lengths: numbers, and symbols that it leaves as they are.
+fn arithmetic_on_lengths(cx: &InferCx) -> Option<Vec<Dim>> {
+    let op = cx.node.op.as_str();
+    let flat = |i| cx.shape(i).is_some_and(|s| s.rank() <= 1);
+    if !matches!(op, "Add" | "Sub" | "Mul" | "Div") || !flat(0) || !flat(1) {
+        return None;
+    }
+    let (a, b) = (cx.contents(0)?, cx.contents(1)?);
+    let count = match (a.len(), b.len()) {
+        (n, m) if n == m => n,
+        (1, n) | (n, 1) => n,
+        _ => return None,
+    };
+    let length = |x: &Dim, y: &Dim| match (op, x, y) {
+        ("Add" | "Sub", d, Dim::Known(0)) | ("Mul" | "Div", d, Dim::Known(1)) => d.clone(),
+        ("Add", Dim::Known(0), d) | ("Mul", Dim::Known(1), d) => d.clone(),
+        (_, Dim::Known(x), Dim::Known(y)) => {
+            let result = match op {
+                "Add" => x.checked_add(*y),
+                "Sub" => x.checked_sub(*y),
+                "Mul" => x.checked_mul(*y),
+                _ => x.checked_div(*y),
+            };
+            result.map_or(Dim::Unknown, Dim::Known)
+        }
+        _ => Dim::Unknown,
+    };
+    let at = |v: &'_ [Dim], i: usize| v[if v.len() == 1 { 0 } else { i }].clone();
+    Some((0..count).map(|i| length(&at(a, i), &at(b, i))).collect())
 }
 
 /// The rule of comparisons: bool of the shape of both inputs together.
