@@ -37,7 +37,7 @@ CLASSES = [
 ]  # fmt: skip
 STEM = 32
 # Output channels and stride of the depthwise-separable blocks. A block that keeps the shape adds its input.
-BLOCKS = [(64, 2), (64, 1), (96, 1), (128, 2), (128, 1), (128, 1)]
+BLOCKS = [(64, 2), (64, 1), (128, 2), (128, 1), (256, 1), (256, 1)]
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9  # the share that the running statistics keep, as ONNX counts
 CALIBRATION_IMAGES = 500

@@ -191,14 +191,14 @@ fn measure_answers(
         nodes =
             evaluate::value_fidelity(&baseline.ready, &made.ready, test, NODE_SAMPLES, progress)?;
     }
+    session.run(&measure::borrowed(&test.first(1)?))?;
+    let memory = session.memory();
+    let peak = memory.map(|m| m.arena_bytes as u64);
     let placements = session.placements();
     let needs = Needs {
         precision: made.def.name,
         weight_bytes: made.figures.weight_bytes,
-        activation_bytes: made
-            .figures
-            .activations
-            .map_or(0, |a| a.peak_planned as u64),
+        activation_bytes: peak.unwrap_or(0),
     };
     Ok(Variant {
         name: made.def.name.into(),
@@ -208,8 +208,8 @@ fn measure_answers(
         parameters: made.figures.parameters,
         weight_bytes: made.figures.weight_bytes,
         macs: made.figures.macs,
-        peak_activation_bytes: made.figures.activations.map(|a| a.peak_planned as u64),
-        activation_lower_bound_bytes: made.figures.activations.map(|a| a.lower_bound as u64),
+        peak_activation_bytes: peak,
+        activation_lower_bound_bytes: memory.map(|m| m.lower_bound as u64),
         accuracy: evaluation
             .accuracy
             .map(|(correct, total)| Accuracy::of(correct, total)),

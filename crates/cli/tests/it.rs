@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use edgesmith_formats::{WriteOptions, npz};
 use edgesmith_ir::types::{Dim, Shape, TensorType};
 use edgesmith_ir::{DType, Graph, Model, Node, Tensor};
-use expect_test::{Expect, expect};
+use expect_test::{Expect, expect, expect_file};
 
 /// A folder of its own for each test, removed at the end.
 struct Folder(PathBuf);
@@ -282,6 +282,49 @@ fn an_opset_that_cannot_be_reached() {
     );
 }
 
+/// The first `count` samples of an npz of the example.
+fn first_samples(folder: &Folder, name: &str, count: usize) {
+    let cut = |(name, t): (String, Tensor)| {
+        let mut dims = t.dims().to_vec();
+        let bytes = t.byte_len() / dims[0] * count;
+        dims[0] = count;
+        let t = Tensor::from_bytes(t.dtype(), &dims, t.bytes().slice(..bytes)).unwrap();
+        (name, t)
+    };
+    let arrays = npz::read(&example(name)).unwrap();
+    let few: Vec<_> = arrays.into_iter().map(cut).collect();
+    npz::write(&folder.path(name), &few, false).unwrap();
+}
+
+#[test]
+fn compare_writes_three_models_and_the_evidence() {
+    let folder = Folder::new("compare");
+    first_samples(&folder, "calib.npz", 64);
+    first_samples(&folder, "test.npz", 100);
+    std::fs::copy(example("model.onnx"), folder.path("model.onnx")).unwrap();
+    let words = "compare model.onnx --data test.npz --calibrate calib.npz --out out --iterations 3 --json";
+    let output = folder.run(words);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let evidence: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let variants = evidence["variants"].as_array().unwrap();
+    let names: Vec<&str> = variants.iter().filter_map(|v| v["name"].as_str()).collect();
+    assert_eq!(names, ["fp32", "fp16", "int8"]);
+    let correct = |i: usize| variants[i]["accuracy"]["correct"].as_i64().unwrap();
+    assert!(correct(0) >= 85, "{} of 100 are right", correct(0));
+    assert!((correct(2) - correct(0)).abs() <= 3, "{}", correct(2));
+    let bytes = |i: usize| variants[i]["bytes"].as_u64().unwrap();
+    assert!(bytes(2) * 10 <= bytes(0) * 3, "{} of {}", bytes(2), bytes(0));
+    for file in ["fp32.onnx", "fp16.onnx", "int8.onnx", "report.json", "report.html"] {
+        assert!(folder.path("out").join(file).exists(), "{file}");
+    }
+    let again = folder.run(words);
+    assert_eq!(again.status.code(), Some(2), "it overwrites nothing");
+}
+
 #[test]
 fn json_of_every_list_is_one_object() {
     let folder = Folder::new("lists");
@@ -290,6 +333,29 @@ fn json_of_every_list_is_one_object() {
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(value.is_object(), "{list}");
     }
+}
+
+/// `docs/reference/commands.md` is made by running this test with `UPDATE_EXPECT=1`.
+#[test]
+fn the_reference_of_the_commands_is_their_help() {
+    let folder = Folder::new("reference");
+    let help = |words: &str| {
+        let output = folder.run(words);
+        assert!(output.status.success(), "{words}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().fold(String::new(), |all, line| all + line.trim_end() + "\n")
+    };
+    let program = help("--help");
+    let commands = program.lines().skip_while(|l| *l != "Commands:").skip(1);
+    let mut page = format!("# Commands\n\n```\n{program}```\n");
+    for line in commands.take_while(|l| !l.is_empty()) {
+        let name = line.split_whitespace().next().unwrap();
+        if name != "help" {
+            let text = help(&format!("{name} --help"));
+            page += &format!("\n## {name}\n\n```\n{text}```\n");
+        }
+    }
+    expect_file!["../../../docs/reference/commands.md"].assert_eq(&page);
 }
 
 #[test]

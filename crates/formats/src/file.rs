@@ -42,26 +42,76 @@ pub(crate) fn write_with(
     force: bool,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
-    refuse_existing(path, force)?;
-    let failed = |e: io::Error| io_error(&e, "written").at(path.display().to_string());
-    // A device or pipe is no file to be replaced.
-    if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        let mut out = File::options().write(true).open(path).map_err(failed)?;
-        return fill(&mut out).map_err(failed);
+    Pending::write(path, force, fill)?.commit()
+}
+
+/// A file that is written whole and waits beside its place; dropped, it is removed.
+pub(crate) struct Pending<'a> {
+    path: &'a Path,
+    /// `None` for a device or pipe, which is no file to be replaced.
+    beside: Option<PathBuf>,
+}
+
+impl<'a> Pending<'a> {
+    /// Writes the file beside its place.
+    ///
+    /// # Errors
+    /// When a file is there and `force` does not say to replace it, or the system refuses.
+    pub fn write(
+        path: &'a Path,
+        force: bool,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Self> {
+        refuse_existing(path, force)?;
+        let device = fs::metadata(path).is_ok_and(|m| !m.is_file());
+        let pending = Self {
+            path,
+            beside: (!device).then(|| beside(path)),
+        };
+        let written = match &pending.beside {
+            Some(beside) => write_all(beside, fill),
+            None => File::options()
+                .write(true)
+                .open(path)
+                .and_then(|mut out| fill(&mut out)),
+        };
+        written.map_err(|e| pending.failed(&e))?;
+        Ok(pending)
     }
-    let beside = beside(path);
-    let finish = || -> io::Result<()> {
-        let mut out = BufWriter::new(File::create(&beside)?);
-        fill(&mut out)?;
-        out.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_data()?;
-        fs::rename(&beside, path)
-    };
-    finish().map_err(|e| {
-        let _ = fs::remove_file(&beside);
-        failed(e)
-    })
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn commit(mut self) -> Result<()> {
+        let Some(beside) = self.beside.take() else {
+            return Ok(());
+        };
+        fs::rename(&beside, self.path).map_err(|e| {
+            let _ = fs::remove_file(&beside);
+            self.failed(&e)
+        })
+    }
+
+    fn failed(&self, e: &io::Error) -> Error {
+        io_error(e, "written").at(self.path.display().to_string())
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(beside) = &self.beside {
+            let _ = fs::remove_file(beside);
+        }
+    }
+}
+
+fn write_all(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::new(File::create(path)?);
+    fill(&mut out)?;
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_data()
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -87,6 +137,9 @@ mod tests {
             Err(full)
         });
         assert!(error.unwrap_err().to_string().contains("the disk is full"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        drop(Pending::write(&path, true, |out| out.write_all(b"unwanted")).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::remove_dir_all(&folder).unwrap();

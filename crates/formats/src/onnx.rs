@@ -69,9 +69,8 @@ fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<()> {
         .file_name()
         .map(|n| n.to_string_lossy().into_owned());
     let parts = write::encode_external(model, &location.unwrap_or_default(), over)?;
-    file::refuse_existing(path, options.force)?;
     let mut end = 0;
-    file::write_with(data_path, options.force, |out| {
+    let data = file::Pending::write(data_path, options.force, |out| {
         for (offset, bytes) in &parts.data {
             out.write_all(&vec![0; offset - end])?;
             out.write_all(bytes)?;
@@ -79,7 +78,7 @@ fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<()> {
         }
         Ok(())
     })?;
-    file::write(path, &parts.model, options.force).inspect_err(|_| {
-        let _ = std::fs::remove_file(data_path);
-    })
+    let model = file::Pending::write(path, options.force, |out| out.write_all(&parts.model))?;
+    data.commit()?;
+    model.commit()
 }

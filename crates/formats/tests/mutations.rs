@@ -1,24 +1,19 @@
 //! Damaged and hostile ONNX files: no panic, no hang, no memory above the stated cap.
 //!
 //! `cargo test -p edgesmith-formats --test mutations` tries 10,000 of them.
-#![expect(
-    unsafe_code,
-    reason = "an allocator that counts is an unsafe trait; it hands everything to the system's"
-)]
 
 #[path = "mutations/wire.rs"]
 mod wire;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use edgesmith_formats::onnx;
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, TensorType, infer, ops, text, verify};
 use edgesmith_testkit::{Rng, random};
+use peak_alloc::PeakAlloc;
 use wire::Wire;
 
 /// Files that are tried.
@@ -27,44 +22,15 @@ const CASES: u64 = 10_000;
 /// No file takes longer.
 const MAX_TIME: Duration = Duration::from_secs(20);
 
-/// Hands everything to the system's allocator and counts what is in use.
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the contract is the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(now, Relaxed);
-        // SAFETY: the contract is the caller's.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the contract is the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATED: PeakAlloc = PeakAlloc;
 
 /// Bytes in use at the most while `work` runs, above those before it.
 fn peak_of<R>(work: impl FnOnce() -> R) -> (R, usize) {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
+    let before = ALLOCATED.current_usage();
+    ALLOCATED.reset_peak_usage();
     let result = work();
-    (result, PEAK.load(Relaxed).saturating_sub(before))
+    (result, ALLOCATED.peak_usage().saturating_sub(before))
 }
 
 /// Small files of every operator, of random graphs, and the trained example of the repository.

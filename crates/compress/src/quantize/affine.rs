@@ -37,6 +37,20 @@ impl Byte {
         }
     }
 
+    /// The zero point `number` as a tensor: a scalar, or `len` times the same.
+    pub fn zeros(self, number: i32, len: Option<usize>) -> Tensor {
+        let byte = match self {
+            Self::Unsigned => number as u8,
+            Self::Signed => number as i8 as u8,
+        };
+        Tensor::from_bytes(
+            self.dtype(),
+            len.as_slice(),
+            vec![byte; len.unwrap_or(1)].into(),
+        )
+        .expect("a byte for each number")
+    }
+
     /// The element type.
     pub fn dtype(self) -> DType {
         match self {
@@ -111,14 +125,6 @@ impl Affine {
         match self.byte {
             Byte::Unsigned => Tensor::from_vec(t.dims(), q.iter().map(|&q| q as u8).collect()),
             Byte::Signed => Tensor::from_vec(t.dims(), q.iter().map(|&q| q as i8).collect()),
-        }
-    }
-
-    /// The zero point as a tensor without axes.
-    pub fn zero_tensor(&self) -> Tensor {
-        match self.byte {
-            Byte::Unsigned => Tensor::scalar(self.zero as u8),
-            Byte::Signed => Tensor::scalar(self.zero as i8),
         }
     }
 }

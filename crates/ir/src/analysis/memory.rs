@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::liveness::{Range, liveness};
-use crate::graph::{Model, ValueId};
+use crate::graph::{Graph, Model, NodeId, ValueId};
 use crate::infer::Inferred;
 use crate::types::{Dim, Type};
 use crate::{Error, Result};
@@ -266,7 +266,8 @@ pub fn concrete_inputs(model: &Model, overrides: &[(&str, usize)]) -> Vec<(Value
 }
 
 /// Activation memory of the main graph, graph inputs and outputs included, subgraphs left out;
-/// values of unknown size count nothing. Infer with [`concrete_inputs`] first.
+/// values of unknown size count nothing, nor do values made of constants alone (dequantised
+/// weights), which a runtime makes once. Infer with [`concrete_inputs`] first.
 ///
 /// # Errors
 /// When the graph has a cycle, or `inferred` is that of another graph.
@@ -276,10 +277,13 @@ pub fn peak_activations(model: &Model, inferred: &Inferred) -> Result<Activation
         return Err(Error::internal("the types are those of another graph"));
     }
     let order = graph.order()?;
+    let fixed = made_of_constants(graph, &order);
     let intervals: Vec<Interval> = liveness(graph, &order)
         .iter()
         .zip(&inferred.types)
-        .filter_map(|(range, ty)| {
+        .zip(&fixed)
+        .filter(|(_, fixed)| !**fixed)
+        .filter_map(|((range, ty), _)| {
             Some(Interval {
                 size: ty.as_ref()?.tensor()?.bytes()?,
                 range: (*range)?,
@@ -292,6 +296,24 @@ pub fn peak_activations(model: &Model, inferred: &Inferred) -> Result<Activation
         peak_planned: plan.peak,
         lower_bound: plan.lower_bound,
     })
+}
+
+/// For each value, whether constants alone decide it and no input of the graph does.
+fn made_of_constants(graph: &Graph, order: &[NodeId]) -> Vec<bool> {
+    let mut fixed = vec![false; graph.value_slots()];
+    for (v, value) in graph.values() {
+        fixed[v.index()] = value.constant.is_some();
+    }
+    for &id in order {
+        let node = graph.node(id);
+        let mut read = node.inputs().iter().flatten().peekable();
+        if read.peek().is_some() && read.all(|v| fixed[v.index()]) && node.subgraphs().next().is_none() {
+            for v in node.outputs().iter().flatten() {
+                fixed[v.index()] = true;
+            }
+        }
+    }
+    fixed
 }
 
 #[cfg(test)]
@@ -314,6 +336,25 @@ mod tests {
                 assert!(apart || !i.range.overlaps(j.range), "{a} and {b} overlap");
             }
         }
+    }
+
+    #[test]
+    fn dequantised_weights_are_no_activations() {
+        let model = crate::text::parse(
+            r#"
+opset 17
+graph net(x: f32[1,2]) -> (y: f32[1,64]) {
+  q: i8[2,64] = zeros
+  s: f32[] = {0.5}
+  w = DequantizeLinear(q, s) {name="d"}
+  y = MatMul(x, w) {name="m"}
+}
+"#,
+        );
+        let model = model.unwrap();
+        let inferred = crate::infer::infer(&model, &[]).unwrap();
+        let bytes = peak_activations(&model, &inferred).unwrap().peak_planned;
+        assert_eq!(bytes, 64 + 64 * 4);
     }
 
     #[test]

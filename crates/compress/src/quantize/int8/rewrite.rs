@@ -8,7 +8,7 @@ use super::Settings;
 use super::plan::Plan;
 use super::weights::{self, Demand, Weight};
 use crate::calibrate::Statistics;
-use crate::quantize::affine::Affine;
+use crate::quantize::affine::{Affine, Byte};
 use crate::quantize::rules::Rule;
 
 /// The changes in progress.
@@ -20,6 +20,8 @@ pub(super) struct Rewrite<'a> {
     /// Dequantised twins of values that other nodes make.
     twins: BTreeMap<ValueId, ValueId>,
     weights: BTreeMap<(ValueId, Option<usize>), (Weight, ValueId)>,
+    /// Zero points, which nodes share, by the name asked for.
+    zeros: BTreeMap<String, ValueId>,
     pub quantizers: usize,
     pub dequantizers: usize,
 }
@@ -38,6 +40,7 @@ impl<'a> Rewrite<'a> {
             settings,
             twins: BTreeMap::new(),
             weights: BTreeMap::new(),
+            zeros: BTreeMap::new(),
             quantizers: 0,
             dequantizers: 0,
         }
@@ -109,40 +112,50 @@ impl<'a> Rewrite<'a> {
             let weight = Weight::of(&t, key.1, &demands, self.settings)?;
             let name = self.graph.value(key.0).name.clone();
             let ints = Tensor::from_vec(&weight.dims, weight.ints.clone())?;
-            let zeros = vec![0i8; weight.scales.len()];
-            let dequantized = self.constant(&name, ints, &weight.scales, zeros, key.1)?;
+            let zero = Byte::Signed.zeros(0, key.1.map(|_| weight.scales.len()));
+            let zero = self.zero(0, zero);
+            let dequantized = self.constant(&name, ints, &weight.scales, Some(zero), key.1)?;
             self.weights.insert(key, (weight, dequantized));
         }
         Ok(())
     }
 
-    /// A dequantised constant.
-    fn constant<T: edgesmith_ir::Element>(
+    /// A dequantised constant; without a zero point it is 0.
+    fn constant(
         &mut self,
         name: &str,
         ints: Tensor,
         scales: &[f32],
-        zeros: Vec<T>,
+        zero: Option<ValueId>,
         axis: Option<usize>,
     ) -> Result<ValueId> {
         let dims: &[usize] = if axis.is_some() { &[scales.len()] } else { &[] };
-        let ints = self.add(&format!("{name}_quantized"), ints);
+        let ints = self.add(&format!("{name}_q"), ints);
         let scale = self.add(
             &format!("{name}_scale"),
             Tensor::from_vec(dims, scales.to_vec())?,
         );
-        let zero = self.add(
-            &format!("{name}_zero_point"),
-            Tensor::from_vec(dims, zeros)?,
-        );
-        let mut node = Node::new("DequantizeLinear", &format!("{name}_DequantizeLinear"));
+        let mut node = Node::new("DequantizeLinear", &format!("{name}_dq"));
         if let Some(axis) = axis {
             node.set("axis", Attribute::Int(axis as i64));
         }
         self.dequantizers += 1;
-        Ok(self
-            .graph
-            .add_op(node, &[ints, scale, zero], &format!("{name}_dequantized")))
+        let inputs: Vec<ValueId> = [ints, scale].into_iter().chain(zero).collect();
+        Ok(self.graph.add_op(node, &inputs, &format!("{name}_dq")))
+    }
+
+    /// The zero point `number` as a constant, made once: `data` repeats it.
+    fn zero(&mut self, number: i32, data: Tensor) -> ValueId {
+        let name = match data.dims() {
+            [n] => format!("zero_{}_{number}x{n}", data.dtype()),
+            _ => format!("zero_{}_{number}", data.dtype()),
+        };
+        if let Some(&v) = self.zeros.get(&name) {
+            return v;
+        }
+        let v = self.add(&name, data);
+        self.zeros.insert(name, v);
+        v
     }
 
     fn add(&mut self, name: &str, data: Tensor) -> ValueId {
@@ -188,7 +201,7 @@ impl<'a> Rewrite<'a> {
                 (lo.min(f64::from(x)), hi.max(f64::from(x)))
             });
             let affine = Affine::of(range, self.settings.activations, self.settings.symmetric);
-            let ints = self.add(&format!("{name}_quantized"), affine.tensor(&t)?);
+            let ints = self.add(&format!("{name}_q"), affine.tensor(&t)?);
             let (scale, zero) = self.parameters(&name, affine);
             self.dequantize(&name, ints, scale, zero, None)
         } else {
@@ -208,17 +221,17 @@ impl<'a> Rewrite<'a> {
     /// Scale and zero point as constants.
     fn parameters(&mut self, name: &str, affine: Affine) -> (ValueId, ValueId) {
         let scale = self.add(&format!("{name}_scale"), Tensor::scalar(affine.scale));
-        let zero = self.add(&format!("{name}_zero_point"), affine.zero_tensor());
+        let zero = self.zero(affine.zero, affine.byte.zeros(affine.zero, None));
         (scale, zero)
     }
 
     /// Quantises `from` and dequantises it again, into `to` where that is given.
     fn pair(&mut self, name: &str, from: ValueId, affine: Affine, to: Option<ValueId>) -> ValueId {
         let (scale, zero) = self.parameters(name, affine);
-        let node = Node::new("QuantizeLinear", &format!("{name}_QuantizeLinear"));
+        let node = Node::new("QuantizeLinear", &format!("{name}_q"));
         let ints = self
             .graph
-            .add_op(node, &[from, scale, zero], &format!("{name}_quantized"));
+            .add_op(node, &[from, scale, zero], &format!("{name}_q"));
         self.quantizers += 1;
         self.dequantize(name, ints, scale, zero, to)
     }
@@ -232,7 +245,7 @@ impl<'a> Rewrite<'a> {
         to: Option<ValueId>,
     ) -> ValueId {
         self.dequantizers += 1;
-        let node = Node::new("DequantizeLinear", &format!("{name}_DequantizeLinear"));
+        let node = Node::new("DequantizeLinear", &format!("{name}_dq"));
         let inputs = [ints, scale, zero];
         match to {
             Some(to) => {
@@ -241,7 +254,7 @@ impl<'a> Rewrite<'a> {
             }
             None => self
                 .graph
-                .add_op(node, &inputs, &format!("{name}_dequantized")),
+                .add_op(node, &inputs, &format!("{name}_dq")),
         }
     }
 
@@ -280,8 +293,7 @@ impl<'a> Rewrite<'a> {
             Some(b) => self.graph.value(b).name.clone(),
             None => format!("{}_bias", self.graph.value(key.0).name),
         };
-        let zeros = vec![0i32; scales.len()];
-        let bias = self.constant(&name, Tensor::vector(ints), &scales, zeros, axis)?;
+        let bias = self.constant(&name, Tensor::vector(ints), &scales, None, axis)?;
         self.graph.set_input(id, 2, Some(bias));
         Ok(())
     }
@@ -338,7 +350,7 @@ impl<'a> Rewrite<'a> {
                 continue;
             };
             let name = self.graph.value(v).name.clone();
-            let raw = self.graph.fresh_name(&format!("{name}_float"));
+            let raw = self.graph.fresh_name(&format!("{name}_f"));
             let raw = self.graph.add_value(&raw, self.graph.value(v).ty.clone());
             self.graph.set_output(maker, i, Some(raw));
             self.pair(&name, raw, affine, Some(v));
