@@ -203,7 +203,7 @@ def arrays_of(state):
 
 
 class Exporter:
-    """Collects nodes, each named like its module and writing a value of the same name."""
+    """Collects nodes; a node and the value that it writes have one name."""
 
     def __init__(self, trained):
         self.trained = trained
@@ -215,12 +215,12 @@ class Exporter:
         return name
 
     def node(self, op, name, inputs, **attributes):
-        output = f"{name}.output"
-        self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attributes))
-        return output
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
 
-    def layer(self, x, name, stride=1, group=1):
-        weight = self.trained[f"{name}.conv.weight"]
+    def layer(self, x, module, name, stride=1, group=1):
+        """The nodes of a Layer of the network, named after `name`."""
+        weight = self.trained[f"{module}.conv.weight"]
         size = weight.shape[2]
         x = self.node(
             "Conv", f"{name}.conv", [x, self.constant(f"{name}.conv.weight", weight)],
@@ -228,8 +228,7 @@ class Exporter:
             kernel_shape=[size, size], pads=[size // 2] * 4, strides=[stride, stride],
         )  # fmt: skip
         parts = ["weight", "bias", "running_mean", "running_var"]
-        names = [f"{name}.bn.{part}" for part in parts]
-        parameters = [self.constant(n, self.trained[n]) for n in names]
+        parameters = [self.constant(f"{name}.bn.{p}", self.trained[f"{module}.bn.{p}"]) for p in parts]
         x = self.node(
             "BatchNormalization", f"{name}.bn", [x, *parameters],
             epsilon=BN_EPSILON, momentum=BN_MOMENTUM,
@@ -240,13 +239,13 @@ class Exporter:
 def export(trained, about):
     """The ONNX model of the trained network."""
     exporter = Exporter(trained)
-    x, channels = exporter.layer("image", "stem"), STEM
+    x, channels = exporter.layer("image", "stem", "stem"), STEM
     for i, (out, stride) in enumerate(BLOCKS):
         block_input = x
-        x = exporter.layer(x, f"blocks.{i}.depthwise", stride, channels)
-        x = exporter.layer(x, f"blocks.{i}.pointwise")
+        x = exporter.layer(x, f"blocks.{i}.depthwise", f"dw{i}", stride, channels)
+        x = exporter.layer(x, f"blocks.{i}.pointwise", f"pw{i}")
         if stride == 1 and out == channels:
-            x = exporter.node("Add", f"blocks.{i}.add", [x, block_input])
+            x = exporter.node("Add", f"add{i}", [x, block_input])
         channels = out
     x = exporter.node("GlobalAveragePool", "pool", [x])
     x = exporter.node("Flatten", "flatten", [x], axis=1)

@@ -20,7 +20,8 @@ pub use statistics::{Channels, Statistics, ValueStatistics};
 pub struct Settings {
     /// Samples that are run at once; the statistics do not depend on it.
     pub batch: usize,
-    /// At most so many samples are used; `None`: all.
+    /// At most so many samples are used, or as many as end the last batch where the model fixes
+    /// its size; `None`: all.
     pub samples: Option<usize>,
     /// Threads; 0 is one for each core.
     pub threads: usize,
@@ -66,7 +67,7 @@ pub fn calibrate(
     let wanted: Vec<ValueId> = collector.values.keys().copied().collect();
     progress.start("calibrate", count as u64);
     let mut seen = 0;
-    for batch in samples.batches(settings.batch.clamp(1, count)) {
+    for batch in samples.batches(batch_of(count, samples.count(), settings.batch)) {
         progress.check()?;
         let (range, batch) = batch?;
         if range.start >= count {
@@ -86,6 +87,13 @@ pub fn calibrate(
     }
     progress.finish();
     Ok(collector.finish(&model.graph, seen))
+}
+
+/// The size of batches that end with sample `count` of `all`: at most `most`.
+fn batch_of(count: usize, all: usize, most: usize) -> usize {
+    let most = most.clamp(1, count);
+    let ends = |n: &usize| count == all || count.is_multiple_of(*n);
+    (1..=most).rev().find(ends).unwrap_or(1)
 }
 
 /// The statistics in the making.

@@ -33,6 +33,7 @@ fn peak(path: &Path, count: usize) -> usize {
     let set = Dataset::open(path, &model).unwrap();
     let settings = calibrate::Settings {
         samples: Some(count),
+        batch: 10,
         threads: 1,
         ..calibrate::Settings::default()
     };

@@ -20,7 +20,7 @@ pub(super) struct Rewrite<'a> {
     /// Dequantised twins of values that other nodes make.
     twins: BTreeMap<ValueId, ValueId>,
     weights: BTreeMap<(ValueId, Option<usize>), (Weight, ValueId)>,
-    /// Zero points, which nodes share, by the name asked for.
+    /// Zero points of activations, which nodes share, by the name asked for.
     zeros: BTreeMap<String, ValueId>,
     pub quantizers: usize,
     pub dequantizers: usize,
@@ -113,7 +113,7 @@ impl<'a> Rewrite<'a> {
             let name = self.graph.value(key.0).name.clone();
             let ints = Tensor::from_vec(&weight.dims, weight.ints.clone())?;
             let zero = Byte::Signed.zeros(0, key.1.map(|_| weight.scales.len()));
-            let zero = self.zero(0, zero);
+            let zero = self.add(&format!("{name}_zero"), zero);
             let dequantized = self.constant(&name, ints, &weight.scales, Some(zero), key.1)?;
             self.weights.insert(key, (weight, dequantized));
         }
@@ -144,16 +144,14 @@ impl<'a> Rewrite<'a> {
         Ok(self.graph.add_op(node, &inputs, &format!("{name}_dq")))
     }
 
-    /// The zero point `number` as a constant, made once: `data` repeats it.
-    fn zero(&mut self, number: i32, data: Tensor) -> ValueId {
-        let name = match data.dims() {
-            [n] => format!("zero_{}_{number}x{n}", data.dtype()),
-            _ => format!("zero_{}_{number}", data.dtype()),
-        };
+    /// The zero point of a tensor of activations as a constant, made once. Those of weights have
+    /// one each: ONNX Runtime rewrites them with the weight.
+    fn zero(&mut self, affine: Affine) -> ValueId {
+        let name = format!("zero_{}_{}", affine.byte.dtype(), affine.zero);
         if let Some(&v) = self.zeros.get(&name) {
             return v;
         }
-        let v = self.add(&name, data);
+        let v = self.add(&name, affine.byte.zeros(affine.zero, None));
         self.zeros.insert(name, v);
         v
     }
@@ -221,7 +219,7 @@ impl<'a> Rewrite<'a> {
     /// Scale and zero point as constants.
     fn parameters(&mut self, name: &str, affine: Affine) -> (ValueId, ValueId) {
         let scale = self.add(&format!("{name}_scale"), Tensor::scalar(affine.scale));
-        let zero = self.zero(affine.zero, affine.byte.zeros(affine.zero, None));
+        let zero = self.zero(affine);
         (scale, zero)
     }
 
