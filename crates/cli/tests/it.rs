@@ -302,7 +302,8 @@ fn compare_writes_three_models_and_the_evidence() {
     first_samples(&folder, "calib.npz", 64);
     first_samples(&folder, "test.npz", 100);
     std::fs::copy(example("model.onnx"), folder.path("model.onnx")).unwrap();
-    let words = "compare model.onnx --data test.npz --calibrate calib.npz --out out --iterations 3 --json";
+    let words =
+        "compare model.onnx --data test.npz --calibrate calib.npz --out out --iterations 3 --json";
     let output = folder.run(words);
     assert!(
         output.status.success(),
@@ -317,8 +318,19 @@ fn compare_writes_three_models_and_the_evidence() {
     assert!(correct(0) >= 85, "{} of 100 are right", correct(0));
     assert!((correct(2) - correct(0)).abs() <= 3, "{}", correct(2));
     let bytes = |i: usize| variants[i]["bytes"].as_u64().unwrap();
-    assert!(bytes(2) * 10 <= bytes(0) * 3, "{} of {}", bytes(2), bytes(0));
-    for file in ["fp32.onnx", "fp16.onnx", "int8.onnx", "report.json", "report.html"] {
+    assert!(
+        bytes(2) * 10 <= bytes(0) * 3,
+        "{} of {}",
+        bytes(2),
+        bytes(0)
+    );
+    for file in [
+        "fp32.onnx",
+        "fp16.onnx",
+        "int8.onnx",
+        "report.json",
+        "report.html",
+    ] {
         assert!(folder.path("out").join(file).exists(), "{file}");
     }
     let again = folder.run(words);
@@ -343,7 +355,8 @@ fn the_reference_of_the_commands_is_their_help() {
         let output = folder.run(words);
         assert!(output.status.success(), "{words}");
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().fold(String::new(), |all, line| all + line.trim_end() + "\n")
+        text.lines()
+            .fold(String::new(), |all, line| all + line.trim_end() + "\n")
     };
     let program = help("--help");
     let commands = program.lines().skip_while(|l| *l != "Commands:").skip(1);

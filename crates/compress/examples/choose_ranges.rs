@@ -96,5 +96,8 @@ fn measure(
     let mut float = Session::prepare(model, &options)?;
     let mut bytes = Session::prepare(&quantized, &options)?;
     let f = evaluate::fidelity(&mut float, &mut bytes, rest, 1, &NoProgress)?;
-    Ok((f.sqnr_db, f.agreement.0 as f64 / f.agreement.1.max(1) as f64))
+    Ok((
+        f.sqnr_db,
+        f.agreement.0 as f64 / f.agreement.1.max(1) as f64,
+    ))
 }

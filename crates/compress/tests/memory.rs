@@ -52,5 +52,8 @@ fn calibration_with_1000_samples_takes_the_memory_of_100() {
     std::fs::remove_file(&path).unwrap();
     assert!(few > 10_000, "{few} bytes are less than one batch");
     assert!(many <= few + 4096, "{few} bytes at 100, {many} at 1,000");
-    assert!(many < 768 * 4 * 500, "{many} bytes hold half of the samples");
+    assert!(
+        many < 768 * 4 * 500,
+        "{many} bytes hold half of the samples"
+    );
 }

@@ -157,8 +157,9 @@ impl Tail {
 const CUTS: usize = 128;
 
 /// The default weight of clipping, chosen on calibration data alone: `examples/choose_ranges.rs`
-/// prints the outputs' SQNR by weight on samples that gave no ranges.
-const CLIP_WEIGHT: f64 = 3.0;
+/// prints the outputs' SQNR on samples that gave no ranges. Over seven small networks the mean was
+/// 27.4 dB with 5, 27.1 with 1, 27.0 with 10 and 26.0 with min-max ranges.
+const CLIP_WEIGHT: f64 = 5.0;
 
 /// Numbers inside the range err by `step²/12` on average, exact zeros by nothing, numbers outside
 /// by their distance to its end.
@@ -289,10 +290,24 @@ mod tests {
     #[test]
     fn a_percentile_cuts_one_side_of_one_sided_data() {
         let s = seen((0..100_000).map(|i| i as f32 / 1000.0).collect());
-        let (lo, hi) = (PERCENTILE.range)(&s, BYTES, &Tuning { percentile: 99.0, ..Tuning::default() });
+        let (lo, hi) = (PERCENTILE.range)(
+            &s,
+            BYTES,
+            &Tuning {
+                percentile: 99.0,
+                ..Tuning::default()
+            },
+        );
         assert!(lo == 0.0 && (hi - 99.0).abs() < 0.1, "{hi}");
         let s = seen((-50_000..50_000).map(|i| i as f32 / 1000.0).collect());
-        let (lo, hi) = (PERCENTILE.range)(&s, BYTES, &Tuning { percentile: 99.0, ..Tuning::default() });
+        let (lo, hi) = (PERCENTILE.range)(
+            &s,
+            BYTES,
+            &Tuning {
+                percentile: 99.0,
+                ..Tuning::default()
+            },
+        );
         assert!(
             (lo + 49.5).abs() < 0.1 && (hi - 49.5).abs() < 0.1,
             "{lo} {hi}"

@@ -307,7 +307,10 @@ fn made_of_constants(graph: &Graph, order: &[NodeId]) -> Vec<bool> {
     for &id in order {
         let node = graph.node(id);
         let mut read = node.inputs().iter().flatten().peekable();
-        if read.peek().is_some() && read.all(|v| fixed[v.index()]) && node.subgraphs().next().is_none() {
+        if read.peek().is_some()
+            && read.all(|v| fixed[v.index()])
+            && node.subgraphs().next().is_none()
+        {
             for v in node.outputs().iter().flatten() {
                 fixed[v.index()] = true;
             }

@@ -250,9 +250,7 @@ impl<'a> Rewrite<'a> {
                 self.graph.add_node(node, &inputs.map(Some), &[Some(to)]);
                 to
             }
-            None => self
-                .graph
-                .add_op(node, &inputs, &format!("{name}_dq")),
+            None => self.graph.add_op(node, &inputs, &format!("{name}_dq")),
         }
     }
 
