@@ -362,8 +362,9 @@ fn the_reference_of_the_commands_is_their_help() {
     let commands = program.lines().skip_while(|l| *l != "Commands:").skip(1);
     let mut page = format!("# Commands\n\n```\n{program}```\n");
     for line in commands.take_while(|l| !l.is_empty()) {
-        let name = line.split_whitespace().next().unwrap();
-        if name != "help" {
+        let name = line.trim_start().split(' ').next().unwrap();
+        let wrapped = line.starts_with("   ");
+        if !wrapped && name != "help" {
             let text = help(&format!("{name} --help"));
             page += &format!("\n## {name}\n\n```\n{text}```\n");
         }
