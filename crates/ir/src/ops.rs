@@ -8,27 +8,38 @@ use crate::infer::{self, InferCx};
 use crate::{Error, Result, Tensor};
 
 pub mod activation;
+pub mod affine_grid;
 pub mod arith;
+pub mod attention;
 pub mod axes;
 pub mod binary;
 pub mod bit_cast;
 pub mod cast;
+pub mod causal_conv;
+pub mod center_crop_pad;
 pub mod concat;
 pub mod constant;
 pub mod control;
 pub mod conv;
 pub mod conv_transpose;
 pub mod cumulate;
+pub mod deform_conv;
 pub mod depth_to_space;
 pub mod det;
 pub mod einsum;
 pub mod elementwise;
 pub mod expand;
+pub mod flex_attention;
+pub mod fourier;
 pub mod gather;
 pub mod grid_sample;
+pub mod heads;
 pub mod identity;
 pub mod layout;
+pub mod linear_attention;
+pub mod loss;
 pub mod matmul;
+pub mod mel;
 pub mod microsoft;
 pub mod ml;
 pub mod non_max_suppression;
@@ -36,16 +47,20 @@ pub mod nonzero;
 pub mod norm;
 pub mod numbers;
 pub mod one_hot;
+pub mod optimizers;
 pub mod pad;
 pub mod pool;
 pub mod quantize;
 pub mod quantized;
+pub mod random;
 pub mod range;
 pub mod recurrent;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
 pub mod reverse_sequence;
+pub mod roi;
+pub mod rotary_embedding;
 pub mod rows;
 pub mod scan;
 pub mod scatter;
@@ -54,14 +69,18 @@ pub mod slice;
 pub mod softmax;
 pub mod split;
 pub mod squeeze;
+pub mod strings;
 pub mod taps;
 pub mod tensor_scatter;
+pub mod tfidf;
 pub mod topk;
 pub mod transpose;
 pub mod trilu;
 pub mod unary;
+pub mod unfold;
 pub mod unique;
 pub mod where_;
+pub mod window;
 
 /// How an attribute may look, and what stands for it when it is left out.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -228,6 +247,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::ACOS,
     &unary::ACOSH,
     &binary::ADD,
+    &affine_grid::AFFINE_GRID,
     &binary::AND,
     &topk::ARG_MAX,
     &topk::ARG_MIN,
@@ -235,19 +255,25 @@ pub static OPS: &[&OpDef] = &[
     &unary::ASINH,
     &unary::ATAN,
     &unary::ATANH,
+    &attention::ATTENTION,
     &pool::AVERAGE_POOL,
     &norm::BATCH_NORMALIZATION,
+    &random::BERNOULLI,
     &bit_cast::BIT_CAST,
     &binary::BIT_SHIFT,
     &binary::BITWISE_AND,
     &unary::BITWISENOT,
     &binary::BITWISE_OR,
     &binary::BITWISE_XOR,
+    &window::BLACKMAN_WINDOW,
     &cast::CAST,
     &cast::CAST_LIKE,
+    &causal_conv::CAUSAL_CONV_WITH_STATE,
     &unary::CEIL,
     &activation::CELU,
+    &center_crop_pad::CENTER_CROP_PAD,
     &activation::CLIP,
+    &unfold::COL2IM,
     &nonzero::COMPRESS,
     &concat::CONCAT,
     &constant::CONSTANT,
@@ -259,6 +285,8 @@ pub static OPS: &[&OpDef] = &[
     &unary::COSH,
     &cumulate::CUM_PROD,
     &cumulate::CUM_SUM,
+    &fourier::DFT,
+    &deform_conv::DEFORM_CONV,
     &depth_to_space::DEPTH_TO_SPACE,
     &quantize::DEQUANTIZE_LINEAR,
     &det::DET,
@@ -287,6 +315,8 @@ pub static OPS: &[&OpDef] = &[
     &binary::GREATER_OR_EQUAL,
     &grid_sample::GRID_SAMPLE,
     &norm::GROUP_NORMALIZATION,
+    &window::HAMMING_WINDOW,
+    &window::HANN_WINDOW,
     &activation::HARD_SIGMOID,
     &unary::HARDSWISH,
     &softmax::HARDMAX,
@@ -301,6 +331,7 @@ pub static OPS: &[&OpDef] = &[
     &activation::LEAKY_RELU,
     &binary::LESS,
     &binary::LESS_OR_EQUAL,
+    &linear_attention::LINEAR_ATTENTION,
     &unary::LOG,
     &softmax::LOG_SOFTMAX,
     &control::LOOP,
@@ -310,13 +341,18 @@ pub static OPS: &[&OpDef] = &[
     &quantized::MAT_MUL_INTEGER,
     &binary::MAX,
     &pool::MAX_POOL,
+    &roi::MAX_ROI_POOL,
+    &unfold::MAX_UNPOOL,
     &binary::MEAN,
     &norm::MEAN_VARIANCE_NORMALIZATION,
+    &mel::MEL_WEIGHT_MATRIX,
     &binary::MIN,
     &unary::MISH,
     &binary::MOD,
     &binary::MUL,
+    &random::MULTINOMIAL,
     &unary::NEG,
+    &loss::NEGATIVE_LOG_LIKELIHOOD_LOSS,
     &non_max_suppression::NON_MAX_SUPPRESSION,
     &nonzero::NON_ZERO,
     &unary::NOT,
@@ -330,6 +366,10 @@ pub static OPS: &[&OpDef] = &[
     &quantize::QUANTIZE_LINEAR,
     &norm::RMS_NORMALIZATION,
     &recurrent::RNN,
+    &random::RANDOM_NORMAL,
+    &random::RANDOM_NORMAL_LIKE,
+    &random::RANDOM_UNIFORM,
+    &random::RANDOM_UNIFORM_LIKE,
     &range::RANGE,
     &unary::RECIPROCAL,
     &reduce::REDUCE_L1,
@@ -342,11 +382,15 @@ pub static OPS: &[&OpDef] = &[
     &reduce::REDUCE_PROD,
     &reduce::REDUCE_SUM,
     &reduce::REDUCE_SUM_SQUARE,
+    &strings::REGEX_FULL_MATCH,
     &unary::RELU,
     &reshape::RESHAPE,
     &resize::RESIZE,
     &reverse_sequence::REVERSE_SEQUENCE,
+    &roi::ROI_ALIGN,
+    &rotary_embedding::ROTARY_EMBEDDING,
     &unary::ROUND,
+    &fourier::STFT,
     &scan::SCAN,
     &scatter::SCATTER,
     &scatter::SCATTER_ELEMENTS,
@@ -362,18 +406,23 @@ pub static OPS: &[&OpDef] = &[
     &shape::SIZE,
     &slice::SLICE,
     &softmax::SOFTMAX,
+    &loss::SOFTMAX_CROSS_ENTROPY_LOSS,
     &unary::SOFTPLUS,
     &unary::SOFTSIGN,
     &depth_to_space::SPACE_TO_DEPTH,
     &split::SPLIT,
     &unary::SQRT,
     &squeeze::SQUEEZE,
+    &strings::STRING_CONCAT,
+    &strings::STRING_NORMALIZER,
+    &strings::STRING_SPLIT,
     &binary::SUB,
     &binary::SUM,
     &activation::SWISH,
     &unary::TAN,
     &unary::TANH,
     &tensor_scatter::TENSOR_SCATTER,
+    &tfidf::TF_IDF_VECTORIZER,
     &activation::THRESHOLDED_RELU,
     &expand::TILE,
     &topk::TOP_K,
@@ -400,6 +449,10 @@ pub static OPS: &[&OpDef] = &[
     &ml::tree_ensemble::TREE_ENSEMBLE,
     &ml::tree_votes::TREE_ENSEMBLE_CLASSIFIER,
     &ml::tree_ensemble::TREE_ENSEMBLE_REGRESSOR,
+    &flex_attention::FLEX_ATTENTION,
+    &optimizers::ADAGRAD,
+    &optimizers::ADAM,
+    &optimizers::MOMENTUM,
     &microsoft::attention::ATTENTION,
     &microsoft::gelu::BIAS_GELU,
     &microsoft::matrices::C_DIST,

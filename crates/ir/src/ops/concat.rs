@@ -77,7 +77,8 @@ pub fn joined(shapes: &[&Shape], axis: i64) -> Result<Shape> {
     Ok(out)
 }
 
-fn sum(a: &Dim, b: &Dim) -> Dim {
+/// The sum of two lengths, where it is known.
+pub fn sum(a: &Dim, b: &Dim) -> Dim {
     match (a, b) {
         (Dim::Known(a), Dim::Known(b)) => a.checked_add(*b).map_or(Dim::Unknown, Dim::Known),
         (Dim::Known(0), d) | (d, Dim::Known(0)) => d.clone(),

@@ -83,7 +83,7 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
 }
 
 /// The places and weights that the taps of all axes give together.
-fn spread(taps: &[Taps], strides: &[isize]) -> Vec<(usize, f64)> {
+pub fn spread(taps: &[Taps], strides: &[isize]) -> Vec<(usize, f64)> {
     let mut all = vec![(0usize, 1.0)];
     for (taps, &stride) in taps.iter().zip(strides) {
         let step = |&(at, weight): &(usize, f64)| {

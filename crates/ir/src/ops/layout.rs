@@ -202,6 +202,33 @@ pub fn strided(t: &Tensor, dims: &[usize], strides: &[isize], offset: usize) -> 
     assemble(&[t], dims, runs)
 }
 
+/// `t` with two of its axes in each other's place.
+///
+/// # Errors
+/// When the result is too large.
+///
+/// # Panics
+/// When an axis is outside the rank: a broken invariant of the caller.
+pub fn swapped(t: &Tensor, a: usize, b: usize) -> Result<Tensor> {
+    let (mut dims, mut strides) = (Dims::from_slice(t.dims()), strides(t.dims()));
+    dims.swap(a, b);
+    strides.swap(a, b);
+    strided(t, &dims, &strides, 0)
+}
+
+/// A tensor of zeros, of empty strings, or of false.
+///
+/// # Errors
+/// When it would be too large.
+pub fn zeros(dtype: DType, dims: &[usize]) -> Result<Tensor> {
+    let count = checked_count(dims)?;
+    if dtype == DType::String {
+        return Tensor::from_strings(dims, vec![String::new(); count]);
+    }
+    let bytes = vec![0u8; dtype.bytes_of(count).unwrap_or(0)];
+    Tensor::from_bytes(dtype, dims, bytes.into())
+}
+
 /// `t` repeated along axes of length 1 to the broadcast shape `dims`.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The elements of a tensor of any numeric type, wide enough that none is rounded.
 
 use super::arith;
+use crate::graph::Node;
 use crate::{DType, Error, Result, Tensor};
 
 /// Elements as f64 or as wide integers; booleans are 0 and 1.
@@ -91,6 +92,35 @@ impl Numbers {
             }
             (d, _) => Err(unsupported(d)),
         }
+    }
+}
+
+/// The element type in an attribute, where that is a number's.
+///
+/// # Errors
+/// When it is no numeric type.
+pub fn dtype(node: &Node, name: &str) -> Result<Option<DType>> {
+    let Some(code) = node.int(name) else {
+        return Ok(None);
+    };
+    let dtype = i32::try_from(code).ok().and_then(DType::from_onnx);
+    dtype
+        .filter(|d| d.is_float() || d.is_integer() || *d == DType::Bool)
+        .map(Some)
+        .ok_or_else(|| Error::invalid(format!("{code} is no type of numbers")))
+}
+
+/// The one number of `t`.
+///
+/// # Errors
+/// When it does not hold one number.
+pub fn real(t: &Tensor) -> Result<f64> {
+    match Numbers::of(t)?.into_floats().as_slice() {
+        [one] => Ok(*one),
+        _ => Err(Error::invalid(format!(
+            "expected one number, found {}",
+            t.ty()
+        ))),
     }
 }
 

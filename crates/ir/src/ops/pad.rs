@@ -162,13 +162,9 @@ fn fill(cx: &EvalCx, x: &Tensor) -> Result<Tensor> {
     if let Some(t) = cx.optional(2).filter(|t| t.count() > 0) {
         return t.reshaped(&[]);
     }
-    if x.dtype() == crate::DType::String {
-        return Tensor::from_strings(&[], vec![String::new()]);
-    }
     let value = f64::from(cx.float("value", 0.0));
-    if value == 0.0 {
-        let bytes = vec![0u8; x.dtype().bytes_of(1).unwrap_or(0)];
-        return Tensor::from_bytes(x.dtype(), &[], bytes.into());
+    if value == 0.0 || x.dtype() == crate::DType::String {
+        return layout::zeros(x.dtype(), &[]);
     }
     super::numbers::Numbers::Float(vec![value]).tensor(x.dtype(), &[])
 }

@@ -1,7 +1,7 @@
 //! Range: numbers from a start by equal steps.
 
 use super::numbers::Numbers;
-use super::{Arity, OpDef};
+use super::{Arity, AttrKind, OpDef, attr};
 use crate::eval::EvalCx;
 use crate::infer::{InferCx, MAX_CONTENTS};
 use crate::types::{Dim, Shape, TensorType};
@@ -10,14 +10,16 @@ use crate::{DType, Error, Result, Tensor, checked_count};
 /// ONNX Range.
 pub static RANGE: OpDef = OpDef {
     name: "Range",
-    since: &[11],
+    since: &[11, 27],
     inputs: Arity(3, 3),
+    attrs: &[attr("stash_type", AttrKind::Int(Some(1)))],
     infer,
     eval: Some(eval),
     examples: &[
         "Range(i64[]{0}, i64[]{7}, i64[]{3})",
         "Range(f32[]{1}, f32[]{-1}, f32[]{-0.5})",
         "Range(i32[]{5}, i32[]{3}, i32[]{1})",
+        "Range@27(f16[]{0.5}, f16[]{3}, f16[]{0.75})",
     ],
     ..OpDef::BASE
 };

@@ -6,8 +6,11 @@ use crate::infer::InferCx;
 use crate::types::{Dim, Shape};
 use crate::{Result, Tensor};
 
+/// Since 18 the axes are an input; ReduceSum has them so since 13.
+const SINCE: &[i64] = &[1, 11, 13, 18];
+const LIMIT_SINCE: &[i64] = &[1, 11, 12, 13, 18, 20];
+
 const BASE: OpDef = OpDef {
-    since: &[1, 11, 13, 18],
     inputs: Arity(1, 2),
     attrs: &[
         attr("axes", AttrKind::Ints),
@@ -19,10 +22,12 @@ const BASE: OpDef = OpDef {
 };
 
 macro_rules! reductions {
-    ($($name:ident $onnx:literal $eval:expr, $about:literal;)*) => { $(
+    ($($name:ident $onnx:literal $since:expr, $eval:expr, $about:literal $($example:literal)*;)*)
+    => { $(
         #[doc = $about]
         pub static $name: OpDef = OpDef {
             name: $onnx,
+            since: $since,
             eval: Some($eval),
             examples: &[
                 concat!($onnx, "(f32[2,3,4])"),
@@ -30,6 +35,7 @@ macro_rules! reductions {
                 concat!($onnx, "@11(f32[2,3]) {axes=[1]}"),
                 concat!($onnx, "(f32[2,0], i64[1]{1})"),
                 concat!($onnx, "(i32[2,3], i64[0]{}) {noop_with_empty_axes=1}"),
+                $($example,)*
             ],
             ..BASE
         };
@@ -37,22 +43,24 @@ macro_rules! reductions {
 }
 
 reductions! {
-    REDUCE_SUM "ReduceSum" |cx| reduce(cx, |r| sum(r, |x| x), |r| r.iter().sum()),
+    REDUCE_SUM "ReduceSum" &[1, 11, 13], |cx| reduce(cx, |r| sum(r, |x| x), |r| r.iter().sum()),
         "ONNX ReduceSum; 0 for an empty row.";
-    REDUCE_MEAN "ReduceMean" |cx| reduce(cx, mean, int_mean), "ONNX ReduceMean.";
-    REDUCE_MAX "ReduceMax" |cx| limit(cx, true), "ONNX ReduceMax; the lowest value for an empty row.";
-    REDUCE_MIN "ReduceMin" |cx| limit(cx, false), "ONNX ReduceMin; the highest value for an empty row.";
-    REDUCE_PROD "ReduceProd" |cx| reduce(cx, |r| r.iter().product(), int_product),
+    REDUCE_MEAN "ReduceMean" SINCE, |cx| reduce(cx, mean, int_mean), "ONNX ReduceMean.";
+    REDUCE_MAX "ReduceMax" LIMIT_SINCE, |cx| limit(cx, true), "ONNX ReduceMax; the lowest value for an empty row."
+        "ReduceMax(bool[2,2]{true,false,false,false}, i64[1]{1})";
+    REDUCE_MIN "ReduceMin" LIMIT_SINCE, |cx| limit(cx, false), "ONNX ReduceMin; the highest value for an empty row."
+        "ReduceMin(bool[2,2]{true,false,true,true}, i64[1]{1})";
+    REDUCE_PROD "ReduceProd" SINCE, |cx| reduce(cx, |r| r.iter().product(), int_product),
         "ONNX ReduceProd; 1 for an empty row.";
-    REDUCE_L1 "ReduceL1" |cx| reduce(cx, |r| sum(r, f64::abs), |r| r.iter().map(|i| i.abs()).sum()),
+    REDUCE_L1 "ReduceL1" SINCE, |cx| reduce(cx, |r| sum(r, f64::abs), |r| r.iter().map(|i| i.abs()).sum()),
         "ONNX ReduceL1: the sum of absolute values.";
-    REDUCE_L2 "ReduceL2" |cx| real(cx, |r| sum(r, |x| x * x).sqrt()),
+    REDUCE_L2 "ReduceL2" SINCE, |cx| real(cx, |r| sum(r, |x| x * x).sqrt()),
         "ONNX ReduceL2: the root of the sum of squares.";
-    REDUCE_LOG_SUM "ReduceLogSum" |cx| real(cx, |r| sum(r, |x| x).ln()),
+    REDUCE_LOG_SUM "ReduceLogSum" SINCE, |cx| real(cx, |r| sum(r, |x| x).ln()),
         "ONNX ReduceLogSum.";
-    REDUCE_LOG_SUM_EXP "ReduceLogSumExp" |cx| real(cx, log_sum_exp),
+    REDUCE_LOG_SUM_EXP "ReduceLogSumExp" SINCE, |cx| real(cx, log_sum_exp),
         "ONNX ReduceLogSumExp, without overflow.";
-    REDUCE_SUM_SQUARE "ReduceSumSquare"
+    REDUCE_SUM_SQUARE "ReduceSumSquare" SINCE,
         |cx| reduce(cx, |r| sum(r, |x| x * x), |r| r.iter().map(|i| i.wrapping_mul(*i)).sum()),
         "ONNX ReduceSumSquare.";
 }

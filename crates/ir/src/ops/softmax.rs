@@ -21,18 +21,12 @@ const fn row(name: &'static str, example: &'static [&'static str], eval: EvalFn)
 
 /// ONNX Softmax.
 pub static SOFTMAX: OpDef = row("Softmax", &["Softmax(f32[2,3,4]) {axis=1}"], |cx| {
-    lines(cx, |line| {
-        let sum = shift_and_sum(line);
-        line.iter_mut().for_each(|v| *v = v.exp() / sum);
-    })
+    lines(cx, softmax_line)
 });
 
 /// ONNX LogSoftmax.
 pub static LOG_SOFTMAX: OpDef = row("LogSoftmax", &["LogSoftmax(f32[2,3])"], |cx| {
-    lines(cx, |line| {
-        let log = shift_and_sum(line).ln();
-        line.iter_mut().for_each(|v| *v -= log);
-    })
+    lines(cx, log_softmax_line)
 });
 
 /// ONNX Hardmax: one at the first maximum.
@@ -43,6 +37,18 @@ pub static HARDMAX: OpDef = row("Hardmax", &["Hardmax(f32[2,3])"], |cx| {
         line[best] = 1.0;
     })
 });
+
+/// The softmax of one line, in place.
+pub fn softmax_line(line: &mut [f64]) {
+    let sum = shift_and_sum(line);
+    line.iter_mut().for_each(|v| *v = v.exp() / sum);
+}
+
+/// The logarithm of the softmax of one line, in place.
+pub fn log_softmax_line(line: &mut [f64]) {
+    let log = shift_and_sum(line).ln();
+    line.iter_mut().for_each(|v| *v -= log);
+}
 
 /// Takes the maximum off each element; the sum of their exponentials.
 fn shift_and_sum(line: &mut [f64]) -> f64 {

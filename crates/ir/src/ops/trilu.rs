@@ -36,12 +36,6 @@ pub static EYE_LIKE: OpDef = OpDef {
     ..OpDef::BASE
 };
 
-/// A zero of the element type, without axes.
-fn zero(dtype: DType) -> Result<Tensor> {
-    let bytes = vec![0u8; dtype.bytes_of(1).unwrap_or(0)];
-    Tensor::from_bytes(dtype, &[], bytes.into())
-}
-
 fn eval_trilu(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
     let [.., rows, columns] = *x.dims() else {
@@ -52,7 +46,7 @@ fn eval_trilu(cx: &EvalCx) -> Result<Vec<Tensor>> {
     };
     let k = cx.optional(1).map_or(Ok(0), axes::scalar)?;
     let upper = cx.int("upper", 1) != 0;
-    let zero = zero(x.dtype())?;
+    let zero = layout::zeros(x.dtype(), &[])?;
     let runs = (0..x.count()).map(|i| {
         let (row, column) = (i / columns % rows, i % columns);
         let over = column as i128 - row as i128 - i128::from(k);
