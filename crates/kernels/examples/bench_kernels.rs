@@ -1,6 +1,7 @@
 //! Measures kernels on one thread against this machine's own peak.
 //!
-//! `cargo run --release -p edgesmith-kernels --example bench_kernels [ISA]`
+//! `cargo run --release -p edgesmith-kernels --example bench_kernels [ISA|all [WORD]]`: a WORD
+//! selects lines that hold it.
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
 use std::hint::black_box;
@@ -144,6 +145,7 @@ fn product(ctx: &Ctx, [m, k, n]: [usize; 3], peak: f64) {
 
 fn main() {
     let cap = std::env::args().nth(1).and_then(|name| Isa::parse(&name));
+    let word = std::env::args().nth(2).unwrap_or_default();
     let ctx = Ctx::new(Isa::detect_capped(cap), Threads::new(1));
     let peak = peak(&ctx);
     let info = CpuInfo::read();
@@ -158,13 +160,20 @@ fn main() {
         [196, 512, 512],
         [384, 1024, 1024],
     ] {
-        product(&ctx, shape, peak);
+        if "gemm".contains(&word) {
+            product(&ctx, shape, peak);
+        }
     }
     for (kernel, stride, size, inputs, outputs, groups) in [
+        (3, 1, 28, 1, 32, 1),
         (3, 2, 224, 3, 32, 1),
+        (3, 2, 96, 3, 8, 1),
         (1, 1, 112, 32, 16, 1),
         (1, 1, 56, 24, 144, 1),
         (1, 1, 28, 192, 32, 1),
+        (1, 1, 14, 32, 64, 1),
+        (1, 1, 14, 64, 64, 1),
+        (1, 1, 7, 128, 128, 1),
         (1, 1, 14, 96, 576, 1),
         (1, 1, 14, 576, 96, 1),
         (1, 1, 7, 320, 1280, 1),
@@ -173,7 +182,12 @@ fn main() {
         (3, 1, 14, 256, 256, 1),
         (3, 2, 28, 128, 256, 1),
         (3, 1, 32, 32, 32, 1),
+        (3, 1, 48, 8, 8, 8),
         (3, 1, 112, 32, 32, 32),
+        (3, 2, 28, 32, 32, 32),
+        (3, 1, 14, 64, 64, 64),
+        (3, 1, 25, 64, 64, 64),
+        (3, 1, 7, 256, 256, 256),
         (3, 2, 112, 96, 96, 96),
         (3, 1, 56, 144, 144, 144),
         (3, 1, 14, 576, 576, 576),
@@ -194,6 +208,8 @@ fn main() {
         };
         let kind = if groups > 1 { "depthwise" } else { "conv" };
         let name = format!("{kind} {kernel}x{kernel}/{stride} {size} {inputs}->{outputs}");
-        convolution(&ctx, &name, g, peak);
+        if name.contains(&word) {
+            convolution(&ctx, &name, g, peak);
+        }
     }
 }

@@ -83,6 +83,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` bytes are writable at `p`.
     unsafe fn store_bytes(self, p: *mut u8, a: Self::I);
+    /// `2 * LANES` unsigned bytes as 16-bit integers.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes are readable at `p`.
+    unsafe fn load_u8_pairs(self, p: *const u8) -> Self::I;
     /// `2 * LANES` signed bytes as 16-bit integers.
     ///
     /// # Safety
@@ -106,6 +111,24 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` bytes are readable at both.
     unsafe fn interleave_u8(self, p: *const u8, q: *const u8) -> Self::I;
+
+    /// Stores two rows of `2 * LANES` bytes `clamp(round(x) + zero, lo, hi)`, ties to even.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes are writable at both of `to`.
+    #[inline(always)]
+    unsafe fn store_rounded(self, to: [*mut u8; 2], x: [[Self::F; 2]; 2], range: ByteRange) {
+        let lo = self.splat((range.lo - range.zero) as f32);
+        let hi = self.splat((range.hi - range.zero) as f32);
+        let zero = self.splat_i(range.zero);
+        for (to, row) in to.into_iter().zip(x) {
+            for (v, x) in row.into_iter().enumerate() {
+                let y = self.add_i(self.to_int(self.clamp(x, lo, hi)), zero);
+                // SAFETY: the caller's promise.
+                unsafe { self.store_bytes(to.add(v * Self::LANES), y) };
+            }
+        }
+    }
 
     /// The first `n <= LANES` floats, then zeros.
     ///
@@ -185,6 +208,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     }
 }
 
+/// The bytes that numbers are rounded to: `lo..=hi`, all unsigned or all signed, and the one
+/// that stands for 0.
+#[derive(Clone, Copy)]
+pub(crate) struct ByteRange {
+    pub zero: i32,
+    pub lo: i32,
+    pub hi: i32,
+}
+
 /// The most lanes that any set has.
 pub(crate) const MAX_LANES: usize = 16;
 
@@ -228,18 +260,27 @@ pub(crate) trait Body {
 
 /// Runs `body` with the instructions of `isa`, which this CPU has.
 pub(crate) fn dispatch<B: Body>(isa: Isa, body: B) -> B::Out {
+    match dispatch_vector(isa, body) {
+        Ok(out) => out,
+        Err(body) => body.run(scalar::Scalar),
+    }
+}
+
+/// [`dispatch`] without the generic set, for which the body is given back: long bodies are not
+/// worth compiling for it.
+pub(crate) fn dispatch_vector<B: Body>(isa: Isa, body: B) -> Result<B::Out, B> {
     debug_assert!(isa.available());
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Ctx` holds only sets that this CPU has.
-        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2::run(body) },
+        Isa::Avx2 | Isa::AvxVnni => Ok(unsafe { avx2::run(body) }),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512 | Isa::Avx512Vnni => unsafe { avx512::run(body) },
+        Isa::Avx512 | Isa::Avx512Vnni => Ok(unsafe { avx512::run(body) }),
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Isa::Neon => unsafe { neon::run(body) },
-        _ => body.run(scalar::Scalar),
+        Isa::Neon => Ok(unsafe { neon::run(body) }),
+        _ => Err(body),
     }
 }
 

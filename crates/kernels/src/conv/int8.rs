@@ -1,5 +1,7 @@
 //! Byte convolution of channels-last images, with exact sums.
 
+mod runs;
+
 use std::sync::Arc;
 
 use super::depthwise::DepthwiseI8;
@@ -134,6 +136,7 @@ impl ConvI8 {
             cut,
             groups: g.groups,
         };
+        let in_runs = runs::serve(g);
         ctx.threads().parallel_for(tasks.count(), |i| {
             let (group, rows, panels) = tasks.task(i);
             let (b, offset) = (&groups[group], group * g.group_out());
@@ -144,11 +147,18 @@ impl ConvI8 {
                 unsafe { target.multiply(rows, a, b, &starts[group], &[], panels, offset) };
                 return;
             }
-            with_scratch(rows.len() * pitch, |panel: &mut [u8]| {
+            let size = rows.len() * pitch;
+            let lines = if in_runs { runs::scratch(g) } else { 0 };
+            with_scratch(size + lines, |scratch: &mut [u8]| {
+                if in_runs {
+                    let outside = x.zero as u8;
+                    runs::lay_out(g, row8, data, outside, rows.clone(), (scratch, pitch));
+                }
+                let panel = &mut scratch[..size];
                 if g.is_pointwise() {
                     let data = &data[group * g.group_in()..];
                     row8.copy(panel, pitch, data, rows.clone(), g.channels_in, depth);
-                } else {
+                } else if !in_runs {
                     gather(g, data, group, rows.clone(), |row, k, run| {
                         let to = &mut panel[row * pitch..][..pitch];
                         match run {
@@ -258,6 +268,73 @@ mod tests {
                 };
                 conv.run(&ctx, batch, input, Some(&bias), Output8::Bytes(&mut y, to));
                 assert_eq!(y, bytes, "{g:?} {:?}", ctx.isa());
+            }
+        }
+    }
+
+    /// Bytes of all values, or only the least and the largest.
+    fn some_bytes(random: &mut Random, n: usize, extreme: bool) -> Vec<u8> {
+        let mut bytes = random.bytes(n);
+        if extreme {
+            let ends = [0, 0x7f, 0x80, 0xff];
+            bytes
+                .iter_mut()
+                .for_each(|b| *b = ends[usize::from(*b) % 4]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn lines_of_every_width_equal_the_generic_kernel() {
+        let mut random = Random::new(8);
+        for round in 0..120 {
+            let kernel = random.pick(&[1, 3, 3, 5]);
+            let channels = random.pick(&[1, 3, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 40, 48]);
+            let depthwise = round % 2 == 0 && channels > 1;
+            let g = ConvGeometry {
+                kernel: [random.pick(&[1, 2, 3, 4, 5]), kernel],
+                stride: [1 + random.below(2), 1 + random.below(2)],
+                pad_begin: [random.below(3), random.below(kernel)],
+                pad_end: [random.below(3), random.below(kernel)],
+                dilation: [1 + random.below(2), 1],
+                groups: if depthwise { channels } else { 1 },
+                input: [5 + random.below(5), 5 + random.below(20)],
+                channels_in: channels,
+                channels_out: if depthwise { channels } else { 16 },
+            };
+            let (batch, extreme) = (1 + random.below(2), round % 3 == 0);
+            let (input, output) = g.sizes(batch);
+            let x = some_bytes(&mut random, input, extreme);
+            let w = some_bytes(&mut random, g.channels_out * g.depth(), extreme);
+            let w = bytemuck::cast_slice(&w);
+            let (signed, low) = (round % 4 < 2, random.below(2) == 0);
+            let (lo, hi) = if signed { (-128, 127) } else { (0, 255) };
+            let zero = if low { lo } else { hi };
+            let input = Input8 {
+                data: if signed {
+                    Bytes::I8(bytemuck::cast_slice(&x))
+                } else {
+                    Bytes::U8(&x)
+                },
+                zero,
+            };
+            let mult = vec![0.01; g.channels_out];
+            let to = Requant {
+                mult: &mult,
+                zero,
+                lo: lo + random.below(30) as i32,
+                hi: hi - random.below(30) as i32,
+            };
+            let run = |ctx: &Ctx| {
+                let conv = ConvI8::prepare(ctx, g, Bytes::I8(w), &[]).unwrap();
+                let (mut sums, mut y) = (vec![1; output], vec![1; output]);
+                conv.run(ctx, batch, input, None, Output8::I32(&mut sums));
+                conv.run(ctx, batch, input, None, Output8::Bytes(&mut y, to));
+                (sums, y)
+            };
+            let want = run(&Ctx::new(crate::Isa::Generic, crate::Threads::new(1)));
+            for ctx in contexts() {
+                assert_eq!(run(&ctx), want, "{g:?} {:?}", ctx.isa());
             }
         }
     }

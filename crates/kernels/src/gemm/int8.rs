@@ -14,6 +14,7 @@ pub(crate) use output::{Store8, Target8};
 use super::{Cut, Order, Panels};
 use crate::arena::{Buffer, with_scratch};
 use crate::gemm::f32::fits;
+use crate::simd::{Body, Simd, dispatch};
 use crate::{Ctx, Isa};
 
 /// Unsigned or signed bytes.
@@ -198,6 +199,7 @@ pub(crate) fn group(isa: Isa) -> usize {
 /// bytes; signed bytes are then shifted by 128, and their zero point too.
 #[derive(Clone, Copy)]
 pub(crate) struct Row8 {
+    isa: Isa,
     wide: bool,
     signed: bool,
     pub zero: i32,
@@ -207,6 +209,7 @@ impl Row8 {
     pub(crate) fn new(isa: Isa, signed: bool, zero: i32) -> Self {
         let wide = group(isa) == 2;
         Self {
+            isa,
             wide,
             signed,
             zero: zero + if signed && !wide { 128 } else { 0 },
@@ -246,13 +249,48 @@ impl Row8 {
         stride: usize,
         k: usize,
     ) {
-        if stride == k && pitch == k << usize::from(self.wide) {
-            self.put(to, 0, &from[rows.start * k..rows.end * k]);
+        if stride == k && pitch == self.bytes_of(k) {
+            let (row, from) = (self, &from[rows.start * k..rows.end * k]);
+            dispatch(self.isa, LayOut { row, from, to });
             return;
         }
         for (r, to) in rows.zip(to.chunks_exact_mut(pitch.max(1))) {
             self.put(to, 0, &from[r * stride..][..k]);
             self.finish(to, k);
+        }
+    }
+
+    pub(crate) fn isa(self) -> Isa {
+        self.isa
+    }
+
+    /// Bytes of `k` elements as they are laid out.
+    #[inline(always)]
+    pub(crate) fn bytes_of(self, k: usize) -> usize {
+        k << usize::from(self.wide)
+    }
+
+    /// Elements that [`Row8::chunk`] lays out.
+    #[inline(always)]
+    pub(crate) fn chunk_len<S: Simd>(self) -> usize {
+        S::LANES * if self.wide { 2 } else { 4 }
+    }
+
+    /// Lays out as many elements as take a vector.
+    ///
+    /// # Safety
+    /// `chunk_len` bytes are readable at `from`, and a vector is writable at `to`.
+    #[inline(always)]
+    pub(crate) unsafe fn chunk<S: Simd>(self, s: S, to: *mut u8, from: *const u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let x = match (self.wide, self.signed) {
+                (true, true) => s.load_i8_pairs(from.cast()),
+                (true, false) => s.load_u8_pairs(from),
+                (false, true) => s.xor_i(s.load_i(from.cast()), s.splat_i(FLIP)),
+                (false, false) => s.load_i(from.cast()),
+            };
+            s.store_i(to.cast(), x);
         }
     }
 
@@ -270,7 +308,38 @@ impl Row8 {
     /// Clears what follows `k` elements in the row.
     #[inline(always)]
     pub(crate) fn finish(self, to: &mut [u8], k: usize) {
-        to[k << usize::from(self.wide)..].fill(0);
+        to[self.bytes_of(k)..].fill(0);
+    }
+}
+
+/// Shifts four signed bytes by 128.
+const FLIP: i32 = 0x8080_8080_u32 as i32;
+
+/// Lays out neighbouring rows that need no padding.
+struct LayOut<'a> {
+    row: Row8,
+    from: &'a [u8],
+    to: &'a mut [u8],
+}
+
+impl Body for LayOut<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (row, step) = (self.row, self.row.chunk_len::<S>());
+        let whole = self.from.len() / step * step;
+        assert!(
+            row.bytes_of(whole) <= self.to.len(),
+            "rows fit where they are laid out"
+        );
+        for at in (0..whole).step_by(step) {
+            // SAFETY: the chunk lies in both slices.
+            unsafe {
+                let to = self.to.as_mut_ptr().add(row.bytes_of(at));
+                row.chunk(s, to, self.from.as_ptr().add(at));
+            }
+        }
+        row.put(self.to, whole, &self.from[whole..]);
     }
 }
 
@@ -453,6 +522,58 @@ mod tests {
             };
             gemm8(&ctx, 1, input, 64, &packed, None, Output8::I32(&mut c), 9);
             assert_eq!(c, [-128 * 255 * 64; 9]);
+        }
+    }
+
+    #[test]
+    fn bytes_saturate_at_both_ends_whatever_the_sums() {
+        let (m, n) = (7, 32);
+        let bias: Vec<i32> = (0..n)
+            .map(|c| match c % 4 {
+                0 => i32::MAX - 600,
+                1 => i32::MIN + 600,
+                2 => 7 * c as i32,
+                _ => -7 * c as i32,
+            })
+            .collect();
+        let a: Vec<u8> = (0..m as u8).collect();
+        for (zero, lo, hi) in [
+            (0, 0, 255),
+            (255, 3, 255),
+            (-128, -128, 127),
+            (127, -9, 127),
+        ] {
+            for scale in [0.5, 1.5, 1e6] {
+                let mult = vec![scale; n];
+                let want: Vec<u8> = (0..m * n)
+                    .map(|i| (a[i / n] as i32 + bias[i % n]) as f32 * scale)
+                    .map(|y| {
+                        (y.round_ties_even() as i32)
+                            .saturating_add(zero)
+                            .clamp(lo, hi) as u8
+                    })
+                    .collect();
+                for ctx in contexts() {
+                    let b = PackedI8::new(&ctx, Bytes::I8(&vec![1; n]), Order::KN, 1, n, &[]);
+                    let (mut c, mult) = (vec![1; m * n], &mult[..]);
+                    let a = Input8 {
+                        data: Bytes::U8(&a),
+                        zero: 0,
+                    };
+                    let to = Requant { mult, zero, lo, hi };
+                    gemm8(
+                        &ctx,
+                        m,
+                        a,
+                        1,
+                        &b,
+                        Some(&bias),
+                        Output8::Bytes(&mut c, to),
+                        n,
+                    );
+                    assert_eq!(c, want, "{:?} {zero} {lo} {hi} {scale}", ctx.isa());
+                }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Body, Dot, Simd};
+use super::{Body, ByteRange, Dot, Simd};
 
 /// Proof of AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -83,6 +83,7 @@ impl Simd for Avx2 {
             let (x, y) = (_mm256_castsi256_si128(y), _mm256_extracti128_si256::<1>(y));
             _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(x, y));
         };
+        load_u8_pairs(p: *const u8) -> __m256i = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
         load_i8_pairs(p: *const i8) -> __m256i = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()));
         interleave_u8_twice(p: *const u8, q: *const u8) -> [__m256i; 2] = {
             let (p, q) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(q.cast()));
@@ -91,6 +92,22 @@ impl Simd for Avx2 {
         };
         interleave_u8(p: *const u8, q: *const u8) -> __m256i = _mm256_cvtepu8_epi16(
             _mm_unpacklo_epi8(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(q.cast())));
+        store_rounded(to: [*mut u8; 2], x: [[__m256; 2]; 2], range: ByteRange) = {
+            // Packing saturates below, which is the lower bound once `lo` stands at 0.
+            let (shift, hi) = (range.zero - range.lo, range.hi - range.zero);
+            let (shift, hi) = (_mm256_set1_epi16(shift as i16), _mm256_set1_ps(hi as f32));
+            let [[a, b], [c, d]] = x;
+            let (a, b) = (_mm256_min_ps(a, hi), _mm256_min_ps(b, hi));
+            let (c, d) = (_mm256_min_ps(c, hi), _mm256_min_ps(d, hi));
+            let ab = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+            let cd = _mm256_packs_epi32(_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
+            let ab = _mm256_adds_epi16(ab, shift);
+            let y = _mm256_packus_epi16(ab, _mm256_adds_epi16(cd, shift));
+            let y = _mm256_add_epi8(y, _mm256_set1_epi8(range.lo as i8));
+            let y = _mm256_permutevar8x32_epi32(y, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm_storeu_si128(to[0].cast(), _mm256_castsi256_si128(y));
+            _mm_storeu_si128(to[1].cast(), _mm256_extracti128_si256::<1>(y));
+        };
     }
 }
 

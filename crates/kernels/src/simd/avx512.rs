@@ -74,6 +74,8 @@ impl Simd for Avx512 {
         load_u8(p: *const u8) -> __m512i = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
         load_i8(p: *const u8) -> __m512i = _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()));
         store_bytes(p: *mut u8, a: __m512i) = _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(a));
+        load_u8_pairs(p: *const u8) -> __m512i =
+            _mm512_cvtepu8_epi16(_mm256_loadu_si256(p.cast()));
         load_i8_pairs(p: *const i8) -> __m512i =
             _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast()));
         interleave_u8(p: *const u8, q: *const u8) -> __m512i = _mm512_or_si512(

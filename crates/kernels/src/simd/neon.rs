@@ -85,6 +85,7 @@ impl Simd for Neon {
             let bytes = vreinterpret_u32_s8(vmovn_s16(vcombine_s16(words, words)));
             p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(bytes));
         };
+        load_u8_pairs(p: *const u8) -> int32x4_t = vreinterpretq_s32_u16(vmovl_u8(vld1_u8(p)));
         load_i8_pairs(p: *const i8) -> int32x4_t = vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)));
         interleave_u8(p: *const u8, q: *const u8) -> int32x4_t =
             vreinterpretq_s32_u16(vmovl_u8(vzip1_u8(four(p), four(q))));

@@ -79,6 +79,10 @@ impl Simd for Scalar {
         load_u8(p: *const u8) -> Self::I = p.cast::<[u8; 4]>().read().map(i32::from);
         load_i8(p: *const u8) -> Self::I = p.cast::<[i8; 4]>().read().map(i32::from);
         store_bytes(p: *mut u8, a: Self::I) = p.cast::<[u8; 4]>().write(a.map(|a| a as u8));
+        load_u8_pairs(p: *const u8) -> Self::I = {
+            let bytes = p.cast::<[u8; 8]>().read();
+            std::array::from_fn(|i| i32::from(bytes[2 * i]) | i32::from(bytes[2 * i + 1]) << 16)
+        };
         load_i8_pairs(p: *const i8) -> Self::I = {
             let bytes = p.cast::<[i8; 8]>().read();
             std::array::from_fn(|i| {

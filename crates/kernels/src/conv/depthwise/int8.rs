@@ -1,5 +1,7 @@
 //! Depthwise convolution of bytes: kernel elements in pairs, both sides widened to 16 bits.
 
+mod lines;
+
 use std::ops::Range;
 
 use super::{TOGETHER, Tiles, grain};
@@ -13,33 +15,68 @@ use crate::{Ctx, Isa};
 #[derive(Clone, Debug)]
 pub(crate) struct DepthwiseI8 {
     isa: Isa,
+    pairs: Vec<[usize; 2]>,
     weights: Buffer,
     sums: Vec<i32>,
+}
+
+/// Which kernel elements are multiplied together: an element and the one below it, and in the
+/// last row of an odd number the one to the right. An element that is left over stands twice;
+/// its second weight is 0.
+fn pairs([height, width]: [usize; 2]) -> Vec<[usize; 2]> {
+    let below = (0..height / 2).flat_map(|pair| {
+        let row = 2 * pair * width;
+        (row..row + width).map(move |at| [at, at + width])
+    });
+    let (last, end) = (height / 2 * 2 * width, height * width);
+    let right = (last..end).step_by(2).map(|at| [at, (at + 1).min(end - 1)]);
+    below.chain(right).collect()
+}
+
+/// A depthwise convolution of bytes that is under way.
+struct Work<'a> {
+    isa: Isa,
+    geometry: &'a ConvGeometry,
+    x: &'a [u8],
+    outside: &'a [u8],
+    pairs: &'a [[usize; 2]],
+    weights: &'a [i32],
+    starts: &'a [i32],
 }
 
 impl DepthwiseI8 {
     pub(crate) fn new(ctx: &Ctx, g: &ConvGeometry, weights: Bytes, zeros: &[i32]) -> Self {
         let (raw, signed) = weights.raw();
-        let (channels, taps) = (g.channels_out, g.kernel[0] * g.kernel[1]);
-        let mut sums = vec![0; channels];
-        let mut weights = Buffer::zeroed((taps.div_ceil(2) * channels + MAX_LANES) * 4);
-        let out = weights.typed_mut::<i16>();
-        for (i, byte) in g.tap_weights(raw).into_iter().enumerate() {
-            let (tap, c) = (i / channels, i % channels);
+        let channels = g.channels_out;
+        let pairs = pairs(g.kernel);
+        let raw = g.tap_weights(raw);
+        let value = |tap: usize, c: usize| {
+            let byte = raw[tap * channels + c];
+            let zero = zeros.get(if zeros.len() == 1 { 0 } else { c });
             let value = if signed {
                 i32::from(byte as i8)
             } else {
                 i32::from(byte)
             };
-            let zero = zeros
-                .get(if zeros.len() == 1 { 0 } else { c })
-                .copied()
-                .unwrap_or(0);
-            out[(tap / 2 * channels + c) * 2 + tap % 2] = (value - zero) as i16;
-            sums[c] += value - zero;
+            value - zero.copied().unwrap_or(0)
+        };
+        let mut sums = vec![0; channels];
+        let mut weights = Buffer::zeroed((pairs.len() * channels + MAX_LANES) * 4);
+        let out = weights.typed_mut::<i16>();
+        for (pair, [first, second]) in pairs.iter().enumerate() {
+            for c in 0..channels {
+                let out = &mut out[(pair * channels + c) * 2..][..2];
+                out[0] = value(*first, c) as i16;
+                sums[c] += value(*first, c);
+                if second != first {
+                    out[1] = value(*second, c) as i16;
+                    sums[c] += value(*second, c);
+                }
+            }
         }
         Self {
             isa: ctx.isa(),
+            pairs,
             weights,
             sums,
         }
@@ -78,33 +115,46 @@ impl DepthwiseI8 {
         let mut starts: Vec<i32> = (0..channels).map(start).collect();
         starts.resize(channels + MAX_LANES, 0);
         let outside = vec![x.zero as u8; channels];
-        let together = if channels < MAX_LANES { 1 } else { TOGETHER };
         let pixels = g.sizes(batch).1 / channels;
+        let work = Work {
+            isa: self.isa,
+            geometry: g,
+            x: data,
+            outside: &outside,
+            pairs: &self.pairs,
+            weights: self.weights.typed(),
+            starts: &starts,
+        };
         ctx.threads().parallel_ranges(pixels, grain(g), |range| {
-            let tiles = Tiles::new(g, data, &outside, range.clone(), together);
-            let (weights, starts, to) = (self.weights.typed(), &starts[..], target.store(0, 0));
+            let to = target.store(0, 0);
             if signed {
-                let block = Block::<true> {
-                    tiles,
-                    range,
-                    channels,
-                    weights,
-                    starts,
-                    to,
-                };
-                dispatch(self.isa, block);
+                work.pixels::<true>(range, to);
             } else {
-                let block = Block::<false> {
-                    tiles,
-                    range,
-                    channels,
-                    weights,
-                    starts,
-                    to,
-                };
-                dispatch(self.isa, block);
+                work.pixels::<false>(range, to);
             }
         });
+    }
+}
+
+impl Work<'_> {
+    /// Computes output pixels, which `Target8::new` checked.
+    fn pixels<const SIGNED: bool>(&self, range: Range<usize>, to: Store8) {
+        if lines::serve(self.isa, self.geometry) {
+            return lines::run::<SIGNED>(self, range, to);
+        }
+        let together = if self.geometry.channels_out < MAX_LANES {
+            1
+        } else {
+            TOGETHER
+        };
+        let block = Block::<SIGNED> {
+            tiles: Tiles::new(self.geometry, self.x, self.outside, range.clone(), together),
+            range,
+            channels: self.geometry.channels_out,
+            work: self,
+            to,
+        };
+        dispatch(self.isa, block);
     }
 }
 
@@ -118,12 +168,49 @@ fn signed_apart<S: Simd>(s: S, x: S::I, signed: bool) -> S::I {
     }
 }
 
+/// `V` vectors of channels at `p`, each with its neighbour at `q`.
+///
+/// # Safety
+/// `V` vectors of bytes are readable at both.
+#[inline(always)]
+unsafe fn interleave<S: Simd, const V: usize, const SIGNED: bool>(
+    s: S,
+    p: *const u8,
+    q: *const u8,
+) -> [S::I; V] {
+    let mut x = [s.splat_i(0); V];
+    // SAFETY: the caller's promise.
+    unsafe {
+        if V == 2 {
+            let [low, high] = s.interleave_u8_twice(p, q);
+            x[0] = signed_apart(s, low, SIGNED);
+            x[V - 1] = signed_apart(s, high, SIGNED);
+        } else {
+            x[0] = signed_apart(s, s.interleave_u8(p, q), SIGNED);
+        }
+    }
+    x
+}
+
+/// Cuts `channels` into parts of two vectors, and one where two do not fit: the first channel
+/// of the part at `c`, and its channels. A part of a vector at the end is computed again with
+/// what comes before it.
+#[inline(always)]
+fn part<S: Simd>(channels: usize, c: usize) -> (usize, usize) {
+    let left = channels - c;
+    if left >= 2 * S::LANES {
+        (c, 2 * S::LANES)
+    } else {
+        (c.min(channels.saturating_sub(S::LANES)), S::LANES)
+    }
+}
+
+/// Any kernel: reads an address for each pixel and kernel element.
 struct Block<'a, const SIGNED: bool> {
     tiles: Tiles<'a, u8>,
     range: Range<usize>,
     channels: usize,
-    weights: &'a [i32],
-    starts: &'a [i32],
+    work: &'a Work<'a>,
     to: Store8,
 }
 
@@ -135,33 +222,22 @@ impl<const SIGNED: bool> Body for Block<'_, SIGNED> {
         while let Some((pixel, count)) = self.tiles.advance() {
             if self.channels < S::LANES {
                 self.stage(&mut stage);
-                self.pair_up(count);
-                // SAFETY: every address has a vector of bytes in the stage.
-                unsafe { self.tile::<S, 1, 1>(s, pixel, 0) };
-                continue;
             }
-            self.pair_up(count);
             let mut c = 0;
             while c < self.channels {
-                let left = self.channels - c;
-                let pair = left >= 2 * S::LANES;
-                // A part of a vector at the end is computed again with what comes before it.
-                let at = if left < S::LANES {
-                    self.channels - S::LANES
-                } else {
-                    c
-                };
-                // SAFETY: `advance` promises a pixel's channels at every address, and tasks
-                // write different pixels, which `Target8::new` checked.
+                let (at, step) = part::<S>(self.channels, c);
+                // SAFETY: `advance` promises a pixel's channels at every address, and there is
+                // a vector in the stage; tasks write different pixels, which `Target8::new`
+                // checked.
                 unsafe {
-                    match (count, pair) {
+                    match (count, step > S::LANES) {
                         (TOGETHER, true) => self.tile::<S, TOGETHER, 2>(s, pixel, at),
                         (TOGETHER, false) => self.tile::<S, TOGETHER, 1>(s, pixel, at),
                         (_, true) => self.tile::<S, 1, 2>(s, pixel, at),
                         (_, false) => self.tile::<S, 1, 1>(s, pixel, at),
                     }
                 }
-                c += if pair { 2 * S::LANES } else { S::LANES };
+                c += step;
             }
         }
         let (at, n) = (
@@ -174,13 +250,6 @@ impl<const SIGNED: bool> Body for Block<'_, SIGNED> {
 }
 
 impl<const SIGNED: bool> Block<'_, SIGNED> {
-    /// Makes the number of kernel elements even; the weights of the one too many are 0.
-    fn pair_up(&mut self, count: usize) {
-        if self.tiles.taps.len() / count % 2 == 1 {
-            self.tiles.taps.extend_from_within(..count);
-        }
-    }
-
     /// Copies channels that do not fill a vector to where a vector can be read.
     fn stage(&mut self, stage: &mut Vec<[u8; MAX_LANES]>) {
         let taps = &mut self.tiles.taps;
@@ -196,33 +265,48 @@ impl<const SIGNED: bool> Block<'_, SIGNED> {
     ///
     /// # Safety
     /// `V` vectors of bytes are readable from `c` on at every address of the tiles, `T` for each
-    /// kernel element, the number of which is even.
+    /// kernel element.
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const V: usize>(&self, s: S, pixel: usize, c: usize) {
         // SAFETY: the caller's promise; weights and starts are padded by a vector.
         unsafe {
-            let starts = self.starts.as_ptr().add(c);
+            let starts = self.work.starts.as_ptr().add(c);
             let starts: [S::I; V] = std::array::from_fn(|v| s.load_i(starts.add(v * S::LANES)));
             let mut sums = [starts; T];
-            for (pair, taps) in self.tiles.taps.chunks_exact(2 * T).enumerate() {
-                let w = self.weights.as_ptr().add(pair * self.channels + c);
+            let taps = self.tiles.taps.as_chunks::<T>().0;
+            for (pair, [first, second]) in self.work.pairs.iter().enumerate() {
+                let w = self.work.weights.as_ptr().add(pair * self.channels + c);
                 let w: [S::I; V] = std::array::from_fn(|v| s.load_i(w.add(v * S::LANES)));
-                for (t, sums) in sums.iter_mut().enumerate() {
-                    let (p, q) = (taps[t].add(c), taps[T + t].add(c));
-                    if V == 2 {
-                        let x = s.interleave_u8_twice(p, q);
-                        for v in 0..V {
-                            sums[v] = s.dot_pairs(sums[v], signed_apart(s, x[v], SIGNED), w[v]);
-                        }
-                    } else {
-                        let x = signed_apart(s, s.interleave_u8(p, q), SIGNED);
-                        sums[0] = s.dot_pairs(sums[0], x, w[0]);
+                let (first, second) = (&taps[*first], &taps[*second]);
+                for t in 0..T {
+                    let (p, q) = (first[t].add(c), second[t].add(c));
+                    let x = interleave::<S, V, SIGNED>(s, p, q);
+                    for v in 0..V {
+                        sums[t][v] = s.dot_pairs(sums[t][v], x[v], w[v]);
                     }
                 }
             }
             let last = (self.channels - c - (V - 1) * S::LANES).min(S::LANES);
             self.to
                 .put(s, sums, pixel * self.channels + c, self.channels, c, last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_hold_every_kernel_element_once() {
+        for kernel in [[1, 1], [3, 3], [2, 3], [5, 5], [1, 4], [4, 1], [7, 2]] {
+            let mut all: Vec<usize> = pairs(kernel)
+                .into_iter()
+                .flat_map(|[a, b]| [Some(a), (b != a).then_some(b)])
+                .flatten()
+                .collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..kernel[0] * kernel[1]).collect::<Vec<_>>());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::activation::{Activation, map_with};
 use crate::gemm::f32::{fits, load_row, store_row};
-use crate::simd::Simd;
+use crate::simd::{ByteRange, Simd};
 use crate::threads::Shared;
 
 /// From 32-bit sums to bytes: `clamp(round(sum * mult[c]) + zero, lo, hi)`, ties to even,
@@ -98,9 +98,11 @@ impl<'a> Target8<'a> {
             Shared8::Bytes(c, to) => Store8::Bytes {
                 c: c.pointer(at),
                 mult: to.mult[offset..].as_ptr(),
-                lo: (to.lo - to.zero) as f32,
-                hi: (to.hi - to.zero) as f32,
-                zero: to.zero,
+                range: ByteRange {
+                    zero: to.zero,
+                    lo: to.lo,
+                    hi: to.hi,
+                },
             },
             Shared8::F32(c, scale, bias, activation) => Store8::F32 {
                 c: c.pointer(at),
@@ -122,9 +124,7 @@ pub(crate) enum Store8 {
     Bytes {
         c: *mut u8,
         mult: *const f32,
-        lo: f32,
-        hi: f32,
-        zero: i32,
+        range: ByteRange,
     },
     F32 {
         c: *mut f32,
@@ -164,29 +164,8 @@ impl Store8 {
                         }
                     }
                 }
-                Store8::Bytes {
-                    c,
-                    mult,
-                    lo,
-                    hi,
-                    zero,
-                } => {
-                    let mut mults = [s.splat(0.0); V];
-                    load_row(s, &mut mults, mult.add(column), last);
-                    let (lo, hi, zero) = (s.splat(lo), s.splat(hi), s.splat_i(zero));
-                    for (i, row) in sums.into_iter().enumerate() {
-                        let c = c.add(at + i * stride);
-                        for v in 0..V {
-                            let y = s.clamp(s.mul(s.to_float(row[v]), mults[v]), lo, hi);
-                            let y = s.add_i(s.to_int(y), zero);
-                            let c = c.add(v * S::LANES);
-                            if v + 1 < V || last == S::LANES {
-                                s.store_bytes(c, y);
-                            } else {
-                                s.store_bytes_n(c, y, last);
-                            }
-                        }
-                    }
+                Store8::Bytes { c, mult, range } => {
+                    put_bytes(s, sums, c.add(at), stride, mult.add(column), range, last);
                 }
                 Store8::F32 {
                     c,
@@ -227,6 +206,61 @@ impl Store8 {
         {
             // SAFETY: the caller's promise.
             unsafe { map_with(s, activation, c.add(at), c.add(at), n) };
+        }
+    }
+}
+
+/// Stores a tile of bytes, rows `stride` apart; the last vector of a row has `last` elements.
+///
+/// # Safety
+/// These bytes are writable at `c`, and as many multipliers readable at `mult`.
+#[inline(always)]
+unsafe fn put_bytes<S: Simd, const M: usize, const V: usize>(
+    s: S,
+    sums: [[S::I; V]; M],
+    c: *mut u8,
+    stride: usize,
+    mult: *const f32,
+    range: ByteRange,
+    last: usize,
+) {
+    let mut mults = [s.splat(0.0); V];
+    // SAFETY: the caller's promise.
+    unsafe { load_row(s, &mut mults, mult, last) };
+    if V == 2 && last == S::LANES {
+        for pair in 0..M.div_ceil(2) {
+            let (i, j) = (2 * pair, (2 * pair + 1).min(M - 1));
+            let x = [
+                [
+                    s.mul(s.to_float(sums[i][0]), mults[0]),
+                    s.mul(s.to_float(sums[i][V - 1]), mults[V - 1]),
+                ],
+                [
+                    s.mul(s.to_float(sums[j][0]), mults[0]),
+                    s.mul(s.to_float(sums[j][V - 1]), mults[V - 1]),
+                ],
+            ];
+            // SAFETY: the caller's promise; the last of an odd number of rows is stored twice.
+            unsafe { s.store_rounded([c.add(i * stride), c.add(j * stride)], x, range) };
+        }
+        return;
+    }
+    let lo = s.splat((range.lo - range.zero) as f32);
+    let hi = s.splat((range.hi - range.zero) as f32);
+    let zero = s.splat_i(range.zero);
+    for (i, row) in sums.into_iter().enumerate() {
+        for v in 0..V {
+            let y = s.clamp(s.mul(s.to_float(row[v]), mults[v]), lo, hi);
+            let y = s.add_i(s.to_int(y), zero);
+            // SAFETY: the caller's promise.
+            unsafe {
+                let c = c.add(i * stride + v * S::LANES);
+                if v + 1 < V || last == S::LANES {
+                    s.store_bytes(c, y);
+                } else {
+                    s.store_bytes_n(c, y, last);
+                }
+            }
         }
     }
 }
