@@ -33,6 +33,33 @@ fn mask(n: usize) -> *const i32 {
     MASK[8 - n.min(8)..].as_ptr()
 }
 
+/// Zero-extends bytes to 16 bits: the first eight of the low half, and the last eight of the high
+/// half. Compilers would make it one instruction that crosses the halves, which takes more than
+/// twice the time of all that it saves on AMD's Zen 3.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn spread(x: __m256i) -> __m256i {
+    // SAFETY: any bytes are a vector.
+    static SPREAD: __m256i = unsafe {
+        std::mem::transmute::<[[i8; 16]; 2], __m256i>([
+            [0, -1, 1, -1, 2, -1, 3, -1, 4, -1, 5, -1, 6, -1, 7, -1],
+            [8, -1, 9, -1, 10, -1, 11, -1, 12, -1, 13, -1, 14, -1, 15, -1],
+        ])
+    };
+    let y;
+    // SAFETY: it reads the static alone, and the CPU has AVX2.
+    unsafe {
+        std::arch::asm!(
+            "vpshufb {y}, {x}, ymmword ptr [rip + {spread}]",
+            x = in(ymm_reg) x,
+            y = lateout(ymm_reg) y,
+            spread = sym SPREAD,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    y
+}
+
 impl Simd for Avx2 {
     type F = __m256;
     type I = __m256i;
@@ -86,12 +113,15 @@ impl Simd for Avx2 {
         load_u8_pairs(p: *const u8) -> __m256i = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
         load_i8_pairs(p: *const i8) -> __m256i = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()));
         interleave_u8_twice(p: *const u8, q: *const u8) -> [__m256i; 2] = {
-            let (p, q) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(q.cast()));
-            [_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(p, q)),
-                _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(p, q))]
+            let p = _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast()));
+            let q = _mm256_broadcastsi128_si256(_mm_loadu_si128(q.cast()));
+            [spread(_mm256_unpacklo_epi8(p, q)), spread(_mm256_unpackhi_epi8(p, q))]
         };
-        interleave_u8(p: *const u8, q: *const u8) -> __m256i = _mm256_cvtepu8_epi16(
-            _mm_unpacklo_epi8(_mm_loadl_epi64(p.cast()), _mm_loadl_epi64(q.cast())));
+        interleave_u8(p: *const u8, q: *const u8) -> __m256i = {
+            let p = _mm256_set1_epi64x(p.cast::<i64>().read_unaligned());
+            let q = _mm256_set1_epi64x(q.cast::<i64>().read_unaligned());
+            spread(_mm256_unpacklo_epi8(p, q))
+        };
         store_rounded(to: [*mut u8; 2], x: [[__m256; 2]; 2], range: ByteRange) = {
             // Packing saturates below, which is the lower bound once `lo` stands at 0.
             let (shift, hi) = (range.zero - range.lo, range.hi - range.zero);

@@ -208,20 +208,21 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
                 let lower = upper.add(self.columns);
                 let w = self.weights::<S, V>(s, pair * K, 1, c);
                 macro_rules! column {
-                    ($j:literal) => {
-                        if $j < end {
-                            let (p, q) = (upper.add($j).read(), lower.add($j).read());
+                    ($j:literal) => {{
+                        const J: usize = $j;
+                        if J < end {
+                            let (p, q) = (upper.add(J).read(), lower.add(J).read());
                             let x = interleave::<S, V, SIGNED>(s, p.add(c), q.add(c));
                             for t in 0..T {
-                                if t * STEP <= $j && $j < t * STEP + K {
+                                if t * STEP <= J && J < t * STEP + K {
                                     for v in 0..V {
                                         sums[t][v] =
-                                            s.dot_pairs(sums[t][v], x[v], w[$j - t * STEP][v]);
+                                            s.dot_pairs(sums[t][v], x[v], w[J - t * STEP][v]);
                                     }
                                 }
                             }
                         }
-                    };
+                    }};
                 }
                 columns!(column);
             }
@@ -229,25 +230,26 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
                 let row = table.add((rows - 1) * self.columns);
                 let w = self.weights::<S, V>(s, rows / 2 * K, 2, c);
                 macro_rules! column {
-                    ($j:literal) => {
-                        if $j < end && (STEP == 1 || $j % 2 == 0) {
-                            let next = row.add(($j + 1).min(end - 1)).read();
+                    ($j:literal) => {{
+                        const J: usize = $j;
+                        if J < end && (STEP == 1 || J % 2 == 0) {
+                            let next = row.add((J + 1).min(end - 1)).read();
                             let x = interleave::<S, V, SIGNED>(
                                 s,
-                                row.add($j).read().add(c),
+                                row.add(J).read().add(c),
                                 next.add(c),
                             );
                             for t in 0..T {
-                                let even = t * STEP % 2 == $j % 2;
-                                if even && t * STEP <= $j && $j < t * STEP + K {
+                                let even = t * STEP % 2 == J % 2;
+                                if even && t * STEP <= J && J < t * STEP + K {
                                     for v in 0..V {
-                                        let w = w[($j - t * STEP) / 2][v];
+                                        let w = w[(J - t * STEP) / 2][v];
                                         sums[t][v] = s.dot_pairs(sums[t][v], x[v], w);
                                     }
                                 }
                             }
                         }
-                    };
+                    }};
                 }
                 columns!(column);
             }
