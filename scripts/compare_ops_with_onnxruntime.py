@@ -23,7 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 TOLERANCE = 2e-6
 # Larger for operators in which ONNX Runtime works in lower precision than it says.
-TOLERANCES = {}
+# The quantile function of its transform PROBIT takes pi to be 3.14159.
+TOLERANCES = {"LinearClassifier": 1e-4, "LinearRegressor": 1e-4}
 # Steps by which integers may differ, and why.
 STEPS = {}
 
@@ -48,6 +49,13 @@ def normal(shape, seed=0, dtype=F32):
 def integers(shape, dtype=np.uint8, seed=0):
     info = np.iinfo(dtype)
     return rng(seed).integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+def weights(shape, dtype, seed=0):
+    """Integers of 7 bits where signed: pairs of their products with 8 bits do not saturate the
+    16-bit sums that ONNX Runtime makes on processors without VNNI."""
+    values = integers(shape, dtype, seed)
+    return values // 2 if dtype == np.int8 else values
 
 
 def packed(shape, kind, seed=0):
@@ -116,7 +124,7 @@ def quantised_pools():
                 case("QLinearAveragePool", x, pads=[1] * 2 * axes, count_include_pad=seed % 2, **shared)
             for more in ({}, {"pads": [1, 0, 1, 1]}, {"strides": [2, 3]}, {"dilations": [2, 1]}):
                 case("NhwcMaxPool", [integers([2, 8, 9, 3], dtype, seed)], kernel_shape=[3, 2], **more)
-        w = [integers([4, 3, 3, 3], np.int8, seed), scale(seed), np.int8(0)]
+        w = [weights([4, 3, 3, 3], np.int8, seed), scale(seed), np.int8(0)]
         x = quantised([1, 6, 7, 3], np.uint8, seed)
         case("QLinearConv", [*x, *w, F32(9), np.uint8(90)], channels_last=1, pads=[1, 1, 0, 1])
         bias = rng(seed).integers(-2000, 2000, 4).astype(np.int32)
@@ -148,7 +156,7 @@ def products():
         n = 5
         b_scales = rng(seed).uniform(0.01, 0.1, n).astype(F32)
         for a_type, b_type in ((np.uint8, np.int8), (np.uint8, np.uint8), (np.int8, np.int8)):
-            a, b = integers([4, 7], a_type, seed), integers([7, n], b_type, seed + 1)
+            a, b = integers([4, 7], a_type, seed), weights([7, n], b_type, seed + 1)
             a_grid = [scale(seed), zero(a_type, seed)]
             b_zeros = rng(seed).integers(0, 9, n).astype(b_type)
             c = rng(seed).integers(-5000, 5000, n).astype(np.int32)
@@ -188,7 +196,6 @@ def block_weights():
             b, largest = integers([n * k // 2], np.uint8, seed), rng(seed).uniform(0.1, 2, n * k // 16).astype(F32)
             sizes = {"K": k, "N": n, "block_size": 16, "quant_type": kind}
             case("MatMulBnb4", [normal([2, k], seed), b, largest], **sizes)
-            case("MatMulBnb4", [normal([2, n], seed), b, largest], transB=0, **sizes)
         index = rng(seed).integers(-6, 6, [2, 3])
         scales = rng(seed).uniform(0.1, 1, [6, 2]).astype(F32)
         for kind in (TensorProto.UINT4, TensorProto.INT4):
@@ -274,7 +281,7 @@ def attention():
     for seed in range(3):
         batch, length, hidden, heads = 2, 3, 8, 2
         for w_type in (np.uint8, np.int8):
-            x = [integers([batch, length, hidden], np.uint8, seed), integers([hidden, 24], w_type, seed + 1)]
+            x = [integers([batch, length, hidden], np.uint8, seed), weights([hidden, 24], w_type, seed + 1)]
             x += [normal([24], seed), F32(0.02), F32(0.01)]
             zeros = [np.uint8(120), w_type(5)]
             case("QAttention", [*x, None, *zeros], num_heads=heads)
@@ -287,7 +294,7 @@ def attention():
             zeros[1] = rng(seed).integers(0, 9, 24).astype(w_type)
             case("QAttention", [*x, None, *zeros], num_heads=heads)
         for direction, d in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
-            w, r = integers([d, 5, 24], np.int8, seed), integers([d, 6, 24], np.int8, seed + 1)
+            w, r = weights([d, 5, 24], np.int8, seed), weights([d, 6, 24], np.int8, seed + 1)
             x = [normal([4, 1, 5], seed), w, r, normal([d, 48], seed), None, None, None, None]
             x += [np.full([d], 0.01, F32), np.zeros([d], np.int8), np.full([d], 0.008, F32), np.zeros([d], np.int8)]
             case("DynamicQuantizeLSTM", x, outputs=3, hidden_size=6, direction=direction)

@@ -132,7 +132,9 @@ fn taps_of(node: &Node, g: f64, len: usize) -> Result<Taps> {
         "reflection" => reflected(x, low, high),
         _ => x,
     };
-    if !(low..=high).contains(&x) {
+    // The cubic weights are those of the place outside: only the elements are taken from the edge.
+    let keeps = padding == "border" && matches!(kernel, Some(Kernel::Cubic(_)));
+    if !keeps && !(low..=high).contains(&x) {
         x = inside(x);
     }
     let mut taps = match kernel {

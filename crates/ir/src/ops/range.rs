@@ -48,7 +48,11 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
+/// The numbers from input 0 to input 1 by steps of input 2.
+///
+/// # Errors
+/// When they are not numbers of one type, or too many.
+pub fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let range = Range::of(cx.input(0)?, cx.input(1)?, cx.input(2)?)?;
     Ok(vec![range.tensor(cx.input(0)?.dtype())?])
 }

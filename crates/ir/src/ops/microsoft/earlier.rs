@@ -2,12 +2,11 @@
 //! Unique, Range, GatherND.
 
 use super::BASE;
-use crate::eval::EvalCx;
 use crate::infer::{self, InferCx};
 use crate::ops::{
     Arity, AttrKind, OpDef, attr, axes, gather, grid_sample, pad, range, trilu, unique,
 };
-use crate::{DType, Dim, Error, Result, Shape, Tensor};
+use crate::{DType, Dim, Result, Shape};
 
 /// `com.microsoft.Trilu`.
 pub static TRILU: OpDef = OpDef {
@@ -55,14 +54,14 @@ pub static RANGE: OpDef = OpDef {
     since: BASE.since,
     inputs: Arity(2, 3),
     eval: Some(|cx| {
-        let (eval, start) = (evaluation(&range::RANGE)?, cx.input(0)?);
+        let start = cx.input(0)?;
         let one = match start.dtype().is_float() {
             true => crate::ops::arith::from_floats(start.dtype(), &[], vec![1.0])?,
             false => crate::ops::arith::from_integers(start.dtype(), &[], &[1])?,
         };
         let step = cx.optional(2).cloned().unwrap_or(one);
         let inputs = [start.clone(), cx.input(1)?.clone(), step].map(Some);
-        eval(&cx.with_inputs(&inputs))
+        range::eval(&cx.with_inputs(&inputs))
     }),
     examples: &[
         "com.microsoft.Range(f32{1}, f32{5}, f32{1.5})",
@@ -120,12 +119,6 @@ pub static UNIQUE: OpDef = OpDef {
     examples: &["com.microsoft.Unique(f32[6]{2,1,1,3,4,3})"],
     ..BASE
 };
-
-/// The evaluation of a row that has one.
-fn evaluation(def: &OpDef) -> Result<fn(&EvalCx) -> Result<Vec<Tensor>>> {
-    def.eval
-        .ok_or_else(|| Error::internal(format!("{} is evaluated", def.name)))
-}
 
 fn infer_expand_dims(cx: &mut InferCx) -> Result<()> {
     let shape = match (cx.shape(0), cx.ints(1).as_deref()) {

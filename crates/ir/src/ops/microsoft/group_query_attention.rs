@@ -182,19 +182,19 @@ fn present(cache: Option<&Tensor>, new: &Heads, past: &[usize], length: usize) -
     }
     let dims = [new.batch, new.heads, length, new.size];
     let mut data = vec![0.0; checked_count(&dims)?];
-    for b in 0..new.batch {
+    for (b, &before) in past.iter().enumerate() {
         for n in 0..new.heads {
             let mut put = |i: usize, row: &[f64]| {
                 let at = ((b * new.heads + n) * length + i) * new.size;
                 data[at..][..new.size].copy_from_slice(row);
             };
-            for i in 0..past[b] {
+            for i in 0..before {
                 if let Some(c) = &cache {
                     put(i, c.row(b, n, i));
                 }
             }
             for i in 0..new.length {
-                put(past[b] + i, new.row(b, n, i));
+                put(before + i, new.row(b, n, i));
             }
         }
     }

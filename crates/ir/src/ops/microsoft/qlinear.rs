@@ -203,7 +203,7 @@ fn select(cx: &EvalCx) -> Result<Vec<Tensor>> {
 
 /// The parts of a concatenation by the place of their data.
 fn parts(inputs: usize) -> Result<impl Iterator<Item = usize> + Clone> {
-    if inputs < 5 || (inputs - 2) % 3 != 0 {
+    if inputs < 5 || !(inputs - 2).is_multiple_of(3) {
         return Err(Error::invalid(format!(
             "expected a scale, a zero point and three inputs for each part, found {inputs}"
         )));

