@@ -52,6 +52,15 @@ pub enum Activation {
     Erf,
     /// `x / 2 * (1 + erf(x / sqrt(2)))`
     Gelu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))`
+    GeluTanh,
+    /// `x * sigmoid(alpha * x)`
+    Swish {
+        /// Factor of the argument.
+        alpha: f32,
+    },
+    /// `x * tanh(ln(1 + exp(x)))`
+    Mish,
 }
 
 impl Activation {
@@ -169,6 +178,9 @@ pub(crate) unsafe fn map_with<S: Simd>(
         Activation::Exp => each!(Exp),
         Activation::Erf => each!(Erf),
         Activation::Gelu => each!(Gelu),
+        Activation::GeluTanh => each!(GeluTanh),
+        Activation::Swish { alpha } => each!(Swish(alpha)),
+        Activation::Mish => each!(Mish),
     }
 }
 
@@ -200,6 +212,12 @@ struct Exp;
 struct Erf;
 #[derive(Clone, Copy)]
 struct Gelu;
+#[derive(Clone, Copy)]
+struct GeluTanh;
+#[derive(Clone, Copy)]
+struct Swish(f32);
+#[derive(Clone, Copy)]
+struct Mish;
 
 impl Function for Clip {
     #[inline(always)]
@@ -277,6 +295,33 @@ impl Function for Gelu {
     fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
         let e = erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
         s.mul(s.mul(x, s.splat(0.5)), s.add(s.splat(1.0), e))
+    }
+}
+
+impl Function for GeluTanh {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let root = (2.0 / std::f32::consts::PI).sqrt();
+        let cubic = s.fma(s.mul(x, x), s.splat(root * 0.044_715), s.splat(root));
+        let t = Tanh.eval(s, s.mul(x, cubic));
+        s.mul(s.mul(x, s.splat(0.5)), s.add(s.splat(1.0), t))
+    }
+}
+
+impl Function for Swish {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.mul(x, Sigmoid.eval(s, s.mul(x, s.splat(self.0))))
+    }
+}
+
+impl Function for Mish {
+    /// With `n = exp(x) * (exp(x) + 2)`, the tangent is `n / (n + 2)`; from 20 on it is 1.
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let e = exp(s, s.min(s.splat(20.0), x));
+        let n = s.mul(e, s.add(e, s.splat(2.0)));
+        s.mul(x, s.div(n, s.add(n, s.splat(2.0))))
     }
 }
 
@@ -435,7 +480,7 @@ mod tests {
         let mut random = Random::new(31);
         let x: Vec<f32> = random.floats(1003).iter().map(|x| x * 8.0).collect();
         type Case = (Activation, fn(f64) -> f64);
-        let cases: [Case; 7] = [
+        let cases: [Case; 10] = [
             (Activation::Relu, |x| x.max(0.0)),
             (
                 Activation::Clip {
@@ -459,6 +504,14 @@ mod tests {
             }),
             (Activation::Silu, |x| x / (1.0 + (-x).exp())),
             (Activation::Gelu, |x| x * 0.5 * (1.0 + erf(x / 2f64.sqrt()))),
+            (Activation::GeluTanh, |x| {
+                let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+                x * 0.5 * (1.0 + inner.tanh())
+            }),
+            (Activation::Swish { alpha: 1.702 }, |x| {
+                x / (1.0 + (-1.702 * x).exp())
+            }),
+            (Activation::Mish, |x| x * x.exp().ln_1p().tanh()),
         ];
         for ctx in contexts() {
             for (activation, exact) in cases {

@@ -15,6 +15,7 @@
 
 pub mod activation;
 pub mod arena;
+pub mod attention;
 pub mod conv;
 pub mod convert;
 pub mod cpu;
@@ -24,6 +25,7 @@ pub mod norm;
 pub mod permute;
 pub mod pool;
 pub mod quantize;
+pub mod select;
 
 pub(crate) mod simd;
 #[cfg(test)]

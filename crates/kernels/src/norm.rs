@@ -61,6 +61,76 @@ pub fn rms_norm(ctx: &Ctx, x: &[f32], scale: &[f32], epsilon: f32, y: &mut [f32]
     );
 }
 
+/// What [`skip_norm`] does to the sums.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaling<'a> {
+    /// A factor for each column.
+    pub scale: &'a [f32],
+    /// What is added at the end, for each column.
+    pub shift: Option<&'a [f32]>,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// Whether the mean is taken off.
+    pub centred: bool,
+}
+
+/// `sum = x + skip + bias` and the norm of each of its rows, as long as the scale; the rows of
+/// `skip` repeat where it has fewer.
+pub fn skip_norm(
+    ctx: &Ctx,
+    [x, skip]: [&[f32]; 2],
+    bias: Option<&[f32]>,
+    scaling: Scaling,
+    sum: &mut [f32],
+    y: &mut [f32],
+) {
+    let Scaling {
+        scale,
+        shift,
+        epsilon,
+        centred,
+    } = scaling;
+    let width = scale.len();
+    let fits = |row: Option<&[f32]>| row.is_none_or(|r| r.len() == width);
+    assert!(fits(bias) && fits(shift), "rows have equal length");
+    assert!(
+        x.len() == y.len() && x.len() == sum.len(),
+        "results are as long as the input"
+    );
+    if x.is_empty() {
+        return;
+    }
+    assert!(x.len().is_multiple_of(width), "rows fill the input");
+    assert!(
+        !skip.is_empty() && x.len().is_multiple_of(skip.len()) && skip.len().is_multiple_of(width),
+        "the second operand repeats"
+    );
+    let norm = Norm::Scaled {
+        scale,
+        bias: shift,
+        epsilon,
+        centred,
+    };
+    let (y, sum) = (Shared::new(y), Shared::new(sum));
+    let grain = (GRAIN / 4 / width).max(1);
+    ctx.threads()
+        .parallel_ranges(x.len() / width, grain, |range| {
+            for row in range {
+                let at = row * width..(row + 1) * width;
+                let skip = &skip[row * width % skip.len()..][..width];
+                // SAFETY: every row belongs to one task.
+                let (sum, y) = unsafe { (sum.slice(at.clone()), y.slice(at.clone())) };
+                for ((sum, a), b) in sum.iter_mut().zip(&x[at]).zip(skip) {
+                    *sum = a + b;
+                }
+                for (sum, b) in sum.iter_mut().zip(bias.unwrap_or(&[])) {
+                    *sum += b;
+                }
+                dispatch(ctx.isa(), Row { norm, x: sum, y });
+            }
+        });
+}
+
 /// How a row becomes one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
@@ -258,13 +328,25 @@ impl Body for Row<'_> {
                     let n = (x.len() - at).min(S::LANES);
                     // SAFETY: `n` elements from `at` on lie in all slices, of equal length.
                     unsafe {
-                        let v = s.mul(s.sub(s.load_n(x.as_ptr().add(at), n), m), f);
-                        let v = s.mul(v, s.load_n(scale.as_ptr().add(at), n));
+                        let load = |p: *const f32| {
+                            if n == S::LANES {
+                                s.load(p.add(at))
+                            } else {
+                                s.load_n(p.add(at), n)
+                            }
+                        };
+                        let v = s.mul(s.sub(load(x.as_ptr()), m), f);
+                        let v = s.mul(v, load(scale.as_ptr()));
                         let v = match bias {
-                            Some(bias) => s.add(v, s.load_n(bias.as_ptr().add(at), n)),
+                            Some(bias) => s.add(v, load(bias.as_ptr())),
                             None => v,
                         };
-                        s.store_n(y.as_mut_ptr().add(at), v, n);
+                        let to = y.as_mut_ptr().add(at);
+                        if n == S::LANES {
+                            s.store(to, v);
+                        } else {
+                            s.store_n(to, v, n);
+                        }
                     }
                     at += n;
                 }
@@ -319,6 +401,31 @@ fn affine<S: Simd>(
 mod tests {
     use super::*;
     use crate::testing::{Random, close, contexts};
+
+    #[test]
+    fn a_norm_of_a_sum_equals_the_norm_and_the_sum() {
+        let mut random = Random::new(3);
+        for width in [1, 7, 8, 33, 384] {
+            let (x, skip) = (random.floats(width * 6), random.floats(width * 3));
+            let (scale, bias) = (random.floats(width), random.floats(width));
+            let want: Vec<f32> = (0..x.len())
+                .map(|i| x[i] + skip[i % skip.len()] + bias[i % width])
+                .collect();
+            for ctx in contexts() {
+                let (mut sum, mut y, mut plain) =
+                    (vec![0.0; x.len()], vec![0.0; x.len()], vec![0.0; x.len()]);
+                let scaling = Scaling {
+                    scale: &scale,
+                    shift: Some(&bias),
+                    epsilon: 1e-3,
+                    centred: true,
+                };
+                skip_norm(&ctx, [&x, &skip], Some(&bias), scaling, &mut sum, &mut y);
+                layer_norm(&ctx, &sum, &scale, Some(&bias), 1e-3, &mut plain);
+                assert_eq!((&sum, &y), (&want, &plain));
+            }
+        }
+    }
 
     #[test]
     fn rows_equal_the_definitions() {

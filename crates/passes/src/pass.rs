@@ -22,7 +22,7 @@ pub enum Level {
     None,
     /// What every runtime gains from: folding, cleaning, merging, BatchNormalization into weights.
     Basic,
-    /// Nodes are joined into larger operators of ONNX.
+    /// Nodes are joined into larger operators, of ONNX and of ONNX Runtime.
     Extended,
     /// Room for changes of data layout; has no passes of its own, because the runtime chooses the
     /// layout of its kernels itself.
@@ -234,12 +234,20 @@ pub fn optimize(model: &mut Model, level: Level, options: &RunOptions) -> Result
     let cx = PassCx::new(options.progress);
     options.progress.start("optimize", 0);
     let (mut idle, mut effective) = (0, 0);
+    let basic = passes.iter().filter(|p| p.level <= Level::Basic).count();
+    let mut settled = basic == 0;
     let mut before = Size::of(model, options.measure);
     for (i, pass) in passes.iter().cycle().enumerate() {
         let round = i / passes.len();
         let stop = options.stop_after.is_some_and(|n| effective >= n);
         if idle == passes.len() || round == MAX_ROUNDS || stop {
             break;
+        }
+        if !settled && idle >= basic {
+            (settled, idle) = (true, 0);
+        }
+        if !settled && pass.level > Level::Basic {
+            continue;
         }
         options.progress.check()?;
         let changes = (pass.run)(model, &cx).at(|| format!("pass \"{}\"", pass.name))?;

@@ -3,14 +3,17 @@
 use crate::pass::Pass;
 use crate::{
     cancel_quantize, drop_before_quantize, drop_expand, drop_identity, drop_neutral,
-    fold_constants, fuse_conv_bn, fuse_conv_scale, fuse_gemm_transpose, fuse_matmul_add,
-    fuse_pad_conv, inline_constant_if, inline_constant_loop, inline_functions, merge_casts,
-    merge_clips, merge_concats, merge_duplicates, merge_pads, merge_reshapes, merge_slices,
-    merge_transposes, propagate_quantize, remove_dead_nodes, settle_shapes,
+    fold_constants, fuse_activation, fuse_attention, fuse_bias_gelu, fuse_conv_activation,
+    fuse_conv_bn, fuse_conv_scale, fuse_embeddings, fuse_gemm_transpose, fuse_layer_norm,
+    fuse_matmul_add, fuse_matmul_scale, fuse_pad_conv, fuse_skip_norm, inline_constant_if,
+    inline_constant_loop, inline_functions, merge_casts, merge_clips, merge_concats,
+    merge_duplicates, merge_pads, merge_reshapes, merge_slices, merge_transposes,
+    name_table_lengths, propagate_quantize, remove_dead_nodes, settle_shapes,
 };
 
 /// Every pass. The list is repeated until nothing changes, so the order decides how soon, and
-/// which of two competing passes sees a pattern first.
+/// which of two competing passes sees a pattern first. Those above level basic wait until the basic
+/// ones have nothing more to do.
 pub static PASSES: &[&Pass] = &[
     // First, so that every other pass sees operators and not calls.
     &inline_functions::PASS,
@@ -51,6 +54,23 @@ pub static PASSES: &[&Pass] = &[
     &fuse_matmul_add::PASS,
     // After fuse_matmul_add, which makes the Gemm.
     &fuse_gemm_transpose::PASS,
+    // Level extended. First what lets those after it see that shapes are the same.
+    &name_table_lengths::PASS,
+    // The norms and functions, of which those after them are made.
+    &fuse_layer_norm::PASS,
+    &fuse_activation::PASS,
+    // Before fuse_matmul_scale, which would take the scaled product out of attention.
+    &fuse_attention::PASS,
+    // Before fuse_skip_norm, which would take the last sum.
+    &fuse_embeddings::PASS,
+    &fuse_skip_norm::PASS,
+    &fuse_bias_gelu::PASS,
+    // After fuse_activation, so that HardSwish is not split into a Conv with HardSigmoid.
+    &fuse_conv_activation::PASS,
+    &fuse_matmul_scale::PASS,
+    // Groups of DequantizeLinear, operator and QuantizeLinear stay: the cpu provider runs them in
+    // integers as they are, and so does ONNX Runtime. Level layout adds nothing: the runtime chooses
+    // the layout of its kernels itself.
 ];
 
 #[cfg(test)]

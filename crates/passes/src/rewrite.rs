@@ -229,6 +229,14 @@ impl<'g> Editor<'g> {
             && !self.captured.contains(&v)
     }
 
+    /// True where nothing but inputs of these nodes reads `v`.
+    pub(crate) fn is_read_only_by(&self, v: ValueId, nodes: &[NodeId]) -> bool {
+        let mut readers = self.graph.value(v).consumers().iter();
+        readers.all(|(id, _)| nodes.contains(id))
+            && !self.outputs.contains(&v)
+            && !self.captured.contains(&v)
+    }
+
     /// True where nothing at all reads `v`.
     pub(crate) fn is_unread(&self, v: ValueId) -> bool {
         self.graph.value(v).consumers().is_empty()

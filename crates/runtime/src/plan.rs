@@ -33,9 +33,14 @@ pub(crate) type SlotId = usize;
 /// The work of a step on the bytes of its slots.
 pub(crate) type Kernel = Box<dyn Fn(&Ctx, &[&[u8]], &mut [&mut [u8]]) + Send + Sync>;
 
+/// As [`Kernel`], of data that may be wrong, such as indices.
+pub(crate) type Checked = Box<dyn Fn(&Ctx, &[&[u8]], &mut [&mut [u8]]) -> Result<()> + Send + Sync>;
+
 pub(crate) enum Work {
     /// Arithmetic on slots.
     Kernel(Kernel),
+    /// Arithmetic on slots that may fail.
+    Checked(Checked),
     /// Evaluation of a node on tensors.
     Evaluate(reference::Evaluate),
 }
@@ -549,10 +554,9 @@ impl<'a> Planner<'a> {
             let p = &mut self.placements[n.index()];
             (p.provider, p.kernel) = (provider, kernel);
         }
-        let makes = spec
-            .makes
-            .iter()
-            .map(|&(v, l)| (v, spec.writes[0], l))
+        let places = spec.writes.iter().copied();
+        let makes = (spec.makes.iter().zip(places))
+            .map(|(&(v, layout), slot)| (v, slot, layout))
             .collect();
         self.push(Step {
             work: Work::Kernel(spec.work),
@@ -561,6 +565,14 @@ impl<'a> Planner<'a> {
             row,
             makes,
         });
+    }
+
+    /// As [`Planner::step`], with work that may fail in place of that of `spec`.
+    pub fn checked_step(&mut self, id: NodeId, spec: Spec, work: Checked) {
+        self.step(id, &[id], spec);
+        if let Some(step) = self.steps.last_mut() {
+            step.work = Work::Checked(work);
+        }
     }
 
     fn push(&mut self, step: Step) {
@@ -588,7 +600,7 @@ pub(crate) struct Spec {
     pub integer: bool,
     pub reads: Vec<SlotId>,
     pub writes: Vec<SlotId>,
-    /// The values that the first slot written then holds.
+    /// The values that the first slots written then hold, one each.
     pub makes: Vec<(ValueId, Layout)>,
     pub work: Kernel,
 }

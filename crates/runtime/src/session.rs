@@ -402,12 +402,16 @@ impl Run<'_> {
         watch: &mut dyn FnMut(ValueId, &Tensor),
     ) -> Result<()> {
         match &step.work {
-            Work::Kernel(kernel) => {
+            Work::Kernel(_) | Work::Checked(_) => {
                 let range = |&s: &usize| self.plan.slots[s].clone();
                 let reads: SmallVec<[_; 6]> = step.reads.iter().map(range).collect();
                 let writes: SmallVec<[_; 2]> = step.writes.iter().map(range).collect();
                 let (reads, mut writes) = self.arena.split(&reads, &writes).ok_or_else(outside)?;
-                kernel(self.ctx, &reads, &mut writes);
+                match &step.work {
+                    Work::Kernel(kernel) => kernel(self.ctx, &reads, &mut writes),
+                    Work::Checked(kernel) => kernel(self.ctx, &reads, &mut writes)?,
+                    Work::Evaluate(_) => {}
+                }
                 Ok(())
             }
             Work::Evaluate(e) => {

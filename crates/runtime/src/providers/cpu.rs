@@ -6,15 +6,20 @@ use super::Provider;
 use crate::plan::Planner;
 
 mod activations;
+mod attention;
 mod binary;
 mod compare;
 mod conv;
 mod convert;
 pub(crate) mod dequantize;
+mod fused;
+mod gather;
 mod matmul;
 mod norm;
+mod operand;
 mod pad;
 mod pool;
+mod qlinear;
 mod quantize;
 mod views;
 
@@ -52,6 +57,7 @@ static BINDINGS: &[Binding] = &[
     bind("Exp", activations::plan),
     bind("Expand", views::expand),
     bind("Flatten", views::alias),
+    bind("Gather", gather::plan),
     bind("Gelu", activations::plan),
     bind("Gemm", matmul::gemm),
     bind("GlobalAveragePool", pool::plan),
@@ -70,35 +76,65 @@ static BINDINGS: &[Binding] = &[
     bind("Max", binary::plan),
     bind("MaxPool", pool::plan),
     bind("Min", binary::plan),
+    bind("Mish", activations::plan),
     bind("Mul", binary::plan),
     bind("Pad", pad::plan),
+    bind("QLinearConv", qlinear::conv),
+    bind("QLinearMatMul", qlinear::matmul),
     bind("QuantizeLinear", quantize::plan),
+    bind("RMSNormalization", fused::rms),
     bind("ReduceMax", norm::reduce),
     bind("ReduceMean", norm::reduce),
     bind("ReduceSum", norm::reduce),
     bind("Relu", activations::plan),
     bind("Reshape", views::alias),
     bind("Sigmoid", activations::plan),
+    bind("SimplifiedLayerNormalization", fused::rms),
     bind("Slice", views::slice),
     bind("Softmax", norm::softmax),
     bind("Split", views::split),
     bind("Squeeze", views::alias),
     bind("Sub", binary::plan),
+    bind("Swish", activations::plan),
     bind("Tanh", activations::plan),
     bind("Transpose", views::transpose),
     bind("Unsqueeze", views::alias),
+    bind("Where", gather::where_),
 ];
+
+/// The operators of `com.microsoft` that have kernels, by name.
+static MICROSOFT: &[Binding] = &[
+    bind("Attention", attention::merged),
+    bind("BiasGelu", fused::gelu),
+    bind("EmbedLayerNormalization", fused::embed),
+    bind("FastGelu", fused::gelu),
+    bind("FusedConv", conv::plan),
+    bind("FusedMatMul", matmul::fused),
+    bind("Gelu", activations::plan),
+    bind("MultiHeadAttention", attention::multi_head),
+    bind("QuickGelu", activations::plan),
+    bind("SkipLayerNormalization", fused::skip),
+    bind("SkipSimplifiedLayerNormalization", fused::skip),
+];
+
+/// The binding of an operator.
+fn binding(domain: &str, op: &str) -> Option<&'static Binding> {
+    let list = match domain {
+        "" => BINDINGS,
+        "com.microsoft" => MICROSOFT,
+        _ => return None,
+    };
+    list.iter().find(|b| b.op == op)
+}
 
 /// True where this provider has kernels for an operator.
 pub fn has_kernel(domain: &str, op: &str) -> bool {
-    domain.is_empty() && BINDINGS.iter().any(|b| b.op == op)
+    binding(domain, op).is_some()
 }
 
 fn plan(planner: &mut Planner, id: NodeId) -> Result<bool> {
     let node = planner.graph().node(id);
-    let binding = BINDINGS
-        .iter()
-        .find(|b| node.domain.is_empty() && b.op == node.op);
+    let binding = binding(&node.domain, &node.op);
     Ok(binding.is_some_and(|b| (b.plan)(planner, id).is_some()))
 }
 
@@ -108,9 +144,11 @@ mod tests {
 
     #[test]
     fn bindings_stand_by_name_and_name_known_operators() {
-        assert!(BINDINGS.windows(2).all(|w| w[0].op < w[1].op));
-        for b in BINDINGS {
-            assert!(edgesmith_ir::ops::find("", b.op).is_some(), "{}", b.op);
+        for (domain, list) in [("", BINDINGS), ("com.microsoft", MICROSOFT)] {
+            assert!(list.windows(2).all(|w| w[0].op < w[1].op));
+            for b in list {
+                assert!(edgesmith_ir::ops::find(domain, b.op).is_some(), "{}", b.op);
+            }
         }
     }
 }

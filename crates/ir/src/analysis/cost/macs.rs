@@ -66,6 +66,18 @@ pub(super) fn of_node(node: &Node, inferred: &Inferred) -> Option<u64> {
             let weights = product(&s.input(1)?).saturating_add(product(&s.input(2)?));
             Some(steps.saturating_mul(weights))
         }
+        ("com.microsoft", "FusedMatMul") => {
+            let (a, back) = (s.input(0)?, 1 + usize::from(node.int("transA") == Some(1)));
+            let k = *a.get(a.len().checked_sub(back)?)?;
+            Some(product(&s.output()?).saturating_mul(k as u64))
+        }
+        ("com.microsoft", "Attention") => {
+            let (x, weight, y) = (s.input(0)?, s.input(1)?, s.output()?);
+            let rows = product(x.get(..2)?);
+            let merged = rows.saturating_mul(product(&weight));
+            let keys = *x.get(1)? as u64;
+            Some(merged.saturating_add(2 * product(&y).saturating_mul(keys)))
+        }
         ("", "Einsum") => einsum(&s),
         ("", "Attention") | ("com.microsoft", "MultiHeadAttention") => {
             let keys = s.input(1)?;

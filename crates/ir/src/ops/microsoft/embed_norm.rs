@@ -11,11 +11,11 @@ use crate::{DType, Dim, Error, Result, Shape, Tensor, checked_count};
 
 /// Inputs: word ids, segment ids, word rows, position rows, segment rows, gamma, beta, mask,
 /// position ids. Outputs: the norm, the number of words of each sentence that the mask keeps, and
-/// the sum.
+/// the sum; ONNX Runtime asks for the first two.
 pub static EMBED_LAYER_NORMALIZATION: OpDef = OpDef {
     name: "EmbedLayerNormalization",
     inputs: Arity(7, 9),
-    outputs: Arity(1, 3),
+    outputs: Arity(2, 3),
     attrs: &[
         attr("epsilon", AttrKind::Float(Some(1e-12))),
         attr("mask_index_type", AttrKind::Int(None)),

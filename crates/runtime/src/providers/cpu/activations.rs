@@ -10,6 +10,16 @@ use crate::plan::{Layout, Planner, Spec};
 /// The function of a node, where kernels have it.
 pub(crate) fn of(planner: &Planner, node: &Node) -> Option<Activation> {
     let float = |name: &str, default: f32| node.float(name).unwrap_or(default);
+    if node.domain == "com.microsoft" {
+        return Some(match node.op.as_str() {
+            "Gelu" => Activation::Gelu,
+            "FastGelu" if node.input(1).is_none() => Activation::GeluTanh,
+            "QuickGelu" => Activation::Swish {
+                alpha: float("alpha", 1.702),
+            },
+            _ => return None,
+        });
+    }
     if !node.domain.is_empty() {
         return None;
     }
@@ -38,6 +48,26 @@ pub(crate) fn of(planner: &Planner, node: &Node) -> Option<Activation> {
         "Exp" => Activation::Exp,
         "Erf" => Activation::Erf,
         "Gelu" if node.string("approximate").is_none_or(|a| a == "none") => Activation::Gelu,
+        "Gelu" if node.string("approximate") == Some("tanh") => Activation::GeluTanh,
+        "Mish" => Activation::Mish,
+        "Swish" => Activation::Swish {
+            alpha: float("alpha", 1.0),
+        },
+        _ => return None,
+    })
+}
+
+/// The activation of a fused node of `com.microsoft`, where kernels have it.
+pub(crate) fn fused(node: &Node) -> Option<Activation> {
+    let parameters = node.floats("activation_params").unwrap_or(&[]);
+    Some(match (node.string("activation"), parameters) {
+        (None | Some(""), _) => Activation::None,
+        (Some("Relu"), _) => Activation::Relu,
+        (Some("Sigmoid"), _) => Activation::Sigmoid,
+        (Some("Tanh"), _) => Activation::Tanh,
+        (Some("LeakyRelu"), &[alpha]) => Activation::LeakyRelu { alpha },
+        (Some("Clip"), &[min, max]) => Activation::Clip { min, max },
+        (Some("HardSigmoid"), &[alpha, beta]) => Activation::HardSigmoid { alpha, beta },
         _ => return None,
     })
 }

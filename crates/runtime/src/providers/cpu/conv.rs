@@ -14,12 +14,15 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, w, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
     let (geometry, batch) = geometry(planner, id, x, w)?;
+    if node.op == "FusedConv" {
+        return float(planner, id, (x, w, y), geometry, batch);
+    }
     integer(planner, id, (x, w, y), geometry, batch)
         .or_else(|| float(planner, id, (x, w, y), geometry, batch))
 }
 
 /// The geometry of a Conv; one spatial axis becomes a height of 1.
-fn geometry(
+pub(crate) fn geometry(
     planner: &Planner,
     id: NodeId,
     x: ValueId,
@@ -155,7 +158,12 @@ fn float(
         Some(b) => Some(planner.float_weights(b)?),
         None => None,
     };
-    let norm = normalised(planner, y, geometry.channels_out);
+    let is_fused = node.op == "FusedConv";
+    let norm = if is_fused {
+        None
+    } else {
+        normalised(planner, y, geometry.channels_out)
+    };
     let (mut result, mut key) = (y, id);
     if let Some(norm) = &norm {
         (result, key) = (norm.result, norm.node);
@@ -170,7 +178,16 @@ fn float(
         return None;
     };
     let conv = conv.resized(geometry).ok()?;
-    let mut tail = tail(planner, id, result, true);
+    let mut tail = if is_fused {
+        Tail {
+            nodes: vec![id],
+            residual: node.input(3),
+            activation: activations::fused(node)?,
+            result: y,
+        }
+    } else {
+        tail(planner, id, result, true)
+    };
     tail.nodes.extend(norm.map(|n| n.node));
     let mut reads = vec![planner.read_f32(x, Layout::Last)?];
     let residual = match tail.residual {
@@ -286,12 +303,42 @@ pub(crate) fn integer_step(
         return Some(());
     };
     nodes.push(q);
+    requantized(
+        planner,
+        id,
+        &nodes,
+        layout,
+        sums,
+        (to, activation),
+        kernel,
+        run,
+    )
+}
+
+/// Adds the integer step of node `id`, which does `nodes` as well: to the bytes of `to`, after a
+/// function that only cuts off.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "what a step does, reads and writes"
+)]
+pub(crate) fn requantized(
+    planner: &mut Planner,
+    id: NodeId,
+    nodes: &[NodeId],
+    layout: Layout,
+    sums: Sums,
+    (to, activation): (Quantized, Activation),
+    kernel: &'static str,
+    run: Integer,
+) -> Option<()> {
+    let from = sums.from;
     let mult: Vec<f32> = sums.scales.iter().map(|s| s / to.quant.scale).collect();
     let (lo, hi) = byte_bounds(activation, to)?;
+    let read = planner.read(from.value, layout)?;
     let write = planner.write(to.value, layout)?;
     planner.step(
         id,
-        &nodes,
+        nodes,
         Spec {
             kernel,
             integer: true,

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use edgesmith_ir::{NodeId, ValueId};
+use edgesmith_kernels::activation::Activation;
+use edgesmith_kernels::elementwise::{Binary, Operand, binary_in_place};
 use edgesmith_kernels::gemm::{
     Epilogue, Order, PackedF32, PackedI8, gemm as gemm_f32, gemm8, matmul as multiply,
 };
 
-use super::conv::{Integer, Sums, integer_step, tail};
+use super::conv::{Integer, Sums, Tail, integer_step, tail};
 use super::dequantize::{self, bytes};
 use crate::plan::{Kernel, Layout, Packed, Planner};
+use edgesmith_kernels::permute::permute;
 
 pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
@@ -36,7 +39,14 @@ pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
     }) {
         return None;
     }
-    product(planner, id, (a, b, bias, y), [m, k, n], order)
+    product(
+        planner,
+        id,
+        (a, b, bias, y),
+        [m, k, n],
+        order,
+        Activation::None,
+    )
 }
 
 pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -50,22 +60,56 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
     if bd.len() == 2 {
         let m = ad[..ad.len() - 1].iter().product();
         if planner.constant(b).is_some()
-            && let Some((add, bias, sum)) = biased(planner, y, n)
-            && product(planner, id, (a, b, Some(bias), sum), [m, k, n], Order::KN).is_some()
+            && let Some((add, bias, sum, f)) = biased(planner, y, n)
+            && product(
+                planner,
+                id,
+                (a, b, Some(bias), sum),
+                [m, k, n],
+                Order::KN,
+                f,
+            )
+            .is_some()
         {
             planner.fused(&[add], id);
             planner.follow(&[add], id);
             return Some(());
         }
-        if product(planner, id, (a, b, None, y), [m, k, n], Order::KN).is_some() {
+        let plain = Activation::None;
+        if product(planner, id, (a, b, None, y), [m, k, n], Order::KN, plain).is_some() {
             return Some(());
         }
     }
-    dynamic(planner, id, (a, b, y), &ad, &bd)
+    let straight = Straight {
+        turned: [false; 2],
+        alpha: 1.0,
+    };
+    dynamic(planner, id, (a, b, y), [&ad, &bd], straight)
 }
 
-/// The Add of one number for each column that alone reads `y`: node, numbers, sum.
-fn biased(planner: &Planner, y: ValueId, n: usize) -> Option<(NodeId, ValueId, ValueId)> {
+/// FusedMatMul whose operands may have their last two axes swapped.
+pub(crate) fn fused(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (a, b, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    let (ad, bd) = (planner.typed(a)?.1, planner.typed(b)?.1);
+    let set = |name: &str| node.int(name).unwrap_or(0) != 0;
+    if set("transBatchA") || set("transBatchB") || ad.len() < 2 || bd.len() < 2 {
+        return None;
+    }
+    let turned = Straight {
+        turned: [set("transA"), set("transB")],
+        alpha: node.float("alpha").unwrap_or(1.0),
+    };
+    dynamic(planner, id, (a, b, y), [&ad, &bd], turned)
+}
+
+/// The node that alone reads `y` and adds one number for each column: the node, the numbers, the
+/// sum, and a function of it.
+fn biased(
+    planner: &Planner,
+    y: ValueId,
+    n: usize,
+) -> Option<(NodeId, ValueId, ValueId, Activation)> {
     let id = planner.only_reader(y)?;
     let node = planner.graph().node(id);
     let bias = match (node.input(0)?, node.input(1)?) {
@@ -74,13 +118,17 @@ fn biased(planner: &Planner, y: ValueId, n: usize) -> Option<(NodeId, ValueId, V
         _ => return None,
     };
     let (dtype, dims) = planner.typed(bias)?;
-    let fits = node.is("Add")
-        && planner.constant(bias).is_some()
+    let f = match node.domain.as_str() {
+        "" if node.op == "Add" => Activation::None,
+        "com.microsoft" => super::fused::biased(&node.op)?,
+        _ => return None,
+    };
+    let fits = planner.constant(bias).is_some()
         && dtype == edgesmith_ir::DType::F32
         && dims.last() == Some(&n)
         && dims.iter().product::<usize>() == n
         && dims.len() <= planner.typed(y)?.1.len();
-    fits.then_some((id, bias, node.output(0)?))
+    fits.then_some((id, bias, node.output(0)?, f))
 }
 
 /// A product with constant B.
@@ -90,12 +138,18 @@ fn product(
     (a, b, bias, y): (ValueId, ValueId, Option<ValueId>, ValueId),
     [m, k, n]: [usize; 3],
     order: Order,
+    then: Activation,
 ) -> Option<()> {
     if k == 0 || n == 0 || m == 0 {
         return None;
     }
-    if integer(planner, id, (a, b, bias, y), [m, k, n], order).is_some() {
-        return Some(());
+    if then == Activation::None {
+        if integer(planner, id, (a, b, bias, y), [m, k, n], order).is_some() {
+            return Some(());
+        }
+    } else if planner.constant(b).is_none() {
+        // Weights that are stored as integers: the product is taken in them, without the function.
+        return None;
     }
     planner.float_dims(y)?;
     let weights = planner.float_weights(b)?;
@@ -111,7 +165,15 @@ fn product(
     let Packed::Gemm(packed) = packed else {
         return None;
     };
-    let tail = tail(planner, id, y, true);
+    let tail = match then {
+        Activation::None => tail(planner, id, y, true),
+        activation => Tail {
+            nodes: vec![id],
+            residual: None,
+            activation,
+            result: y,
+        },
+    };
     let mut reads = vec![planner.read_f32(a, Layout::Plain)?];
     let residual = match tail.residual {
         Some(r) => {
@@ -163,16 +225,31 @@ fn integer(
     integer_step(planner, id, y, Layout::Plain, sums, kernel, run)
 }
 
+/// How operands stand, and what the product is multiplied by.
+#[derive(Clone, Copy)]
+struct Straight {
+    turned: [bool; 2],
+    alpha: f32,
+}
+
 /// A product of two computed tensors, batch by batch.
 fn dynamic(
     planner: &mut Planner,
     id: NodeId,
     (a, b, y): (ValueId, ValueId, ValueId),
-    ad: &[usize],
-    bd: &[usize],
+    [ad, bd]: [&[usize]; 2],
+    Straight { turned, alpha }: Straight,
 ) -> Option<()> {
     let yd = planner.float_dims(y)?;
-    let (m, k, n) = (ad[ad.len() - 2], ad[ad.len() - 1], bd[bd.len() - 1]);
+    let last = |d: &[usize], turned: bool| {
+        let [rows, columns] = [d[d.len() - 2], d[d.len() - 1]];
+        if turned {
+            [columns, rows]
+        } else {
+            [rows, columns]
+        }
+    };
+    let ([m, k], [_, n]) = (last(ad, turned[0]), last(bd, turned[1]));
     let batch: usize = yd[..yd.len() - 2].iter().product();
     // Only equal batches, or one matrix for all.
     let count = |d: &[usize]| d[..d.len() - 2].iter().product::<usize>();
@@ -189,12 +266,22 @@ fn dynamic(
         planner.read_f32(a, Layout::Plain)?,
         planner.read_f32(b, Layout::Plain)?,
     ];
+    let order = if turned[1] { Order::NK } else { Order::KN };
     let work: Kernel = Box::new(move |ctx, x, y| {
         let (a, b): (&[f32], &[f32]) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice(x[1]));
         let c: &mut [f32] = bytemuck::cast_slice_mut(y[0]);
+        let mut rows = vec![0f32; if turned[0] { m * k } else { 0 }];
         for (i, c) in c.chunks_exact_mut(m * n).enumerate() {
-            let (a, b) = (&a[i * a_step..][..m * k], &b[i * b_step..][..k * n]);
-            multiply(ctx, [m, k, n], a, b, Order::KN, c, &Epilogue::default());
+            let (mut a, b) = (&a[i * a_step..][..m * k], &b[i * b_step..][..k * n]);
+            if turned[0] {
+                let (from, to) = (bytemuck::cast_slice(a), bytemuck::cast_slice_mut(&mut rows));
+                permute(ctx, 4, &[k, m], &[1, 0], from, to);
+                a = &rows;
+            }
+            multiply(ctx, [m, k, n], a, b, order, c, &Epilogue::default());
+        }
+        if alpha != 1.0 {
+            binary_in_place(ctx, Binary::Mul, c, Operand::Scalar(alpha));
         }
     });
     planner.step_f32(

@@ -89,7 +89,7 @@ pub(crate) fn transpose(planner: &mut Planner, id: NodeId) -> Option<()> {
     Some(())
 }
 
-/// Concat of values that are all computed, copied block by block.
+/// Concat, copied block by block.
 pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let y = node.output(0)?;
@@ -97,10 +97,7 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     let size = element(dtype)?;
     let axis = edgesmith_ir::infer::axis(node.int("axis").unwrap_or(0), dims.len()).ok()?;
     let inputs: Vec<ValueId> = node.inputs().iter().copied().collect::<Option<_>>()?;
-    if inputs
-        .iter()
-        .any(|&v| planner.constant(v).is_some() || planner.typed(v).is_none())
-    {
+    if inputs.iter().any(|&v| planner.typed(v).is_none()) {
         return None;
     }
     let last = dims.len() >= 3
@@ -119,9 +116,13 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     let outer: usize = stored[..at].iter().product();
     let mut reads = Vec::new();
     let mut widths = Vec::new();
+    let mut constants = Vec::new();
     for &v in &inputs {
         widths.push(planner.typed(v)?.1[axis] * inner);
-        reads.push(planner.read(v, layout)?);
+        constants.push(planner.constant(v).cloned());
+        if constants.last() == Some(&None) {
+            reads.push(planner.read(v, layout)?);
+        }
     }
     let total: usize = widths.iter().sum();
     if total == 0 {
@@ -130,7 +131,12 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     let write = planner.write(y, layout)?;
     let work: Kernel = Box::new(move |_, x, y| {
         let mut start = 0;
-        for (x, &width) in x.iter().zip(&widths) {
+        let mut read = x.iter();
+        for (constant, &width) in constants.iter().zip(&widths) {
+            let x: &[u8] = match constant {
+                Some(t) => t.bytes(),
+                None => read.next().map_or(&[], |x| x),
+            };
             for o in 0..outer {
                 y[0][o * total + start..][..width].copy_from_slice(&x[o * width..][..width]);
             }

@@ -1,0 +1,141 @@
+//! Picking elements: rows by index, and one of two operands by a condition.
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use crate::Ctx;
+use crate::threads::Shared;
+
+/// Bytes that are worth a task of their own.
+const GRAIN: usize = 64 * 1024;
+
+/// For each of `outer` parts of `x` (each of `len` blocks of `block` bytes), the blocks at
+/// `places`, in order.
+///
+/// # Panics
+/// When a place is `len` or more.
+pub fn take(ctx: &Ctx, x: &[u8], [len, block]: [usize; 2], places: &[usize], y: &mut [u8]) {
+    if y.is_empty() {
+        return;
+    }
+    let outer = x.len() / (len * block);
+    assert_eq!(y.len(), outer * places.len() * block, "output size");
+    let shared = Shared::new(y);
+    let grain = (GRAIN / block).max(1);
+    ctx.threads()
+        .parallel_ranges(outer * places.len(), grain, |range: Range<usize>| {
+            for i in range {
+                let (part, place) = (i / places.len(), places[i % places.len()]);
+                assert!(place < len, "places lie on the axis");
+                let from = &x[(part * len + place) * block..][..block];
+                // SAFETY: every block belongs to one task.
+                unsafe { shared.slice(i * block..(i + 1) * block) }.copy_from_slice(from);
+            }
+        });
+}
+
+/// An operand and the step of each axis of the result, in elements; 0 repeats.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretched<'a> {
+    /// The elements as bytes.
+    pub data: &'a [u8],
+    /// A step for each axis.
+    pub steps: &'a [usize],
+}
+
+impl Stretched<'_> {
+    fn fits(&self, dims: &[usize], size: usize) -> bool {
+        let last = dims.iter().zip(self.steps).map(|(d, s)| (d - 1) * s);
+        self.steps.len() == dims.len() && (last.sum::<usize>() + 1) * size <= self.data.len()
+    }
+
+    fn start(&self, index: &[usize]) -> usize {
+        index.iter().zip(self.steps).map(|(i, s)| i * s).sum()
+    }
+}
+
+/// Elements of `size` bytes of `a` where `condition` (a byte each) is not 0, else of `b`.
+pub fn select(
+    ctx: &Ctx,
+    size: usize,
+    dims: &[usize],
+    condition: Stretched,
+    [a, b]: [Stretched; 2],
+    y: &mut [u8],
+) {
+    let count: usize = dims.iter().product();
+    assert_eq!(y.len(), count * size, "output size");
+    if count == 0 {
+        return;
+    }
+    let fits = condition.fits(dims, 1) && a.fits(dims, size) && b.fits(dims, size);
+    assert!(fits, "operands stretch to the result");
+    let width = dims.last().copied().unwrap_or(1);
+    let last = |s: &Stretched| s.steps.last().copied().unwrap_or(0);
+    let steps = [last(&condition), last(&a), last(&b)];
+    let shared = Shared::new(y);
+    let grain = (GRAIN / (width * size)).max(1);
+    ctx.threads()
+        .parallel_ranges(count / width, grain, |range: Range<usize>| {
+            let outer = &dims[..dims.len().saturating_sub(1)];
+            let mut index: SmallVec<[usize; 6]> = outer.iter().map(|_| 0).collect();
+            let mut rest = range.start;
+            for (i, d) in index.iter_mut().zip(outer).rev() {
+                (*i, rest) = (rest % d, rest / d);
+            }
+            for row in range {
+                let starts = [condition.start(&index), a.start(&index), b.start(&index)];
+                // SAFETY: every row belongs to one task.
+                let y = unsafe { shared.slice(row * width * size..(row + 1) * width * size) };
+                for (i, y) in y.chunks_exact_mut(size).enumerate() {
+                    let from = if condition.data[starts[0] + i * steps[0]] != 0 {
+                        &a.data[(starts[1] + i * steps[1]) * size..][..size]
+                    } else {
+                        &b.data[(starts[2] + i * steps[2]) * size..][..size]
+                    };
+                    y.copy_from_slice(from);
+                }
+                for (i, d) in index.iter_mut().zip(outer).rev() {
+                    *i += 1;
+                    if *i < *d {
+                        break;
+                    }
+                    *i = 0;
+                }
+            }
+        });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::contexts;
+
+    #[test]
+    fn blocks_are_taken_from_every_part() {
+        for ctx in contexts() {
+            let mut y = [0; 8];
+            take(
+                &ctx,
+                &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+                [3, 2],
+                &[2, 0],
+                &mut y,
+            );
+            assert_eq!(y, [4, 5, 0, 1, 10, 11, 6, 7]);
+        }
+    }
+
+    #[test]
+    fn operands_repeat_along_axes_without_a_step() {
+        for ctx in contexts() {
+            let mut y = [0; 6];
+            let of = |data, steps| Stretched { data, steps };
+            let condition = of(&[1, 0, 1], &[0, 1]);
+            let operands = [of(&[1, 2], &[1, 0]), of(&[9], &[0, 0])];
+            select(&ctx, 1, &[2, 3], condition, operands, &mut y);
+            assert_eq!(y, [1, 9, 1, 2, 9, 2]);
+        }
+    }
+}

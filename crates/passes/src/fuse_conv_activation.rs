@@ -1,0 +1,149 @@
+//! Joins Conv, a sum and an activation to FusedConv.
+
+use edgesmith_ir::infer::Inferred;
+use edgesmith_ir::{Attribute, DType, Model, Node, NodeId, Result, ValueId};
+
+use crate::pass::{Level, Pass, PassCx};
+use crate::pattern::{Group, MICROSOFT, fuse_each_graph, string};
+use crate::rewrite::{Editor, nodes_of, same_shape};
+
+/// Relu, Clip, LeakyRelu, Sigmoid, Tanh and HardSigmoid behind a Conv of f32, and the Add of a
+/// value of its shape between. A Conv of dequantized values stays, so that runtimes find their
+/// integer kernels.
+pub static PASS: Pass = Pass {
+    name: "fuse_conv_activation",
+    about: "join Conv, Add and activation to FusedConv",
+    level: Level::Extended,
+    run,
+};
+
+const ACTIVATIONS: &[&str] = &[
+    "Clip",
+    "HardSigmoid",
+    "LeakyRelu",
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+];
+
+fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
+    fuse_each_graph(model, cx, &mut |graph, scope| {
+        let convs = nodes_of(graph, &["Conv"]);
+        if convs.is_empty() || nodes_of(graph, ACTIVATIONS).is_empty() {
+            return Ok(0);
+        }
+        let types = scope.infer(graph)?;
+        let mut editor = Editor::new(graph);
+        let mut changes = 0;
+        // From the back, so that of two Convs that are added the later one takes the sum.
+        for id in convs.into_iter().rev() {
+            changes += usize::from(fuse(&mut editor, id, &types).is_some());
+        }
+        Ok(changes)
+    })
+}
+
+fn fuse(editor: &mut Editor, conv: NodeId, types: &Inferred) -> Option<()> {
+    let mut g = Group::new(editor, types);
+    g.nodes.push(conv);
+    let node = g.node(conv).clone();
+    let y = node.output(0)?;
+    let is_float = g.dtype(y) == Some(DType::F32);
+    let quantized = |i: usize| {
+        let v = node.input(i);
+        v.is_some_and(|v| g.peek(v, &["DequantizeLinear"]).is_some())
+    };
+    if !is_float || quantized(0) || quantized(1) || g.editor.constant(node.input(1)?).is_none() {
+        return None;
+    }
+    let mut at = y;
+    let mut residual = None;
+    if let Some(add) = g.reader(y, &["Add"]) {
+        let other = g.beside(add, y)?;
+        if other == y || !same_shape(g.shape(other)?, g.shape(y)?) {
+            return None;
+        }
+        (residual, at) = (Some(other), g.node(add).output(0)?);
+    }
+    let f = g.reader(at, ACTIVATIONS)?;
+    let (name, parameters) = activation(&g, f, at)?;
+    let result = g.node(f).output(0)?;
+    let quantizes = |(id, _): &(NodeId, usize)| editor.graph.node(*id).is("QuantizeLinear");
+    if editor.graph.value(result).consumers().iter().any(quantizes) {
+        return None;
+    }
+    let nodes = g.closed(&[result])?;
+    let inputs: [Option<ValueId>; 4] = [node.input(0), node.input(1), node.input(2), residual];
+    let mut fused = Node::new("FusedConv", "").in_domain(MICROSOFT);
+    fused.attributes = node.attributes;
+    fused.set("activation", string(name));
+    if !parameters.is_empty() {
+        fused.set("activation_params", Attribute::Floats(parameters));
+    }
+    editor.fuse(&nodes, fused, &inputs, &[Some(result)]);
+    Some(())
+}
+
+/// ONNX Runtime's name and parameters of an activation of `x`.
+fn activation(g: &Group, id: NodeId, x: ValueId) -> Option<(&'static str, Vec<f32>)> {
+    let node = g.node(id);
+    if node.input(0) != Some(x) {
+        return None;
+    }
+    let float = |name: &str, default: f32| node.float(name).unwrap_or(default);
+    let bound = |i: usize, name: &str, default: f32| match node.input(i) {
+        Some(v) => Some(g.scalar(v)? as f32),
+        None => Some(float(name, default)),
+    };
+    Some(match node.op.as_str() {
+        "Relu" => ("Relu", vec![]),
+        "Sigmoid" => ("Sigmoid", vec![]),
+        "Tanh" => ("Tanh", vec![]),
+        "LeakyRelu" => ("LeakyRelu", vec![float("alpha", 0.01)]),
+        "HardSigmoid" => ("HardSigmoid", vec![float("alpha", 0.2), float("beta", 0.5)]),
+        "Clip" => {
+            let bounds = [bound(1, "min", f32::MIN)?, bound(2, "max", f32::MAX)?];
+            ("Clip", bounds.to_vec())
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PASS;
+    use crate::testing::left;
+
+    fn around(body: &str, ends: &str) -> Vec<String> {
+        let text = format!(
+            "opset 17\ngraph g(x: f32[n,2,3,3], z: f32[n,4,3,3]) -> ({ends}) {{
+               w: f32[4,2,1,1] = {{1,2,3,4,-5,6,-7,8}}
+               low: f32[] = {{0.0}}
+               high: f32[] = {{6.0}}
+               c = Conv(x, w)
+               {body}
+             }}"
+        );
+        left(&PASS, &text)
+    }
+
+    #[test]
+    fn activations_and_sums_join_their_conv() {
+        for body in [
+            "y = Relu(c)",
+            "y = Clip(c, low, high)",
+            "y = LeakyRelu(c) {alpha=0.3}",
+            "y = HardSigmoid(c)",
+            "y = Tanh(c)",
+            "s = Add(z, c)\ny = Sigmoid(s)",
+        ] {
+            assert_eq!(around(body, "y"), ["FusedConv"], "{body}");
+        }
+    }
+
+    #[test]
+    fn what_others_read_or_what_stretches_stays() {
+        assert_eq!(around("y = Relu(c)", "y, c").len(), 2);
+        assert_eq!(around("s = Add(c, high)\ny = Relu(s)", "y").len(), 3);
+    }
+}

@@ -1,0 +1,219 @@
+//! Norms of sums, embeddings and activations with a bias, as `com.microsoft` has them.
+
+use edgesmith_ir::error::At;
+use edgesmith_ir::ops::gather::place;
+use edgesmith_ir::{Error, NodeId, Result};
+use edgesmith_kernels::activation::Activation;
+use edgesmith_kernels::elementwise::{self, Binary, binary};
+use edgesmith_kernels::norm::{self, Scaling, layer_norm, skip_norm};
+
+use super::operand::{Indices, Operand};
+use crate::plan::{Checked, Kernel, Layout, Planner, Spec};
+
+/// A norm over the last axis without a mean: RMSNormalization and SimplifiedLayerNormalization.
+pub(crate) fn rms(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    let dims = planner.float_dims(x)?;
+    let axis = node.int("axis").unwrap_or(-1);
+    if node.outputs().len() > 1 || (axis != -1 && axis != dims.len() as i64 - 1) {
+        return None;
+    }
+    let scale = planner.floats(node.input(1)?)?;
+    if dims.last() != Some(&scale.len()) {
+        return None;
+    }
+    let epsilon = node.float("epsilon").unwrap_or(1e-5);
+    let read = planner.read_f32(x, Layout::Plain)?;
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+        norm::rms_norm(ctx, x, &scale, epsilon, y);
+    });
+    planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
+}
+
+/// SkipLayerNormalization and SkipSimplifiedLayerNormalization of f32.
+pub(crate) fn skip(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (y, sum) = (node.output(0)?, node.output(3));
+    if node.output(1).is_some() || node.output(2).is_some() {
+        return None;
+    }
+    let centred = node.op == "SkipLayerNormalization";
+    let (dtype, dims) = planner.typed(node.input(0)?)?;
+    let width = *dims.last()?;
+    if dtype != edgesmith_ir::DType::F32 || width == 0 {
+        return None;
+    }
+    let (shift, bias) = if centred {
+        (node.input(3), node.input(4))
+    } else {
+        (None, node.input(3))
+    };
+    let row = |planner: &Planner, v: Option<edgesmith_ir::ValueId>| match v {
+        None => Some(None),
+        Some(v) => {
+            let data = planner.floats(v)?;
+            (data.len() == width).then_some(Some(data))
+        }
+    };
+    let scale = row(planner, node.input(2))??;
+    let (shift, bias) = (row(planner, shift)?, row(planner, bias)?);
+    let epsilon = node.float("epsilon").unwrap_or(1e-12);
+    let mut reads = Vec::new();
+    let x = Operand::of(planner, node.input(0)?, &mut reads)?;
+    let skip = Operand::of(planner, node.input(1)?, &mut reads)?;
+    let count: usize = dims.iter().product();
+    let skipped: usize = planner.typed(node.input(1)?)?.1.iter().product();
+    if skipped == 0 || !count.is_multiple_of(skipped) || !skipped.is_multiple_of(width) {
+        return None;
+    }
+    let write = planner.write(y, Layout::Plain)?;
+    let other = match sum {
+        Some(sum) => planner.write(sum, Layout::Plain)?,
+        None => planner.slot(4 * count),
+    };
+    let mut makes = vec![(y, Layout::Plain)];
+    makes.extend(sum.map(|s| (s, Layout::Plain)));
+    let work: Kernel = Box::new(move |ctx, r, w| {
+        let [y, sum] = w else { return };
+        let scaling = Scaling {
+            scale: &scale,
+            shift: shift.as_deref(),
+            epsilon,
+            centred,
+        };
+        let (y, sum) = (bytemuck::cast_slice_mut(y), bytemuck::cast_slice_mut(sum));
+        let operands = [x.get(r), skip.get(r)];
+        skip_norm(ctx, operands, bias.as_deref(), scaling, sum, y);
+    });
+    let spec = Spec {
+        kernel: "rows",
+        integer: false,
+        reads,
+        writes: vec![write, other],
+        makes,
+        work,
+    };
+    planner.step(id, &[id], spec);
+    Some(())
+}
+
+/// BiasGelu, and FastGelu with or without a bias.
+pub(crate) fn gelu(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let Some(bias) = node.input(1) else {
+        return super::activations::plan(planner, id);
+    };
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    planner.float_dims(y)?;
+    let row = planner.floats(bias)?;
+    let f = biased(&node.op)?;
+    let read = planner.read_f32(x, Layout::Plain)?;
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let y = bytemuck::cast_slice_mut(y[0]);
+        let x = elementwise::Operand::Full(bytemuck::cast_slice(x[0]));
+        binary(ctx, Binary::Add, x, elementwise::Operand::Row(&row), y);
+        f.apply(ctx, y);
+    });
+    planner.step_f32(
+        id,
+        &[id],
+        (y, Layout::Plain),
+        "elementwise",
+        vec![read],
+        work,
+    )
+}
+
+/// The function of an operator of `com.microsoft` that adds a bias first.
+pub(crate) fn biased(op: &str) -> Option<Activation> {
+    match op {
+        "BiasGelu" => Some(Activation::Gelu),
+        "FastGelu" => Some(Activation::GeluTanh),
+        _ => None,
+    }
+}
+
+/// EmbedLayerNormalization of f32 without a mask.
+pub(crate) fn embed(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let y = node.output(0)?;
+    let unread = |v: edgesmith_ir::ValueId| {
+        planner.graph().value(v).consumers().is_empty() && !planner.is_kept(v)
+    };
+    let rest_unread = node.outputs().iter().skip(1).flatten().all(|&v| unread(v));
+    let (dtype, dims) = planner.typed(y)?;
+    if dtype != edgesmith_ir::DType::F32 || !rest_unread || node.input(7).is_some() {
+        return None;
+    }
+    let &[batch, length, width] = dims.as_slice() else {
+        return None;
+    };
+    let mut reads = Vec::new();
+    let mut tables = Vec::new();
+    for (ids, table) in [(0, 2), (8, 3), (1, 4)] {
+        let (Some(ids), Some(table)) = (node.input(ids), node.input(table)) else {
+            if ids == 8 {
+                let rows: Vec<i64> = (0..i64::try_from(length).ok()?).collect();
+                let table = planner.floats(node.input(3)?)?;
+                tables.push((Indices::Constant(rows), table));
+            }
+            continue;
+        };
+        let table = planner.floats(table)?;
+        tables.push((Indices::of(planner, ids, &mut reads)?, table));
+    }
+    let (gamma, beta) = (
+        planner.floats(node.input(5)?)?,
+        planner.floats(node.input(6)?)?,
+    );
+    if width == 0 || gamma.len() != width || beta.len() != width {
+        return None;
+    }
+    let epsilon = node.float("epsilon").unwrap_or(1e-12);
+    let count = batch * length;
+    let write = planner.write(y, Layout::Plain)?;
+    let sum = planner.slot(4 * count * width);
+    let name = node.place();
+    let work: Checked = Box::new(move |ctx, r, w| {
+        let [y, sum] = w else { return Ok(()) };
+        let (y, sum): (&mut [f32], &mut [f32]) =
+            (bytemuck::cast_slice_mut(y), bytemuck::cast_slice_mut(sum));
+        sum.fill(0.0);
+        for (ids, table) in &tables {
+            add_rows(&ids.get(r), table, width, count, sum).at(|| name.clone())?;
+        }
+        layer_norm(ctx, sum, &gamma, Some(&beta), epsilon, y);
+        Ok(())
+    });
+    let spec = Spec {
+        kernel: "rows",
+        integer: false,
+        reads,
+        writes: vec![write, sum],
+        makes: vec![(y, Layout::Plain)],
+        work: Box::new(|_, _, _| ()),
+    };
+    planner.checked_step(id, spec, work);
+    Some(())
+}
+
+/// Adds to each of `count` rows that of the table which the ids name; ids repeat.
+fn add_rows(ids: &[i64], table: &[f32], width: usize, count: usize, sum: &mut [f32]) -> Result<()> {
+    if count > 0 && (ids.is_empty() || !count.is_multiple_of(ids.len())) {
+        return Err(Error::invalid(format!(
+            "{} ids do not stand for {count} rows",
+            ids.len()
+        )));
+    }
+    for (sum, &id) in sum.chunks_exact_mut(width).zip(ids.iter().cycle()) {
+        if id < 0 {
+            return Err(Error::invalid(format!("row {id} does not exist")));
+        }
+        let row = place(id, table.len() / width)?;
+        let row = &table[row * width..][..width];
+        sum.iter_mut().zip(row).for_each(|(s, r)| *s += r);
+    }
+    Ok(())
+}
