@@ -163,6 +163,7 @@ fn fuse(editor: &mut Editor, softmax: NodeId, types: &Inferred, scope: &mut Scop
     let is_whole = result.rank() == 3 && result[2].known() == Some(width);
     let name = editor.graph.value(found.last.1).name.clone();
     let (Rows::Plain(query) | Rows::ByHead(query)) = found.operands[0].rows;
+    let query = merged.as_ref().map_or(query, |p| p.x);
     let scores = [found.product, query];
     let hidden = found.hidden.write(editor, types, scores, scope)?;
     let mut node = Node::new("", "")

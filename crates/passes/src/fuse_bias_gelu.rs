@@ -57,7 +57,8 @@ fn fuse(editor: &mut Editor, gelu: NodeId, op: &str, types: &Inferred) -> Option
     let add = g.take(x, &["Add"])?;
     let width = g.shape(x)?.0.last()?.known()?;
     let (input, bias) = with_row(&g, add, width)?;
-    if !matches!(g.dtype(x), Some(DType::F32 | DType::F16)) {
+    let is_float = matches!(g.dtype(x), Some(DType::F32 | DType::F16));
+    if !is_float || g.is_integer_product(input) {
         return None;
     }
     let nodes = g.closed(&[y])?;

@@ -1,4 +1,4 @@
-//! Joins Conv, a sum and an activation to FusedConv.
+//! Joins Conv, a sum and an activation to FusedConv, Gemm and an activation to FusedGemm.
 
 use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{Attribute, DType, Model, Node, NodeId, Result, ValueId};
@@ -8,11 +8,11 @@ use crate::pattern::{Group, MICROSOFT, fuse_each_graph, string};
 use crate::rewrite::{Editor, nodes_of, same_shape};
 
 /// Relu, Clip, LeakyRelu, Sigmoid, Tanh and HardSigmoid behind a Conv of f32, and the Add of a
-/// value of its shape between. A Conv of dequantized values stays, so that runtimes find their
-/// integer kernels.
+/// value of its shape between; all but Clip behind a Gemm of f32. Products of dequantized values
+/// stay, so that runtimes find their integer kernels.
 pub static PASS: Pass = Pass {
     name: "fuse_conv_activation",
-    about: "join Conv, Add and activation to FusedConv",
+    about: "join Conv, Add and activation to FusedConv, Gemm and activation to FusedGemm",
     level: Level::Extended,
     run,
 };
@@ -28,7 +28,7 @@ const ACTIVATIONS: &[&str] = &[
 
 fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
     fuse_each_graph(model, cx, &mut |graph, scope| {
-        let convs = nodes_of(graph, &["Conv"]);
+        let convs = nodes_of(graph, &["Conv", "Gemm"]);
         if convs.is_empty() || nodes_of(graph, ACTIVATIONS).is_empty() {
             return Ok(0);
         }
@@ -53,12 +53,13 @@ fn fuse(editor: &mut Editor, conv: NodeId, types: &Inferred) -> Option<()> {
         let v = node.input(i);
         v.is_some_and(|v| g.peek(v, &["DequantizeLinear"]).is_some())
     };
-    if !is_float || quantized(0) || quantized(1) || g.editor.constant(node.input(1)?).is_none() {
+    if !is_float || quantized(0) || quantized(1) {
         return None;
     }
     let mut at = y;
     let mut residual = None;
-    if let Some(add) = g.reader(y, &["Add"]) {
+    let is_conv = node.is("Conv");
+    if is_conv && let Some(add) = g.reader(y, &["Add"]) {
         let other = g.beside(add, y)?;
         if other == y || !same_shape(g.shape(other)?, g.shape(y)?) {
             return None;
@@ -67,6 +68,9 @@ fn fuse(editor: &mut Editor, conv: NodeId, types: &Inferred) -> Option<()> {
     }
     let f = g.reader(at, ACTIVATIONS)?;
     let (name, parameters) = activation(&g, f, at)?;
+    if !is_conv && name == "Clip" {
+        return None;
+    }
     let result = g.node(f).output(0)?;
     let quantizes = |(id, _): &(NodeId, usize)| editor.graph.node(*id).is("QuantizeLinear");
     if editor.graph.value(result).consumers().iter().any(quantizes) {
@@ -74,11 +78,17 @@ fn fuse(editor: &mut Editor, conv: NodeId, types: &Inferred) -> Option<()> {
     }
     let nodes = g.closed(&[result])?;
     let inputs: [Option<ValueId>; 4] = [node.input(0), node.input(1), node.input(2), residual];
-    let mut fused = Node::new("FusedConv", "").in_domain(MICROSOFT);
+    let op = if is_conv { "FusedConv" } else { "FusedGemm" };
+    let mut fused = Node::new(op, "").in_domain(MICROSOFT);
     fused.attributes = node.attributes;
     fused.set("activation", string(name));
-    if !parameters.is_empty() {
+    if is_conv && !parameters.is_empty() {
         fused.set("activation_params", Attribute::Floats(parameters));
+    } else {
+        let names = ["activation_alpha", "activation_beta"];
+        for (name, x) in names.into_iter().zip(parameters) {
+            fused.set(name, Attribute::Float(x));
+        }
     }
     editor.fuse(&nodes, fused, &inputs, &[Some(result)]);
     Some(())
@@ -138,6 +148,25 @@ mod tests {
             "s = Add(z, c)\ny = Sigmoid(s)",
         ] {
             assert_eq!(around(body, "y"), ["FusedConv"], "{body}");
+        }
+    }
+
+    #[test]
+    fn activations_join_their_gemm() {
+        for (f, left_over) in [
+            ("Relu(c)", 1),
+            ("LeakyRelu(c) {alpha=0.3}", 1),
+            ("Sigmoid(c)", 1),
+            ("Clip(c)", 2),
+        ] {
+            let text = format!(
+                "opset 17\ngraph g(x: f32[n,2]) -> (y) {{
+                   w: f32[2,2] = {{1,2,-3,4}}
+                   c = Gemm(x, w)
+                   y = {f}
+                 }}"
+            );
+            assert_eq!(left(&PASS, &text).len(), left_over, "{f}");
         }
     }
 

@@ -87,7 +87,9 @@ fn fuse(editor: &mut Editor, norm: NodeId, types: &Inferred) -> Option<()> {
         if !editor.is_read_only_by(own, &[add]) {
             continue;
         }
-        if let Some((x, row)) = with_row(&trial, inner, width) {
+        if let Some((x, row)) = with_row(&trial, inner, width)
+            && !g.is_integer_product(x)
+        {
             (input, skip, bias) = (x, other, Some(row));
             g = trial;
             break;

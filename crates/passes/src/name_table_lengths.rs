@@ -51,7 +51,11 @@ fn name(editor: &mut Editor, id: NodeId, types: &Inferred) -> Option<()> {
         return None;
     }
     shape.0[axis] = end[0].clone();
-    editor.graph.value_mut(y).ty = Some(ty.into());
+    let ty = Some(ty.into());
+    if editor.graph.value(y).ty == ty {
+        return None;
+    }
+    editor.graph.value_mut(y).ty = ty;
     Some(())
 }
 

@@ -117,6 +117,18 @@ impl<'e, 'g> Group<'e, 'g> {
         }
     }
 
+    /// True where `v` is a product of dequantized values, which runtimes take in integers together
+    /// with its bias.
+    pub(crate) fn is_integer_product(&self, v: ValueId) -> bool {
+        let Some(id) = self.peek(v, &["MatMul"]) else {
+            return false;
+        };
+        let operands = self.node(id).inputs().iter().flatten();
+        operands
+            .copied()
+            .any(|v| self.peek(v, &["DequantizeLinear"]).is_some())
+    }
+
     /// The value before casts to wider floats, which then belong to the group.
     pub(crate) fn before_casts(&mut self, mut v: ValueId) -> ValueId {
         while let Some(id) = self.peek(v, &["Cast"]) {

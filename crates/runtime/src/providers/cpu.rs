@@ -109,6 +109,7 @@ static MICROSOFT: &[Binding] = &[
     bind("EmbedLayerNormalization", fused::embed),
     bind("FastGelu", fused::gelu),
     bind("FusedConv", conv::plan),
+    bind("FusedGemm", matmul::gemm),
     bind("FusedMatMul", matmul::fused),
     bind("Gelu", activations::plan),
     bind("MultiHeadAttention", attention::multi_head),

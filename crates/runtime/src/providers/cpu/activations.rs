@@ -59,8 +59,14 @@ pub(crate) fn of(planner: &Planner, node: &Node) -> Option<Activation> {
 
 /// The activation of a fused node of `com.microsoft`, where kernels have it.
 pub(crate) fn fused(node: &Node) -> Option<Activation> {
-    let parameters = node.floats("activation_params").unwrap_or(&[]);
-    Some(match (node.string("activation"), parameters) {
+    let given = node.floats("activation_params").map(<[f32]>::to_vec);
+    // FusedGemm has an attribute for each parameter.
+    let own = || {
+        let names = ["activation_alpha", "activation_beta"];
+        names.iter().filter_map(|n| node.float(n)).collect()
+    };
+    let parameters: Vec<f32> = given.unwrap_or_else(own);
+    Some(match (node.string("activation"), parameters.as_slice()) {
         (None | Some(""), _) => Activation::None,
         (Some("Relu"), _) => Activation::Relu,
         (Some("Sigmoid"), _) => Activation::Sigmoid,

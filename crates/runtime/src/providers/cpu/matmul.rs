@@ -39,14 +39,11 @@ pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
     }) {
         return None;
     }
-    product(
-        planner,
-        id,
-        (a, b, bias, y),
-        [m, k, n],
-        order,
-        Activation::None,
-    )
+    let then = match node.op.as_str() {
+        "FusedGemm" => super::activations::fused(node)?,
+        _ => Activation::None,
+    };
+    product(planner, id, (a, b, bias, y), [m, k, n], order, then)
 }
 
 pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
