@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use edgesmith_ir::analysis::{cost, memory};
-use edgesmith_ir::error::At;
+use edgesmith_ir::error::{At, Kind};
 use edgesmith_ir::eval::{self, EvalCx};
 use edgesmith_ir::types::{Dim, TensorType, Type};
 use edgesmith_ir::{Error, Model, NodeId, Result, Tensor, ValueId, infer};
@@ -69,6 +69,8 @@ pub struct Session {
     packed: BTreeMap<NodeId, Packed>,
     plans: Vec<(Key, Plan)>,
     placements: Vec<Placement>,
+    /// False until a run with shapes that the model can take.
+    is_placed: bool,
     arena: Arena,
     memory: Option<Memory>,
     profile: Profile,
@@ -103,6 +105,7 @@ impl Session {
             packed: BTreeMap::new(),
             plans: Vec::new(),
             placements: Vec::new(),
+            is_placed: true,
             arena: Arena::new(0),
             memory: None,
             profile: Profile::default(),
@@ -110,8 +113,15 @@ impl Session {
             model: model.clone(),
         };
         let types = memory::concrete_inputs(model, &[]);
-        let plan = session.plan_for(&types, &BTreeSet::new())?;
-        session.placements.clone_from(&plan.placements);
+        match session.plan_for(&types, &BTreeSet::new()) {
+            Ok(plan) => session.placements = plan.placements,
+            // A window may be longer than the 1 that stands for lengths which are not known.
+            Err(e) if e.kind == Kind::Invalid && infer::infer(model, &[]).is_ok() => {
+                session.placements = unplanned(model);
+                session.is_placed = false;
+            }
+            Err(e) => return Err(e),
+        }
         Ok(session)
     }
 
@@ -215,6 +225,10 @@ impl Session {
             .filter_map(|(&v, t)| Some((v, t.as_ref()?.ty().into())))
             .collect();
         let plan = self.plan_for(&types, wanted)?;
+        if !self.is_placed {
+            self.placements.clone_from(&plan.placements);
+            self.is_placed = true;
+        }
         if self.plans.len() == KEPT_PLANS {
             self.plans.remove(0);
         }
@@ -326,6 +340,19 @@ impl ValueInfo {
                 ),
         )
     }
+}
+
+/// Placements of nodes whose place is not known yet.
+fn unplanned(model: &Model) -> Vec<Placement> {
+    let nodes = model.graph.nodes();
+    nodes
+        .map(|(_, node)| Placement {
+            node: node.name.clone(),
+            op: node.op.clone(),
+            note: Some("placed at the first run, when the input shapes are known".into()),
+            ..Placement::default()
+        })
+        .collect()
 }
 
 fn providers(names: &[String]) -> Result<Vec<&'static Provider>> {

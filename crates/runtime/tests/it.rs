@@ -95,3 +95,21 @@ fn random_graphs_give_the_reference_answer() {
         agree(&format!("seed {seed}"), &model, &inputs, 2e-3, 1);
     }
 }
+
+#[test]
+fn a_window_longer_than_one_is_placed_at_the_first_run() {
+    let model = text::parse(
+        "opset 17
+         graph g(x: f32[n,1,length]) -> (y) {
+           w: f32[1,1,4] = {1,2,3,4}
+           y = Conv(x, w)
+         }",
+    )
+    .unwrap();
+    let mut session = Session::prepare(&model, &Options::default()).unwrap();
+    assert!(session.placements()[0].provider.is_empty());
+    let x = Tensor::from_vec(&[1, 1, 6], vec![1f32; 6]).unwrap();
+    let y = session.run(&[("x", x)]).unwrap();
+    assert_eq!(y[0].to_f32().unwrap()[..], [10.0; 3]);
+    assert_eq!(session.placements()[0].provider, "cpu");
+}
