@@ -1,6 +1,7 @@
 //! Work on the repository itself: `cargo xtask TASK`.
 
 mod ci;
+mod conformance;
 mod random_graphs;
 mod tidy;
 
@@ -19,6 +20,11 @@ static TASKS: &[Task] = &[
         name: "ci",
         about: "formatting, lints, every test",
         run: ci::run,
+    },
+    Task {
+        name: "conformance",
+        about: "ONNX's own tests of every operator, through reference and cpu",
+        run: conformance::run,
     },
     Task {
         name: "random-graphs",

@@ -9,6 +9,7 @@ mod attributes;
 mod budget;
 mod external;
 mod graphs;
+mod items;
 mod proto;
 mod read;
 mod scope;
@@ -16,6 +17,7 @@ mod tensor;
 mod types;
 mod write;
 
+pub use items::{decode_item, encode_item};
 pub use read::{IR_VERSIONS, decode};
 pub use tensor::MAX_DENSE;
 pub use write::encode;

@@ -9,6 +9,7 @@ pub mod eval;
 pub mod geometry;
 pub mod graph;
 pub mod infer;
+pub mod item;
 pub mod ops;
 pub mod packed;
 pub mod progress;
@@ -19,6 +20,7 @@ pub mod verify;
 
 pub use error::{Error, Result};
 pub use graph::{Attribute, Capture, Function, Graph, Model, Node, NodeId, Value, ValueId};
+pub use item::{Item, Map};
 pub use progress::{NoProgress, Progress};
 pub use tensor::{Element, Tensor, checked_count};
 pub use types::{DType, Dim, Shape, TensorType, Type};

@@ -294,7 +294,9 @@ pub enum Type {
     Sequence(Box<Type>),
     /// A value or nothing.
     Optional(Box<Type>),
-    /// A type this program keeps and writes again but does not run (maps, sparse tensors):
+    /// Single elements by key: the type of the keys, that of the values.
+    Map(DType, Box<Type>),
+    /// A type this program keeps and writes again but does not run (sparse tensors):
     /// the encoded ONNX `TypeProto`.
     Opaque(bytes::Bytes),
 }
@@ -306,6 +308,32 @@ impl Type {
             Some(t)
         } else {
             None
+        }
+    }
+
+    /// What both types say: shapes keep the axes that are surely equal; `None` where the types
+    /// differ in more than shapes.
+    pub fn common(&self, other: &Self) -> Option<Self> {
+        let boxed = |a: &Self, b: &Self| a.common(b).map(Box::new);
+        match (self, other) {
+            (Self::Tensor(a), Self::Tensor(b)) if a.dtype == b.dtype => {
+                let shape = match (&a.shape, &b.shape) {
+                    (Some(a), Some(b)) if a.rank() == b.rank() => {
+                        let same = |(a, b): (&Dim, &Dim)| match a.same(b) {
+                            true => a.clone(),
+                            false => Dim::Unknown,
+                        };
+                        Some(a.iter().zip(b.iter()).map(same).collect())
+                    }
+                    _ => None,
+                };
+                let dtype = a.dtype;
+                Some(TensorType { dtype, shape }.into())
+            }
+            (Self::Sequence(a), Self::Sequence(b)) => boxed(a, b).map(Self::Sequence),
+            (Self::Optional(a), Self::Optional(b)) => boxed(a, b).map(Self::Optional),
+            (Self::Map(k, a), Self::Map(l, b)) if k == l => boxed(a, b).map(|v| Self::Map(*k, v)),
+            _ => (self == other).then(|| self.clone()),
         }
     }
 }
@@ -322,6 +350,7 @@ impl fmt::Display for Type {
             Self::Tensor(t) => t.fmt(f),
             Self::Sequence(t) => write!(f, "seq<{t}>"),
             Self::Optional(t) => write!(f, "optional<{t}>"),
+            Self::Map(key, t) => write!(f, "map<{key},{t}>"),
             Self::Opaque(_) => f.write_str("opaque"),
         }
     }

@@ -80,15 +80,46 @@ layout!(MODEL ModelProto {
     7: GRAPH, 8: OPSET, 14: ENTRY, 20: TRAINING, 25: FUNCTION, 26: DEVICE
 } texts [2, 3, 4, 6]);
 
+layout!(SEQUENCE SequenceProto { 3: TENSOR, 5: SEQUENCE, 6: MAP, 7: OPTIONAL } texts [1]);
+layout!(MAP MapProto { 5: SEQUENCE } texts [1, 4]);
+layout!(OPTIONAL OptionalProto { 3: TENSOR, 5: SEQUENCE, 6: MAP, 7: OPTIONAL } texts [1]);
+
+/// What a file is said to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// `ModelProto`.
+    Model,
+    /// `TensorProto`.
+    Tensor,
+    /// `SequenceProto`.
+    Sequence,
+    /// `MapProto`.
+    Map,
+    /// `OptionalProto`.
+    Optional,
+}
+
+impl Content {
+    fn layout(self) -> &'static Layout {
+        match self {
+            Self::Model => &MODEL,
+            Self::Tensor => &TENSOR,
+            Self::Sequence => &SEQUENCE,
+            Self::Map => &MAP,
+            Self::Optional => &OPTIONAL,
+        }
+    }
+}
+
 /// Refuses a file that would become far larger than it is.
 ///
 /// # Errors
 /// When its fields are damaged, or would take more than 32 MiB and 32 bytes for each of the file.
-pub fn check(file: &[u8]) -> Result<()> {
+pub fn check(file: &[u8], content: Content) -> Result<()> {
     let mut walk = Walk {
         left: BASE.saturating_add(file.len().saturating_mul(PER_BYTE)),
     };
-    match walk.message(&MODEL, file, 0) {
+    match walk.message(content.layout(), file, 0) {
         Some(()) => Ok(()),
         None if walk.left == 0 => Err(Error::invalid(
             "the file would take far more memory than a model of its size",
@@ -181,10 +212,10 @@ mod tests {
     #[test]
     fn a_crowd_of_empty_parts_is_refused() {
         for field in [1, 5, 11, 12, 13, 14] {
-            assert!(check(&crowd(field, 100)).is_ok());
+            assert!(check(&crowd(field, 100), Content::Model).is_ok());
         }
         for field in [1, 5] {
-            let error = check(&crowd(field, 1 << 20)).unwrap_err();
+            let error = check(&crowd(field, 1 << 20), Content::Model).unwrap_err();
             assert!(error.to_string().contains("far more memory"), "{error}");
         }
     }
@@ -193,7 +224,10 @@ mod tests {
     fn weights_cost_nothing() {
         let model = edgesmith_ir::text::example("Relu(f32[4])").unwrap().0;
         let file = super::super::encode(&model).unwrap();
-        assert!(check(&file).is_ok());
-        assert!(check(&file[..file.len() - 1]).is_err(), "it is cut off");
+        assert!(check(&file, Content::Model).is_ok());
+        assert!(
+            check(&file[..file.len() - 1], Content::Model).is_err(),
+            "it is cut off"
+        );
     }
 }

@@ -86,7 +86,7 @@ pub fn decode(bytes: Bytes, folder: Option<&Path>) -> Result<Model> {
                 .hint("larger models keep their weights in a file beside them"),
         );
     }
-    budget::check(&bytes)?;
+    budget::check(&bytes, budget::Content::Model)?;
     let proto = ModelProto::decode(bytes).map_err(|e| damaged(&e))?;
     let graph = proto.graph.as_ref().ok_or_else(|| {
         Error::invalid("the file holds no graph").hint("it is empty, cut off, or no ONNX model")

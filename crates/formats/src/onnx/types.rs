@@ -5,8 +5,8 @@ use edgesmith_ir::{DType, Dim, Error, Result, Shape, TensorType, Type};
 use prost::Message;
 
 use super::proto::{
-    Dimension, DimensionValue, ElementTypeProto, TensorShapeProto, TensorTypeProto, TypeProto,
-    TypeValue,
+    Dimension, DimensionValue, ElementTypeProto, MapTypeProto, TensorShapeProto, TensorTypeProto,
+    TypeProto, TypeValue,
 };
 
 /// Types nest at most so deep.
@@ -48,8 +48,18 @@ fn nested(proto: &TypeProto, depth: usize) -> Result<Option<Type>> {
         Some(TypeValue::Tensor(t)) => tensor(t)?.map(Type::Tensor),
         Some(TypeValue::Sequence(e)) => Some(element(e)?.map_or_else(opaque, Type::Sequence)),
         Some(TypeValue::Optional(e)) => Some(element(e)?.map_or_else(opaque, Type::Optional)),
+        Some(TypeValue::Map(m)) => Some(map(m, depth)?.unwrap_or_else(opaque)),
         Some(_) => Some(opaque()),
     })
+}
+
+/// The type of a map; `None` where the message leaves a part of it out.
+fn map(proto: &MapTypeProto, depth: usize) -> Result<Option<Type>> {
+    let value = proto.value_type.as_ref().map(|t| nested(t, depth + 1));
+    match (proto.key_type, value.transpose()?.flatten()) {
+        (Some(key), Some(value)) => Ok(Some(Type::Map(dtype(key)?, Box::new(value)))),
+        _ => Ok(None),
+    }
 }
 
 fn tensor(proto: &TensorTypeProto) -> Result<Option<TensorType>> {
@@ -89,6 +99,10 @@ pub fn to_proto(ty: &Type) -> TypeProto {
         }),
         Type::Sequence(t) => TypeValue::Sequence(element(t)),
         Type::Optional(t) => TypeValue::Optional(element(t)),
+        Type::Map(key, value) => TypeValue::Map(Box::new(MapTypeProto {
+            key_type: Some(key.onnx()),
+            value_type: Some(to_proto(value)),
+        })),
         Type::Opaque(bytes) => return TypeProto::decode(bytes.clone()).unwrap_or_default(),
     };
     TypeProto {
@@ -138,6 +152,7 @@ mod tests {
         for ty in [
             t.clone(),
             Type::Sequence(Box::new(t.clone())),
+            Type::Map(DType::I64, Box::new(t.clone())),
             Type::Optional(Box::new(Type::Sequence(Box::new(t)))),
             Type::Tensor(TensorType {
                 dtype: DType::I4,
@@ -149,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_is_kept_as_it_is() {
+    fn a_map_without_types_is_kept_as_it_is() {
         let map = TypeProto {
             value: Some(TypeValue::Map(Box::default())),
             denotation: None,

@@ -45,31 +45,12 @@ pub static LOOP: OpDef = OpDef {
     ..OpDef::BASE
 };
 
-/// What two types have in common; `None` where nothing is known.
-fn common(a: &Type, b: &Type) -> Option<Type> {
-    let (Type::Tensor(a), Type::Tensor(b)) = (a, b) else {
-        return (a == b).then(|| a.clone());
-    };
-    if a.dtype != b.dtype {
-        return None;
-    }
-    let shape = match (&a.shape, &b.shape) {
-        (Some(a), Some(b)) if a.rank() == b.rank() => {
-            let same = |(a, b): (&Dim, &Dim)| if a.same(b) { a.clone() } else { Dim::Unknown };
-            Some(a.iter().zip(b.iter()).map(same).collect())
-        }
-        _ => None,
-    };
-    let dtype = a.dtype;
-    Some(TensorType { dtype, shape }.into())
-}
-
 fn infer_if(cx: &mut InferCx) -> Result<()> {
     let yes = cx.subgraph("then_branch", &[])?;
     let no = cx.subgraph("else_branch", &[])?;
     for (o, pair) in yes.iter().zip(&no).enumerate() {
         if let (Some(a), Some(b)) = pair
-            && let Some(ty) = common(a, b)
+            && let Some(ty) = a.common(b)
         {
             cx.set(o, ty);
         }
@@ -142,7 +123,7 @@ fn infer_loop(cx: &mut InferCx) -> Result<()> {
         let before = types.clone();
         for (ty, out) in types[2..].iter_mut().zip(outputs.iter().skip(1)) {
             *ty = match (&*ty, out) {
-                (Some(a), Some(b)) => common(a, b),
+                (Some(a), Some(b)) => a.common(b),
                 _ => None,
             };
         }

@@ -467,15 +467,28 @@ impl<'a> Parser<'a> {
                 return Ok(make(Box::new(inner)));
             }
         }
+        if self.c.eat("map") {
+            self.c.expect("<")?;
+            let key = self.dtype()?;
+            self.c.expect(",")?;
+            let value = self.ty(depth + 1)?;
+            self.c.expect(">")?;
+            return Ok(Type::Map(key, Box::new(value)));
+        }
         self.tensor_type().map(Type::Tensor)
     }
 
-    /// `f32[batch,3]`, `f32[…]` where not even the rank is known; before elements `f32` is `f32[]`.
-    pub(super) fn tensor_type(&mut self) -> Result<TensorType> {
+    fn dtype(&mut self) -> Result<DType> {
         let Some(dtype) = self.c.peek_word().and_then(DType::from_name) else {
             return Err(self.c.expected("an element type such as `f32`"));
         };
         self.c.expect(dtype.name())?;
+        Ok(dtype)
+    }
+
+    /// `f32[batch,3]`, `f32[…]` where not even the rank is known; before elements `f32` is `f32[]`.
+    pub(super) fn tensor_type(&mut self) -> Result<TensorType> {
+        let dtype = self.dtype()?;
         if self.c.sees("{") {
             return Ok(TensorType::fixed(dtype, &[]));
         }

@@ -94,6 +94,7 @@ fn ty(t: &Type) -> Result<String> {
         Type::Tensor(t) => tensor_type(t),
         Type::Sequence(t) => format!("seq<{}>", ty(t)?),
         Type::Optional(t) => format!("optional<{}>", ty(t)?),
+        Type::Map(key, t) => format!("map<{key},{}>", ty(t)?),
         Type::Opaque(_) => return Err(Error::unsupported("an opaque type has no text form")),
     })
 }

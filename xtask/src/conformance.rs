@@ -1,0 +1,152 @@
+//! ONNX's own backend tests, run through every provider with and without optimisation.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+mod cases;
+mod compare;
+mod exceptions;
+mod fetch;
+mod pool;
+mod table;
+mod worker;
+
+use cases::Case;
+use worker::Verdict;
+
+/// A way to run a case.
+struct Way {
+    name: &'static str,
+    provider: &'static str,
+    level: edgesmith_passes::Level,
+}
+
+const fn way(name: &'static str, provider: &'static str, full: bool) -> Way {
+    let level = if full {
+        edgesmith_passes::Level::Layout
+    } else {
+        edgesmith_passes::Level::None
+    };
+    Way {
+        name,
+        provider,
+        level,
+    }
+}
+
+/// Every way, in the order of the table.
+static WAYS: &[Way] = &[
+    way("reference none", "reference", false),
+    way("reference full", "reference", true),
+    way("cpu none", "cpu", false),
+    way("cpu full", "cpu", true),
+];
+
+/// A case and what became of it, one verdict a way.
+struct Finding {
+    case: Case,
+    /// Numbers and booleans only, in types that every CPU has.
+    plain: bool,
+    verdicts: Vec<Verdict>,
+    /// Why the case may fail.
+    exception: Option<String>,
+}
+
+impl Finding {
+    fn passed(&self) -> bool {
+        self.verdicts.iter().all(|v| *v == Verdict::Passed)
+    }
+}
+
+#[derive(Default)]
+struct Wishes {
+    cases: Option<PathBuf>,
+    filter: String,
+    json: bool,
+    write: bool,
+    worker: bool,
+}
+
+impl Wishes {
+    fn of(words: &[String]) -> Result<Self> {
+        let mut wishes = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words
+                    .next()
+                    .with_context(|| format!("{word} needs a value"))
+            };
+            match word.as_str() {
+                "--cases" => wishes.cases = Some(value()?.into()),
+                "--filter" => wishes.filter.clone_from(value()?),
+                "--json" => wishes.json = true,
+                "--write" => wishes.write = true,
+                "--worker" => wishes.worker = true,
+                other => bail!(
+                    "there is no option \"{other}\"\n  \
+                     cargo xtask conformance [--cases FOLDER] [--filter TEXT] [--json] [--write]"
+                ),
+            }
+        }
+        ensure!(
+            !wishes.write || wishes.filter.is_empty(),
+            "--write tells of all cases: leave --filter out"
+        );
+        Ok(wishes)
+    }
+}
+
+/// Runs the cases and prints the table.
+///
+/// # Errors
+/// When a case fails that is not listed as an exception, or a listed one passes.
+pub fn run(words: &[String]) -> Result<()> {
+    let wishes = Wishes::of(words)?;
+    let folder = match &wishes.cases {
+        Some(folder) => folder.clone(),
+        None => fetch::cases()?,
+    };
+    if wishes.worker {
+        return worker::serve(&folder);
+    }
+    let reasons = exceptions::all()?;
+    let mut cases = cases::all(&folder)?;
+    for reason in &reasons {
+        ensure!(
+            cases.iter().any(|c| c.name == reason.name),
+            "the list of exceptions names \"{}\", which is no case",
+            reason.name
+        );
+    }
+    cases.retain(|c| format!("{}/{}", c.folder, c.name).contains(&wishes.filter));
+    let mut findings = pool::run(&folder, cases)?;
+    for finding in &mut findings {
+        let reason = reasons.iter().find(|r| r.name == finding.case.name);
+        finding.exception = reason.map(|r| r.reason.clone());
+    }
+    if wishes.json {
+        println!("{}", table::json(&findings)?);
+    } else {
+        print!("{}", table::text(&findings));
+    }
+    if wishes.write {
+        let path = crate::tidy::root().join("docs/reference/conformance.md");
+        std::fs::create_dir_all(path.parent().context("it stands in a folder")?)?;
+        std::fs::write(&path, table::page(&findings))
+            .with_context(|| path.display().to_string())?;
+    }
+    let unlisted = findings
+        .iter()
+        .filter(|f| !f.passed() && f.exception.is_none());
+    let passing = findings
+        .iter()
+        .filter(|f| f.passed() && f.exception.is_some());
+    let (unlisted, passing) = (unlisted.count(), passing.count());
+    ensure!(
+        unlisted == 0 && passing == 0,
+        "{unlisted} cases fail and are not listed, {passing} listed cases pass"
+    );
+    Ok(())
+}
