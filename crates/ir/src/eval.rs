@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::error::At;
 use crate::graph::{Attribute, Function, Graph, Model, Node, ValueId};
 use crate::infer::MAX_DEPTH;
-use crate::ops;
-use crate::{Error, Result, Tensor};
+use crate::ops::{self, OpDef};
+use crate::{Error, Item, Result, Tensor};
 
 /// What the reference evaluation of an operator sees of one node.
 pub struct EvalCx<'a> {
@@ -14,7 +14,7 @@ pub struct EvalCx<'a> {
     pub node: &'a Node,
     /// The opset version of the node's domain.
     pub version: i64,
-    inputs: &'a [Option<Tensor>],
+    inputs: &'a [Option<Item>],
     scope: Scope<'a>,
 }
 
@@ -23,14 +23,14 @@ pub struct EvalCx<'a> {
 struct Scope<'a> {
     functions: &'a [Function],
     opsets: &'a BTreeMap<String, i64>,
-    outer: &'a [Option<Tensor>],
+    outer: &'a [Option<Item>],
     depth: usize,
 }
 
 impl<'a> EvalCx<'a> {
     /// A context for one node of `model` outside any run: `inputs` by position.
     /// Nodes with captured values cannot be evaluated this way.
-    pub fn new(model: &'a Model, node: &'a Node, inputs: &'a [Option<Tensor>]) -> Self {
+    pub fn new(model: &'a Model, node: &'a Node, inputs: &'a [Option<Item>]) -> Self {
         Self {
             node,
             version: model.opsets.get(&node.domain).copied().unwrap_or(1),
@@ -49,8 +49,8 @@ impl<'a> EvalCx<'a> {
     pub fn within(
         model: &'a Model,
         node: &'a Node,
-        inputs: &'a [Option<Tensor>],
-        outer: &'a [Option<Tensor>],
+        inputs: &'a [Option<Item>],
+        outer: &'a [Option<Item>],
     ) -> Self {
         let mut cx = Self::new(model, node, inputs);
         cx.scope.outer = outer;
@@ -75,18 +75,42 @@ impl<'a> EvalCx<'a> {
         self.inputs.len()
     }
 
-    /// Input `i`.
+    /// Input `i`, a tensor.
+    ///
+    /// # Errors
+    /// When the node leaves it out, or it is no tensor.
+    pub fn input(&self, i: usize) -> Result<&'a Tensor> {
+        self.get(i)?.as_tensor()
+    }
+
+    /// Input `i`, where the node gives it and it is a tensor.
+    pub fn optional(&self, i: usize) -> Option<&'a Tensor> {
+        match self.item(i) {
+            Some(Item::Tensor(t)) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// Input `i` of any kind, where the node gives it.
+    pub fn item(&self, i: usize) -> Option<&'a Item> {
+        self.inputs.get(i).and_then(Option::as_ref)
+    }
+
+    /// Input `i` of any kind.
     ///
     /// # Errors
     /// When the node leaves it out.
-    pub fn input(&self, i: usize) -> Result<&'a Tensor> {
-        self.optional(i)
+    pub fn get(&self, i: usize) -> Result<&'a Item> {
+        self.item(i)
             .ok_or_else(|| Error::invalid(format!("input {i} is missing")))
     }
 
-    /// Input `i`, where the node gives it.
-    pub fn optional(&self, i: usize) -> Option<&'a Tensor> {
-        self.inputs.get(i).and_then(Option::as_ref)
+    /// Input `i`, a sequence.
+    ///
+    /// # Errors
+    /// When the node leaves it out, or it is no sequence.
+    pub fn sequence(&self, i: usize) -> Result<&'a [Item]> {
+        self.get(i)?.as_sequence()
     }
 
     /// The INT attribute, or `default`.
@@ -103,12 +127,12 @@ impl<'a> EvalCx<'a> {
     ///
     /// # Errors
     /// When the attribute is missing or a node inside fails.
-    pub fn subgraph(&self, name: &str, inputs: Vec<Option<Tensor>>) -> Result<Vec<Tensor>> {
+    pub fn subgraph(&self, name: &str, inputs: Vec<Option<Item>>) -> Result<Vec<Item>> {
         let graph = self
             .node
             .graph(name)
             .ok_or_else(|| Error::invalid(format!("attribute \"{name}\" is missing")))?;
-        let mut values: Vec<Option<Tensor>> = vec![None; graph.value_slots()];
+        let mut values: Vec<Option<Item>> = vec![None; graph.value_slots()];
         for c in &graph.captures {
             values[c.inner.index()] = self.scope.outer.get(c.outer.index()).cloned().flatten();
         }
@@ -119,11 +143,11 @@ impl<'a> EvalCx<'a> {
     }
 }
 
-/// Evaluates the node that `cx` shows: by its operator's definition, or by the model's function.
+/// Evaluates the node that `cx` shows: by the model's function, or by its operator's definition.
 ///
 /// # Errors
 /// When the operator is unknown or its evaluation fails; the error names the node.
-pub fn evaluate_node(cx: &EvalCx) -> Result<Vec<Tensor>> {
+pub fn evaluate_node(cx: &EvalCx) -> Result<Vec<Item>> {
     let node = cx.node;
     let function = cx
         .scope
@@ -132,20 +156,38 @@ pub fn evaluate_node(cx: &EvalCx) -> Result<Vec<Tensor>> {
         .find(|f| f.name == node.op && f.domain == node.domain && f.overload == node.overload);
     let result = match (function, ops::find(&node.domain, &node.op)) {
         (Some(function), _) => call(function, cx),
-        (None, Some(def)) => match def.eval {
-            Some(eval) => def.check_arity(node).and_then(|()| eval(cx)),
-            None => Err(Error::unsupported(
-                "the operator is known but not evaluated",
-            )),
-        },
+        (None, Some(def)) => by_definition(def, cx),
         (None, None) => Err(Error::unsupported("the operator is unknown")
             .hint("`edgesmith ops` lists what can be run; the model can still be inspected")),
     };
     result.at(|| node.place())
 }
 
+fn by_definition(def: &OpDef, cx: &EvalCx) -> Result<Vec<Item>> {
+    def.check_arity(cx.node)?;
+    if let Some(eval) = def.eval_items {
+        return eval(cx);
+    }
+    let eval = def
+        .eval
+        .ok_or_else(|| Error::unsupported("the operator is known but not evaluated"))?;
+    for item in cx.inputs.iter().flatten() {
+        item.as_tensor()?;
+    }
+    Ok(eval(cx)?.into_iter().map(Item::Tensor).collect())
+}
+
+/// As [`evaluate_node`], where all outputs are tensors.
+///
+/// # Errors
+/// As [`evaluate_node`], and when an output is no tensor.
+pub fn evaluate_tensors(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let tensors = evaluate_node(cx)?.into_iter().map(Item::into_tensor);
+    tensors.collect::<Result<_>>().at(|| cx.node.place())
+}
+
 /// Runs a function of the model: its attributes are put in place of the references to them.
-fn call(function: &Function, cx: &EvalCx) -> Result<Vec<Tensor>> {
+fn call(function: &Function, cx: &EvalCx) -> Result<Vec<Item>> {
     let mut graph = function.graph.clone();
     let given = |name: &str| {
         let default = function
@@ -156,9 +198,9 @@ fn call(function: &Function, cx: &EvalCx) -> Result<Vec<Tensor>> {
         cx.node.attribute(name).or(default).cloned()
     };
     bind_attributes(&mut graph, &given);
-    let mut values: Vec<Option<Tensor>> = vec![None; graph.value_slots()];
+    let mut values: Vec<Option<Item>> = vec![None; graph.value_slots()];
     for (i, v) in graph.inputs.iter().enumerate() {
-        values[v.index()] = cx.optional(i).cloned();
+        values[v.index()] = cx.item(i).cloned();
     }
     let scope = Scope {
         opsets: &function.opsets,
@@ -192,15 +234,15 @@ pub fn bind_attributes(graph: &mut Graph, given: &dyn Fn(&str) -> Option<Attribu
     }
 }
 
-/// Evaluates a model: outputs in order, for inputs by name.
+/// Evaluates a model of tensors: outputs in order, for inputs by name.
 ///
 /// # Errors
-/// When an input is missing or unknown, or a node fails.
+/// When an input is missing or unknown, a node fails, or an output is no tensor.
 pub fn evaluate(model: &Model, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>> {
     evaluate_with(model, inputs, &mut |_, _| ())
 }
 
-/// As [`evaluate`], showing every value to `watch` as soon as it is there.
+/// As [`evaluate`], showing every tensor to `watch` as soon as it is there.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -209,16 +251,37 @@ pub fn evaluate_with(
     inputs: &[(&str, Tensor)],
     watch: &mut dyn FnMut(ValueId, &Tensor),
 ) -> Result<Vec<Tensor>> {
+    let items = inputs.iter().map(|(n, t)| (*n, Item::from(t.clone())));
+    let items: Vec<(&str, Item)> = items.collect();
+    let outputs = main_graph(model, &items, watch)?;
+    outputs.into_iter().map(Item::into_tensor).collect()
+}
+
+/// Evaluates a model: outputs in order, for inputs by name, of any kind.
+///
+/// # Errors
+/// When an input is missing or unknown, or a node fails.
+pub fn evaluate_items(model: &Model, inputs: &[(&str, Item)]) -> Result<Vec<Item>> {
+    main_graph(model, inputs, &mut |_, _| ())
+}
+
+fn main_graph(
+    model: &Model,
+    inputs: &[(&str, Item)],
+    watch: &mut dyn FnMut(ValueId, &Tensor),
+) -> Result<Vec<Item>> {
     let graph = &model.graph;
-    let mut values: Vec<Option<Tensor>> = vec![None; graph.value_slots()];
-    for (name, tensor) in inputs {
+    let mut values: Vec<Option<Item>> = vec![None; graph.value_slots()];
+    for (name, item) in inputs {
         let v = graph
             .inputs
             .iter()
             .find(|&&v| graph.value(v).name == *name)
             .ok_or_else(|| Error::invalid(format!("the model has no input \"{name}\"")))?;
-        watch(*v, tensor);
-        values[v.index()] = Some(tensor.clone());
+        if let Item::Tensor(tensor) = item {
+            watch(*v, tensor);
+        }
+        values[v.index()] = Some(item.clone());
     }
     let scope = Scope {
         functions: &model.functions,
@@ -231,10 +294,10 @@ pub fn evaluate_with(
 
 fn run(
     graph: &Graph,
-    mut values: Vec<Option<Tensor>>,
+    mut values: Vec<Option<Item>>,
     scope: Scope,
     watch: &mut dyn FnMut(ValueId, &Tensor),
-) -> Result<Vec<Tensor>> {
+) -> Result<Vec<Item>> {
     if scope.depth > MAX_DEPTH {
         return Err(Error::invalid(format!(
             "functions and subgraphs nest deeper than {MAX_DEPTH}"
@@ -242,7 +305,7 @@ fn run(
     }
     for (id, value) in graph.values() {
         if values[id.index()].is_none() {
-            values[id.index()] = value.constant.clone();
+            values[id.index()] = value.constant.clone().map(Item::Tensor);
         }
     }
     for id in graph.order()? {
@@ -265,10 +328,12 @@ fn run(
             },
         };
         let outputs = evaluate_node(&cx)?;
-        for (o, tensor) in outputs.into_iter().enumerate() {
+        for (o, item) in outputs.into_iter().enumerate() {
             if let Some(v) = node.output(o) {
-                watch(v, &tensor);
-                values[v.index()] = Some(tensor);
+                if let Item::Tensor(tensor) = &item {
+                    watch(v, tensor);
+                }
+                values[v.index()] = Some(item);
             }
         }
     }
@@ -279,7 +344,7 @@ fn run(
         .collect()
 }
 
-fn take(graph: &Graph, values: &[Option<Tensor>], v: ValueId) -> Result<Tensor> {
+fn take(graph: &Graph, values: &[Option<Item>], v: ValueId) -> Result<Item> {
     values[v.index()]
         .clone()
         .ok_or_else(|| Error::invalid(format!("value \"{}\" was never made", graph.value(v).name)))

@@ -5,7 +5,7 @@
 use crate::eval::EvalCx;
 use crate::graph::{Attribute, Node};
 use crate::infer::{self, InferCx};
-use crate::{Error, Result, Tensor};
+use crate::{Error, Item, Result, Tensor};
 
 pub mod activation;
 pub mod affine_grid;
@@ -48,6 +48,7 @@ pub mod norm;
 pub mod numbers;
 pub mod one_hot;
 pub mod optimizers;
+pub mod optional;
 pub mod pad;
 pub mod pool;
 pub mod quantize;
@@ -64,6 +65,7 @@ pub mod rotary_embedding;
 pub mod rows;
 pub mod scan;
 pub mod scatter;
+pub mod sequence;
 pub mod shape;
 pub mod slice;
 pub mod softmax;
@@ -133,6 +135,10 @@ pub type InferFn = fn(&mut InferCx) -> Result<()>;
 /// the node leaves out at the end may be missing.
 pub type EvalFn = fn(&EvalCx) -> Result<Vec<Tensor>>;
 
+/// The reference evaluation of an operator whose inputs or outputs need not be tensors: one item
+/// for each output, in order.
+pub type ItemFn = fn(&EvalCx) -> Result<Vec<Item>>;
+
 /// A row of the operator list.
 pub struct OpDef {
     /// ONNX's name.
@@ -149,8 +155,11 @@ pub struct OpDef {
     pub attrs: &'static [AttrDef],
     /// The shape rule.
     pub infer: InferFn,
-    /// The reference evaluation; `None` where it is not done.
+    /// The reference evaluation on tensors; `None` where it is not done.
     pub eval: Option<EvalFn>,
+    /// The reference evaluation where sequences, maps or optionals come in or go out; it stands
+    /// in place of [`OpDef::eval`].
+    pub eval_items: Option<ItemFn>,
     /// False where two runs on the same inputs may differ.
     pub deterministic: bool,
     /// Uses in the text form, `Relu(f32[2,3])`: the tests of everything that claims the operator
@@ -169,9 +178,15 @@ impl OpDef {
         attrs: &[],
         infer: infer::like_first,
         eval: None,
+        eval_items: None,
         deterministic: true,
         examples: &[],
     };
+
+    /// True where the reference evaluation is done.
+    pub const fn is_evaluated(&self) -> bool {
+        self.eval.is_some() || self.eval_items.is_some()
+    }
 
     /// Checks the number of inputs and outputs of a node and the types of its attributes.
     ///
@@ -276,6 +291,7 @@ pub static OPS: &[&OpDef] = &[
     &unfold::COL2IM,
     &nonzero::COMPRESS,
     &concat::CONCAT,
+    &sequence::CONCAT_FROM_SEQUENCE,
     &constant::CONSTANT,
     &constant::CONSTANT_OF_SHAPE,
     &conv::CONV,
@@ -357,6 +373,9 @@ pub static OPS: &[&OpDef] = &[
     &nonzero::NON_ZERO,
     &unary::NOT,
     &one_hot::ONE_HOT,
+    &optional::OPTIONAL,
+    &optional::OPTIONAL_GET_ELEMENT,
+    &optional::OPTIONAL_HAS_ELEMENT,
     &binary::OR,
     &binary::PRELU,
     &pad::PAD,
@@ -396,6 +415,13 @@ pub static OPS: &[&OpDef] = &[
     &scatter::SCATTER_ELEMENTS,
     &scatter::SCATTER_ND,
     &activation::SELU,
+    &sequence::SEQUENCE_AT,
+    &sequence::SEQUENCE_CONSTRUCT,
+    &sequence::SEQUENCE_EMPTY,
+    &sequence::SEQUENCE_ERASE,
+    &sequence::SEQUENCE_INSERT,
+    &sequence::SEQUENCE_LENGTH,
+    &sequence::SEQUENCE_MAP,
     &shape::SHAPE,
     &activation::SHRINK,
     &unary::SIGMOID,
@@ -411,6 +437,7 @@ pub static OPS: &[&OpDef] = &[
     &unary::SOFTSIGN,
     &depth_to_space::SPACE_TO_DEPTH,
     &split::SPLIT,
+    &sequence::SPLIT_TO_SEQUENCE,
     &unary::SQRT,
     &squeeze::SQUEEZE,
     &strings::STRING_CONCAT,

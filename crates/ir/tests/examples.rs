@@ -3,7 +3,7 @@
 use edgesmith_ir::ops::{self, OPS, OpDef};
 use edgesmith_ir::text::{example, parse, print};
 use edgesmith_ir::types::Type;
-use edgesmith_ir::{Model, Result, Tensor, eval, infer};
+use edgesmith_ir::{Item, Model, Result, Tensor, eval, infer};
 
 fn outputs(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
     let named: Vec<(&str, Tensor)> = model
@@ -95,7 +95,7 @@ fn odd_inputs_are_errors_and_never_panics() {
         Tensor::from_bools(&[2, 1], &[true, false]).unwrap(),
     ];
     let mut panics = Vec::new();
-    for def in OPS.iter().filter(|d| d.eval.is_some()) {
+    for def in OPS.iter().filter(|d| d.is_evaluated()) {
         for text in def.examples {
             let (model, _) = example(text).unwrap();
             let (_, node) = model.graph.nodes().next().unwrap();
@@ -105,11 +105,12 @@ fn odd_inputs_are_errors_and_never_panics() {
                         let (model, data) = example(text).unwrap();
                         let (_, node) = model.graph.nodes().next().unwrap();
                         let mut data = data.into_iter();
-                        let inputs: Vec<Option<Tensor>> = (0..node.inputs().len())
+                        let inputs: Vec<Option<Item>> = (0..node.inputs().len())
                             .map(|i| {
                                 let v = node.input(i)?;
                                 let own = model.graph.constant(v).cloned().or_else(|| data.next());
-                                if i == slot { Some(t.clone()) } else { own }
+                                let one = if i == slot { Some(t.clone()) } else { own };
+                                one.map(Item::Tensor)
                             })
                             .collect();
                         let _ = eval::evaluate_node(&eval::EvalCx::new(&model, node, &inputs));

@@ -496,12 +496,12 @@ impl<'a> Planner<'a> {
         let mut inputs = Vec::new();
         for i in node.inputs() {
             inputs.push(match i {
-                Some(i) => Some(self.constant(*i)?.clone()),
+                Some(i) => Some(self.constant(*i)?.clone().into()),
                 None => None,
             });
         }
         let cx = edgesmith_ir::eval::EvalCx::new(self.model, node, &inputs);
-        edgesmith_ir::eval::evaluate_node(&cx)
+        edgesmith_ir::eval::evaluate_tensors(&cx)
             .ok()?
             .into_iter()
             .next()

@@ -1,21 +1,22 @@
 //! A session: prepare once, run many.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
-use bytes::Bytes;
 use edgesmith_ir::analysis::{cost, memory};
-use edgesmith_ir::error::{At, Kind};
-use edgesmith_ir::eval::{self, EvalCx};
-use edgesmith_ir::types::{Dim, TensorType, Type};
-use edgesmith_ir::{Error, Model, NodeId, Result, Tensor, ValueId, infer};
+use edgesmith_ir::error::Kind;
+use edgesmith_ir::types::{TensorType, Type};
+use edgesmith_ir::{Error, Item, Model, NodeId, Result, Tensor, ValueId, infer};
 use edgesmith_kernels::arena::Arena;
-use edgesmith_kernels::{Ctx, Isa, Threads, permute};
-use smallvec::SmallVec;
+use edgesmith_kernels::{Ctx, Isa, Threads};
 
-use crate::plan::{Arg, Layout, Packed, Placement, Plan, Planner, Setting, Step, Work, fold};
-use crate::profile::{Memory, NodeProfile, Profile};
+use crate::plan::{Packed, Placement, Plan, Planner, Setting, fold};
+use crate::profile::{Memory, Profile};
 use crate::providers::{PROVIDERS, Provider, reference};
+
+mod inputs;
+mod run;
+
+use run::Run;
 
 /// How a session runs.
 #[derive(Debug, Clone)]
@@ -155,12 +156,21 @@ impl Session {
         self.profile = Profile::default();
     }
 
-    /// Runs the model: outputs in order, for inputs by name.
+    /// Runs a model of tensors: outputs in order, for inputs by name.
     ///
     /// # Errors
-    /// When an input is missing, unknown, or of a wrong type or shape, or a node fails.
+    /// When an input is missing, unknown, or of a wrong type or shape, a node fails, or an output
+    /// is no tensor.
     pub fn run(&mut self, inputs: &[(&str, Tensor)]) -> Result<Vec<Tensor>> {
         self.run_watching(inputs, &[], &mut |_, _| ())
+    }
+
+    /// As [`Session::run`], for inputs and outputs of any kind.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_items(&mut self, inputs: &[(&str, Item)]) -> Result<Vec<Item>> {
+        self.run_any(inputs, &[], &mut |_, _| ())
     }
 
     /// As [`Session::run`], showing the values `wanted` as soon as they are there.
@@ -173,18 +183,32 @@ impl Session {
         wanted: &[ValueId],
         watch: &mut dyn FnMut(ValueId, &Tensor),
     ) -> Result<Vec<Tensor>> {
+        let items = inputs.iter().map(|(n, t)| (*n, Item::from(t.clone())));
+        let outputs = self.run_any(&items.collect::<Vec<_>>(), wanted, watch)?;
+        outputs.into_iter().map(Item::into_tensor).collect()
+    }
+
+    fn run_any(
+        &mut self,
+        inputs: &[(&str, Item)],
+        wanted: &[ValueId],
+        watch: &mut dyn FnMut(ValueId, &Tensor),
+    ) -> Result<Vec<Item>> {
         let fed = self.check_inputs(inputs)?;
         let wanted: BTreeSet<ValueId> = wanted.iter().copied().collect();
-        let shapes = fed
-            .iter()
-            .map(|t| t.as_ref().map_or_else(Vec::new, |t| t.dims().to_vec()));
+        let shapes = fed.iter().map(|item| match item {
+            Item::Tensor(t) => t.dims().to_vec(),
+            _ => Vec::new(),
+        });
         let key: Key = (shapes.collect(), wanted.iter().copied().collect());
         let at = match self.plans.iter().position(|(k, _)| *k == key) {
             Some(at) => at,
             None => self.add_plan(key, &fed, &wanted)?,
         };
         for (&v, t) in self.model.graph.inputs.iter().zip(&fed) {
-            if let Some(t) = t.as_ref().filter(|_| wanted.contains(&v)) {
+            if let Item::Tensor(t) = t
+                && wanted.contains(&v)
+            {
                 watch(v, t);
             }
         }
@@ -204,25 +228,13 @@ impl Session {
             self.arena = Arena::new(plan.arena_bytes);
         }
         let profile = self.options.profile.then_some(&mut self.profile);
-        let run = Run {
-            model: &plan.model,
-            ctx: &self.ctx,
-            plan,
-            arena: &mut self.arena,
-            heap: Vec::new(),
-        };
-        run.go(&fed, &wanted, watch, profile)
+        Run::new(plan, &self.ctx, &mut self.arena).go(&fed, &wanted, watch, profile)
     }
 
-    fn add_plan(
-        &mut self,
-        key: Key,
-        fed: &[Option<Tensor>],
-        wanted: &BTreeSet<ValueId>,
-    ) -> Result<usize> {
+    fn add_plan(&mut self, key: Key, fed: &[Item], wanted: &BTreeSet<ValueId>) -> Result<usize> {
         let pairs = self.model.graph.inputs.iter().zip(fed);
         let types: Vec<(ValueId, Type)> = pairs
-            .filter_map(|(&v, t)| Some((v, t.as_ref()?.ty().into())))
+            .filter_map(|(&v, item)| Some((v, item.as_tensor().ok()?.ty().into())))
             .collect();
         let plan = self.plan_for(&types, wanted)?;
         if !self.is_placed {
@@ -264,82 +276,6 @@ impl Session {
         plan.model = concrete.model;
         Ok(plan)
     }
-
-    /// The tensor of each graph input, its default where it has one.
-    fn check_inputs(&self, inputs: &[(&str, Tensor)]) -> Result<Vec<Option<Tensor>>> {
-        for (name, _) in inputs {
-            if !self.inputs.iter().any(|i| i.name == *name) {
-                let names: Vec<&str> = self.inputs.iter().map(|i| i.name.as_str()).collect();
-                return Err(Error::invalid(format!("the model has no input \"{name}\""))
-                    .hint(format!("its inputs are {}", names.join(", "))));
-            }
-        }
-        let graph = &self.model.graph;
-        let mut symbols = BTreeMap::new();
-        let mut fed = Vec::new();
-        for (&v, info) in graph.inputs.iter().zip(&self.inputs) {
-            let given = inputs
-                .iter()
-                .find(|(n, _)| *n == info.name)
-                .map(|(_, t)| t.clone());
-            let tensor = given
-                .or_else(|| graph.value(v).constant.clone())
-                .ok_or_else(|| Error::invalid(format!("input \"{}\" is missing", info.name)))?;
-            info.check(&tensor)?;
-            info.check_symbols(&tensor, &mut symbols)?;
-            fed.push(Some(tensor));
-        }
-        Ok(fed)
-    }
-}
-
-impl ValueInfo {
-    /// Refuses a tensor in which a named dimension has another length than in `symbols`, where
-    /// those of this tensor are added.
-    fn check_symbols(
-        &self,
-        tensor: &Tensor,
-        symbols: &mut BTreeMap<String, (usize, String)>,
-    ) -> Result<()> {
-        let shape = self.ty.as_ref().and_then(|t| t.shape.as_ref());
-        for (dim, &n) in shape.iter().flat_map(|s| s.iter()).zip(tensor.dims()) {
-            let Dim::Symbol(symbol) = dim else { continue };
-            let known = symbols
-                .entry(symbol.to_string())
-                .or_insert_with(|| (n, self.name.clone()));
-            if known.0 != n {
-                let (first, of) = known;
-                return Err(Error::invalid(format!(
-                    "axis \"{symbol}\" has length {n}, but {first} in input \"{of}\""
-                ))
-                .at(format!("input \"{}\"", self.name))
-                .hint("axes of one name have one length in a run"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses a tensor that contradicts the declared type.
-    fn check(&self, tensor: &Tensor) -> Result<()> {
-        let Some(expected) = &self.ty else {
-            return Ok(());
-        };
-        let fits = expected.dtype == tensor.dtype()
-            && expected.shape.as_ref().is_none_or(|shape| {
-                let same = |(d, &n): (&Dim, &usize)| d.known().is_none_or(|k| k == n);
-                shape.rank() == tensor.rank() && shape.iter().zip(tensor.dims()).all(same)
-            });
-        if fits {
-            return Ok(());
-        }
-        Err(
-            Error::invalid(format!("expected {expected}, found {}", tensor.ty()))
-                .at(format!("input \"{}\"", self.name))
-                .hint(
-                    "the data must have the model's types and shapes; names in the shape are free",
-                ),
-        )
-    }
 }
 
 /// Placements of nodes whose place is not known yet.
@@ -373,193 +309,4 @@ fn providers(names: &[String]) -> Result<Vec<&'static Provider>> {
         found.push(&reference::REFERENCE);
     }
     Ok(found)
-}
-
-/// One run.
-struct Run<'a> {
-    model: &'a Model,
-    ctx: &'a Ctx,
-    plan: &'a Plan,
-    arena: &'a mut Arena,
-    heap: Vec<Option<Tensor>>,
-}
-
-impl Run<'_> {
-    fn go(
-        mut self,
-        fed: &[Option<Tensor>],
-        wanted: &BTreeSet<ValueId>,
-        watch: &mut dyn FnMut(ValueId, &Tensor),
-        mut profile: Option<&mut Profile>,
-    ) -> Result<Vec<Tensor>> {
-        let plan = self.plan;
-        self.heap.resize(self.model.graph.value_slots(), None);
-        for ((&v, place), t) in self.model.graph.inputs.iter().zip(&plan.inputs).zip(fed) {
-            match (place, t) {
-                (Some((slot, ..)), Some(t)) => {
-                    let part = self.arena.part_mut(plan.slots[*slot].clone());
-                    part.ok_or_else(outside)?.copy_from_slice(t.bytes());
-                }
-                _ => self.heap[v.index()].clone_from(t),
-            }
-        }
-        if let Some(p) = profile.as_deref_mut() {
-            p.start(plan);
-        }
-        for (i, step) in plan.steps.iter().enumerate() {
-            let started = profile.is_some().then(Instant::now);
-            self.step(step, wanted, watch)?;
-            if let (Some(p), Some(t)) = (profile.as_deref_mut(), started) {
-                p.add(i, t);
-            }
-            for &(v, slot, layout) in &step.makes {
-                if wanted.contains(&v) {
-                    watch(v, &self.shown(v, slot, layout)?);
-                }
-            }
-        }
-        let outputs = plan.outputs.iter().map(|a| self.tensor(a));
-        outputs.collect()
-    }
-
-    fn step(
-        &mut self,
-        step: &Step,
-        wanted: &BTreeSet<ValueId>,
-        watch: &mut dyn FnMut(ValueId, &Tensor),
-    ) -> Result<()> {
-        match &step.work {
-            Work::Kernel(_) | Work::Checked(_) => {
-                let range = |&s: &usize| self.plan.slots[s].clone();
-                let reads: SmallVec<[_; 6]> = step.reads.iter().map(range).collect();
-                let writes: SmallVec<[_; 2]> = step.writes.iter().map(range).collect();
-                let (reads, mut writes) = self.arena.split(&reads, &writes).ok_or_else(outside)?;
-                match &step.work {
-                    Work::Kernel(kernel) => kernel(self.ctx, &reads, &mut writes),
-                    Work::Checked(kernel) => kernel(self.ctx, &reads, &mut writes)?,
-                    Work::Evaluate(_) => {}
-                }
-                Ok(())
-            }
-            Work::Evaluate(e) => {
-                let node = self.model.graph.node(e.node);
-                let mut inputs = Vec::with_capacity(e.inputs.len());
-                for arg in &e.inputs {
-                    inputs.push(arg.as_ref().map(|a| self.tensor(a)).transpose()?);
-                }
-                let mut outer = Vec::new();
-                if !e.captures.is_empty() {
-                    outer.resize(self.model.graph.value_slots(), None);
-                }
-                for (v, arg) in &e.captures {
-                    outer[v.index()] = Some(self.tensor(arg)?);
-                }
-                let cx = EvalCx::within(self.model, node, &inputs, &outer);
-                let results = eval::evaluate_node(&cx)?;
-                for (out, tensor) in e.outputs.iter().zip(results) {
-                    let Some((v, slot)) = out else { continue };
-                    match slot {
-                        Some(i) => self.put(step.writes[*i], &tensor).at(|| node.place())?,
-                        None => {
-                            if wanted.contains(v) {
-                                watch(*v, &tensor);
-                            }
-                            self.heap[v.index()] = Some(tensor);
-                        }
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn put(&mut self, slot: usize, tensor: &Tensor) -> Result<()> {
-        let part = self
-            .arena
-            .part_mut(self.plan.slots[slot].clone())
-            .ok_or_else(outside)?;
-        if part.len() != tensor.byte_len() {
-            return Err(Error::internal(format!(
-                "evaluation gave {}, inference {} bytes",
-                tensor.ty(),
-                part.len()
-            )));
-        }
-        part.copy_from_slice(tensor.bytes());
-        Ok(())
-    }
-
-    fn tensor(&self, arg: &Arg) -> Result<Tensor> {
-        match arg {
-            Arg::Slot { slot, dtype, dims } => {
-                let part = self
-                    .arena
-                    .part(self.plan.slots[*slot].clone())
-                    .ok_or_else(outside)?;
-                Tensor::from_bytes(*dtype, dims, Bytes::copy_from_slice(part))
-            }
-            Arg::Constant(t) => Ok(t.clone()),
-            Arg::Heap(v) => self.heap[v.index()].clone().ok_or_else(|| {
-                let name = &self.model.graph.value(*v).name;
-                Error::invalid(format!("value \"{name}\" was never made"))
-            }),
-        }
-    }
-
-    /// A value for those who watch, row-major.
-    fn shown(&self, v: ValueId, slot: usize, layout: Layout) -> Result<Tensor> {
-        let (dtype, dims) = &self.plan.types[v.index()].clone().ok_or_else(outside)?;
-        let part = self
-            .arena
-            .part(self.plan.slots[slot].clone())
-            .ok_or_else(outside)?;
-        if layout == Layout::Plain {
-            return Tensor::from_bytes(*dtype, dims, Bytes::copy_from_slice(part));
-        }
-        let mut plain = vec![0u8; part.len()];
-        let rank = dims.len();
-        let source = crate::plan::in_memory(dims, Layout::Last);
-        let order: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
-        permute::permute(
-            self.ctx,
-            dtype.bits() / 8,
-            &source,
-            &order,
-            part,
-            &mut plain,
-        );
-        Tensor::from_bytes(*dtype, dims, plain.into())
-    }
-}
-
-fn outside() -> Error {
-    Error::internal("a step reaches outside of the planned memory")
-}
-
-impl Profile {
-    fn start(&mut self, plan: &Plan) {
-        if self.nodes.len() != plan.steps.len() {
-            let row = |s: &Step| NodeProfile {
-                name: s.row.name.clone(),
-                op: s.row.op.clone(),
-                provider: s.row.provider.into(),
-                kernel: s.row.kernel.clone(),
-                integer: s.row.integer,
-                macs: s.row.macs,
-                ..NodeProfile::default()
-            };
-            *self = Self {
-                nodes: plan.steps.iter().map(row).collect(),
-                ..Self::default()
-            };
-        }
-        self.runs += 1;
-    }
-
-    fn add(&mut self, i: usize, started: Instant) {
-        let ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nodes[i].ns += ns;
-        self.nodes[i].calls += 1;
-        self.total_ns += ns;
-    }
 }

@@ -64,7 +64,7 @@ fn every_example_of_every_operator_gives_the_reference_answer() {
     let mut examples = 0;
     for op in ops::OPS
         .iter()
-        .filter(|o| o.eval.is_some() && o.deterministic)
+        .filter(|o| o.is_evaluated() && o.deterministic)
     {
         for example in op.examples {
             let (model, inputs) = text::example(example).unwrap();

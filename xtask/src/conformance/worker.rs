@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use edgesmith_ir::error::Kind;
 use edgesmith_ir::verify::verify;
-use edgesmith_ir::{DType, Error, Item, Model, Tensor, Type, ValueId};
+use edgesmith_ir::{DType, Error, Item, Model, Type, ValueId};
 use edgesmith_passes::{Level, RunOptions, optimize};
 use edgesmith_runtime::{Options, Session};
 use serde::{Deserialize, Serialize};
@@ -125,8 +125,9 @@ fn judge(case: &Case, way: &Way, plain: &mut bool) -> Result<Option<String>> {
     };
     let mut session = Session::prepare(&model, &options)?;
     for set in sets {
-        let inputs = names.iter().map(String::as_str).zip(set.inputs);
-        let found = run(&mut session, inputs.collect())?;
+        let inputs: Vec<(&str, Item)> =
+            names.iter().map(String::as_str).zip(set.inputs).collect();
+        let found = session.run_items(&inputs)?;
         if found.len() != set.outputs.len() {
             let (n, expected) = (found.len(), set.outputs.len());
             return Ok(Some(format!("{n} outputs, expected {expected}")));
@@ -138,28 +139,6 @@ fn judge(case: &Case, way: &Way, plain: &mut bool) -> Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-fn run(session: &mut Session, inputs: Vec<(&str, Item)>) -> Result<Vec<Item>> {
-    let tensor = |(name, item): (&'_ str, Item)| match item {
-        Item::Tensor(t) => Ok((name.to_owned(), t)),
-        item => Err(Error::unsupported(format!(
-            "{item} as an input of the model"
-        ))),
-    };
-    let inputs: Vec<(String, Tensor)> = inputs
-        .into_iter()
-        .map(tensor)
-        .collect::<Result<_, Error>>()?;
-    let inputs: Vec<(&str, Tensor)> = inputs
-        .iter()
-        .map(|(n, t)| (n.as_str(), t.clone()))
-        .collect();
-    Ok(session
-        .run(&inputs)?
-        .into_iter()
-        .map(Item::Tensor)
-        .collect())
 }
 
 /// True where all inputs and outputs are tensors of numbers that every CPU has, or of booleans.

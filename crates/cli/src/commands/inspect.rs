@@ -80,7 +80,7 @@ fn count_ops(model: &Model) -> Vec<OpRow> {
         }
     }
     let row = |((domain, op), count): ((String, String), usize)| OpRow {
-        known: ops::find(&domain, &op).is_some_and(|d| d.eval.is_some())
+        known: ops::find(&domain, &op).is_some_and(ops::OpDef::is_evaluated)
             || model
                 .functions
                 .iter()

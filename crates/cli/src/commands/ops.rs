@@ -28,7 +28,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         let ops: Vec<_> = rows
             .map(|(op, _, cpu)| {
                 json!({"name": op.name, "domain": op.domain, "since": op.since,
-                    "evaluated": op.eval.is_some(), "cpu": cpu})
+                    "evaluated": op.is_evaluated(), "cpu": cpu})
             })
             .collect();
         return ui::print_json(&json!({ "ops": ops }));
@@ -46,7 +46,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
             op.name,
             op.domain,
             &versions,
-            yes(op.eval.is_some()),
+            yes(op.is_evaluated()),
             yes(cpu),
         ]);
     }

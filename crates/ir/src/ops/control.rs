@@ -4,7 +4,7 @@ use super::{Arity, AttrKind, MANY, OpDef, attr, axes, concat};
 use crate::eval::EvalCx;
 use crate::infer::InferCx;
 use crate::types::{Dim, Shape, TensorType, Type};
-use crate::{DType, Error, Graph, Result, Tensor, checked_count};
+use crate::{DType, Error, Graph, Item, Result, Tensor, checked_count};
 
 /// ONNX If.
 pub static IF: OpDef = OpDef {
@@ -17,7 +17,7 @@ pub static IF: OpDef = OpDef {
         attr("else_branch", AttrKind::Graph),
     ],
     infer: infer_if,
-    eval: Some(eval_if),
+    eval_items: Some(eval_if),
     examples: &[
         "If(bool[]{true}) {then_branch=graph a() -> (y) { y: f32[2] = {1,2} }, \
          else_branch=graph b() -> (y) { x: f32[3] = {1,2,-3}; y = Relu(x) }}",
@@ -33,7 +33,7 @@ pub static LOOP: OpDef = OpDef {
     outputs: Arity(1, MANY),
     attrs: &[attr("body", AttrKind::Graph)],
     infer: infer_loop,
-    eval: Some(eval_loop),
+    eval_items: Some(eval_loop),
     examples: &[
         "Loop(i64[]{3}, bool[]{true}, f32[2]) {body=graph body(i: i64[], c: bool[], s: f32[2]) \
          -> (d, t, u) { d = Identity(c); t = Concat(s) {axis=0}; u = Identity(i) }} -> 2",
@@ -68,7 +68,7 @@ fn truth(t: &Tensor) -> Result<bool> {
     }
 }
 
-fn eval_if(cx: &EvalCx) -> Result<Vec<Tensor>> {
+fn eval_if(cx: &EvalCx) -> Result<Vec<Item>> {
     let branch = if truth(cx.input(0)?)? {
         "then_branch"
     } else {
@@ -160,8 +160,9 @@ impl Stack {
     }
 
     /// Keeps the values of one turn.
-    pub(super) fn push(&mut self, values: impl Iterator<Item = Tensor>) -> Result<()> {
+    pub(super) fn push(&mut self, values: impl Iterator<Item = Item>) -> Result<()> {
         for (turns, value) in self.turns.iter_mut().zip(values) {
+            let value = value.into_tensor()?;
             self.elements = checked_count(&[self.elements.saturating_add(value.count().max(1))])?;
             turns.push(value);
         }
@@ -174,7 +175,7 @@ impl Stack {
         body: &Graph,
         first: usize,
         axis: impl Fn(usize) -> i64,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<Vec<Item>> {
         let stack = |(i, turns): (usize, Vec<Tensor>)| match turns.first() {
             Some(t) => {
                 let at = crate::infer::axis(axis(i), t.rank() + 1)?;
@@ -188,7 +189,8 @@ impl Stack {
             }
             None => empty(body, first + i, axis(i)),
         };
-        self.turns.into_iter().enumerate().map(stack).collect()
+        let all = self.turns.into_iter().enumerate();
+        all.map(|turns| stack(turns).map(Item::Tensor)).collect()
     }
 }
 
@@ -227,7 +229,7 @@ pub(super) fn check_outputs(body: &Graph, least: usize) -> Result<()> {
     )))
 }
 
-fn eval_loop(cx: &EvalCx) -> Result<Vec<Tensor>> {
+fn eval_loop(cx: &EvalCx) -> Result<Vec<Item>> {
     let body = body(cx)?;
     let turns = cx
         .optional(0)
@@ -235,8 +237,8 @@ fn eval_loop(cx: &EvalCx) -> Result<Vec<Tensor>> {
         .transpose()?
         .unwrap_or(i64::MAX);
     let mut go = cx.optional(1).map(truth).transpose()?.unwrap_or(true);
-    let mut carried: Vec<Tensor> = (2..cx.inputs())
-        .map(|i| cx.input(i).cloned())
+    let mut carried: Vec<Item> = (2..cx.inputs())
+        .map(|i| cx.get(i).cloned())
         .collect::<Result<_>>()?;
     let n = carried.len();
     check_outputs(body, n + 1)?;
@@ -244,12 +246,14 @@ fn eval_loop(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let mut turn = 0;
     while go && turn < turns {
         let mut inputs = vec![
-            Some(Tensor::scalar(turn)),
-            Some(Tensor::from_bools(&[], &[go])?),
+            Some(Tensor::scalar(turn).into()),
+            Some(Tensor::from_bools(&[], &[go])?.into()),
         ];
         inputs.extend(carried.into_iter().map(Some));
         let mut outputs = cx.subgraph("body", inputs)?.into_iter();
-        go = outputs.next().map_or(Ok(false), |t| truth(&t))?;
+        go = outputs
+            .next()
+            .map_or(Ok(false), |t| truth(t.as_tensor()?))?;
         carried = outputs.by_ref().take(n).collect();
         stack.push(outputs)?;
         turn += 1;

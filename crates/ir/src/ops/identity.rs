@@ -9,7 +9,7 @@ pub static IDENTITY: OpDef = OpDef {
     name: "Identity",
     since: &[1, 13, 14, 16, 19, 21, 23, 24, 25],
     infer,
-    eval: Some(|cx| Ok(vec![cx.input(0)?.clone()])),
+    eval_items: Some(|cx| Ok(vec![cx.get(0)?.clone()])),
     examples: &["Identity(f32[2,3])", "Identity(string[2]{\"a\",\"b\"})"],
     ..OpDef::BASE
 };

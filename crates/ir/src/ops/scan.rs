@@ -6,7 +6,7 @@ use crate::eval::EvalCx;
 use crate::graph::Node;
 use crate::infer::{self, InferCx};
 use crate::types::{Dim, TensorType, Type};
-use crate::{Error, Result, Tensor};
+use crate::{Error, Item, Result, Tensor};
 
 /// ONNX Scan since version 9; the batched form of version 8 is not done.
 pub static SCAN: OpDef = OpDef {
@@ -23,7 +23,7 @@ pub static SCAN: OpDef = OpDef {
         attr("scan_output_directions", AttrKind::Ints),
     ],
     infer: infer_scan,
-    eval: Some(eval),
+    eval_items: Some(eval),
     examples: &[
         "Scan(f32[2], f32[3,2]) {num_scan_inputs=1, body=graph b(s: f32[2], x: f32[2]) \
          -> (t, u) { t = Concat(x) {axis=0}; u = Identity(s) }} -> 2",
@@ -84,13 +84,13 @@ fn infer_scan(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
+fn eval(cx: &EvalCx) -> Result<Vec<Item>> {
     let body = body(cx)?;
     let scans = scanned(cx.node, cx.version)?;
     let states = cx.inputs() - scans;
     check_outputs(body, states)?;
-    let mut state: Vec<Tensor> = (0..states)
-        .map(|i| cx.input(i).cloned())
+    let mut state: Vec<Item> = (0..states)
+        .map(|i| cx.get(i).cloned())
         .collect::<Result<_>>()?;
     let mut length = None;
     let mut inputs = Vec::new();
@@ -107,14 +107,14 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let mut turns = Vec::new();
     let mut stack = Stack::new(body.outputs.len() - states);
     for turn in 0..length {
-        let mut values: Vec<Option<Tensor>> = state.into_iter().map(Some).collect();
+        let mut values: Vec<Option<Item>> = state.into_iter().map(Some).collect();
         for &(t, axis, backward) in &inputs {
             let i = if backward { length - 1 - turn } else { turn };
-            values.push(Some(slice(t, axis, i)?));
+            values.push(Some(slice(t, axis, i)?.into()));
         }
         let mut outputs = cx.subgraph("body", values)?.into_iter();
         state = outputs.by_ref().take(states).collect();
-        turns.push(outputs.collect::<Vec<Tensor>>());
+        turns.push(outputs.collect::<Vec<Item>>());
     }
     let backward = |i: usize| at(cx.node, "scan_output_directions", i) != 0;
     for turn in 0..length {

@@ -3,7 +3,7 @@
 
 use edgesmith_ir::graph::ValueId;
 use edgesmith_ir::infer::{Inferred, infer};
-use edgesmith_ir::{DType, Dim, Model, NodeId, Result, Tensor, Type, eval, ops};
+use edgesmith_ir::{DType, Dim, Item, Model, NodeId, Result, Tensor, Type, eval, ops};
 
 /// Nodes that make more elements than this are not computed ahead of time.
 const MAX_FOLDED: usize = 1 << 24;
@@ -79,11 +79,11 @@ fn fold(
     if known.is_some() || (keep_dequantize && node.op == "DequantizeLinear") {
         return known;
     }
-    let inputs: Option<Vec<Option<Tensor>>> = node
+    let inputs: Option<Vec<Option<Item>>> = node
         .inputs()
         .iter()
         .map(|v| match v {
-            Some(v) => graph.constant(*v).cloned().map(Some),
+            Some(v) => Some(Some(graph.constant(*v)?.clone().into())),
             None => Some(None),
         })
         .collect();
@@ -95,7 +95,7 @@ fn fold(
     if !small {
         return None;
     }
-    let outputs = eval::evaluate_node(&eval::EvalCx::new(model, node, &inputs)).ok()?;
+    let outputs = eval::evaluate_tensors(&eval::EvalCx::new(model, node, &inputs)).ok()?;
     (outputs.len() >= node.outputs().len()).then_some(outputs)
 }
 

@@ -15,7 +15,7 @@ pub static REFERENCE: Provider = Provider {
 
 fn plan(planner: &mut Planner, id: NodeId) -> Result<bool> {
     let node = planner.graph().node(id);
-    let known = ops::find(&node.domain, &node.op).is_some_and(|d| d.eval.is_some());
+    let known = ops::find(&node.domain, &node.op).is_some_and(ops::OpDef::is_evaluated);
     if !known && planner.model().function(node).is_none() {
         return Err(Error::unsupported("the operator is unknown")
             .hint("`edgesmith ops` lists what can be run; the model can still be inspected"))
