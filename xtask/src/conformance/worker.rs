@@ -125,8 +125,7 @@ fn judge(case: &Case, way: &Way, plain: &mut bool) -> Result<Option<String>> {
     };
     let mut session = Session::prepare(&model, &options)?;
     for set in sets {
-        let inputs: Vec<(&str, Item)> =
-            names.iter().map(String::as_str).zip(set.inputs).collect();
+        let inputs: Vec<(&str, Item)> = names.iter().map(String::as_str).zip(set.inputs).collect();
         let found = session.run_items(&inputs)?;
         if found.len() != set.outputs.len() {
             let (n, expected) = (found.len(), set.outputs.len());

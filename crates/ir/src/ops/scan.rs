@@ -8,7 +8,9 @@ use crate::infer::{self, InferCx};
 use crate::types::{Dim, TensorType, Type};
 use crate::{Error, Item, Result, Tensor};
 
-/// ONNX Scan since version 9; the batched form of version 8 is not done.
+mod batched;
+
+/// ONNX Scan; that of version 8 runs a batch, each row on its own.
 pub static SCAN: OpDef = OpDef {
     name: "Scan",
     since: &[8, 9, 11, 16, 19, 21, 23, 24, 25],
@@ -16,6 +18,7 @@ pub static SCAN: OpDef = OpDef {
     outputs: Arity(1, MANY),
     attrs: &[
         attr("body", AttrKind::Graph),
+        attr("directions", AttrKind::Ints),
         attr("num_scan_inputs", AttrKind::Int(None)),
         attr("scan_input_axes", AttrKind::Ints),
         attr("scan_input_directions", AttrKind::Ints),
@@ -34,12 +37,8 @@ pub static SCAN: OpDef = OpDef {
     ..OpDef::BASE
 };
 
-fn scanned(node: &Node, version: i64) -> Result<usize> {
-    if version < 9 {
-        return Err(Error::unsupported(
-            "the batched Scan of opset 8 is not done",
-        ));
-    }
+/// How many of the inputs are scanned: the last ones.
+fn scanned(node: &Node) -> Result<usize> {
     let n = node.int("num_scan_inputs").unwrap_or(0);
     usize::try_from(n)
         .ok()
@@ -57,7 +56,10 @@ fn at(node: &Node, name: &str, i: usize) -> i64 {
 }
 
 fn infer_scan(cx: &mut InferCx) -> Result<()> {
-    let scans = scanned(cx.node, cx.version)?;
+    if cx.version < 9 {
+        return batched::infer(cx);
+    }
+    let scans = scanned(cx.node)?;
     let states = cx.inputs() - scans;
     let mut types: Vec<Option<Type>> = (0..states).map(|i| cx.ty(i).cloned()).collect();
     let mut length = Dim::Unknown;
@@ -84,38 +86,72 @@ fn infer_scan(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn eval(cx: &EvalCx) -> Result<Vec<Item>> {
-    let body = body(cx)?;
-    let scans = scanned(cx.node, cx.version)?;
-    let states = cx.inputs() - scans;
-    check_outputs(body, states)?;
-    let mut state: Vec<Item> = (0..states)
-        .map(|i| cx.get(i).cloned())
-        .collect::<Result<_>>()?;
-    let mut length = None;
-    let mut inputs = Vec::new();
-    for i in 0..scans {
-        let t = cx.input(states + i)?;
-        let axis = infer::axis(at(cx.node, "scan_input_axes", i), t.rank())?;
-        let n = t.dims()[axis];
-        if *length.get_or_insert(n) != n {
-            return Err(Error::invalid("the scan inputs differ in length"));
-        }
-        inputs.push((t, axis, at(cx.node, "scan_input_directions", i) != 0));
+/// What a scan goes through.
+struct Scanned {
+    tensor: Tensor,
+    axis: usize,
+    backward: bool,
+}
+
+/// The length that all have; 0 where there are none.
+fn common_length(inputs: &[Scanned]) -> Result<usize> {
+    let mut lengths = inputs.iter().map(|i| i.tensor.dims()[i.axis]);
+    let first = lengths.next().unwrap_or(0);
+    if lengths.any(|n| n != first) {
+        return Err(Error::invalid("the scan inputs differ in length"));
     }
-    let length = length.unwrap_or(0);
+    Ok(first)
+}
+
+/// Runs the body `length` times: the last state, and the other outputs of each turn.
+fn turns(
+    cx: &EvalCx,
+    mut state: Vec<Item>,
+    inputs: &[Scanned],
+    length: usize,
+) -> Result<(Vec<Item>, Vec<Vec<Item>>)> {
+    let states = state.len();
     let mut turns = Vec::new();
-    let mut stack = Stack::new(body.outputs.len() - states);
     for turn in 0..length {
         let mut values: Vec<Option<Item>> = state.into_iter().map(Some).collect();
-        for &(t, axis, backward) in &inputs {
-            let i = if backward { length - 1 - turn } else { turn };
-            values.push(Some(slice(t, axis, i)?.into()));
+        for input in inputs {
+            let i = if input.backward {
+                length - 1 - turn
+            } else {
+                turn
+            };
+            values.push(Some(slice(&input.tensor, input.axis, i)?.into()));
         }
         let mut outputs = cx.subgraph("body", values)?.into_iter();
         state = outputs.by_ref().take(states).collect();
-        turns.push(outputs.collect::<Vec<Item>>());
+        turns.push(outputs.collect());
     }
+    Ok((state, turns))
+}
+
+fn eval(cx: &EvalCx) -> Result<Vec<Item>> {
+    if cx.version < 9 {
+        return batched::eval(cx);
+    }
+    let body = body(cx)?;
+    let scans = scanned(cx.node)?;
+    let states = cx.inputs() - scans;
+    check_outputs(body, states)?;
+    let state: Vec<Item> = (0..states)
+        .map(|i| cx.get(i).cloned())
+        .collect::<Result<_>>()?;
+    let scanned = |i: usize| -> Result<Scanned> {
+        let tensor = cx.input(states + i)?.clone();
+        Ok(Scanned {
+            axis: infer::axis(at(cx.node, "scan_input_axes", i), tensor.rank())?,
+            backward: at(cx.node, "scan_input_directions", i) != 0,
+            tensor,
+        })
+    };
+    let inputs: Vec<Scanned> = (0..scans).map(scanned).collect::<Result<_>>()?;
+    let length = common_length(&inputs)?;
+    let (state, turns) = turns(cx, state, &inputs, length)?;
+    let mut stack = Stack::new(body.outputs.len() - states);
     let backward = |i: usize| at(cx.node, "scan_output_directions", i) != 0;
     for turn in 0..length {
         let pick = |i: usize| if backward(i) { length - 1 - turn } else { turn };

@@ -51,7 +51,7 @@ static BINDINGS: &[Binding] = &[
     bind("Conv", conv::plan),
     bind("DequantizeLinear", dequantize::plan),
     bind("Div", binary::plan),
-    bind("Dropout", views::alias),
+    bind("Dropout", views::dropout),
     bind("Equal", compare::plan),
     bind("Erf", activations::plan),
     bind("Exp", activations::plan),

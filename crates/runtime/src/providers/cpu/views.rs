@@ -42,6 +42,19 @@ pub(crate) fn alias(planner: &mut Planner, id: NodeId) -> Option<()> {
     Some(())
 }
 
+/// Dropout where it drops nothing: outside of training.
+pub(crate) fn dropout(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let mode = planner.graph().node(id).input(2);
+    let trains = mode.is_some_and(|v| {
+        let off = planner.constant(v).and_then(|t| t.bools().ok());
+        off.is_none_or(|off| off != [false])
+    });
+    if trains {
+        return None;
+    }
+    alias(planner, id)
+}
+
 fn element(dtype: DType) -> Option<usize> {
     let size = dtype.bits() / 8;
     matches!(size, 1 | 2 | 4 | 8).then_some(size)
