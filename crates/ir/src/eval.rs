@@ -58,7 +58,8 @@ impl<'a> EvalCx<'a> {
     }
 
     /// The same node on other inputs: for operators that are defined by another one.
-    pub fn with_inputs<'b>(&self, inputs: &'b [Option<Tensor>]) -> EvalCx<'b>
+    /// [`items`] makes them of tensors.
+    pub fn with_inputs<'b>(&self, inputs: &'b [Option<Item>]) -> EvalCx<'b>
     where
         'a: 'b,
     {
@@ -141,6 +142,12 @@ impl<'a> EvalCx<'a> {
         }
         run(graph, values, self.scope, &mut |_, _| ())
     }
+}
+
+/// Tensors as the inputs of an [`EvalCx`].
+pub fn items(tensors: impl IntoIterator<Item = Option<Tensor>>) -> Vec<Option<Item>> {
+    let one = |t: Option<Tensor>| t.map(Item::Tensor);
+    tensors.into_iter().map(one).collect()
 }
 
 /// Evaluates the node that `cx` shows: by the model's function, or by its operator's definition.

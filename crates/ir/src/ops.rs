@@ -26,6 +26,7 @@ pub mod cumulate;
 pub mod deform_conv;
 pub mod depth_to_space;
 pub mod det;
+pub mod dropout;
 pub mod einsum;
 pub mod elementwise;
 pub mod expand;
@@ -307,7 +308,7 @@ pub static OPS: &[&OpDef] = &[
     &quantize::DEQUANTIZE_LINEAR,
     &det::DET,
     &binary::DIV,
-    &norm::DROPOUT,
+    &dropout::DROPOUT,
     &quantize::DYNAMIC_QUANTIZE_LINEAR,
     &einsum::EINSUM,
     &activation::ELU,
@@ -462,7 +463,9 @@ pub static OPS: &[&OpDef] = &[
     &binary::XOR,
     &ml::features::ARRAY_FEATURE_EXTRACTOR,
     &ml::scaling::BINARIZER,
+    &ml::maps::CAST_MAP,
     &ml::encoders::CATEGORY_MAPPER,
+    &ml::maps::DICT_VECTORIZER,
     &ml::features::FEATURE_VECTORIZER,
     &ml::scaling::IMPUTER,
     &ml::encoders::LABEL_ENCODER,
@@ -476,6 +479,7 @@ pub static OPS: &[&OpDef] = &[
     &ml::tree_ensemble::TREE_ENSEMBLE,
     &ml::tree_votes::TREE_ENSEMBLE_CLASSIFIER,
     &ml::tree_ensemble::TREE_ENSEMBLE_REGRESSOR,
+    &ml::maps::ZIP_MAP,
     &flex_attention::FLEX_ATTENTION,
     &optimizers::ADAGRAD,
     &optimizers::ADAM,

@@ -1,8 +1,8 @@
 //! Computes now what is the same in every run.
 
-use edgesmith_ir::eval::{EvalCx, evaluate_tensors};
+use edgesmith_ir::eval::{EvalCx, evaluate_tensors, items};
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{DType, Dim, Graph, Item, Model, Node, NodeId, Result, Tensor, ValueId, ops};
+use edgesmith_ir::{DType, Dim, Graph, Model, Node, NodeId, Result, Tensor, ValueId, ops};
 
 use crate::pass::{Level, Pass, PassCx};
 use crate::rewrite::{Editor, Scope, each_graph, tensor_type};
@@ -103,8 +103,7 @@ fn evaluate(
     if expected > limit || stores_narrow(node, &inputs, expected) {
         return None;
     }
-    let inputs: Vec<Option<Item>> = inputs.into_iter().map(|t| t.map(Item::Tensor)).collect();
-    let results = evaluate_tensors(&EvalCx::new(shell, node, &inputs)).ok()?;
+    let results = evaluate_tensors(&EvalCx::new(shell, node, &items(inputs))).ok()?;
     let total: usize = results.iter().map(Tensor::byte_len).sum();
     let wanted: Vec<(ValueId, Tensor)> = node
         .outputs()

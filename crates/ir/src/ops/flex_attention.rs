@@ -7,7 +7,7 @@ use crate::eval::EvalCx;
 use crate::graph::Node;
 use crate::infer::InferCx;
 use crate::types::Shape;
-use crate::{DType, Error, Result, Tensor};
+use crate::{DType, Error, Item, Result, Tensor};
 
 /// FlexAttention of ai.onnx.preview.
 pub static FLEX_ATTENTION: OpDef = OpDef {
@@ -76,9 +76,9 @@ fn through(
         return Ok(data);
     }
     let x = from_floats(dtype, dims, data)?;
-    let out = cx.subgraph(name, vec![Some(x)])?;
+    let out = cx.subgraph(name, vec![Some(x.into())])?;
     match out.as_slice() {
-        [y] if y.dims() == dims => any(y),
+        [Item::Tensor(y)] if y.dims() == dims => any(y),
         _ => Err(Error::invalid(format!(
             "the graph in \"{name}\" should keep the shape of its one input"
         ))),

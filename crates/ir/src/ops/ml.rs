@@ -7,6 +7,7 @@ pub mod encoders;
 pub mod features;
 pub mod labels;
 pub mod linear;
+pub mod maps;
 pub mod samples;
 pub mod scaling;
 pub mod svm;

@@ -163,33 +163,6 @@ pub static MEAN_VARIANCE_NORMALIZATION: OpDef = OpDef {
     ..OpDef::BASE
 };
 
-/// ONNX Dropout at inference: its input, and a mask of ones.
-pub static DROPOUT: OpDef = OpDef {
-    name: "Dropout",
-    since: &[1, 6, 7, 10, 12, 13, 22],
-    inputs: Arity(1, 3),
-    outputs: Arity(1, 2),
-    attrs: &[
-        attr("is_test", AttrKind::Int(None)),
-        attr("ratio", AttrKind::Float(None)),
-        attr("seed", AttrKind::Int(None)),
-    ],
-    infer: |cx| {
-        infer::like_first(cx)?;
-        let mask = if cx.version < 10 {
-            cx.dtype(0)
-        } else {
-            Some(DType::Bool)
-        };
-        let shape = cx.shape(0).cloned();
-        cx.set_tensor(1, mask, shape);
-        Ok(())
-    },
-    eval: Some(eval_dropout),
-    examples: &["Dropout(f32[2,3])"],
-    ..OpDef::BASE
-};
-
 fn epsilon(cx: &EvalCx) -> f64 {
     f64::from(cx.float("epsilon", 1e-5))
 }
@@ -435,27 +408,6 @@ fn eval_mvn(cx: &EvalCx) -> Result<Vec<Tensor>> {
         (v - mean) / (var.sqrt() + 1e-9)
     });
     Ok(vec![from_floats(x.dtype(), x.dims(), y.collect())?])
-}
-
-fn eval_dropout(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    let x = cx.input(0)?;
-    let training = match cx.optional(2) {
-        Some(t) => t.bools()?.first() == Some(&true),
-        None => false,
-    };
-    let ratio = match cx.optional(1) {
-        Some(t) => floats(t)?.first().copied().unwrap_or(0.5),
-        None => f64::from(cx.float("ratio", 0.5)),
-    };
-    if training && ratio != 0.0 {
-        return Err(Error::unsupported("dropout in training is not done"));
-    }
-    let mask = if cx.version < 10 {
-        from_floats(x.dtype(), x.dims(), vec![1.0; x.count()])?
-    } else {
-        Tensor::from_bools(x.dims(), &vec![true; x.count()])?
-    };
-    Ok(vec![x.clone(), mask])
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{Builder, Known};
 /// grows on where it is of f32.
 pub(super) fn operator(b: &mut Builder) -> Option<Known> {
     let def = *b.rng.pick(OPS);
-    if !def.deterministic || def.eval.is_none() || !def.domain.is_empty() {
+    if !def.deterministic || !def.is_evaluated() || !def.domain.is_empty() {
         return None;
     }
     let line = *def.examples.get(b.rng.below(def.examples.len().max(1)))?;

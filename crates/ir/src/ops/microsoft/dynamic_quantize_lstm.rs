@@ -2,7 +2,7 @@
 //! over their own ranges.
 
 use super::BASE;
-use crate::eval::EvalCx;
+use crate::eval::{EvalCx, items};
 use crate::infer::InferCx;
 use crate::ops::arith::{broadcast_indices, expect_rank, floats, integers};
 use crate::ops::quantize::quantize_dynamically;
@@ -80,7 +80,7 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
     if cx.input(0)?.dtype() != DType::F32 {
         return Err(Error::invalid("the input should be of f32"));
     }
-    lstm(&cx.with_inputs(&inputs), Some(narrow))
+    lstm(&cx.with_inputs(&items(inputs)), Some(narrow))
 }
 
 fn infer(cx: &mut InferCx) -> Result<()> {

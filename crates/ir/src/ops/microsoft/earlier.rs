@@ -2,6 +2,7 @@
 //! Unique, Range, GatherND.
 
 use super::BASE;
+use crate::eval::items;
 use crate::infer::{self, InferCx};
 use crate::ops::{
     Arity, AttrKind, OpDef, attr, axes, gather, grid_sample, pad, range, trilu, unique,
@@ -61,7 +62,7 @@ pub static RANGE: OpDef = OpDef {
         };
         let step = cx.optional(2).cloned().unwrap_or(one);
         let inputs = [start.clone(), cx.input(1)?.clone(), step].map(Some);
-        range::eval(&cx.with_inputs(&inputs))
+        range::eval(&cx.with_inputs(&items(inputs)))
     }),
     examples: &[
         "com.microsoft.Range(f32{1}, f32{5}, f32{1.5})",

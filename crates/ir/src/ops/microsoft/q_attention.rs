@@ -2,7 +2,7 @@
 
 use super::BASE;
 use super::attention;
-use crate::eval::EvalCx;
+use crate::eval::{EvalCx, items};
 use crate::infer::InferCx;
 use crate::ops::arith::floats;
 use crate::ops::quantize::{centred, scale_indices};
@@ -60,7 +60,7 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let eval = attention::ATTENTION
         .eval
         .ok_or_else(|| Error::internal("Attention is evaluated"))?;
-    let outputs = eval(&cx.with_inputs(&inputs))?.into_iter();
+    let outputs = eval(&cx.with_inputs(&items(inputs)))?.into_iter();
     outputs
         .map(|y| crate::ops::arith::from_floats(bias.dtype(), y.dims(), floats(&y)?))
         .collect()

@@ -3,7 +3,7 @@
 
 use super::BASE;
 use super::grid::Grid;
-use crate::eval::EvalCx;
+use crate::eval::{EvalCx, items};
 use crate::infer::InferCx;
 use crate::ops::arith::{expect_dims, expect_rank};
 use crate::ops::{Arity, AttrKind, OpDef, attr, gather};
@@ -64,7 +64,7 @@ impl Table {
 fn reals(cx: &EvalCx, data: usize, scale: usize, zero: usize) -> Result<Vec<f32>> {
     let t = cx.input(data)?;
     let parameters = [cx.input(scale)?, cx.input(zero)?].map(|t| Some(t.clone()));
-    Grid::of(&cx.with_inputs(&parameters), 0, t.dtype())?.reals(t)
+    Grid::of(&cx.with_inputs(&items(parameters)), 0, t.dtype())?.reals(t)
 }
 
 fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {

@@ -4,7 +4,7 @@
 
 use super::grid::Grid;
 use super::{BASE, channels_last};
-use crate::eval::EvalCx;
+use crate::eval::{EvalCx, items};
 use crate::infer::InferCx;
 use crate::ops::quantize::to_grid;
 use crate::ops::{Arity, AttrKind, OpDef, attr, conv, pool, quantized, reduce, rows};
@@ -159,7 +159,7 @@ fn turned(
     let mut inputs: Vec<Option<Tensor>> =
         (0..cx.inputs()).map(|i| cx.optional(i).cloned()).collect();
     inputs[0] = Some(channels_last::to_first(cx.input(0)?)?);
-    let y = f(&cx.with_inputs(&inputs))?;
+    let y = f(&cx.with_inputs(&items(inputs)))?;
     Ok(vec![channels_last::to_last(&y)?])
 }
 
