@@ -29,6 +29,15 @@ pub struct Inferred {
 }
 
 impl Inferred {
+    /// Nothing is known of `graph`.
+    pub fn nothing(graph: &Graph) -> Self {
+        Self {
+            types: vec![None; graph.value_slots()],
+            contents: vec![None; graph.value_slots()],
+            conflicts: Vec::new(),
+        }
+    }
+
     /// The tensor type of a value, where it is known.
     pub fn tensor(&self, v: ValueId) -> Option<&TensorType> {
         self.types[v.index()].as_ref().and_then(Type::tensor)
@@ -204,11 +213,7 @@ pub fn infer_graph(
             "subgraphs nest deeper than {MAX_DEPTH}"
         )));
     }
-    let mut state = Inferred {
-        types: vec![None; graph.value_slots()],
-        contents: vec![None; graph.value_slots()],
-        conflicts: Vec::new(),
-    };
+    let mut state = Inferred::nothing(graph);
     let inputs: BTreeSet<ValueId> = graph.inputs.iter().copied().collect();
     for (id, value) in graph.values() {
         if value.producer().is_none() {

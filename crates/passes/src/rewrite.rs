@@ -71,8 +71,9 @@ impl Scope<'_> {
     /// a pass asks before its first change.
     pub(crate) fn infer(&self, graph: &Graph) -> Result<Rc<Inferred>> {
         if self.depth > 0 {
-            let types = infer_graph(graph, self.opsets, &self.known, self.depth)?;
-            return Ok(Rc::new(types));
+            // A branch that does not fit what is known is never taken, and stays as it is.
+            let types = infer_graph(graph, self.opsets, &self.known, self.depth);
+            return Ok(Rc::new(types.unwrap_or_else(|_| Inferred::nothing(graph))));
         }
         if let Some(types) = &*self.main_types.borrow()
             && types.types.len() == graph.value_slots()

@@ -123,7 +123,11 @@ fn add_subgraphs(
             .iter()
             .filter_map(|c| Some((c.inner, inferred.types.get(c.outer.index())?.clone()?)))
             .collect();
-        let types = infer_graph(graph, &model.opsets, &known, depth + 1)?;
+        // A branch that does not fit what is known is never taken.
+        let types = match infer_graph(graph, &model.opsets, &known, depth + 1) {
+            Err(_) if node.is("If") => Inferred::nothing(graph),
+            types => types?,
+        };
         let (nodes, mut total) = graph_costs(model, graph, &types, depth + 1)?;
         for inner in nodes {
             total += inner.cost;

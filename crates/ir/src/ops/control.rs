@@ -45,9 +45,18 @@ pub static LOOP: OpDef = OpDef {
     ..OpDef::BASE
 };
 
+/// What both branches give. A branch that does not fit what is known is never taken, so the other
+/// one decides.
 fn infer_if(cx: &mut InferCx) -> Result<()> {
-    let yes = cx.subgraph("then_branch", &[])?;
-    let no = cx.subgraph("else_branch", &[])?;
+    let names = ["then_branch", "else_branch"];
+    if let Some(name) = names.iter().find(|n| cx.node.graph(n).is_none()) {
+        return Err(Error::invalid(format!("attribute \"{name}\" is missing")));
+    }
+    let (yes, no) = match names.map(|name| cx.subgraph(name, &[])) {
+        [Ok(yes), Ok(no)] => (yes, no),
+        [Ok(one), Err(_)] | [Err(_), Ok(one)] => (one.clone(), one),
+        [Err(e), Err(_)] => return Err(e),
+    };
     for (o, pair) in yes.iter().zip(&no).enumerate() {
         if let (Some(a), Some(b)) = pair
             && let Some(ty) = a.common(b)
@@ -267,4 +276,29 @@ pub(super) fn without_axis(shape: &Shape, axis: usize) -> Shape {
     let mut out = shape.clone();
     out.0.remove(axis);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::infer::infer;
+    use crate::text::parse;
+
+    #[test]
+    fn a_branch_that_cannot_fit_leaves_the_other_to_decide() {
+        let model = parse(
+            "opset 17
+             graph g(c: bool[], x: f32[2]) -> (y) {
+               y = If(c) {
+                 then_branch=graph t() -> (p) { capture x = x
+                   p = Relu(x) },
+                 else_branch=graph e() -> (q) { capture x = x
+                   axes: i64[1] = {0}
+                   q = Squeeze(x, axes) }}
+             }",
+        )
+        .expect("the model reads");
+        let types = infer(&model, &[]).expect("one branch fits");
+        let ty = types.tensor(model.graph.outputs[0]);
+        assert_eq!(ty.map(ToString::to_string).as_deref(), Some("f32[2]"));
+    }
 }
