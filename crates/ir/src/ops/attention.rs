@@ -200,3 +200,35 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::eval;
+    use crate::text::parse;
+
+    #[test]
+    fn two_queries_give_what_onnx_runtime_gives() {
+        for (attributes, expected) in [
+            ("", [2.339_523, 23.395_231, 1.391_140_7, 13.911_406_5]),
+            ("is_causal=1", [1.0, 10.0, 1.391_140_7, 13.911_406_5]),
+            (
+                "softcap=1.0",
+                [2.138_860_2, 21.388_601, 1.582_886_2, 15.828_862],
+            ),
+            (
+                "scale=1.0",
+                [2.462_117_2, 24.621_172, 1.238_405_7, 12.384_057],
+            ),
+        ] {
+            let model = parse(&format!(
+                "opset 23 graph g() -> (y) {{
+                q: f32[1,1,2,2] = {{1,0,0,2}} k: f32[1,1,2,2] = {{1,1,2,0}}
+                v: f32[1,1,2,2] = {{1,10,3,30}} y = Attention(q, k, v) {{{attributes}}} }}"
+            ));
+            let y = eval::evaluate(&model.unwrap(), &[]).unwrap();
+            for (y, e) in y[0].data::<f32>().unwrap().iter().zip(expected) {
+                assert!((y - e).abs() < 1e-5, "{attributes}: {y}, expected {e}");
+            }
+        }
+    }
+}

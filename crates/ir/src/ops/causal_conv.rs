@@ -87,3 +87,27 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     cx.set_tensor(1, cx.dtype(0), shape);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::eval;
+    use crate::text::parse;
+
+    #[test]
+    fn a_sequence_in_two_parts_gives_what_it_gives_at_once() {
+        let model = parse(
+            "opset 27 graph g() -> (y, s, first, second, t) {
+            w: f32[1,1,3] = {1,10,100} x: f32[1,1,4] = {1,2,3,4}
+            y, s = CausalConvWithState(x, w)
+            a: f32[1,1,1] = {1} b: f32[1,1,3] = {2,3,4}
+            first, u = CausalConvWithState(a, w)
+            second, t = CausalConvWithState(b, w, _, u) }",
+        );
+        let out = eval::evaluate(&model.unwrap(), &[]).unwrap();
+        let data = |i: usize| out[i].data::<f32>().unwrap().to_vec();
+        assert_eq!(data(0), [100.0, 210.0, 321.0, 432.0]);
+        assert_eq!(data(1), [3.0, 4.0]);
+        assert_eq!([data(2), data(3)].concat(), data(0));
+        assert_eq!(data(4), data(1));
+    }
+}

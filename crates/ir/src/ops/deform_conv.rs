@@ -115,3 +115,27 @@ fn places(
     places.reverse();
     places
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::eval;
+    use crate::text::parse;
+
+    #[test]
+    fn the_example_of_onnx_with_a_moved_tap() {
+        let mut offsets = vec!["0.0"; 32];
+        // The first tap of the first window half a row down, the third tap of the second window
+        // a tenth of a column back.
+        (offsets[0], offsets[5 * 4 + 1]) = ("0.5", "-0.1");
+        let model = parse(&format!(
+            "opset 19 graph g() -> (y) {{ x: f32[1,1,3,3] = {{0,1,2,3,4,5,6,7,8}}
+            w: f32[1,1,2,2] = {{1,1,1,1}} o: f32[1,8,2,2] = {{{}}} y = DeformConv(x, w, o) }}",
+            offsets.join(",")
+        ));
+        let y = eval::evaluate(&model.unwrap(), &[]).unwrap();
+        let y = y[0].data::<f32>().unwrap();
+        for (y, e) in y.iter().zip([9.5, 11.9, 20.0, 24.0]) {
+            assert!((y - e).abs() < 1e-6, "{y}, expected {e}");
+        }
+    }
+}

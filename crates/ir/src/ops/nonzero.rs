@@ -14,7 +14,13 @@ pub static NON_ZERO: OpDef = OpDef {
     since: &[9, 13],
     infer: infer_non_zero,
     eval: Some(eval_non_zero),
-    examples: &["NonZero(i32[2,3])", "NonZero(bool[4])", "NonZero(f32[]{2})"],
+    examples: &[
+        "NonZero(i32[2,3])",
+        "NonZero(bool[4])",
+        "NonZero(f32[]{2})",
+        "NonZero(string[2]{\"\",\"a\"})",
+        "NonZero(c64[3])",
+    ],
     ..OpDef::BASE
 };
 
@@ -42,10 +48,7 @@ fn infer_non_zero(cx: &mut InferCx) -> Result<()> {
 
 fn eval_non_zero(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
-    let set: Vec<bool> = match Numbers::of(x)? {
-        Numbers::Float(v) => v.into_iter().map(|x| x != 0.0).collect(),
-        Numbers::Int(v) => v.into_iter().map(|i| i != 0).collect(),
-    };
+    let set = truth(x)?;
     let found: Vec<usize> = (0..set.len()).filter(|&i| set[i]).collect();
     let mut out = Vec::with_capacity(found.len() * x.rank());
     for (stride, d) in layout::strides(x.dims()).into_iter().zip(x.dims()) {
@@ -53,6 +56,26 @@ fn eval_non_zero(cx: &EvalCx) -> Result<Vec<Tensor>> {
         out.extend(found.iter().map(|i| (i / stride % d) as i64));
     }
     Ok(vec![Tensor::from_vec(&[x.rank(), found.len()], out)?])
+}
+
+/// Whether each element is other than zero: numbers as such, complex numbers where one of their
+/// parts is, texts where they are not empty.
+fn truth(x: &Tensor) -> Result<Vec<bool>> {
+    let parts = |dtype: DType| {
+        let dims = [x.count(), 2];
+        let parts = Tensor::from_bytes(dtype, &dims, x.bytes().clone())?;
+        let set = truth(&parts)?;
+        Ok(set.chunks(2).map(|c| c[0] || c[1]).collect())
+    };
+    match x.dtype() {
+        DType::String => Ok(x.strings()?.iter().map(|s| !s.is_empty()).collect()),
+        DType::C64 => parts(DType::F32),
+        DType::C128 => parts(DType::F64),
+        _ => Ok(match Numbers::of(x)? {
+            Numbers::Float(v) => v.into_iter().map(|x| x != 0.0).collect(),
+            Numbers::Int(v) => v.into_iter().map(|i| i != 0).collect(),
+        }),
+    }
 }
 
 fn infer_compress(cx: &mut InferCx) -> Result<()> {

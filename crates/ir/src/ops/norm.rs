@@ -99,8 +99,17 @@ pub static RMS_NORMALIZATION: OpDef = OpDef {
         attr("epsilon", AttrKind::Float(Some(1e-5))),
         attr("stash_type", AttrKind::Int(Some(1))),
     ],
+    infer: |cx| {
+        // The result has the type of the scale.
+        let (dtype, shape) = (cx.dtype(1), cx.shape(0).cloned());
+        cx.set_tensor(0, dtype, shape);
+        Ok(())
+    },
     eval: Some(eval_rms),
-    examples: &["RMSNormalization(f32[2,3,4], f32[4])"],
+    examples: &[
+        "RMSNormalization(f32[2,3,4], f32[4])",
+        "RMSNormalization(f16[2,3,4], f32[4])",
+    ],
     ..OpDef::BASE
 };
 

@@ -183,3 +183,57 @@ fn momentum(cx: &EvalCx, s: Schedule, [x, gradient, speed, _]: &mut Element) -> 
         };
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::eval;
+    use crate::text::parse;
+
+    /// The outputs of one node of ai.onnx.preview.training on the scalars `inputs`.
+    fn step(node: &str, inputs: &[f64], updates: i64) -> Vec<f64> {
+        let values = inputs.iter().enumerate();
+        let constants = values.map(|(i, v)| format!("v{i}: f64[1] = {{{v:?}}}\n"));
+        let names: Vec<String> = (0..inputs.len()).map(|i| format!("v{i}")).collect();
+        let outs: Vec<String> = (0..inputs.len() - 1).map(|i| format!("y{i}")).collect();
+        let model = parse(&format!(
+            "opset 20 opset ai.onnx.preview.training 1 graph g() -> ({}) {{
+            r: f64[] = {{0.1}} t: i64[] = {{{updates}}}
+            {} {} = ai.onnx.preview.training.{} }}",
+            outs.join(", "),
+            constants.collect::<String>(),
+            outs.join(", "),
+            node.replace('@', &names.join(", "))
+        ));
+        let out = eval::evaluate(&model.unwrap(), &[]).unwrap();
+        out.iter().map(|t| t.data::<f64>().unwrap()[0]).collect()
+    }
+
+    #[test]
+    fn steps_follow_their_formulas() {
+        // By numpy from the pseudo code of ONNX.
+        let adam = "Adam(r, t, @) {alpha=0.9,beta=0.99,epsilon=0.01,norm_coefficient=0.1,\
+                    norm_coefficient_post=0.2}";
+        let adagrad = "Adagrad(r, t, @) {norm_coefficient=0.001,epsilon=0.00001,decay_factor=0.1}";
+        let plain = "Momentum(r, t, @) {alpha=0.95,beta=0.85,norm_coefficient=0.01,\
+                     mode=\"standard\"}";
+        let nesterov = plain.replace("standard", "nesterov");
+        for (node, inputs, updates, expected) in [
+            (
+                adam,
+                &[1.2, -0.5, 1.7, 0.1][..],
+                2,
+                &[0.688_931_98, 1.492, 0.100_444][..],
+            ),
+            (adagrad, &[1.0, -1.0, 2.0], 1, &[1.052_451_08, 2.998_001]),
+            (plain, &[1.2, -0.94, 1.7], 0, &[1.1313, 0.687]),
+            (plain, &[1.2, -0.94, 1.7], 1, &[1.117_38, 0.8262]),
+            (&nesterov, &[1.2, -0.94, 1.7], 0, &[1.227_535, 0.687]),
+        ] {
+            let found = step(node, inputs, updates);
+            assert_eq!(found.len(), expected.len());
+            for (y, e) in found.iter().zip(expected) {
+                assert!((y - e).abs() < 1e-6, "{node}: {y}, expected {e}");
+            }
+        }
+    }
+}

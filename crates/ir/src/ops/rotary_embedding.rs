@@ -83,3 +83,25 @@ fn rows(
     let rows: Option<Vec<usize>> = ids.to_i64()?.into_iter().map(row).collect();
     rows.ok_or_else(|| Error::invalid(format!("a position is outside a cache of {length} rows")))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::eval;
+    use crate::text::parse;
+
+    #[test]
+    fn halves_and_neighbours_are_turned_as_in_onnx_runtime() {
+        for (interleaved, expected) in [(0, [-1.8f32, -4.0, 2.6, 2.0]), (1, [-1.0, 2.0, -4.0, 3.0])]
+        {
+            let model = parse(&format!(
+                "opset 23 graph g() -> (y) {{
+                x: f32[1,1,1,4] = {{1,2,3,4}} c: f32[2,2] = {{1,1,0.6,0}} s: f32[2,2] = {{0,0,0.8,1}}
+                p: i64[1,1] = {{1}} y = RotaryEmbedding(x, c, s, p) {{interleaved={interleaved}}} }}"
+            ));
+            let y = eval::evaluate(&model.unwrap(), &[]).unwrap();
+            for (y, e) in y[0].data::<f32>().unwrap().iter().zip(expected) {
+                assert!((y - e).abs() < 1e-6, "{y}, expected {e}");
+            }
+        }
+    }
+}

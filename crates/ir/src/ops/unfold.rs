@@ -237,3 +237,39 @@ fn gathered<T: Copy + Default + std::ops::AddAssign>(
     }
     y
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::eval;
+    use crate::text::parse;
+
+    fn run(text: &str) -> Vec<f32> {
+        let model = parse(&format!("opset 22 graph g() -> (y) {{ {text} }}")).unwrap();
+        let y = eval::evaluate(&model, &[]).unwrap();
+        y[0].data::<f32>().unwrap().to_vec()
+    }
+
+    #[test]
+    fn maxima_go_back_to_their_places() {
+        let text = "x: f32[1,1,2,2] = {1,2,3,4} i: i64[1,1,2,2] = {5,7,13,15}";
+        let y = run(&format!(
+            "{text} y = MaxUnpool(x, i) {{kernel_shape=[2,2],strides=[2,2]}}"
+        ));
+        let mut expected = [0.0; 16];
+        (expected[5], expected[7], expected[13], expected[15]) = (1.0, 2.0, 3.0, 4.0);
+        assert_eq!(y, expected);
+        let y = run(&format!(
+            "{text} s: i64[4] = {{1,1,5,5}}
+            y = MaxUnpool(x, i, s) {{kernel_shape=[2,2],strides=[2,2]}}"
+        ));
+        assert_eq!((y[6], y[8], y[16], y[18]), (1.0, 2.0, 3.0, 4.0));
+    }
+
+    #[test]
+    fn overlapping_blocks_are_summed() {
+        // torch.nn.functional.fold(torch.ones(1, 4, 4), (3, 3), (2, 2)).
+        let y = run("x: f32[1,4,4] = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}
+            i: i64[2] = {3,3} b: i64[2] = {2,2} y = Col2Im(x, i, b)");
+        assert_eq!(y, [1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0]);
+    }
+}
