@@ -196,7 +196,7 @@ mod tests {
         let names: Vec<String> = (0..inputs.len()).map(|i| format!("v{i}")).collect();
         let outs: Vec<String> = (0..inputs.len() - 1).map(|i| format!("y{i}")).collect();
         let model = parse(&format!(
-            "opset 20 opset ai.onnx.preview.training 1 graph g() -> ({}) {{
+            "opset 20 opset \"ai.onnx.preview.training\" 1 graph g() -> ({}) {{
             r: f64[] = {{0.1}} t: i64[] = {{{updates}}}
             {} {} = ai.onnx.preview.training.{} }}",
             outs.join(", "),
