@@ -41,7 +41,7 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let (batch, channels, space) = (x.dims()[0], x.dims()[1], &x.dims()[2..]);
     let (filters, depth, out) = (conv.dims[1], w.dims()[1], &conv.dims[2..]);
     let groups = axes::length(cx.int("offset_group", 1), "offset_group")?;
-    if groups == 0 || !channels.is_multiple_of(groups) {
+    if groups == 0 || groups > channels || !channels.is_multiple_of(groups) {
         return Err(Error::invalid(format!(
             "{channels} channels do not split in {groups} groups of offsets"
         )));

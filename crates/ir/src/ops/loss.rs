@@ -77,9 +77,9 @@ fn loss(cx: &EvalCx, data: &[f64]) -> Result<Tensor> {
     let class_weights = match cx.optional(2) {
         Some(t) => {
             expect_dims("the weight", t, &[classes])?;
-            floats(t)?
+            Some(floats(t)?)
         }
-        None => vec![1.0; crate::checked_count(&[classes])?],
+        None => None,
     };
     let ignored = cx.node.int("ignore_index");
     let inner: usize = x.dims()[2..].iter().product();
@@ -98,7 +98,7 @@ fn loss(cx: &EvalCx, data: &[f64]) -> Result<Tensor> {
                 targets[i]
             ))
         })?;
-        let weight = class_weights[class];
+        let weight = class_weights.as_ref().map_or(1.0, |w| w[class]);
         let at = (i / inner * classes + class) * inner + i % inner;
         losses.push(-weight * data[at]);
         total += weight;

@@ -128,7 +128,7 @@ impl Regions {
         let [_, channels, h, w] = self.dims;
         let dims = [self.regions.len(), channels, height, width];
         let mut y = vec![0.0; checked_count(&dims)?];
-        let cells = height * width;
+        let cells = checked_count(&[height, width])?;
         for (r, &(image, corners)) in self.regions.iter().enumerate() {
             for cell in 0..cells {
                 let f = bin(corners, cell / width, cell % width)?;
