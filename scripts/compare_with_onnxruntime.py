@@ -19,7 +19,6 @@ edgesmith is judged against that.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -311,16 +310,10 @@ print(1e3 * (time.perf_counter() - started), (peak() - before) / 1024)
 
 
 def load_edgesmith(args, model, out):
-    """Milliseconds of reading and optimising, and MiB of the whole process, writing included."""
-    words = [args.edgesmith, "optimize", model, "-o", out, "--level", "extended", "--json", "--force"]
-    child = subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    text = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        raise Failed("`edgesmith optimize` fails")
-    found = json.loads(text)
-    return found["load_ms"], found["optimize_ms"], usage.ru_maxrss / 1024
+    """Milliseconds of reading and of optimising, and the MiB that the whole process then held."""
+    words = ["optimize", model, "-o", out, "--level", "extended", "--json", "--force"]
+    found = json.loads(edgesmith(args, *words))
+    return found["load_ms"], found["optimize_ms"], (found["peak_bytes"] or 0) / 2**20
 
 
 def measure_load(args, name, folder):

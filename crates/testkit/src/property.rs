@@ -1,6 +1,7 @@
 //! Asks of many random models whether something holds, and shows the smallest for which it does
 //! not.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use edgesmith_ir::Model;
@@ -46,6 +47,29 @@ pub fn holds(
         }
     }
     Ok(())
+}
+
+/// The first `most` counterexamples among the seeds.
+pub fn counterexamples(
+    seeds: std::ops::Range<u64>,
+    most: usize,
+    property: Property,
+) -> Vec<Counterexample> {
+    let mut found = Vec::new();
+    let mut next = seeds.start;
+    while found.len() < most
+        && let Err(fault) = holds(next..seeds.end, property)
+    {
+        next = fault.seed + 1;
+        found.push(*fault);
+    }
+    found
+}
+
+impl fmt::Display for Counterexample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {}\n{}", self.seed, self.message, self.text)
+    }
 }
 
 /// The first word: shrinking should not lead to a fault of another kind.

@@ -97,6 +97,7 @@ fn optimize(matches: &ArgMatches) -> Result<()> {
     let started = Instant::now();
     let trace = edgesmith_passes::optimize(&mut after, level, &options)?;
     let optimize_ms = milliseconds(started);
+    let peak_bytes = peak_memory();
     let (rows, measured) = (summed(&trace), options.measure);
     if matches.get_flag("explain") && !as_json {
         ui::print(&explain(&rows))?;
@@ -117,6 +118,7 @@ fn optimize(matches: &ArgMatches) -> Result<()> {
             "level": level.name(),
             "load_ms": load_ms,
             "optimize_ms": optimize_ms,
+            "peak_bytes": peak_bytes,
             "before": size(&before),
             "after": size(&after),
             "largest_difference": difference,
@@ -129,6 +131,15 @@ fn optimize(matches: &ArgMatches) -> Result<()> {
 
 fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
+}
+
+/// The most memory that this process has held so far, mapped files included; `None` where the
+/// system does not say.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// What one pass did in all its runs.
