@@ -1,21 +1,20 @@
 //! The plan of a graph for given input shapes: steps, and where each value lies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use edgesmith_ir::analysis::liveness::Range;
 use edgesmith_ir::analysis::memory::{Interval, MemoryPlan};
 use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId};
 use edgesmith_kernels::Ctx;
-use edgesmith_kernels::conv::{ConvF32, ConvI8};
-use edgesmith_kernels::gemm::{PackedF32, PackedI8};
 
 pub(crate) mod fold;
 mod layout;
+mod packed;
 mod reference;
 
 pub(crate) use layout::in_memory;
+pub(crate) use packed::Packed;
 pub(crate) use reference::Arg;
 
 /// How a value of three or more axes lies in memory.
@@ -84,26 +83,6 @@ pub struct Placement {
     pub fused_into: Option<String>,
     /// Why it is where it is, where that is not plain.
     pub note: Option<String>,
-}
-
-/// Weights packed for kernels; they serve every plan of a session.
-#[derive(Clone)]
-pub(crate) enum Packed {
-    Conv(ConvF32),
-    Conv8(ConvI8),
-    Gemm(Arc<PackedF32>),
-    Gemm8(Arc<PackedI8>),
-}
-
-impl Packed {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Conv(c) => c.bytes(),
-            Self::Conv8(c) => c.bytes(),
-            Self::Gemm(g) => g.bytes(),
-            Self::Gemm8(g) => g.bytes(),
-        }
-    }
 }
 
 /// The slots that hold one value.
