@@ -113,11 +113,12 @@ struct Found {
     last: (NodeId, ValueId),
 }
 
-fn find(editor: &Editor, softmax: NodeId, types: &Inferred) -> Option<Found> {
+fn find(editor: &Editor, softmax: NodeId, types: &Inferred, opset: i64) -> Option<Found> {
     let mut g = Group::new(editor, types);
     g.nodes.push(softmax);
     let node = g.node(softmax);
-    if !matches!(node.int("axis"), Some(-1 | 3)) {
+    let default = if opset < 13 { 1 } else { -1 };
+    if !matches!(node.int("axis").unwrap_or(default), -1 | 3) {
         return None;
     }
     let (from, weights) = (node.input(0)?, node.output(0)?);
@@ -155,12 +156,17 @@ fn find(editor: &Editor, softmax: NodeId, types: &Inferred) -> Option<Found> {
 }
 
 fn fuse(editor: &mut Editor, softmax: NodeId, types: &Inferred, scope: &mut Scope) -> Option<()> {
-    let found = find(editor, softmax, types)?;
+    let found = find(editor, softmax, types, scope.opset())?;
     let merged = projection::find(editor, types, &found.operands, &found.nodes);
     let merged = merged.filter(|_| found.hidden.suits_attention(editor, types));
     let width = found.operands[2].heads * found.operands[2].size;
     let result = shape(types, found.last.1)?;
     let is_whole = result.rank() == 3 && result[2].known() == Some(width);
+    let target = editor.graph.node(found.last.0).input(1)?;
+    let source = editor.graph.value(target).producer();
+    if !is_whole && source.is_some_and(|(id, _)| found.nodes.contains(&id)) {
+        return None;
+    }
     let name = editor.graph.value(found.last.1).name.clone();
     let (Rows::Plain(query) | Rows::ByHead(query)) = found.operands[0].rows;
     let query = merged.as_ref().map_or(query, |p| p.x);

@@ -148,17 +148,52 @@ impl<'e, 'g> Group<'e, 'g> {
         v
     }
 
-    /// The nodes, where nobody outside reads what they make but for `outputs`.
-    pub(crate) fn closed(self, outputs: &[ValueId]) -> Option<Vec<NodeId>> {
-        let inner =
-            |v: &ValueId| outputs.contains(v) || self.editor.is_read_only_by(*v, &self.nodes);
-        let closed = self.nodes.iter().all(|&id| {
-            let made = self.node(id).outputs().iter().flatten();
-            made.copied().all(|v| inner(&v))
-        });
-        closed.then_some(self.nodes)
+    /// The nodes, where nobody outside reads what they make but for `outputs`. What only computes
+    /// targets of Reshapes of the group from shapes inside it goes with it.
+    pub(crate) fn closed(mut self, outputs: &[ValueId]) -> Option<Vec<NodeId>> {
+        let made: Vec<ValueId> = (self.nodes.iter())
+            .flat_map(|&id| self.node(id).outputs().iter().flatten().copied())
+            .filter(|v| !outputs.contains(v))
+            .collect();
+        for v in made {
+            if !self.editor.is_read_only_by(v, &self.nodes) {
+                let more = self.targets_from(v)?;
+                self.nodes.extend(more);
+            }
+        }
+        Some(self.nodes)
+    }
+
+    /// The nodes that compute targets of Reshapes of the group from the shape of `v`; `None` where
+    /// somebody outside reads `v` or them otherwise.
+    fn targets_from(&self, v: ValueId) -> Option<Vec<NodeId>> {
+        let mut found: Vec<NodeId> = Vec::new();
+        let mut open = vec![v];
+        while let Some(at) = open.pop() {
+            if self.editor.is_seen_outside(at) {
+                return None;
+            }
+            for &(id, i) in self.editor.graph.value(at).consumers() {
+                if self.nodes.contains(&id) {
+                    if at != v && !(self.node(id).is("Reshape") && i == 1) {
+                        return None;
+                    }
+                } else if !found.contains(&id) {
+                    let starts = at != v || self.node(id).is("Shape");
+                    if !starts || found.len() == MAX_TARGETS {
+                        return None;
+                    }
+                    found.push(id);
+                    open.extend(self.node(id).outputs().iter().flatten().copied());
+                }
+            }
+        }
+        Some(found)
     }
 }
+
+/// More nodes than this compute no target of a Reshape.
+const MAX_TARGETS: usize = 32;
 
 /// The number in a tensor of one element of a float type.
 pub(crate) fn scalar(t: &Tensor) -> Option<f64> {

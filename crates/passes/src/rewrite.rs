@@ -230,12 +230,15 @@ impl<'g> Editor<'g> {
             && !self.captured.contains(&v)
     }
 
+    /// True where `v` is a graph output, or read by a subgraph.
+    pub(crate) fn is_seen_outside(&self, v: ValueId) -> bool {
+        self.outputs.contains(&v) || self.captured.contains(&v)
+    }
+
     /// True where nothing but inputs of these nodes reads `v`.
     pub(crate) fn is_read_only_by(&self, v: ValueId, nodes: &[NodeId]) -> bool {
         let mut readers = self.graph.value(v).consumers().iter();
-        readers.all(|(id, _)| nodes.contains(id))
-            && !self.outputs.contains(&v)
-            && !self.captured.contains(&v)
+        readers.all(|(id, _)| nodes.contains(id)) && !self.is_seen_outside(v)
     }
 
     /// True where nothing at all reads `v`.

@@ -1,6 +1,6 @@
 //! Queries, keys and values, followed back to rows in which one head stands beside the other.
 
-use edgesmith_ir::ValueId;
+use edgesmith_ir::{NodeId, ValueId};
 
 use crate::pattern::Group;
 
@@ -52,10 +52,14 @@ pub(super) fn find(g: &mut Group, mut v: ValueId, role: Role) -> Option<Operand>
                 order = before;
                 v = node.input(0)?;
             }
+            "Reshape" if order != [0, 1, 2, 3] => {
+                v = swapped_in_stacks(g, id, v)?;
+                order.swap(2, 3);
+            }
             "Reshape" => {
                 let shape = g.shape(v)?;
                 let x = node.input(0)?;
-                if order != [0, 1, 2, 3] || shape.rank() != 4 {
+                if shape.rank() != 4 {
                     return None;
                 }
                 let (heads, size) = (shape[2].known()?, shape[3].known()?);
@@ -88,4 +92,22 @@ pub(super) fn find(g: &mut Group, mut v: ValueId, role: Role) -> Option<Operand>
         }
     }
     None
+}
+
+/// What has its last two axes swapped to make `v`, where `reshape` takes apart a stack of matrices,
+/// each of them transposed, that another Reshape made: so newer exporters of PyTorch turn keys.
+fn swapped_in_stacks(g: &mut Group, reshape: NodeId, v: ValueId) -> Option<ValueId> {
+    let turn = g.take(g.node(reshape).input(0)?, &["Transpose"])?;
+    let stack = g.take(g.node(turn).input(0)?, &["Reshape"])?;
+    let x = g.node(stack).input(0)?;
+    let (from, to) = (g.shape(x)?, g.shape(v)?);
+    let same = |a: usize, b: usize| from[a].same(&to[b]);
+    let fits = from.rank() == 4
+        && to.rank() == 4
+        && g.node(turn).ints("perm") == Some(&[0, 2, 1])
+        && same(0, 0)
+        && same(1, 1)
+        && same(2, 3)
+        && same(3, 2);
+    fits.then_some(x)
 }

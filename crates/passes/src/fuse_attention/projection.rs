@@ -59,14 +59,13 @@ pub(super) fn find(
         .collect::<Option<_>>()?;
     let bias = beside(&biases, 1, &widths)?;
     let bias = bias.reshaped(&[bias.count()]).ok()?;
-    let own = g.nodes.len();
     g.nodes.extend(inside);
     let outputs: Vec<ValueId> = inside
         .iter()
         .flat_map(|&id| g.node(id).outputs().iter().flatten().copied())
         .collect();
     let mut nodes = g.closed(&outputs)?;
-    nodes.truncate(own);
+    nodes.retain(|id| !inside.contains(id));
     Some(Projections {
         nodes,
         x,

@@ -119,6 +119,48 @@ fn scales_on_both_operands_and_turned_keys_are_found() {
 }
 
 #[test]
+fn keys_turned_in_stacks_are_found() {
+    let body = format!(
+        "{}q = Transpose(sq) {{perm=[0,2,1,3]}}
+         k1 = Transpose(sk) {{perm=[0,2,1,3]}}
+         lengths = Shape(k1)
+         first: i64[3] = {{0,1,3}}
+         open: i64[1] = {{-1}}
+         third: i64[1] = {{2}}
+         fourth: i64[1] = {{3}}
+         rows = Gather(lengths, third)
+         size = Gather(lengths, fourth)
+         stack = Concat(open, rows, size) {{axis=0}}
+         k2 = Reshape(k1, stack)
+         k3 = Transpose(k2) {{perm=[0,2,1]}}
+         front = Gather(lengths, first)
+         back = Concat(front, rows) {{axis=0}}
+         k = Reshape(k3, back)
+         v = Transpose(sv) {{perm=[0,2,1,3]}}
+         p = MatMul(q, k)
+         c = Div(p, scale)\n{END}",
+        projected(true)
+    )
+    .replace("a = Softmax(c) {axis=-1}", "a = Softmax(c)");
+    let m = model("", &body);
+    assert!(ops(&m).contains(&"Attention".to_owned()), "{:?}", ops(&m));
+}
+
+#[test]
+fn targets_computed_from_projections_go_with_them() {
+    let body = format!("{}{TURN}c = Div(p, scale)\n{END}", projected(true)).replace(
+        "sq = Reshape(rq, split)",
+        "lengths = Shape(rq)
+         two: i64[2] = {0,1}
+         per: i64[2] = {2,3}
+         front = Gather(lengths, two)
+         target = Concat(front, per) {axis=0}
+         sq = Reshape(rq, target)",
+    );
+    assert_eq!(ops(&model("", &body)), ["Attention"]);
+}
+
+#[test]
 fn keys_from_elsewhere_become_multi_head_attention() {
     let body = format!("{}{TURN}c = Div(p, scale)\n{END}", projected(true))
         .replace("mk = MatMul(x, wk)", "mk = MatMul(z, wk)")
