@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::analysis::cost;
+use crate::budget::{self, Budget, Limits};
 use crate::error::At;
 use crate::graph::{Attribute, Function, Graph, Model, Node, ValueId};
-use crate::infer::MAX_DEPTH;
+use crate::infer::{MAX_DEPTH, infer_node};
 use crate::ops::{self, OpDef};
+use crate::tensor::within;
 use crate::{Error, Item, Result, Tensor};
 
 /// What the reference evaluation of an operator sees of one node.
@@ -25,6 +28,7 @@ struct Scope<'a> {
     opsets: &'a BTreeMap<String, i64>,
     outer: &'a [Option<Item>],
     depth: usize,
+    budget: Option<&'a Budget>,
 }
 
 impl<'a> EvalCx<'a> {
@@ -40,6 +44,7 @@ impl<'a> EvalCx<'a> {
                 opsets: &model.opsets,
                 outer: &[],
                 depth: 0,
+                budget: None,
             },
         }
     }
@@ -55,6 +60,30 @@ impl<'a> EvalCx<'a> {
         let mut cx = Self::new(model, node, inputs);
         cx.scope.outer = outer;
         cx
+    }
+
+    /// The same, within a budget.
+    #[must_use]
+    pub fn under(mut self, budget: &'a Budget) -> Self {
+        self.scope.budget = Some(budget);
+        self
+    }
+
+    /// Bytes of the values that are there; 0 without a budget.
+    pub(crate) fn held(&self) -> u64 {
+        self.scope.budget.map_or(0, Budget::held)
+    }
+
+    /// Counts `bytes` in place of all that came after `held`.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub(crate) fn hold_after(&self, held: u64, bytes: u64) -> Result<()> {
+        let Some(budget) = self.scope.budget else {
+            return Ok(());
+        };
+        budget.release_to(held);
+        budget.hold(bytes)
     }
 
     /// The same node on other inputs: for operators that are defined by another one.
@@ -140,7 +169,10 @@ impl<'a> EvalCx<'a> {
         for (&v, t) in graph.inputs.iter().zip(inputs) {
             values[v.index()] = t;
         }
-        run(graph, values, self.scope, &mut |_, _| ())
+        let held = self.held();
+        let outputs = run(graph, values, self.scope, &mut |_, _| ())?;
+        self.hold_after(held, budget::bytes_of(&outputs))?;
+        Ok(outputs)
     }
 }
 
@@ -162,12 +194,50 @@ pub fn evaluate_node(cx: &EvalCx) -> Result<Vec<Item>> {
         .iter()
         .find(|f| f.name == node.op && f.domain == node.domain && f.overload == node.overload);
     let result = match (function, ops::find(&node.domain, &node.op)) {
-        (Some(function), _) => call(function, cx),
-        (None, Some(def)) => by_definition(def, cx),
+        (Some(function), _) => counted(cx, &|| call(function, cx)),
+        (None, Some(def)) => foreseen(cx).and_then(|()| counted(cx, &|| by_definition(def, cx))),
         (None, None) => Err(Error::unsupported("the operator is unknown")
             .hint("`edgesmith ops` lists what can be run; the model can still be inspected")),
     };
     result.at(|| node.place())
+}
+
+/// Refuses a node that would make or do more than the budget has left, before it does.
+fn foreseen(cx: &EvalCx) -> Result<()> {
+    let (Some(budget), node) = (cx.scope.budget, cx.node) else {
+        return Ok(());
+    };
+    if node.subgraphs().next().is_some() {
+        return Ok(());
+    }
+    let types = infer_node(node, cx.scope.opsets, cx.inputs)?;
+    let tensors = types.iter().filter_map(|(_, ty)| ty.tensor());
+    let bytes = tensors.clone().filter_map(|t| t.bytes());
+    budget.check(bytes.fold(0, |sum, n| sum.saturating_add(n as u64)))?;
+    let dims = |i: usize| Some(cx.optional(i)?.dims().into());
+    let first = types.iter().find(|(o, _)| *o == 0);
+    let output = first.and_then(|(_, ty)| ty.tensor()?.shape.as_ref()?.known());
+    let read = (0..cx.inputs()).filter_map(|i| Some(cx.optional(i)?.count()));
+    let made = tensors.filter_map(|t| t.shape.as_ref()?.count());
+    let elements = read
+        .chain(made)
+        .fold(0u64, |sum, n| sum.saturating_add(n as u64));
+    let macs = cost::macs_of(node, &dims, output).unwrap_or(0);
+    budget.work(macs.saturating_add(elements))
+}
+
+/// Evaluates, counting one step and what it makes.
+fn counted(cx: &EvalCx, evaluate: &dyn Fn() -> Result<Vec<Item>>) -> Result<Vec<Item>> {
+    let Some(budget) = cx.scope.budget else {
+        let outputs = evaluate()?;
+        budget::new_bytes(&outputs, &[])?;
+        return Ok(outputs);
+    };
+    budget.step(1)?;
+    let held = budget.held();
+    let outputs = within(budget.room(), evaluate)?;
+    cx.hold_after(held, budget::new_bytes(&outputs, cx.inputs)?)?;
+    Ok(outputs)
 }
 
 fn by_definition(def: &OpDef, cx: &EvalCx) -> Result<Vec<Item>> {
@@ -260,7 +330,7 @@ pub fn evaluate_with(
 ) -> Result<Vec<Tensor>> {
     let items = inputs.iter().map(|(n, t)| (*n, Item::from(t.clone())));
     let items: Vec<(&str, Item)> = items.collect();
-    let outputs = main_graph(model, &items, watch)?;
+    let outputs = main_graph(model, &items, Limits::default(), watch)?;
     outputs.into_iter().map(Item::into_tensor).collect()
 }
 
@@ -269,12 +339,25 @@ pub fn evaluate_with(
 /// # Errors
 /// When an input is missing or unknown, or a node fails.
 pub fn evaluate_items(model: &Model, inputs: &[(&str, Item)]) -> Result<Vec<Item>> {
-    main_graph(model, inputs, &mut |_, _| ())
+    evaluate_within(model, inputs, Limits::default())
+}
+
+/// As [`evaluate_items`], within other limits than the default ones.
+///
+/// # Errors
+/// As [`evaluate_items`], and when a limit is passed; the error names the node.
+pub fn evaluate_within(
+    model: &Model,
+    inputs: &[(&str, Item)],
+    limits: Limits,
+) -> Result<Vec<Item>> {
+    main_graph(model, inputs, limits, &mut |_, _| ())
 }
 
 fn main_graph(
     model: &Model,
     inputs: &[(&str, Item)],
+    limits: Limits,
     watch: &mut dyn FnMut(ValueId, &Tensor),
 ) -> Result<Vec<Item>> {
     let graph = &model.graph;
@@ -290,11 +373,13 @@ fn main_graph(
         }
         values[v.index()] = Some(item.clone());
     }
+    let budget = Budget::new(limits);
     let scope = Scope {
         functions: &model.functions,
         opsets: &model.opsets,
         outer: &[],
         depth: 0,
+        budget: Some(&budget),
     };
     run(graph, values, scope, watch)
 }
@@ -309,6 +394,9 @@ fn run(
         return Err(Error::invalid(format!(
             "functions and subgraphs nest deeper than {MAX_DEPTH}"
         )));
+    }
+    if let Some(budget) = scope.budget {
+        budget.step(1 + (graph.value_slots() / 16) as u64)?;
     }
     for (id, value) in graph.values() {
         if values[id.index()].is_none() {

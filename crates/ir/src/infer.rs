@@ -9,7 +9,7 @@ use crate::error::At;
 use crate::graph::{Graph, Model, Node, ValueId};
 use crate::ops;
 use crate::types::{Dim, Shape, TensorType, Type};
-use crate::{DType, Error, Result, Tensor};
+use crate::{DType, Error, Item, Result, Tensor};
 
 /// Subgraphs nest at most so deep; deeper models are refused.
 pub const MAX_DEPTH: usize = 32;
@@ -55,12 +55,26 @@ pub struct InferCx<'a> {
     pub node: &'a Node,
     /// The opset version of the node's domain.
     pub version: i64,
-    graph: &'a Graph,
+    source: Source<'a>,
     opsets: &'a BTreeMap<String, i64>,
-    state: &'a Inferred,
     depth: usize,
     outputs: Vec<(usize, Type)>,
     contents: Vec<(usize, Vec<Dim>)>,
+}
+
+/// Where a rule finds what is known of the node's inputs.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// In a graph that is looked through.
+    Graph(&'a Graph, &'a Inferred),
+    /// In the values of a run.
+    Run(&'a [Option<Item>], &'a [Known]),
+}
+
+/// What a value of a run tells.
+struct Known {
+    ty: Option<Type>,
+    contents: Option<Vec<Dim>>,
 }
 
 impl InferCx<'_> {
@@ -76,7 +90,10 @@ impl InferCx<'_> {
 
     /// The type of input `i`.
     pub fn ty(&self, i: usize) -> Option<&Type> {
-        self.state.types[self.node.input(i)?.index()].as_ref()
+        match self.source {
+            Source::Graph(_, state) => state.types[self.node.input(i)?.index()].as_ref(),
+            Source::Run(_, known) => known.get(i)?.ty.as_ref(),
+        }
     }
 
     /// The element type of input `i`.
@@ -91,12 +108,18 @@ impl InferCx<'_> {
 
     /// The data of input `i`, where it is constant.
     pub fn constant(&self, i: usize) -> Option<&Tensor> {
-        self.graph.constant(self.node.input(i)?)
+        match self.source {
+            Source::Graph(graph, _) => graph.constant(self.node.input(i)?),
+            Source::Run(items, _) => items.get(i)?.as_ref()?.as_tensor().ok(),
+        }
     }
 
     /// The integers in input `i`, flattened, with symbols where only those are known.
     pub fn contents(&self, i: usize) -> Option<&[Dim]> {
-        self.state.contents[self.node.input(i)?.index()].as_deref()
+        match self.source {
+            Source::Graph(_, state) => state.contents[self.node.input(i)?.index()].as_deref(),
+            Source::Run(_, known) => known.get(i)?.contents.as_deref(),
+        }
     }
 
     /// The integers in input `i`, where all are known: from a constant (any sign) or contents.
@@ -158,9 +181,11 @@ impl InferCx<'_> {
             .zip(inputs)
             .filter_map(|(&v, t)| Some((v, t.clone()?)))
             .collect();
-        for c in &graph.captures {
-            if let Some(t) = &self.state.types[c.outer.index()] {
-                known.push((c.inner, t.clone()));
+        if let Source::Graph(_, state) = self.source {
+            for c in &graph.captures {
+                if let Some(t) = &state.types[c.outer.index()] {
+                    known.push((c.inner, t.clone()));
+                }
             }
         }
         let inner = infer_graph(graph, self.opsets, &known, self.depth + 1)?;
@@ -267,15 +292,49 @@ fn run_rule(
     let mut cx = InferCx {
         node,
         version,
-        graph,
+        source: Source::Graph(graph, state),
         opsets,
-        state,
         depth,
         outputs: Vec::new(),
         contents: Vec::new(),
     };
     (def.infer)(&mut cx)?;
     Ok((cx.outputs, cx.contents))
+}
+
+/// The types of the outputs of one node for the values of a run, by place, as its operator's rule
+/// gives them; nothing for unknown operators.
+///
+/// # Errors
+/// When the values break the rule.
+pub fn infer_node(
+    node: &Node,
+    opsets: &BTreeMap<String, i64>,
+    inputs: &[Option<Item>],
+) -> Result<Vec<(usize, Type)>> {
+    let Some(def) = ops::find(&node.domain, &node.op) else {
+        return Ok(Vec::new());
+    };
+    def.check_arity(node)?;
+    let known = |item: &Option<Item>| Known {
+        ty: item.as_ref().and_then(Item::ty),
+        contents: match item {
+            Some(Item::Tensor(t)) => contents_of(t),
+            _ => None,
+        },
+    };
+    let known: Vec<Known> = inputs.iter().map(known).collect();
+    let mut cx = InferCx {
+        node,
+        version: opsets.get(&node.domain).copied().unwrap_or(1),
+        source: Source::Run(inputs, &known),
+        opsets,
+        depth: 0,
+        outputs: Vec::new(),
+        contents: Vec::new(),
+    };
+    (def.infer)(&mut cx)?;
+    Ok(cx.outputs)
 }
 
 /// The declared type fills what the rule left open; a contradiction is noted.

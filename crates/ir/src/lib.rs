@@ -4,6 +4,7 @@
 //! computes is its reference evaluation, driven by [`eval`].
 
 pub mod analysis;
+pub mod budget;
 pub mod error;
 pub mod eval;
 pub mod geometry;
@@ -18,6 +19,7 @@ pub mod text;
 pub mod types;
 pub mod verify;
 
+pub use budget::{Budget, Limits};
 pub use error::{Error, Result};
 pub use graph::{Attribute, Capture, Function, Graph, Model, Node, NodeId, Value, ValueId};
 pub use item::{Item, Map};

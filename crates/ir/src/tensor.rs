@@ -1,6 +1,8 @@
 //! Constant data: shared, copied only when written, able to stand in a mapped file.
 
 use std::borrow::Cow;
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,19 +29,43 @@ enum Data {
 /// A tensor that is made has at most so many elements: 16 GiB of f32.
 pub const MAX_COUNT: usize = 1 << 32;
 
+thread_local! {
+    /// What is left for tensors to the evaluation that runs on this thread.
+    static ROOM: Cell<usize> = const { Cell::new(MAX_COUNT) };
+}
+
+/// Does `work`, in which no tensor has more than `room` elements.
+pub(crate) fn within<R>(room: u64, work: impl FnOnce() -> R) -> R {
+    struct Restore(usize);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ROOM.set(self.0);
+        }
+    }
+    let room = usize::try_from(room).unwrap_or(MAX_COUNT).min(MAX_COUNT);
+    let _restore = Restore(ROOM.replace(room));
+    work()
+}
+
 /// The number of elements of a tensor that is about to be made.
 ///
 /// # Errors
-/// When it is over [`MAX_COUNT`].
+/// When it is over [`MAX_COUNT`], or over what is left to the evaluation that asks
+/// ([`crate::Limits::bytes`]).
 pub fn checked_count(dims: &[usize]) -> Result<usize> {
+    let most = ROOM.get();
     dims.iter()
         .try_fold(1usize, |n, &d| n.checked_mul(d))
-        .filter(|&n| n <= MAX_COUNT)
+        .filter(|&n| n <= most)
         .ok_or_else(|| {
-            Error::invalid(format!(
-                "a tensor of {} would have more than {MAX_COUNT} elements",
+            let error = Error::invalid(format!(
+                "a tensor of {} would have more than {most} elements",
                 Shape::fixed(dims)
-            ))
+            ));
+            match most {
+                MAX_COUNT => error,
+                _ => error.hint("`Limits::bytes` allows more"),
+            }
         })
 }
 
@@ -175,6 +201,15 @@ impl Tensor {
             Data::Bytes(b) => b,
             Data::Strings(_) => &NONE,
         }
+    }
+
+    /// Where the data lies.
+    pub(crate) fn memory(&self) -> Range<usize> {
+        let (start, length) = match &self.data {
+            Data::Bytes(b) => (b.as_ptr().addr(), b.len()),
+            Data::Strings(s) => (s.as_ptr().addr(), size_of_val::<[String]>(s)),
+        };
+        start..start + length
     }
 
     /// Bytes of the data, those of the text for strings.

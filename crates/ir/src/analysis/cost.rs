@@ -90,7 +90,11 @@ fn graph_costs(
         let (output_bytes, outputs_known) = bytes(node.outputs(), graph, inferred);
         let macs = match model.function(node) {
             Some(_) => None,
-            None => macs::of_node(node, inferred),
+            None => {
+                let inputs = |i: usize| inferred.dims(node.input(i)?);
+                let output = node.output(0).and_then(|v| inferred.dims(v));
+                macs::of_node(node, &inputs, output)
+            }
         };
         let mut cost = weights.get(&id).copied().unwrap_or_default();
         cost.macs = macs.unwrap_or(0);
@@ -105,6 +109,16 @@ fn graph_costs(
         });
     }
     Ok((costs, unread))
+}
+
+/// The multiply-accumulates of one node on inputs of these lengths that makes an output of those;
+/// 0 for operators that have none, `None` where a length that is needed is not given.
+pub(crate) fn macs_of(
+    node: &Node,
+    inputs: &dyn Fn(usize) -> Option<macs::Dims>,
+    output: Option<macs::Dims>,
+) -> Option<u64> {
+    macs::of_node(node, inputs, output)
 }
 
 /// Adds what the bodies of control flow cost; false where a shape was missing.

@@ -1,10 +1,11 @@
 //! If and Loop: graphs inside a node, run once of two or many times.
 
 use super::{Arity, AttrKind, MANY, OpDef, attr, axes, concat};
+use crate::budget::bytes_of;
 use crate::eval::EvalCx;
 use crate::infer::InferCx;
 use crate::types::{Dim, Shape, TensorType, Type};
-use crate::{DType, Error, Graph, Item, Result, Tensor, checked_count};
+use crate::{DType, Error, Graph, Item, Result, Tensor};
 
 /// ONNX If.
 pub static IF: OpDef = OpDef {
@@ -157,14 +158,14 @@ fn infer_loop(cx: &mut InferCx) -> Result<()> {
 /// Values of each turn, to be stacked.
 pub(super) struct Stack {
     turns: Vec<Vec<Tensor>>,
-    elements: usize,
+    bytes: u64,
 }
 
 impl Stack {
     pub(super) fn new(outputs: usize) -> Self {
         Self {
             turns: vec![Vec::new(); outputs],
-            elements: 0,
+            bytes: 0,
         }
     }
 
@@ -172,10 +173,16 @@ impl Stack {
     pub(super) fn push(&mut self, values: impl Iterator<Item = Item>) -> Result<()> {
         for (turns, value) in self.turns.iter_mut().zip(values) {
             let value = value.into_tensor()?;
-            self.elements = checked_count(&[self.elements.saturating_add(value.count().max(1))])?;
+            let size = (value.byte_len() + size_of::<Tensor>()) as u64;
+            self.bytes = self.bytes.saturating_add(2 * size);
             turns.push(value);
         }
         Ok(())
+    }
+
+    /// Bytes of the values that are kept, and of the stacks that are made of them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The stacks; one without turns is typed by the body's output.
@@ -252,7 +259,7 @@ fn eval_loop(cx: &EvalCx) -> Result<Vec<Item>> {
     let n = carried.len();
     check_outputs(body, n + 1)?;
     let mut stack = Stack::new(body.outputs.len() - n - 1);
-    let mut turn = 0;
+    let (held, mut turn) = (cx.held(), 0);
     while go && turn < turns {
         let mut inputs = vec![
             Some(Tensor::scalar(turn).into()),
@@ -265,6 +272,7 @@ fn eval_loop(cx: &EvalCx) -> Result<Vec<Item>> {
             .map_or(Ok(false), |t| truth(t.as_tensor()?))?;
         carried = outputs.by_ref().take(n).collect();
         stack.push(outputs)?;
+        cx.hold_after(held, stack.bytes().saturating_add(bytes_of(&carried)))?;
         turn += 1;
     }
     carried.extend(stack.finish(body, n + 1, |_| 0)?);

@@ -2,6 +2,7 @@
 
 use super::control::{Stack, body, check_outputs, stacked_type, without_axis};
 use super::{Arity, AttrKind, MANY, OpDef, attr, layout};
+use crate::budget::bytes_of;
 use crate::eval::EvalCx;
 use crate::graph::Node;
 use crate::infer::{self, InferCx};
@@ -112,6 +113,7 @@ fn turns(
 ) -> Result<(Vec<Item>, Vec<Vec<Item>>)> {
     let states = state.len();
     let mut turns = Vec::new();
+    let (held, mut bytes) = (cx.held(), 0u64);
     for turn in 0..length {
         let mut values: Vec<Option<Item>> = state.into_iter().map(Some).collect();
         for input in inputs {
@@ -124,7 +126,10 @@ fn turns(
         }
         let mut outputs = cx.subgraph("body", values)?.into_iter();
         state = outputs.by_ref().take(states).collect();
-        turns.push(outputs.collect());
+        let rest: Vec<Item> = outputs.collect();
+        bytes = bytes.saturating_add(2 * bytes_of(&rest));
+        cx.hold_after(held, bytes.saturating_add(bytes_of(&state)))?;
+        turns.push(rest);
     }
     Ok((state, turns))
 }

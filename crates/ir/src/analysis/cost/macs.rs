@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 
 use crate::graph::Node;
-use crate::infer::Inferred;
 
-type Dims = smallvec::SmallVec<[usize; 6]>;
+pub(super) type Dims = smallvec::SmallVec<[usize; 6]>;
 
 /// What a rule sees: the node and the lengths of its axes.
 struct Shapes<'a> {
     node: &'a Node,
-    inferred: &'a Inferred,
+    inputs: &'a dyn Fn(usize) -> Option<Dims>,
+    output: Option<Dims>,
 }
 
 impl Shapes<'_> {
     fn input(&self, i: usize) -> Option<Dims> {
-        self.inferred.dims(self.node.input(i)?)
+        (self.inputs)(i)
     }
 
     fn output(&self) -> Option<Dims> {
-        self.inferred.dims(self.node.output(0)?)
+        self.output.clone()
     }
 }
 
@@ -33,8 +33,16 @@ fn product(dims: &[usize]) -> u64 {
 /// Convolutions count every tap of the window, those on the padding too; recurrent layers their
 /// matrix products; attention its two products; `Einsum` the product of all its labels, which is
 /// exact for two operands.
-pub(super) fn of_node(node: &Node, inferred: &Inferred) -> Option<u64> {
-    let s = Shapes { node, inferred };
+pub(super) fn of_node(
+    node: &Node,
+    inputs: &dyn Fn(usize) -> Option<Dims>,
+    output: Option<Dims>,
+) -> Option<u64> {
+    let s = Shapes {
+        node,
+        inputs,
+        output,
+    };
     match (node.domain.as_str(), node.op.as_str()) {
         ("" | "com.microsoft", "Conv" | "ConvInteger" | "FusedConv" | "NhwcFusedConv") => {
             window(&s, 1)
@@ -123,6 +131,7 @@ fn einsum(s: &Shapes) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::graph::{Attribute, Graph, Model};
+    use crate::infer::Inferred;
     use crate::{DType, TensorType};
 
     fn macs(node: Node, inputs: &[&[usize]], output: &[usize]) -> Option<u64> {
@@ -143,7 +152,9 @@ mod tests {
             ..Inferred::default()
         };
         assert_eq!(model.graph.node(id).op, op);
-        of_node(model.graph.node(id), &inferred)
+        let node = model.graph.node(id);
+        let inputs = |i: usize| inferred.dims(node.input(i)?);
+        of_node(node, &inputs, inferred.dims(y))
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub(super) fn eval(cx: &EvalCx) -> Result<Vec<Item>> {
     let batch = cx.input(1)?.dims().first().copied().unwrap_or(0);
     let mut last = Stack::new(states);
     let mut stacks = Stack::new(body.outputs.len() - states);
+    let held = cx.held();
     for row in 0..batch {
         let state: Vec<Item> = (1..first)
             .map(|i| Ok(row_of(cx.input(i)?, row)?.into()))
@@ -82,6 +83,7 @@ pub(super) fn eval(cx: &EvalCx) -> Result<Vec<Item>> {
         let padded = stack.finish(body, states, |_| 0)?.into_iter();
         let padded: Vec<Item> = padded.map(|s| pad(s, full)).collect::<Result<_>>()?;
         stacks.push(padded.into_iter())?;
+        cx.hold_after(held, last.bytes().saturating_add(stacks.bytes()))?;
     }
     let last = last.finish(body, 0, |_| 0)?;
     Ok([last, stacks.finish(body, states, |_| 0)?].concat())
