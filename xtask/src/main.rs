@@ -2,8 +2,10 @@
 
 mod ci;
 mod conformance;
+mod mutate;
 mod random_graphs;
 mod tidy;
+mod workers;
 
 use anyhow::{Result, bail};
 
@@ -25,6 +27,11 @@ static TASKS: &[Task] = &[
         name: "conformance",
         about: "ONNX's own tests of every operator, through reference and cpu",
         run: conformance::run,
+    },
+    Task {
+        name: "mutate",
+        about: "run damaged files and models: --count N --seed S --jobs J --case SEED",
+        run: mutate::run,
     },
     Task {
         name: "random-graphs",

@@ -218,7 +218,7 @@ mod tests {
     /// A loop of nearly endless turns that carries `a`.
     fn forever(outputs: &str, body: &str) -> String {
         format!(
-            "n: i64[] = {{4611686018427387904}} go: bool[] = {{1}} x: f32[1] = {{1}} \
+            "n: i64[] = {{4611686018427387904}} go: bool[] = {{true}} x: f32[1] = {{1}} \
              e: i64[1] = {{100}} {outputs} = Loop(n, go, x) \
              {{body=graph b(i: i64[], c: bool[], a: f32[1]) -> {body}}}"
         )
@@ -261,17 +261,18 @@ mod tests {
     #[test]
     fn views_of_inputs_take_nothing() {
         let limits = Limits {
-            bytes: 400,
+            bytes: 800,
             ..Limits::default()
         };
-        let body = "s: i64[1] = {100} x = ConstantOfShape(s) y = Identity(x)";
+        let body = "s: i64[1] = {100} x = ConstantOfShape(s) v = Identity(x) \
+            w = Identity(v) y = Neg(w)";
         assert!(run(body, limits).is_ok());
-        assert!(run(&body.replace("Identity", "Neg"), limits).is_err());
+        assert!(run(&body.replace("v = Identity", "v = Neg"), limits).is_err());
     }
 
     #[test]
     fn optionals_do_not_nest_without_end() {
-        let body = "n: i64[] = {100000} go: bool[] = {1} x: f32[1] = {1} \
+        let body = "n: i64[] = {100000} go: bool[] = {true} x: f32[1] = {1} \
             o = Loop(n, go, x) {body=graph b(i: i64[], c: bool[], a: f32[1]) -> (d, z) \
             { d = Identity(c) z = Optional(a) }} y = Identity(x)";
         assert!(said(run(body, Limits::NONE)).contains("nest deeper"));

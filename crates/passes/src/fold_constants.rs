@@ -2,7 +2,9 @@
 
 use edgesmith_ir::eval::{EvalCx, evaluate_tensors, items};
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{DType, Dim, Graph, Model, Node, NodeId, Result, Tensor, ValueId, ops};
+use edgesmith_ir::{
+    Budget, DType, Dim, Graph, Limits, Model, Node, NodeId, Result, Tensor, ValueId, ops,
+};
 
 use crate::pass::{Level, Pass, PassCx};
 use crate::rewrite::{Editor, Scope, each_graph, tensor_type};
@@ -24,6 +26,9 @@ const SMALL: usize = 1 << 20;
 
 /// A larger result may have so many times the bytes of its inputs.
 const GROWTH: usize = 4;
+
+/// What takes more multiply-accumulates is left to the run.
+const MAX_WORK: u64 = 1 << 36;
 
 /// A cast of narrower floats to so many bytes or more is a way to store weights.
 const STORED_NARROW: usize = 4096;
@@ -103,7 +108,13 @@ fn evaluate(
     if expected > limit || stores_narrow(node, &inputs, expected) {
         return None;
     }
-    let results = evaluate_tensors(&EvalCx::new(shell, node, &items(inputs))).ok()?;
+    let budget = Budget::new(Limits {
+        bytes: limit as u64,
+        steps: u64::MAX,
+        work: MAX_WORK,
+    });
+    let inputs = items(inputs);
+    let results = evaluate_tensors(&EvalCx::new(shell, node, &inputs).under(&budget)).ok()?;
     let total: usize = results.iter().map(Tensor::byte_len).sum();
     let wanted: Vec<(ValueId, Tensor)> = node
         .outputs()

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgesmith_ir::analysis::liveness::Range;
 use edgesmith_ir::analysis::memory::{Interval, MemoryPlan};
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId};
+use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId, checked_count};
 use edgesmith_kernels::Ctx;
 
 pub(crate) mod fold;
 mod layout;
+mod limits;
 mod packed;
 mod reference;
 
@@ -310,7 +311,8 @@ impl<'a> Planner<'a> {
     pub fn typed(&self, v: ValueId) -> Option<(DType, Vec<usize>)> {
         let t = self.inferred.tensor(v)?;
         let dims = t.shape.as_ref()?.known()?.to_vec();
-        (t.dtype.bits() >= 8).then_some((t.dtype, dims))
+        let sound = t.dtype.bits() >= 8 && checked_count(&dims).is_ok();
+        sound.then_some((t.dtype, dims))
     }
 
     /// The dimensions of a value of f32, f16 or bf16.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgesmith_ir::analysis::{cost, memory};
 use edgesmith_ir::error::Kind;
 use edgesmith_ir::types::{TensorType, Type};
-use edgesmith_ir::{Error, Item, Model, NodeId, Result, Tensor, ValueId, infer};
+use edgesmith_ir::{Budget, Error, Item, Limits, Model, NodeId, Result, Tensor, ValueId, infer};
 use edgesmith_kernels::arena::Arena;
 use edgesmith_kernels::{Ctx, Isa, Threads};
 
@@ -31,6 +31,8 @@ pub struct Options {
     pub integer: bool,
     /// Time every step.
     pub profile: bool,
+    /// The most that a run, or the planning of one, may use.
+    pub limits: Limits,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             isa: None,
             integer: true,
             profile: false,
+            limits: Limits::default(),
         }
     }
 }
@@ -228,7 +231,8 @@ impl Session {
             self.arena = Arena::new(plan.arena_bytes);
         }
         let profile = self.options.profile.then_some(&mut self.profile);
-        Run::new(plan, &self.ctx, &mut self.arena).go(&fed, &wanted, watch, profile)
+        let budget = Budget::new(self.options.limits);
+        Run::new(plan, &self.ctx, &mut self.arena, budget).go(&fed, &wanted, watch, profile)
     }
 
     fn add_plan(&mut self, key: Key, fed: &[Item], wanted: &BTreeSet<ValueId>) -> Result<usize> {
@@ -250,7 +254,9 @@ impl Session {
 
     fn plan_for(&mut self, types: &[(ValueId, Type)], wanted: &BTreeSet<ValueId>) -> Result<Plan> {
         let costs = cost::node_costs(&self.model, &infer::infer(&self.model, types)?)?;
-        let concrete = fold::concrete(&self.model, types, self.options.integer)?;
+        let limits = &self.options.limits;
+        let budget = Budget::new(*limits);
+        let concrete = fold::concrete(&self.model, types, self.options.integer, &budget)?;
         let planner = Planner::new(Setting {
             model: &concrete.model,
             inferred: &concrete.inferred,
@@ -262,6 +268,7 @@ impl Session {
         });
         let order = concrete.model.graph.order()?;
         let mut plan = planner.finish(&self.providers, &order)?;
+        plan.check(limits)?;
         for id in concrete.folded {
             let node = self.model.graph.node(id);
             plan.placements[id.index()] = Placement {

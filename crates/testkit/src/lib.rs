@@ -1,6 +1,7 @@
 //! For tests: numbers by seed, random models, tolerances, and the check that two models agree.
 
 pub mod compare;
+pub mod mutate;
 pub mod property;
 pub mod random;
 pub mod rng;

@@ -1,8 +1,5 @@
 //! The process that runs cases: a case that aborts it or hangs takes nothing else with it.
 
-use std::cell::RefCell;
-use std::io::{BufRead, Write};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -15,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cases::{self, Case};
 use super::{WAYS, Way, compare};
+use crate::workers::{self, caught};
 
 /// What a worker is asked: a case, one way to run it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,26 +45,17 @@ pub enum Verdict {
     Unsupported(String),
 }
 
-thread_local! {
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
 /// Answers the jobs on standard input, one a line, until there are no more.
 ///
 /// # Errors
 /// When the other side is gone.
 pub fn serve(root: &Path) -> Result<()> {
-    panic::set_hook(Box::new(|info| {
-        PANIC.with(|p| *p.borrow_mut() = info.to_string().replace('\n', " "));
-    }));
-    let mut out = std::io::stdout();
-    for line in std::io::stdin().lock().lines() {
-        let job: Job = serde_json::from_str(&line?)?;
-        serde_json::to_writer(&mut out, &answer(root, &job)?)?;
-        out.write_all(b"\n")?;
-        out.flush()?;
-    }
-    Ok(())
+    workers::serve(&|line| {
+        Ok(serde_json::to_string(&answer(
+            root,
+            &serde_json::from_str(line)?,
+        )?)?)
+    })
 }
 
 fn answer(root: &Path, job: &Job) -> Result<Answer> {
@@ -75,9 +64,7 @@ fn answer(root: &Path, job: &Job) -> Result<Answer> {
     let case = cases::case(root, folder, job.name.clone())?;
     let way = WAYS.get(job.way).context("the way is known")?;
     let mut plain = false;
-    let work = AssertUnwindSafe(|| attempt(&case, way, &mut plain));
-    let verdict = panic::catch_unwind(work)
-        .unwrap_or_else(|_| Verdict::Failed(PANIC.with(|p| p.borrow().clone())));
+    let verdict = caught(|| attempt(&case, way, &mut plain)).unwrap_or_else(Verdict::Failed);
     Ok(Answer { verdict, plain })
 }
 

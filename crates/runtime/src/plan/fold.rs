@@ -3,7 +3,7 @@
 
 use edgesmith_ir::graph::ValueId;
 use edgesmith_ir::infer::{Inferred, infer};
-use edgesmith_ir::{DType, Dim, Item, Model, NodeId, Result, Tensor, Type, eval, ops};
+use edgesmith_ir::{Budget, DType, Dim, Item, Model, NodeId, Result, Tensor, Type, eval, ops};
 
 /// Nodes that make more elements than this are not computed ahead of time.
 const MAX_FOLDED: usize = 1 << 24;
@@ -27,6 +27,7 @@ pub(crate) fn concrete(
     model: &Model,
     inputs: &[(ValueId, Type)],
     keep_dequantize: bool,
+    budget: &Budget,
 ) -> Result<Concrete> {
     let mut model = model.clone();
     for (v, ty) in inputs {
@@ -37,7 +38,7 @@ pub(crate) fn concrete(
         let inferred = infer(&model, inputs)?;
         let before = folded.len();
         for id in model.graph.order()? {
-            if let Some(outputs) = fold(&model, &inferred, id, keep_dequantize) {
+            if let Some(outputs) = fold(&model, &inferred, id, keep_dequantize, budget) {
                 let made = model.graph.node(id).outputs().to_vec();
                 model.graph.remove_node(id);
                 for (v, t) in made.into_iter().zip(outputs) {
@@ -64,6 +65,7 @@ fn fold(
     inferred: &Inferred,
     id: NodeId,
     keep_dequantize: bool,
+    budget: &Budget,
 ) -> Option<Vec<Tensor>> {
     let graph = &model.graph;
     let node = graph.node(id);
@@ -95,7 +97,8 @@ fn fold(
     if !small {
         return None;
     }
-    let outputs = eval::evaluate_tensors(&eval::EvalCx::new(model, node, &inputs)).ok()?;
+    let outputs =
+        eval::evaluate_tensors(&eval::EvalCx::new(model, node, &inputs).under(budget)).ok()?;
     (outputs.len() >= node.outputs().len()).then_some(outputs)
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use edgesmith_ir::error::At;
 use edgesmith_ir::eval::{self, EvalCx};
-use edgesmith_ir::{Error, Item, Model, Result, Tensor, ValueId};
+use edgesmith_ir::{Budget, Error, Item, Model, Result, Tensor, ValueId};
 use edgesmith_kernels::arena::Arena;
 use edgesmith_kernels::{Ctx, permute};
 use smallvec::SmallVec;
@@ -22,11 +22,12 @@ pub(super) struct Run<'a> {
     arena: &'a mut Arena,
     /// Values that are no tensors, or of shapes that the plan does not know.
     heap: Vec<Option<Item>>,
+    budget: Budget,
 }
 
 impl<'a> Run<'a> {
     /// A run of `plan` in an arena that is large enough for it.
-    pub fn new(plan: &'a Plan, ctx: &'a Ctx, arena: &'a mut Arena) -> Self {
+    pub fn new(plan: &'a Plan, ctx: &'a Ctx, arena: &'a mut Arena, budget: Budget) -> Self {
         let model = &plan.model;
         let heap = vec![None; model.graph.value_slots()];
         Self {
@@ -35,6 +36,7 @@ impl<'a> Run<'a> {
             plan,
             arena,
             heap,
+            budget,
         }
     }
 
@@ -47,6 +49,7 @@ impl<'a> Run<'a> {
         mut profile: Option<&mut Profile>,
     ) -> Result<Vec<Item>> {
         let plan = self.plan;
+        self.budget.hold(plan.arena_bytes as u64)?;
         for ((&v, place), t) in self.model.graph.inputs.iter().zip(&plan.inputs).zip(fed) {
             match (place, t) {
                 (Some((slot, ..)), Item::Tensor(t)) => {
@@ -107,7 +110,8 @@ impl<'a> Run<'a> {
                 for (v, arg) in &e.captures {
                     outer[v.index()] = Some(self.item(arg)?);
                 }
-                let cx = EvalCx::within(self.model, node, &inputs, &outer);
+                let held = self.budget.held();
+                let cx = EvalCx::within(self.model, node, &inputs, &outer).under(&self.budget);
                 let results = eval::evaluate_node(&cx)?;
                 for (out, item) in e.outputs.iter().zip(results) {
                     let Some((v, slot)) = out else { continue };
@@ -121,6 +125,9 @@ impl<'a> Run<'a> {
                         watch(*v, tensor);
                     }
                     self.heap[v.index()] = Some(item);
+                }
+                if e.outputs.iter().flatten().all(|(_, slot)| slot.is_some()) {
+                    self.budget.release_to(held);
                 }
                 Ok(())
             }

@@ -1,36 +1,19 @@
 //! The wire form of protobuf as a tree that can be changed anywhere and encoded again.
 
 /// The fields of a message.
-type Fields = Vec<(u64, Wire)>;
+pub type Fields = Vec<(u64, Wire)>;
 
 /// What a field holds.
 #[derive(Clone)]
 pub enum Wire {
+    /// A number of variable length.
     Varint(u64),
+    /// Four or eight bytes.
     Fixed(Vec<u8>),
+    /// Bytes of a length of their own.
     Bytes(Vec<u8>),
+    /// Bytes that are fields.
     Message(Vec<(u64, Wire)>),
-}
-
-/// Lengths and numbers that programs stumble over.
-const EVIL: [u64; 12] = [
-    0,
-    1,
-    7,
-    0x7f,
-    0xffff,
-    0x7fff_ffff,
-    0x8000_0000,
-    0xffff_ffff,
-    1 << 40,
-    1 << 62,
-    i64::MAX as u64,
-    u64::MAX,
-];
-
-/// A number that programs stumble over.
-pub fn evil(random: usize) -> u64 {
-    EVIL[random % EVIL.len()]
 }
 
 /// The fields of a message; `None` where the bytes are none.
