@@ -187,7 +187,7 @@ fn inputs(model: &Model, seed: u64) -> Option<Vec<(String, Item)>> {
         return None;
     }
     let mut rng = Rng::new(seed ^ 0x0DD);
-    let one = |(v, ty): &(edgesmith_ir::ValueId, edgesmith_ir::Type)| {
+    let mut one = |(v, ty): &(edgesmith_ir::ValueId, edgesmith_ir::Type)| {
         let ty = ty.tensor()?;
         let dims = ty.shape.as_ref()?.known()?;
         let count = edgesmith_ir::checked_count(&dims).ok();
@@ -202,5 +202,5 @@ fn inputs(model: &Model, seed: u64) -> Option<Vec<(String, Item)>> {
         let tensor = rng.tensor(ty.dtype, &dims).or_else(zeros)?;
         Some((model.graph.value(*v).name.clone(), Item::from(tensor)))
     };
-    types.iter().map(one).collect()
+    types.iter().map(&mut one).collect()
 }
