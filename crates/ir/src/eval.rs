@@ -223,7 +223,14 @@ fn foreseen(cx: &EvalCx) -> Result<()> {
         .chain(made)
         .fold(0u64, |sum, n| sum.saturating_add(n as u64));
     let macs = cost::macs_of(node, &dims, output).unwrap_or(0);
-    budget.work(macs.saturating_add(elements))
+    budget.work(macs.saturating_add(elements.saturating_mul(window(node))))
+}
+
+/// How often an element is read or made at the most: the size of a window that an attribute gives.
+fn window(node: &Node) -> u64 {
+    let lengths = node.ints("kernel_shape").unwrap_or_default();
+    let lengths = lengths.iter().map(|&n| n.max(1).unsigned_abs());
+    lengths.fold(1, u64::saturating_mul)
 }
 
 /// Evaluates, counting one step and what it makes.

@@ -6,7 +6,7 @@ use crate::infer::{self, InferCx};
 use crate::ops::control::without_axis;
 use crate::ops::{Arity, AttrKind, OpDef, attr, axes, layout};
 use crate::types::{Dim, TensorType};
-use crate::{Error, Item, Result, Tensor};
+use crate::{Error, Item, Result, Tensor, checked_count};
 
 /// ONNX SplitToSequence.
 pub static SPLIT_TO_SEQUENCE: OpDef = OpDef {
@@ -45,9 +45,13 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that a piece takes beside its elements.
+const PIECE: usize = 128;
+
 /// The lengths of the pieces of an axis of length `n`.
 fn lengths(split: Option<&Tensor>, n: usize) -> Result<Vec<usize>> {
     let Some(split) = split else {
+        checked_count(&[n, PIECE])?;
         return Ok(vec![1; n]);
     };
     if split.rank() == 0 {
@@ -56,6 +60,7 @@ fn lengths(split: Option<&Tensor>, n: usize) -> Result<Vec<usize>> {
             .filter(|&s| s > 0);
         let size = size.ok_or_else(|| Error::invalid("pieces need a length over 0"))?;
         let pieces = n.div_ceil(size);
+        checked_count(&[pieces, PIECE])?;
         return Ok((0..pieces).map(|i| size.min(n - i * size)).collect());
     }
     let lengths: Option<Vec<usize>> = split
