@@ -1,5 +1,6 @@
 //! ONNX's own backend tests, run through every provider with and without optimisation.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -126,11 +127,11 @@ pub fn run(words: &[String]) -> Result<()> {
         let reason = reasons.iter().find(|r| r.name == finding.case.name);
         finding.exception = reason.map(|r| r.reason.clone());
     }
-    if wishes.json {
-        println!("{}", table::json(&findings)?);
-    } else {
-        print!("{}", table::text(&findings));
-    }
+    let told = match wishes.json {
+        true => table::json(&findings)? + "\n",
+        false => table::text(&findings),
+    };
+    std::io::stdout().write_all(told.as_bytes())?;
     if wishes.write {
         let path = crate::tidy::root().join("docs/reference/conformance.md");
         std::fs::create_dir_all(path.parent().context("it stands in a folder")?)?;
