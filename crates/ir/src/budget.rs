@@ -252,8 +252,9 @@ mod tests {
             bytes: 1 << 20,
             ..Limits::default()
         };
-        let stacked = "(d, z, w) { d = Identity(c) z = Neg(a) w = Expand(a, e) }";
-        assert!(said(run(&forever("l, y", stacked), limits)).contains("bytes for values"));
+        let stacked = "(d, z, w) { capture e = e d = Identity(c) z = Neg(a) w = Expand(a, e) }";
+        let text = said(run(&forever("l, y", stacked), limits));
+        assert!(text.contains("bytes for values"), "{text}");
         let doubled = "(d, z) { d = Identity(c) z = Concat(a, a) {axis=0} }";
         assert!(said(run(&forever("y", doubled), limits)).contains("bytes for values"));
     }
