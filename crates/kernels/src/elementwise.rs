@@ -50,7 +50,8 @@ impl Operand<'_> {
                 None
             }
             Operand::Row(row) => {
-                assert!(len.is_multiple_of(row.len().max(1)), "rows fill the result");
+                // An empty row fills nothing but an empty result.
+                assert!(len.is_multiple_of(row.len()), "rows fill the result");
                 Some(row.len())
             }
             Operand::Scalar(_) => None,
@@ -197,6 +198,13 @@ impl Source {
 mod tests {
     use super::*;
     use crate::testing::{Random, contexts};
+
+    #[test]
+    #[should_panic(expected = "rows fill the result")]
+    fn an_empty_row_does_not_fill_a_result() {
+        let (ctx, mut y) = (crate::testing::contexts().remove(0), [0.0; 4]);
+        binary_in_place(&ctx, Binary::Add, &mut y, Operand::Row(&[]));
+    }
 
     #[test]
     fn equals_the_scalar_operation_bit_for_bit() {

@@ -135,6 +135,7 @@ pub(crate) struct Planner<'a> {
     macs: BTreeMap<NodeId, u64>,
     packed: &'a mut BTreeMap<NodeId, Packed>,
     integer: bool,
+    most: u64,
     places: Vec<Place>,
     slots: Vec<Slot>,
     steps: Vec<Step>,
@@ -151,6 +152,8 @@ pub(crate) struct Setting<'a> {
     pub macs: BTreeMap<NodeId, u64>,
     pub packed: &'a mut BTreeMap<NodeId, Packed>,
     pub integer: bool,
+    /// Larger values are left to evaluation, which refuses them.
+    pub most: u64,
 }
 
 impl<'a> Planner<'a> {
@@ -171,6 +174,7 @@ impl<'a> Planner<'a> {
             macs: setting.macs,
             packed: setting.packed,
             integer: setting.integer,
+            most: setting.most,
             places: vec![Place::default(); graph.value_slots()],
             slots: Vec::new(),
             steps: Vec::new(),
@@ -311,7 +315,8 @@ impl<'a> Planner<'a> {
     pub fn typed(&self, v: ValueId) -> Option<(DType, Vec<usize>)> {
         let t = self.inferred.tensor(v)?;
         let dims = t.shape.as_ref()?.known()?.to_vec();
-        let sound = t.dtype.bits() >= 8 && checked_count(&dims).is_ok();
+        let bytes = t.dtype.bytes_of(checked_count(&dims).ok()?)?;
+        let sound = t.dtype.bits() >= 8 && bytes as u64 <= self.most;
         sound.then_some((t.dtype, dims))
     }
 

@@ -265,6 +265,7 @@ impl Session {
             macs: costs.iter().map(|c| (c.node, c.cost.macs)).collect(),
             packed: &mut self.packed,
             integer: self.options.integer,
+            most: limits.bytes,
         });
         let order = concrete.model.graph.order()?;
         let mut plan = planner.finish(&self.providers, &order)?;

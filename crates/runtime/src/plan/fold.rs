@@ -33,6 +33,16 @@ pub(crate) fn concrete(
     for (v, ty) in inputs {
         model.graph.value_mut(*v).ty = Some(ty.clone());
     }
+    // What the file says of values that nodes make may be wrong, and kernels rely on shapes.
+    let made: Vec<ValueId> = model
+        .graph
+        .values()
+        .filter(|(_, value)| value.producer().is_some())
+        .map(|(v, _)| v)
+        .collect();
+    for v in made {
+        model.graph.value_mut(v).ty = None;
+    }
     let mut folded = Vec::new();
     loop {
         let inferred = infer(&model, inputs)?;

@@ -42,6 +42,11 @@ pub(crate) fn scale_and_shift(planner: &Planner, id: NodeId) -> Option<(Vec<f32>
     let node = planner.graph().node(id);
     let p = |i: usize| planner.floats(node.input(i)?);
     let (gamma, beta, mean, variance) = (p(1)?, p(2)?, p(3)?, p(4)?);
+    let channels = *planner.float_dims(node.input(0)?)?.get(1)?;
+    let all = [&gamma, &beta, &mean, &variance];
+    if all.iter().any(|p| p.len() != channels) {
+        return None;
+    }
     let epsilon = f64::from(node.float("epsilon").unwrap_or(1e-5));
     let factor = |i: usize| f64::from(gamma[i]) / (f64::from(variance[i]) + epsilon).sqrt();
     let scale: Vec<f32> = (0..gamma.len()).map(|i| factor(i) as f32).collect();

@@ -133,6 +133,14 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     for &v in &inputs {
         widths.push(planner.typed(v)?.1[axis] * inner);
         constants.push(planner.constant(v).cloned());
+        let (dtype, dims) = planner.typed(v)?;
+        let expected = dtype.bytes_of(dims.iter().product());
+        if planner
+            .constant(v)
+            .is_some_and(|t| Some(t.byte_len()) != expected)
+        {
+            return None;
+        }
         if constants.last() == Some(&None) {
             reads.push(planner.read(v, layout)?);
         }
@@ -241,7 +249,7 @@ pub(crate) fn slice(planner: &mut Planner, id: NodeId) -> Option<()> {
     let mut scaled = strides.clone();
     for ((start, a), step) in starts.into_iter().zip(axes).zip(steps) {
         let a = edgesmith_ir::infer::axis(a, dims.len()).ok()?;
-        let n = i64::try_from(dims[a]).ok()?;
+        let n = i64::try_from(dims[a]).ok().filter(|&n| n > 0)?;
         let start = if start < 0 {
             start.saturating_add(n)
         } else {
