@@ -64,6 +64,10 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let mut reads = Vec::new();
     let mut side = |planner: &mut Planner, v: ValueId| side(planner, v, &dims, layout, &mut reads);
     let sides = (side(planner, a)?, side(planner, b)?);
+    let (left, right) = (row(planner, &sides.0, a), row(planner, &sides.1, b));
+    if left.is_some() && right.is_some() && left != right {
+        return None;
+    }
     let after = activations::after(planner, y);
     let nodes: Vec<NodeId> = [id].into_iter().chain(after.map(|(f, ..)| f)).collect();
     let (result, f) = after.map_or((y, Activation::None), |(_, f, v)| (v, f));
@@ -80,6 +84,15 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
 }
 
 /// An operand as the kernel takes it: one number, a row, or broadcast to the result's shape.
+/// The length of a row that is repeated.
+fn row(planner: &Planner, side: &Side, v: ValueId) -> Option<usize> {
+    match side {
+        Side::Row(row) => Some(row.len()),
+        Side::ReadRow => Some(planner.typed(v)?.1.iter().product()),
+        _ => None,
+    }
+}
+
 fn side(
     planner: &mut Planner,
     v: ValueId,

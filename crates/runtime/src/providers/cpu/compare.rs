@@ -35,7 +35,11 @@ impl<T: Element> Side<T> {
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (a, b) = (node.input(0)?, node.input(1)?);
-    match planner.typed(a)?.0 {
+    let dtype = planner.typed(a)?.0;
+    if planner.typed(b)?.0 != dtype {
+        return None;
+    }
+    match dtype {
         DType::F32 => typed::<f32>(planner, id, a, b),
         DType::I32 => typed::<i32>(planner, id, a, b),
         DType::I64 => typed::<i64>(planner, id, a, b),

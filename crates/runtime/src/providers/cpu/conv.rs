@@ -158,6 +158,12 @@ fn float(
         Some(b) => Some(planner.float_weights(b)?),
         None => None,
     };
+    if bias
+        .as_ref()
+        .is_some_and(|b| b.len() != geometry.channels_out)
+    {
+        return None;
+    }
     let is_fused = node.op == "FusedConv";
     let norm = if is_fused {
         None
@@ -191,6 +197,7 @@ fn float(
     tail.nodes.extend(norm.map(|n| n.node));
     let mut reads = vec![planner.read_f32(x, Layout::Last)?];
     let residual = match tail.residual {
+        Some(r) if planner.typed(r)?.1 != planner.typed(tail.result)?.1 => return None,
         Some(r) => {
             reads.push(planner.read_f32(r, Layout::Last)?);
             true

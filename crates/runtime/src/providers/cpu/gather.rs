@@ -97,7 +97,10 @@ pub(crate) fn where_(planner: &mut Planner, id: NodeId) -> Option<()> {
     let mut operands = Vec::new();
     for i in 0..3 {
         let v = node.input(i)?;
-        let own = planner.typed(v)?.1;
+        let (ty, own) = planner.typed(v)?;
+        if ty != if i == 0 { DType::Bool } else { dtype } {
+            return None;
+        }
         let steps = steps(&own, &dims)?;
         operands.push((Source::of(planner, v, &mut reads)?, steps));
     }
