@@ -134,7 +134,11 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
         widths.push(planner.typed(v)?.1[axis] * inner);
         constants.push(planner.constant(v).cloned());
         let (dtype, dims) = planner.typed(v)?;
-        let expected = dtype.bytes_of(dims.iter().product());
+        let count: usize = dims.iter().product();
+        if widths.last().map(|w| w * outer) != Some(count) {
+            return None;
+        }
+        let expected = dtype.bytes_of(count);
         if planner
             .constant(v)
             .is_some_and(|t| Some(t.byte_len()) != expected)
