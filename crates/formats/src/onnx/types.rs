@@ -67,21 +67,16 @@ fn tensor(proto: &TensorTypeProto) -> Result<Option<TensorType>> {
     if code == 0 {
         return Ok(None);
     }
-    let shape = proto.shape.as_ref().map(|s| {
-        s.dim
-            .iter()
-            .map(|d| match &d.value {
-                Some(DimensionValue::Value(n)) => usize::try_from(*n)
-                    .map(Dim::Known)
-                    .map_err(|_| Error::invalid(format!("an axis has the length {n}"))),
-                Some(DimensionValue::Param(name)) if !name.is_empty() => Ok(Dim::symbol(name)),
-                _ => Ok(Dim::Unknown),
-            })
-            .collect::<Result<Shape>>()
-    });
+    // Some exporters write -1 for a length that is open.
+    let dim = |value: &Option<DimensionValue>| match value {
+        Some(DimensionValue::Value(n)) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Known),
+        Some(DimensionValue::Param(name)) if !name.is_empty() => Dim::symbol(name),
+        _ => Dim::Unknown,
+    };
+    let shape = proto.shape.as_ref();
     Ok(Some(TensorType {
         dtype: dtype(code)?,
-        shape: shape.transpose()?,
+        shape: shape.map(|s| s.dim.iter().map(|d| dim(&d.value)).collect::<Shape>()),
     }))
 }
 

@@ -17,6 +17,7 @@ use edgesmith_kernels::activation::Activation;
 enum Side {
     Read,
     ReadRow,
+    ReadScalar,
     Row(Vec<f32>),
     Full(Vec<f32>),
     Scalar(f32),
@@ -24,9 +25,11 @@ enum Side {
 
 impl Side {
     fn operand<'a>(&'a self, reads: &mut impl Iterator<Item = &'a [u8]>) -> Operand<'a> {
+        let mut read = || reads.next().map_or(&[][..], |b| bytemuck::cast_slice(b));
         match self {
-            Self::Read => Operand::Full(reads.next().map_or(&[], |b| bytemuck::cast_slice(b))),
-            Self::ReadRow => Operand::Row(reads.next().map_or(&[], |b| bytemuck::cast_slice(b))),
+            Self::Read => Operand::Full(read()),
+            Self::ReadRow => Operand::Row(read()),
+            Self::ReadScalar => Operand::Scalar(read().first().copied().unwrap_or(f32::NAN)),
             Self::Row(row) => Operand::Row(row),
             Self::Full(data) => Operand::Full(data),
             Self::Scalar(x) => Operand::Scalar(*x),
@@ -125,6 +128,10 @@ fn side(
     if own == dims {
         reads.push(planner.read_f32(v, layout)?);
         return Some(Side::Read);
+    }
+    if own.iter().all(|&n| n == 1) {
+        reads.push(planner.read_f32(v, Layout::Plain)?);
+        return Some(Side::ReadScalar);
     }
     let last = dims.len().checked_sub(1)?;
     if layout == Layout::Plain && along(&own, dims, last) {
