@@ -1,5 +1,10 @@
 //! Work on the repository itself: `cargo xtask TASK`.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "a task is run by hand for what it prints"
+)]
+
 mod ci;
 mod conformance;
 mod mutate;

@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p edgesmith-compress --example choose_ranges -- MODEL.onnx CALIB.npz …`
 
+#![allow(clippy::print_stdout, reason = "it is a program to be looked at")]
+
 use std::path::Path;
 
 use edgesmith_compress::calibrate::observers::{MIN_MAX, MSE, Observer, PERCENTILE, Tuning};
@@ -49,7 +51,7 @@ impl Samples for Rest<'_> {
 
 fn main() -> Result<()> {
     let files: Vec<String> = std::env::args().skip(1).collect();
-    if files.is_empty() || files.len() % 2 != 0 {
+    if files.is_empty() || !files.len().is_multiple_of(2) {
         return Err(Error::usage("give pairs of MODEL.onnx and CALIB.npz"));
     }
     for pair in files.chunks(2) {
