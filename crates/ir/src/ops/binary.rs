@@ -2,10 +2,12 @@
 //! variadic Max, Mean, Min and Sum.
 
 use super::elementwise::{
-    combine, combine_bits, combine_mixed, compare, infer_broadcast, infer_compare, operands,
+    combine, combine_bits, combine_mixed, compare, expect_one_way, infer_broadcast, infer_compare,
+    infer_one_way, operands,
 };
 use super::{Arity, AttrDef, AttrKind, EvalFn, MANY, OpDef, arith, attr};
 use crate::eval::EvalCx;
+use crate::infer::InferCx;
 use crate::{DType, Error, Result, Tensor};
 
 const fn row(
@@ -202,7 +204,7 @@ pub static MOD: OpDef = OpDef {
 
 /// ONNX PRelu: the second operand is the slope below zero.
 pub static PRELU: OpDef = OpDef {
-    infer: crate::infer::like_first,
+    infer: infer_prelu,
     ..row(
         "PRelu",
         &[1, 6, 7, 9, 16],
@@ -217,6 +219,7 @@ pub static PRELU: OpDef = OpDef {
                 let (x, slope) = (x.ty(), slope.ty());
                 return Err(Error::invalid(format!("the slope of {x} is {slope}")));
             }
+            expect_one_way(x, &slope)?;
             let y = combine(
                 x,
                 &slope,
@@ -227,6 +230,14 @@ pub static PRELU: OpDef = OpDef {
         },
     )
 };
+
+/// Before opset 7 a slope of one axis lies along the channels.
+fn infer_prelu(cx: &mut InferCx) -> Result<()> {
+    if cx.version < 7 {
+        return crate::infer::like_first(cx);
+    }
+    infer_one_way(cx)
+}
 
 /// ONNX BitShift.
 pub static BIT_SHIFT: OpDef = OpDef {

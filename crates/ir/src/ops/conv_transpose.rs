@@ -184,8 +184,14 @@ fn infer(cx: &mut InferCx) -> Result<()> {
             x.rank()
         )));
     }
+    let group = conv::group(cx.node)?;
+    if w[0].unify(&x[1]).is_none() || w[0].known().is_some_and(|n| !n.is_multiple_of(group)) {
+        return Err(Error::invalid(format!(
+            "a weight {w} with {group} groups does not fit an input {x}"
+        )));
+    }
     let filters = match &w[1] {
-        Dim::Known(depth) => depth.checked_mul(conv::group(cx.node)?),
+        Dim::Known(depth) => depth.checked_mul(group),
         _ => None,
     };
     let known = |s: &Shape| {

@@ -86,6 +86,9 @@ pub fn operands(cx: &EvalCx) -> Result<(Tensor, Tensor)> {
         let dims = [b.dims(), &vec![1; tail]].concat();
         b = b.reshaped(&dims)?;
     }
+    if cx.version < 7 {
+        expect_one_way(&a, &b)?;
+    }
     Ok((a, b))
 }
 
@@ -210,8 +213,46 @@ pub fn infer_compare(cx: &mut InferCx) -> Result<()> {
     infer_broadcast_to(cx, Some(DType::Bool))
 }
 
+/// The rule of operators whose second operand broadcasts to the first one, which gives the shape.
+///
+/// # Errors
+/// When lengths are known not to fit.
+pub fn infer_one_way(cx: &mut InferCx) -> Result<()> {
+    if let (Some(a), Some(b)) = (cx.shape(0), cx.shape(1)) {
+        let shift = a.rank().checked_sub(b.rank());
+        let fits = |(i, d): (usize, &Dim)| match (shift.map(|s| &a[s + i]), d.known()) {
+            (None, _) => false,
+            (_, None | Some(1)) => true,
+            (Some(to), Some(n)) => to.known().is_none_or(|m| m == n),
+        };
+        if !b.iter().enumerate().all(fits) {
+            return Err(one_way(a, b));
+        }
+    }
+    let shape = cx.shape(0).cloned();
+    cx.set_tensor(0, cx.dtype(0), shape);
+    Ok(())
+}
+
+fn one_way(a: &dyn std::fmt::Display, b: &dyn std::fmt::Display) -> Error {
+    Error::invalid(format!("{b} does not broadcast to {a}"))
+}
+
+/// Checks that `b` broadcasts to `a`.
+///
+/// # Errors
+/// When it does not.
+pub fn expect_one_way(a: &Tensor, b: &Tensor) -> Result<()> {
+    let fits = broadcast_dims(&[a.dims(), b.dims()]).is_ok_and(|d| d == a.dims());
+    fits.then_some(()).ok_or_else(|| one_way(&a.ty(), &b.ty()))
+}
+
 fn infer_broadcast_to(cx: &mut InferCx, dtype: Option<DType>) -> Result<()> {
-    let shape = if cx.version < 7 {
+    let shape = if cx.version < 7 && cx.inputs() == 2 {
+        // An axis says where the second operand lies: it is looked at with the data.
+        if cx.node.int("axis").is_none() {
+            infer_one_way(cx)?;
+        }
         cx.shape(0).cloned()
     } else {
         let shapes: Vec<_> = (0..cx.inputs()).map(|i| cx.shape(i)).collect();

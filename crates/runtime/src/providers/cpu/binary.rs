@@ -39,7 +39,8 @@ impl Side {
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
-    if node.inputs().len() != 2 {
+    let legacy = |name: &str| node.int(name).is_some();
+    if node.inputs().len() != 2 || legacy("axis") || legacy("broadcast") {
         return None;
     }
     let (a, b, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
