@@ -42,7 +42,7 @@ fn infer(cx: &mut InferCx) -> Result<()> {
 
 fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
-    let training = match cx.optional(2) {
+    let training = match cx.optional(2).filter(|_| cx.version >= 12) {
         Some(t) => t.bools()?.first() == Some(&true),
         None => false,
     };

@@ -115,7 +115,10 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     let starts = known(axes::known(cx, "starts", 1)).flatten();
     let ends = known(axes::known(cx, "ends", 2)).flatten();
     let axes = known(axes::known(cx, "axes", 3));
-    let steps = known(axes::known(cx, "", 4));
+    let steps = match cx.has(4) {
+        true => cx.ints(4).map(Some),
+        false => Some(None),
+    };
     let shape = match (cx.shape(0), starts, ends, axes, steps) {
         (None, ..) => None,
         (Some(s), Some(starts), Some(ends), Some(axes), Some(steps)) => {

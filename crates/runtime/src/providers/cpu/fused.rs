@@ -106,8 +106,11 @@ pub(crate) fn gelu(planner: &mut Planner, id: NodeId) -> Option<()> {
         return super::activations::plan(planner, id);
     };
     let (x, y) = (node.input(0)?, node.output(0)?);
-    planner.float_dims(y)?;
+    let dims = planner.float_dims(y)?;
     let row = planner.floats(bias)?;
+    if dims.last() != Some(&row.len()) {
+        return None;
+    }
     let f = biased(&node.op)?;
     let read = planner.read_f32(x, Layout::Plain)?;
     let work: Kernel = Box::new(move |ctx, x, y| {

@@ -232,6 +232,12 @@ pub(crate) fn split(planner: &mut Planner, id: NodeId) -> Option<()> {
 /// Slice with constant bounds, in the form of opset 10 and later.
 pub(crate) fn slice(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
+    if ["starts", "ends", "axes"]
+        .iter()
+        .any(|&name| node.ints(name).is_some())
+    {
+        return None;
+    }
     let (x, y) = (node.input(0)?, node.output(0)?);
     let ((dtype, dims), (_, out)) = (planner.typed(x)?, planner.typed(y)?);
     let size = element(dtype)?;
