@@ -18,6 +18,19 @@ use crate::{Error, ops};
 /// # Errors
 /// The faults, in the order of the graph.
 pub fn verify(model: &Model) -> Result<(), Vec<Error>> {
+    let mut errors = structure(model);
+    if errors.is_empty() {
+        check_types(model, &mut errors);
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
+}
+
+/// The faults of [`verify`] that are not of types and shapes, in the order of the graph.
+pub fn structure(model: &Model) -> Vec<Error> {
     let mut errors = Vec::new();
     let main = Checker::new(model, &model.opsets);
     main.graph(&model.graph, 0, &mut errors);
@@ -27,14 +40,7 @@ pub fn verify(model: &Model) -> Result<(), Vec<Error>> {
         Checker::new(model, &f.opsets).graph(&f.graph, 0, &mut found);
         errors.extend(found.into_iter().map(|e| e.at(place.clone())));
     }
-    if errors.is_empty() {
-        check_types(model, &mut errors);
-    }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors)
-    }
+    errors
 }
 
 /// Checks what inference finds: broken shape rules and element types declared otherwise.

@@ -9,7 +9,7 @@ use edgesmith_ir::analysis::{concrete_inputs, cost};
 
 use edgesmith_ir::error::{At, Kind};
 use edgesmith_ir::infer::{Inferred, infer};
-use edgesmith_ir::verify::verify;
+use edgesmith_ir::verify::{structure, verify};
 use edgesmith_ir::{Error, Graph, Model, NoProgress, Progress, Result};
 
 use crate::pipeline::PASSES;
@@ -283,8 +283,8 @@ fn verified(model: &Model, kind: Kind) -> Result<()> {
     };
     let more = faults.len() - 1;
     let mut first = faults.swap_remove(0);
-    // A pass may bring to light what no rule saw through an operator that is not known.
-    if infer(model, &[]).is_ok() {
+    // A pass may bring types to light that no rule saw through an operator that is not known.
+    if !structure(model).is_empty() {
         first.kind = kind;
     }
     if more > 0 {

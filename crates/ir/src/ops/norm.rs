@@ -125,7 +125,13 @@ pub static SIMPLIFIED_LAYER_NORMALIZATION: OpDef = OpDef {
         attr("epsilon", AttrKind::Float(Some(1e-5))),
         attr("stash_type", AttrKind::Int(Some(1))),
     ],
-    infer: infer_layer,
+    infer: |cx| {
+        infer_layer(cx)?;
+        // The result has the type of the scale.
+        let (dtype, shape) = (cx.dtype(1), cx.shape(0).cloned());
+        cx.set_tensor(0, dtype, shape);
+        Ok(())
+    },
     eval: Some(eval_rms),
     examples: &[
         "SimplifiedLayerNormalization(f32[2,3,4], f32[4])",

@@ -387,6 +387,13 @@ fn directions(cx: &EvalCx, e: &Extent, cell: &Cell) -> Result<Vec<Direction>> {
     let part =
         |v: &[f64], d: usize| v[v.len() / e.directions * d..][..v.len() / e.directions].to_vec();
     let each = cell.defaults.len();
+    let clip = cx
+        .node
+        .float("clip")
+        .map_or(f64::INFINITY, |c| f64::from(c.abs()));
+    if clip.is_nan() {
+        return Err(Error::invalid("the clip is no number"));
+    }
     Ok((0..e.directions)
         .map(|d| Direction {
             size: e.size,
@@ -395,10 +402,7 @@ fn directions(cx: &EvalCx, e: &Extent, cell: &Cell) -> Result<Vec<Direction>> {
             r: part(&r, d),
             bias: part(&bias, d),
             peephole: part(&peephole, d),
-            clip: cx
-                .node
-                .float("clip")
-                .map_or(f64::INFINITY, |c| f64::from(c.abs())),
+            clip,
             functions: functions[d * each..][..each].to_vec(),
             linear_before_reset: cx.int("linear_before_reset", 0) != 0,
             input_forget: cx.int("input_forget", 0) != 0,

@@ -248,6 +248,10 @@ fn eval_multi_head(cx: &EvalCx) -> Result<Vec<Tensor>> {
     refuse_others(cx, &[8, 9], &[])?;
     let n = heads(cx.node)?;
     let mut parts = heads::parts(n, [0, 1, 2].map(|i| cx.optional(i)))?;
+    if let Some(part) = parts.iter().find(|p| p.heads != n) {
+        let found = part.heads;
+        return Err(Error::invalid(format!("expected {n} heads, found {found}")));
+    }
     if let Some(bias) = cx.optional(3) {
         let total: usize = parts.iter().map(|p| n * p.size).sum();
         expect_dims("the bias", bias, &[total])?;
@@ -264,7 +268,8 @@ fn eval_multi_head(cx: &EvalCx) -> Result<Vec<Tensor>> {
             keys: Heads::of_tensor(k)?,
             values: Heads::of_tensor(v)?,
         }),
-        _ => None,
+        (None, None) => None,
+        _ => return Err(Error::invalid("past keys and values come together")),
     };
     let dtype = cx.input(0)?.dtype();
     let (y, present) = attend(cx, parts, past, [cx.optional(4), cx.optional(5)])?;

@@ -288,6 +288,10 @@ fn classify(cx: &EvalCx) -> Result<Vec<Tensor>> {
             transform.apply(&mut scores);
             all.extend(scores);
         }
+    } else if classes < 2 {
+        return Err(Error::invalid(
+            "support vectors tell two classes or more apart",
+        ));
     } else {
         let machine = Machine::of(cx.node, classes, samples.width)?;
         for x in samples.rows() {

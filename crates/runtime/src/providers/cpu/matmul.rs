@@ -116,7 +116,7 @@ fn biased(
     };
     let (dtype, dims) = planner.typed(bias)?;
     let f = match node.domain.as_str() {
-        "" if node.op == "Add" => Activation::None,
+        "" if node.op == "Add" && node.int("axis").is_none() => Activation::None,
         "com.microsoft" => super::fused::biased(&node.op)?,
         _ => return None,
     };
