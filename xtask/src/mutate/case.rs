@@ -123,7 +123,6 @@ fn fine<T>(what: &str, result: Result<T, Error>) -> Result<Option<T>, String> {
             let op: Vec<&str> = op.collect();
             let said = e.message.split([',', '\n']).next().unwrap_or_default();
             let said: String = said.chars().filter(|c| !c.is_ascii_digit()).collect();
-            eprintln!("DEBUG {e}");
             Err(format!("{what}: {}: {said}", op.join(": ")))
         }
         Err(_) => Ok(None),
