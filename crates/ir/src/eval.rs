@@ -158,10 +158,7 @@ impl<'a> EvalCx<'a> {
     /// # Errors
     /// When the attribute is missing or a node inside fails.
     pub fn subgraph(&self, name: &str, inputs: Vec<Option<Item>>) -> Result<Vec<Item>> {
-        let graph = self
-            .node
-            .graph(name)
-            .ok_or_else(|| Error::invalid(format!("attribute \"{name}\" is missing")))?;
+        let graph = self.node.graph_of(name, inputs.len())?;
         let mut values: Vec<Option<Item>> = vec![None; graph.value_slots()];
         for c in &graph.captures {
             values[c.inner.index()] = self.scope.outer.get(c.outer.index()).cloned().flatten();

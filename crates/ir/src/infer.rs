@@ -171,10 +171,7 @@ impl InferCx<'_> {
     /// # Errors
     /// When the attribute is missing or a rule inside fails.
     pub fn subgraph(&self, name: &str, inputs: &[Option<Type>]) -> Result<Vec<Option<Type>>> {
-        let graph = self
-            .node
-            .graph(name)
-            .ok_or_else(|| Error::invalid(format!("attribute \"{name}\" is missing")))?;
+        let graph = self.node.graph_of(name, inputs.len())?;
         let mut known: Vec<(ValueId, Type)> = graph
             .inputs
             .iter()

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Graph, ValueId};
-use crate::Tensor;
 use crate::types::Type;
+use crate::{Error, Result, Tensor};
 
 /// Names and texts that belong to a thing and mean nothing to the arithmetic.
 pub type Metadata = Vec<(String, String)>;
@@ -201,6 +201,23 @@ impl Node {
         } else {
             None
         }
+    }
+
+    /// The GRAPH attribute, to be given so many inputs.
+    ///
+    /// # Errors
+    /// When it is missing or has fewer inputs.
+    pub fn graph_of(&self, name: &str, given: usize) -> Result<&Graph> {
+        let graph = self
+            .graph(name)
+            .ok_or_else(|| Error::invalid(format!("attribute \"{name}\" is missing")))?;
+        let takes = graph.inputs.len();
+        if given > takes {
+            return Err(Error::invalid(format!(
+                "the graph \"{name}\" has {takes} inputs, the node gives it {given}"
+            )));
+        }
+        Ok(graph)
     }
 
     /// The graphs in the attributes.

@@ -3,7 +3,7 @@
 
 use super::elementwise::{
     combine, combine_bits, combine_mixed, compare, expect_one_way, infer_broadcast, infer_compare,
-    infer_one_way, operands,
+    infer_one_way, operands, placed,
 };
 use super::{Arity, AttrDef, AttrKind, EvalFn, MANY, OpDef, arith, attr};
 use crate::eval::EvalCx;
@@ -174,7 +174,8 @@ pub static POW: OpDef = row(
     &[1, 7, 12, 13, 15],
     &["Pow(f32[2,3], f32{2})"],
     |cx| {
-        let (a, b) = (cx.input(0)?, cx.input(1)?);
+        let a = cx.input(0)?;
+        let b = &placed(cx, a, cx.input(1)?.clone())?;
         let whole = |t: &Tensor| t.dtype().is_integer();
         if whole(a) && whole(b) && arith::integers(b)?.iter().all(|&e| e >= 0) {
             let e = arith::from_integers(DType::I64, b.dims(), &arith::integers(b)?)?;
@@ -399,5 +400,16 @@ mod tests {
         assert_eq!(power(2, 128), 0);
         assert_eq!(shift(64), None);
         assert!(divide(1, 0).is_err());
+    }
+
+    #[test]
+    fn before_opset_7_an_axis_places_the_exponent() {
+        let model = crate::text::parse(
+            "opset 6 graph g() -> (y) { x: f32[2,1] = {2,3} e: f32[2] = {1,2}
+               y = Pow(x, e) {axis=0,broadcast=1} }",
+        )
+        .unwrap();
+        let out = crate::eval::evaluate(&model, &[]).unwrap();
+        assert_eq!(out[0], Tensor::from_vec(&[2, 1], vec![2f32, 9.0]).unwrap());
     }
 }

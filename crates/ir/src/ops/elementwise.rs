@@ -70,7 +70,7 @@ pub fn pair<T: Copy>(a: (&[T], &[usize]), b: (&[T], &[usize])) -> Result<Pair<T>
 /// # Errors
 /// When one is missing or the element types differ.
 pub fn operands(cx: &EvalCx) -> Result<(Tensor, Tensor)> {
-    let (a, mut b) = (cx.input(0)?.clone(), cx.input(1)?.clone());
+    let (a, b) = (cx.input(0)?.clone(), cx.input(1)?.clone());
     if a.dtype() != b.dtype() {
         return Err(Error::invalid(format!(
             "operands of one type expected, found {} and {}",
@@ -78,18 +78,26 @@ pub fn operands(cx: &EvalCx) -> Result<(Tensor, Tensor)> {
             b.ty()
         )));
     }
-    if cx.version < 7
-        && let Some(at) = cx.node.int("axis")
-    {
+    let b = placed(cx, &a, b)?;
+    Ok((a, b))
+}
+
+/// The second operand where the node's version broadcasts it: before opset 7 one way, from an axis.
+///
+/// # Errors
+/// When it does not lie there.
+pub fn placed(cx: &EvalCx, a: &Tensor, mut b: Tensor) -> Result<Tensor> {
+    if cx.version >= 7 {
+        return Ok(b);
+    }
+    if let Some(at) = cx.node.int("axis") {
         let at = infer::axis(at, a.rank())?;
         let tail = a.rank().saturating_sub(at + b.rank());
         let dims = [b.dims(), &vec![1; tail]].concat();
         b = b.reshaped(&dims)?;
     }
-    if cx.version < 7 {
-        expect_one_way(&a, &b)?;
-    }
-    Ok((a, b))
+    expect_one_way(a, &b)?;
+    Ok(b)
 }
 
 /// Combines two broadcast operands of floats or of integers.

@@ -6,6 +6,7 @@ use super::{Arity, AttrKind, OpDef, attr, axes, layout};
 use crate::eval::EvalCx;
 use crate::graph::Node;
 use crate::infer::InferCx;
+use crate::tensor::MAX_COUNT;
 use crate::types::{Dim, Shape};
 use crate::{Error, Result, Tensor, checked_count};
 
@@ -115,7 +116,7 @@ fn plan(
                     "a scale should be positive, found {s}"
                 )));
             }
-            let length = (dims[a] as f64 * s).floor() as usize;
+            let length = scaled(dims[a], s)?;
             out[a] = Axis { length, scale: s };
         }
         return Ok(out);
@@ -135,12 +136,20 @@ fn plan(
         let mut length = axes::length(size, "a size")?;
         let mut scale = length as f64 / dims[a] as f64;
         if let Some(common) = common {
-            length = (common * dims[a] as f64 + 0.5).floor() as usize;
+            length = scaled(1, common * dims[a] as f64 + 0.5)?;
             scale = common;
         }
         out[a] = Axis { length, scale };
     }
     Ok(out)
+}
+
+fn scaled(length: usize, scale: f64) -> Result<usize> {
+    let length = (length as f64 * scale).floor();
+    if length > MAX_COUNT as f64 {
+        return Err(Error::invalid(format!("a length of {length} is too large")));
+    }
+    Ok(length as usize)
 }
 
 fn floats(t: &Tensor) -> Result<Option<Vec<f64>>> {
@@ -184,7 +193,7 @@ fn open(
         let scale = scales.as_ref().and_then(|s| s.get(i)).copied();
         out.0[a] = match (&shape[a], scale, sizes.and_then(|s| s.get(i))) {
             (d, Some(1.0), _) => d.clone(),
-            (Dim::Known(n), Some(s), _) => Dim::Known((*n as f64 * s).floor() as usize),
+            (Dim::Known(n), Some(s), _) => Dim::Known(scaled(*n, s)?),
             (_, None, Some(size)) if stretch => size.clone(),
             _ => Dim::Unknown,
         };
@@ -218,6 +227,9 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
         )));
     }
     let coordinates = Coordinates::of(cx, x.rank())?;
+    if dims.contains(&0) {
+        return Ok(vec![Numbers::Float(vec![]).tensor(x.dtype(), &dims)?]);
+    }
     let mut values = Numbers::of(x)?.into_floats();
     let mut now = x.dims().to_vec();
     let mut outside = vec![Vec::new(); dims.len()];
@@ -384,5 +396,25 @@ fn nearest(node: &Node, x: f64) -> f64 {
         "floor" => x.floor(),
         "ceil" => x.ceil(),
         _ => (x - 0.5).ceil(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::eval::evaluate;
+    use crate::text::parse;
+
+    #[test]
+    fn an_axis_without_length_is_empty_and_one_past_all_bounds_an_error() {
+        let run = |scales: &str| {
+            let text = format!(
+                "opset 19 graph g() -> (y) {{ x: f32[2,2] = {{1,2,3,4}} s: f32[2] = {{{scales}}}
+                   y = Resize(x, _, s) }}"
+            );
+            evaluate(&parse(&text).unwrap(), &[])
+        };
+        assert_eq!(run("1e-30,3").unwrap()[0].dims(), [0, 6]);
+        let error = run("1e-30,1e30").unwrap_err().to_string();
+        assert!(error.contains("too large"), "{error}");
     }
 }

@@ -173,3 +173,24 @@ fn slice(t: &Tensor, axis: usize, i: usize) -> Result<Tensor> {
     dims.remove(axis);
     layout::strided(t, &dims, &strides, offset)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::infer::infer;
+    use crate::text::parse;
+
+    #[test]
+    fn a_body_that_takes_less_than_it_is_given_is_an_error() {
+        let model = parse(
+            "opset 17 graph g(s: f32[2], x: f32[3,2]) -> (y) {
+               y = Scan(s, x, x) {num_scan_inputs=1, body=graph b(a: f32[2]) -> (t) {
+                 t = Identity(a) }} }",
+        )
+        .unwrap();
+        let error = infer(&model, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("has 1 inputs, the node gives it 3"),
+            "{error}"
+        );
+    }
+}
