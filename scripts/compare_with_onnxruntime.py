@@ -3,12 +3,15 @@
 
     pip install -r scripts/requirements.txt
     python3 scripts/compare_with_onnxruntime.py outputs --edgesmith target/release/edgesmith --models DIR
+    python3 scripts/compare_with_onnxruntime.py levels  --edgesmith ... --models DIR
     python3 scripts/compare_with_onnxruntime.py int8    --edgesmith ... --models DIR --only resnet8_cifar10
     python3 scripts/compare_with_onnxruntime.py latency --edgesmith ... --models DIR --only resnet8_cifar10
     python3 scripts/compare_with_onnxruntime.py load    --edgesmith ... --models DIR --only minilm
 
 DIR holds NAME/{model.onnx,calib.npz,test.npz}; an npz has an array per model input and `labels`.
-`outputs` (the default) checks the numbers of each provider, `int8` checks a quantised file,
+`outputs` (the default) checks the numbers of each provider; `levels` checks each optimiser level,
+run by edgesmith and as a file by ONNX Runtime, on several batch sizes and lengths; `int8` checks a
+quantised file,
 `latency` only measures, `load` compares reading and optimising a model with the creation of a
 session, in time and peak memory. The exit code is 1 when a check fails or edgesmith does.
 
@@ -31,8 +34,18 @@ import onnx
 import onnxruntime as ort
 
 ALL = [
-    "mobilenet_v2", "resnet8_cifar10", "ds_cnn_kws", "vww_96", "ad_autoencoder", "minilm", "magika",
+    "mobilenet_v2", "efficientnet_lite0", "resnet8_cifar10", "ds_cnn_kws", "vww_96", "ad_autoencoder",
+    "minilm", "magika",
 ]  # fmt: skip
+RECURRENT = ["silero_vad", "silero_vad_if"]
+LEVELS = ["none", "basic", "extended", "layout"]
+BATCHES = [1, 3]
+# Lengths of the axes beside the batch that a model leaves open, and the scalars that go with them.
+LENGTHS = {
+    "minilm": [(64, {}), (16, {}), (7, {}), (1, {})],
+    "silero_vad": [(576, {"sr": 16000}), (288, {"sr": 8000})],
+    "silero_vad_if": [(576, {"sr": 16000}), (288, {"sr": 8000})],
+}
 CLASSIFIERS = ["mobilenet_v2", "resnet8_cifar10", "ds_cnn_kws", "vww_96"]
 TOLERANCE = 1e-4
 POINTS = 0.3
@@ -79,11 +92,12 @@ class Samples:
         if missing:
             raise Failed(f"{path.name} has no array for the inputs {missing}")
         self.arrays = {value.name: arrays[value.name] for value in inputs}
-        self.axes, self.fixed = {}, None
+        self.axes, self.fixed, self.open = {}, None, {}
         for value in inputs:
             dynamic = [i for i, size in enumerate(value.shape) if not isinstance(size, int)]
             if dynamic:
                 self.axes[value.name] = dynamic[0]
+                self.open[value.name] = dynamic[1:]
             elif value.shape:
                 self.axes[value.name], self.fixed = 0, value.shape[0]
         if not self.axes:
@@ -96,6 +110,14 @@ class Samples:
         cut = lambda a, axis: np.ascontiguousarray(a.take(range(start, min(stop, self.count)), axis))
         return {n: cut(a, self.axes[n]) if n in self.axes else a for n, a in self.arrays.items()}
 
+    def cut(self, count, length, scalars):
+        """The first `count` samples, their other open axes cut to `length`, with these scalars."""
+        inputs = self.part(0, count)
+        for name, axes in self.open.items():
+            for axis in axes:
+                inputs[name] = np.ascontiguousarray(inputs[name].take(range(length), axis))
+        return inputs | {n: np.array(x, inputs[n].dtype) for n, x in scalars.items()}
+
     def parts(self, size):
         """All samples in parts of `size`, or of the batch that the model fixes."""
         size = self.fixed or size
@@ -103,12 +125,13 @@ class Samples:
         return (self.part(i, i + size) for i in range(0, last, size))
 
 
-def run_edgesmith(args, model, inputs, folder, provider):
+def run_edgesmith(args, model, inputs, folder, provider, level=None):
     """Outputs by name of `edgesmith run`."""
     given, found = folder / "in.npz", folder / "out.npz"
     np.savez(given, **inputs)
     found.unlink(missing_ok=True)
-    edgesmith(args, "run", model, "--input", given, "--output", found, "--providers", provider)
+    words = ["--level", level] if level else []
+    edgesmith(args, "run", model, "--input", given, "--output", found, "--providers", provider, *words)
     with np.load(found) as archive:
         return dict(archive)
 
@@ -165,6 +188,44 @@ def check_outputs(args, name, folder):
         except Failed as problem:
             passed, cells = False, ["-", "-", f"NO: {problem}"]
         rows.append([name, provider, samples.fixed or min(count, samples.count), *cells])
+        fine &= passed
+    return rows, fine
+
+
+def check_level(args, model, level, cases, folder):
+    """The largest errors of edgesmith and of ONNX Runtime with the file that edgesmith writes."""
+    written = folder / "level.onnx"
+    edgesmith(args, "optimize", model, "-o", written, "--level", level, "--force")
+    peer = session(written, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    names = [value.name for value in peer.get_outputs()]
+    ours, theirs = 0.0, 0.0
+    for inputs, expected in cases:
+        ours = max(ours, worst_errors(run_edgesmith(args, model, inputs, folder, "cpu", level), expected)[0])
+        found = dict(zip(names, peer.run(names, inputs)))
+        theirs = max(theirs, worst_errors(found, expected)[0])
+    return ours, theirs
+
+
+def check_levels(args, name, folder):
+    """Rows of one model in the table of `levels`, and whether all pass."""
+    model = args.models / name / "model.onnx"
+    reference = session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    samples = Samples(args.models / name / "test.npz", reference.get_inputs())
+    names = [value.name for value in reference.get_outputs()]
+    cases = []
+    for count in [samples.fixed] if samples.fixed else BATCHES:
+        for length, scalars in LENGTHS.get(name, [(None, {})]):
+            inputs = samples.cut(count, length, scalars)
+            cases.append((inputs, dict(zip(names, reference.run(names, inputs)))))
+    rows, fine = [], True
+    for level in LEVELS:
+        try:
+            worst = check_level(args, model, level, cases, folder)
+            passed = max(worst) <= TOLERANCE
+            cells = [*(f"{x:.2e}" for x in worst), "yes" if passed else "NO"]
+        except Failed as problem:
+            passed, cells = False, ["-", "-", f"NO: {problem}"]
+        rows.append([name, level, len(cases), *cells])
         fine &= passed
     return rows, fine
 
@@ -339,6 +400,11 @@ ACTIONS = {
     "outputs": (
         check_outputs, ALL,
         ["model", "provider", "samples", "max error", "elementwise", f"pass at {TOLERANCE:g}"],
+    ),
+    "levels": (
+        check_levels, ALL + RECURRENT,
+        ["model", "level", "inputs", "edgesmith's error", "onnxruntime's, of the file",
+         f"pass at {TOLERANCE:g}"],
     ),
     "int8": (
         check_int8, CLASSIFIERS,

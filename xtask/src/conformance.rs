@@ -3,7 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::{Arg, ArgMatches};
+
+use crate::{Task, flag};
 
 mod cases;
 mod compare;
@@ -15,6 +18,31 @@ mod worker;
 
 use cases::Case;
 use worker::Verdict;
+
+/// The task.
+pub static TASK: Task = Task {
+    name: "conformance",
+    about: "Run ONNX's own tests of every operator through reference and cpu",
+    args: |c| {
+        c.arg(
+            Arg::new("cases")
+                .long("cases")
+                .value_name("FOLDER")
+                .help("The tests' folder; without it, the package is downloaded")
+                .value_parser(clap::value_parser!(PathBuf)),
+        )
+        .arg(
+            Arg::new("filter")
+                .long("filter")
+                .value_name("TEXT")
+                .help("Only cases with this in their name"),
+        )
+        .arg(flag("json", "Print JSON"))
+        .arg(flag("write", "Write docs/reference/conformance.md").conflicts_with("filter"))
+        .arg(flag("worker", "Answer the cases on standard input").hide(true))
+    },
+    run,
+};
 
 /// A way to run a case.
 struct Way {
@@ -60,56 +88,16 @@ impl Finding {
     }
 }
 
-#[derive(Default)]
-struct Wishes {
-    cases: Option<PathBuf>,
-    filter: String,
-    json: bool,
-    write: bool,
-    worker: bool,
-}
-
-impl Wishes {
-    fn of(words: &[String]) -> Result<Self> {
-        let mut wishes = Self::default();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let mut value = || {
-                words
-                    .next()
-                    .with_context(|| format!("{word} needs a value"))
-            };
-            match word.as_str() {
-                "--cases" => wishes.cases = Some(value()?.into()),
-                "--filter" => wishes.filter.clone_from(value()?),
-                "--json" => wishes.json = true,
-                "--write" => wishes.write = true,
-                "--worker" => wishes.worker = true,
-                other => bail!(
-                    "there is no option \"{other}\"\n  \
-                     cargo xtask conformance [--cases FOLDER] [--filter TEXT] [--json] [--write]"
-                ),
-            }
-        }
-        ensure!(
-            !wishes.write || wishes.filter.is_empty(),
-            "--write tells of all cases: leave --filter out"
-        );
-        Ok(wishes)
-    }
-}
-
 /// Runs the cases and prints the table.
 ///
 /// # Errors
 /// When a case fails that is not listed as an exception, or a listed one passes.
-pub fn run(words: &[String]) -> Result<()> {
-    let wishes = Wishes::of(words)?;
-    let folder = match &wishes.cases {
+fn run(matches: &ArgMatches) -> Result<()> {
+    let folder = match matches.get_one::<PathBuf>("cases") {
         Some(folder) => folder.clone(),
         None => fetch::cases()?,
     };
-    if wishes.worker {
+    if matches.get_flag("worker") {
         return worker::serve(&folder);
     }
     let reasons = exceptions::all()?;
@@ -121,18 +109,20 @@ pub fn run(words: &[String]) -> Result<()> {
             reason.name
         );
     }
-    cases.retain(|c| format!("{}/{}", c.folder, c.name).contains(&wishes.filter));
+    if let Some(part) = matches.get_one::<String>("filter") {
+        cases.retain(|c| format!("{}/{}", c.folder, c.name).contains(part));
+    }
     let mut findings = pool::run(&folder, cases)?;
     for finding in &mut findings {
         let reason = reasons.iter().find(|r| r.name == finding.case.name);
         finding.exception = reason.map(|r| r.reason.clone());
     }
-    let told = match wishes.json {
+    let told = match matches.get_flag("json") {
         true => table::json(&findings)? + "\n",
         false => table::text(&findings),
     };
     std::io::stdout().write_all(told.as_bytes())?;
-    if wishes.write {
+    if matches.get_flag("write") {
         let path = crate::tidy::root().join("docs/reference/conformance.md");
         std::fs::create_dir_all(path.parent().context("it stands in a folder")?)?;
         std::fs::write(&path, table::page(&findings))

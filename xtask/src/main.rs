@@ -12,58 +12,60 @@ mod random_graphs;
 mod tidy;
 mod workers;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// A row of the task list.
 struct Task {
     name: &'static str,
     about: &'static str,
-    run: fn(&[String]) -> Result<()>,
+    /// Its options.
+    args: fn(Command) -> Command,
+    run: fn(&ArgMatches) -> Result<()>,
 }
 
 /// Every task, by name.
-static TASKS: &[Task] = &[
-    Task {
-        name: "ci",
-        about: "formatting, lints, every test",
-        run: ci::run,
-    },
-    Task {
-        name: "conformance",
-        about: "ONNX's own tests of every operator, through reference and cpu",
-        run: conformance::run,
-    },
-    Task {
-        name: "mutate",
-        about: "run damaged files and models: --count N --seed S --jobs J --case SEED",
-        run: mutate::run,
-    },
-    Task {
-        name: "random-graphs",
-        about: "optimise many random models and compare: --count N --first SEED",
-        run: random_graphs::run,
-    },
-    Task {
-        name: "tidy",
-        about: "the rules of the house that a program can check",
-        run: tidy::run,
-    },
+static TASKS: &[&Task] = &[
+    &ci::TASK,
+    &conformance::TASK,
+    &mutate::TASK,
+    &random_graphs::TASK,
+    &tidy::TASK,
 ];
 
 fn main() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.split_first() {
-        Some((name, rest)) => match TASKS.iter().find(|t| t.name == name) {
-            Some(task) => (task.run)(rest),
-            None => bail!("there is no task \"{name}\"\n{}", list()),
-        },
-        None => bail!("name a task\n{}", list()),
+    let mut command = Command::new("cargo xtask")
+        .about("Work on the repository itself")
+        .subcommand_required(true)
+        .arg_required_else_help(true);
+    for task in TASKS {
+        command = command.subcommand((task.args)(Command::new(task.name).about(task.about)));
     }
+    let matches = command.get_matches();
+    let (name, matches) = matches.subcommand().context("name a task")?;
+    let task = TASKS.iter().find(|t| t.name == name);
+    (task.context("the list has every task")?.run)(matches)
 }
 
-fn list() -> String {
-    TASKS
-        .iter()
-        .map(|t| format!("  cargo xtask {:<12} {}\n", t.name, t.about))
-        .collect()
+/// An option with a number that is `default` where it is not given.
+fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .value_name("N")
+        .value_parser(clap::value_parser!(u64))
+        .default_value(default)
+}
+
+/// The number of such an option.
+fn number_of(matches: &ArgMatches, name: &str) -> u64 {
+    matches.get_one(name).copied().unwrap_or_default()
+}
+
+/// A switch.
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .action(ArgAction::SetTrue)
 }

@@ -4,12 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
+use clap::{Arg, ArgMatches};
 use peak_alloc::PeakAlloc;
 
 use crate::workers::{self, Worker};
+use crate::{Task, flag, number, number_of};
 
 mod case;
+
+/// The task.
+pub static TASK: Task = Task {
+    name: "mutate",
+    about: "Run damaged files and models through everything",
+    args: |c| {
+        c.arg(number("count", "10000", "How many cases"))
+            .arg(number("seed", "0", "The seed of the first case"))
+            .arg(number("jobs", "0", "Processes; 0 is one for each core"))
+            .arg(
+                Arg::new("case")
+                    .long("case")
+                    .value_name("SEED")
+                    .help("Print one case and its answer")
+                    .value_parser(clap::value_parser!(u64)),
+            )
+            .arg(flag("worker", "Answer the seeds on standard input").hide(true))
+    },
+    run,
+};
 
 #[global_allocator]
 static ALLOCATED: PeakAlloc = PeakAlloc;
@@ -19,47 +41,6 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 
 /// Of each kind of fault so many are shown.
 const SHOWN: usize = 3;
-
-struct Wishes {
-    count: u64,
-    seed: u64,
-    jobs: usize,
-    case: Option<u64>,
-    worker: bool,
-}
-
-impl Wishes {
-    fn of(words: &[String]) -> Result<Self> {
-        let mut wishes = Self {
-            count: 10_000,
-            seed: 0,
-            jobs: workers::cores(),
-            case: None,
-            worker: false,
-        };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let mut value = || -> Result<u64> {
-                let value = words.next().map(|w| w.parse().ok());
-                value
-                    .flatten()
-                    .with_context(|| format!("{word} needs a number"))
-            };
-            match word.as_str() {
-                "--count" => wishes.count = value()?,
-                "--seed" => wishes.seed = value()?,
-                "--jobs" => wishes.jobs = usize::try_from(value()?)?.max(1),
-                "--case" => wishes.case = Some(value()?),
-                "--worker" => wishes.worker = true,
-                other => bail!(
-                    "there is no option \"{other}\"\n  \
-                     cargo xtask mutate [--count N] [--seed S] [--jobs J] [--case SEED]"
-                ),
-            }
-        }
-        Ok(wishes)
-    }
-}
 
 /// What the cases came to.
 #[derive(Default)]
@@ -107,15 +88,14 @@ impl Findings {
 ///
 /// # Errors
 /// When there is a fault.
-pub fn run(words: &[String]) -> Result<()> {
-    let wishes = Wishes::of(words)?;
+fn run(matches: &ArgMatches) -> Result<()> {
     let seeds = case::seeds()?;
-    if let Some(seed) = wishes.case {
+    if let Some(&seed) = matches.get_one("case") {
         println!("{}", case::text(&seeds, seed)?);
         println!("{:?}", case::answer(&seeds, seed));
         return Ok(());
     }
-    if wishes.worker {
+    if matches.get_flag("worker") {
         case::limit_memory();
         return workers::serve(&|line| {
             Ok(serde_json::to_string(&case::answer(&seeds, line.parse()?))?)
@@ -123,8 +103,13 @@ pub fn run(words: &[String]) -> Result<()> {
     }
     let start = Instant::now();
     let findings = Mutex::new(Findings::default());
-    let range = wishes.seed..wishes.seed.saturating_add(wishes.count);
-    workers::each(wishes.jobs, range, &|worker, seed| {
+    let [count, first, jobs] = ["count", "seed", "jobs"].map(|name| number_of(matches, name));
+    let range = first..first.saturating_add(count);
+    let jobs = match usize::try_from(jobs)? {
+        0 => workers::cores(),
+        jobs => jobs,
+    };
+    workers::each(jobs, range, &|worker, seed| {
         let mut alive = match worker.take() {
             Some(worker) => worker,
             None => Worker::start(&["mutate", "--worker"])?,

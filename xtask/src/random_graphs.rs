@@ -2,27 +2,28 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
+use clap::ArgMatches;
 
-use crate::tidy;
+use crate::{Task, number, number_of, tidy};
 
-/// Runs the example of the passes that does it, in release. `--count N` models (1000), `--first
-/// SEED` (0).
+/// The task.
+pub static TASK: Task = Task {
+    name: "random-graphs",
+    about: "Optimise many random models and compare",
+    args: |c| {
+        c.arg(number("count", "1000", "How many models"))
+            .arg(number("first", "0", "The seed of the first"))
+    },
+    run,
+};
+
+/// Runs the example of the passes that does it, in release.
 ///
 /// # Errors
-/// When an option is not understood, or a model is found that shows a fault.
-pub fn run(words: &[String]) -> Result<()> {
-    let (mut count, mut first) = (1000u64, 0u64);
-    for pair in words.chunks(2) {
-        match pair {
-            [name, n] if name == "--count" => count = n.parse().context("--count")?,
-            [name, n] if name == "--first" => first = n.parse().context("--first")?,
-            _ => bail!(
-                "expected --count N or --first SEED, found {}",
-                pair.join(" ")
-            ),
-        }
-    }
+/// When a model is found that shows a fault.
+fn run(matches: &ArgMatches) -> Result<()> {
+    let [count, first] = ["count", "first"].map(|name| number_of(matches, name));
     let status = Command::new("cargo")
         .args(["run", "--quiet", "--release", "-p", "edgesmith-passes"])
         .args(["--example", "random_graphs", "--"])
@@ -30,8 +31,6 @@ pub fn run(words: &[String]) -> Result<()> {
         .current_dir(tidy::root())
         .status()
         .context("cargo")?;
-    if !status.success() {
-        bail!("random models show faults");
-    }
+    ensure!(status.success(), "random models show faults");
     Ok(())
 }

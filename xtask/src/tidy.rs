@@ -4,6 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use clap::ArgMatches;
+
+use crate::Task;
+
+/// The task.
+pub static TASK: Task = Task {
+    name: "tidy",
+    about: "Check the rules of the house that a program can check",
+    args: |c| c,
+    run,
+};
 
 /// A file longer than this, tests left out, has a second idea in it.
 const MAX_PRODUCTION_LINES: usize = 600;
@@ -42,7 +53,7 @@ pub fn root() -> PathBuf {
 ///
 /// # Errors
 /// When a rule is broken or a file cannot be read.
-pub fn run(_words: &[String]) -> Result<()> {
+fn run(_: &ArgMatches) -> Result<()> {
     let faults = faults(&root())?;
     ensure!(
         faults.is_empty(),

@@ -1,5 +1,6 @@
 //! The `edgesmith` program: parse the words, run the command, say what went wrong.
 
+mod arrays;
 mod commands;
 mod evidence;
 mod exit;

@@ -68,6 +68,12 @@ impl Folder {
         self
     }
 
+    /// A model in its text form, written as a file.
+    fn write_text(&self, name: &str, source: &str) {
+        let model = edgesmith_ir::text::parse(source).unwrap();
+        edgesmith_formats::write(&model, &self.path(name), &WriteOptions::default()).unwrap();
+    }
+
     fn with_data(self, name: &str, dims: &[usize], labels: &[i64]) -> Self {
         let x = Tensor::from_vec(dims, vec![0.5f32; dims.iter().product()]).unwrap();
         let labels = Tensor::vector(labels.to_vec());
@@ -175,6 +181,70 @@ fn an_operator_that_is_unknown() {
         folder.run("inspect model.onnx").status.success(),
         "it can still be inspected"
     );
+}
+
+#[test]
+fn around_an_unknown_operator_everything_but_running_is_done() {
+    let folder = Folder::new("around").with_data("x.npz", &[3, 2], &[0, 1, 0]);
+    folder.write_text(
+        "model.onnx",
+        "opset 17\nopset \"my.ops\" 1\ngraph g(x: f32[batch,2]) -> (y: f32[batch,2]) {\n\
+         w: f32[2,2] = {0.5,-0.25,1.0,0.75}\n\
+         a = MatMul(x, w) {name=\"first\"}\n\
+         b = my.ops.Frobnicate(a) {name=\"between\", strength=3}\n\
+         y = MatMul(b, w) {name=\"last\"}\n}\n",
+    );
+    for words in [
+        "optimize model.onnx -o extended.onnx",
+        "quantize model.onnx --to int8 --calibrate x.npz -o int8.onnx",
+        "quantize model.onnx --to fp16 -o fp16.onnx",
+        "convert model.onnx --opset 21 -o newer.onnx",
+    ] {
+        let output = folder.run(words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words}: {error}");
+    }
+    for (file, op) in [("extended.onnx", "MatMul"), ("int8.onnx", "QuantizeLinear")] {
+        let model = edgesmith_formats::read(&folder.path(file)).unwrap();
+        let ops: Vec<&str> = model.graph.nodes().map(|(_, n)| n.op.as_str()).collect();
+        assert!(ops.contains(&"Frobnicate") && ops.contains(&op), "{ops:?}");
+    }
+    folder.fails(
+        "run int8.onnx --input x.npz --output out.npz",
+        expect![[r#"
+            exit 1
+            error: my.ops.Frobnicate "between": the operator is unknown
+            hint: `edgesmith ops` lists what can be run; the model can still be inspected
+        "#]],
+    );
+}
+
+#[test]
+fn sequences_come_and_go_as_numbered_arrays() {
+    let folder = Folder::new("sequences").with_data("in.npz", &[2, 2], &[0]);
+    folder.write_text(
+        "split.onnx",
+        "opset 17\ngraph g(x: f32[batch,2]) -> (s: seq<f32[batch,1]>) {\n\
+         s = SplitToSequence(x) {name=\"split\", axis=1}\n}\n",
+    );
+    folder.write_text(
+        "join.onnx",
+        "opset 17\ngraph g(s: seq<f32[batch,1]>) -> (y: f32[batch,2]) {\n\
+         y = ConcatFromSequence(s) {name=\"join\", axis=1}\n}\n",
+    );
+    for words in [
+        "run split.onnx --input in.npz --output parts.npz",
+        "run join.onnx --input parts.npz --output out.npz",
+    ] {
+        let output = folder.run(words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words}: {error}");
+    }
+    let names = npz::read(&folder.path("parts.npz")).unwrap();
+    let names: Vec<&str> = names.iter().map(|(n, _)| n.as_str()).collect();
+    assert_eq!(names, ["s.length", "s.0", "s.1"]);
+    let out = npz::read(&folder.path("out.npz")).unwrap();
+    assert_eq!(out[0].1.dims(), [2, 2]);
 }
 
 #[test]
@@ -370,6 +440,37 @@ fn the_reference_of_the_commands_is_their_help() {
         }
     }
     expect_file!["../../../docs/reference/commands.md"].assert_eq(&page);
+}
+
+/// `docs/reference/operators.md` is made by running this test with `UPDATE_EXPECT=1`.
+#[test]
+fn the_reference_of_the_operators_is_their_list() {
+    let output = Folder::new("operators").run("ops --json");
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let yes = |value: &serde_json::Value| if *value == true { "yes" } else { "" };
+    let mut domain = String::from("none");
+    let mut page = String::from(
+        "# Operators\n\nWhat `edgesmith ops` lists: the versions that are known (a model may ask for \
+         any later\nopset, where the newest one holds), whether the reference provider evaluates the \
+         operator, and\nwhether the cpu provider has a kernel for it; it leaves the others, and forms \
+         that its kernels do\nnot take, to the reference.\n",
+    );
+    for op in list["ops"].as_array().unwrap() {
+        let here = op["domain"].as_str().unwrap();
+        if here != domain {
+            domain = here.to_owned();
+            let title = if here.is_empty() { "ai.onnx" } else { here };
+            page += &format!(
+                "\n## {title}\n\n| operator | versions | reference | cpu |\n|---|---|---|---|\n"
+            );
+        }
+        let since = op["since"].as_array().unwrap().iter();
+        let since: Vec<String> = since.map(ToString::to_string).collect();
+        let (name, since) = (op["name"].as_str().unwrap(), since.join(", "));
+        let (reference, cpu) = (yes(&op["evaluated"]), yes(&op["cpu"]));
+        page += &format!("| {name} | {since} | {reference} | {cpu} |\n");
+    }
+    expect_file!["../../../docs/reference/operators.md"].assert_eq(&page);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::samples::{Samples, named};
 
 mod histogram;
 pub mod observers;
+mod runnable;
 mod statistics;
 
 pub use histogram::Histogram;
@@ -42,6 +43,7 @@ const FEW: usize = 32;
 
 /// Runs the samples through `model` and collects the statistics of every float value. The memory
 /// taken is that of one batch and a fixed amount for each value, however many samples there are.
+/// Values that need the answer of an unknown operator get no statistics.
 ///
 /// # Errors
 /// When there are no samples, the model does not run on them, or the user cancels.
@@ -57,13 +59,14 @@ pub fn calibrate(
     if count == 0 {
         return Err(Error::invalid("there are no samples to calibrate with"));
     }
-    let mut collector = Collector::of(model)?;
+    let (model, unknown) = runnable::runnable(model)?;
+    let mut collector = Collector::of(&model)?;
     let options = Options {
         threads: settings.threads,
         integer: false,
         ..Options::default()
     };
-    let mut session = Session::prepare(model, &options)?;
+    let mut session = Session::prepare(&model, &options)?;
     let wanted: Vec<ValueId> = collector.values.keys().copied().collect();
     progress.start("calibrate", count as u64);
     let mut seen = 0;
@@ -86,7 +89,12 @@ pub fn calibrate(
         progress.advance(range.len() as u64);
     }
     progress.finish();
-    Ok(collector.finish(&model.graph, seen))
+    let mut statistics = collector.finish(&model.graph, seen);
+    let unseen = unknown.iter().map(|place| {
+        format!("{place} cannot be run: what needs its answer was not seen and stays float")
+    });
+    statistics.warnings.extend(unseen);
+    Ok(statistics)
 }
 
 /// The size of batches that end with sample `count` of `all`: at most `most`.

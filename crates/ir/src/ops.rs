@@ -189,7 +189,8 @@ impl OpDef {
         self.eval.is_some() || self.eval_items.is_some()
     }
 
-    /// Checks the number of inputs and outputs of a node and the types of its attributes.
+    /// Checks the number of inputs and outputs of a node and the types of its attributes. Inputs
+    /// that are left out at the end do not count.
     ///
     /// # Errors
     /// Says what is missing or too many.
@@ -208,7 +209,8 @@ impl OpDef {
                 "expected {range} {what}, found {values}"
             )))
         };
-        check("inputs", self.inputs, node.inputs().len())?;
+        let last = node.inputs().iter().rposition(Option::is_some);
+        check("inputs", self.inputs, last.map_or(0, |i| i + 1))?;
         check("outputs", self.outputs, node.outputs().len())?;
         for (name, value) in &node.attributes {
             if let Some(def) = self.attrs.iter().find(|a| a.name == name)

@@ -245,6 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn inputs_that_are_left_out_at_the_end_do_not_count() {
+        let mut m = relu();
+        let x = m.graph.inputs[0];
+        let z = m.graph.add_value("z", None);
+        let sum = Node::new("Add", "s");
+        m.graph.add_node(sum, &[Some(x), None], &[Some(z)]);
+        m.graph.outputs.push(z);
+        let found = faults(&m);
+        assert!(
+            found.contains("Add \"s\": expected 2 inputs, found 1"),
+            "{found}"
+        );
+    }
+
+    #[test]
     fn a_value_without_source_is_found_with_its_reader() {
         let mut m = relu();
         let lost = m.graph.add_value("lost", None);

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use super::{
     Command, dim_arg, dims, flag, force_arg, json_arg, level_arg, model_arg, option, output_arg,
-    run, text,
+    text,
 };
-use crate::{measure, opened, ui};
+use crate::{arrays, measure, opened, ui};
 
 /// The command.
 pub static OPTIMIZE: Command = Command {
@@ -239,21 +239,19 @@ fn explain(rows: &[Row]) -> String {
 /// the output; an error where it is over the tolerance.
 fn check(before: &Model, after: &Model, matches: &ArgMatches) -> Result<f64> {
     let inputs = match matches.get_one::<String>("input") {
-        Some(file) => {
-            let arrays = npz::read(Path::new(file))?;
-            let picked = run::pick_inputs(before, &arrays)?;
-            picked.into_iter().map(|(n, t)| (n.to_owned(), t)).collect()
-        }
-        None => measure::random_inputs(before, &dims(matches))?,
+        Some(file) => arrays::inputs(before, &npz::read(Path::new(file))?)?,
+        None => arrays::inputs(before, &measure::random_inputs(before, &dims(matches))?)?,
     };
-    let borrowed = measure::borrowed(&inputs);
-    let answers = |m: &Model| Session::prepare(m, &Options::default())?.run(&borrowed);
-    let pairs: Vec<_> = answers(before)?.into_iter().zip(answers(after)?).collect();
+    let answers = |m: &Model| -> edgesmith_ir::Result<_> {
+        let found = Session::prepare(m, &Options::default())?.run_items(&inputs)?;
+        Ok(arrays::outputs(m, &found))
+    };
+    let (expected, found) = (answers(before)?, answers(after)?);
     let tolerance: f64 = matches.get_one("tolerance").copied().unwrap_or(1e-4);
     let mut largest = 0f64;
-    for (&v, (a, b)) in before.graph.outputs.iter().zip(&pairs) {
-        let far = difference(a, b);
-        let name = &before.graph.value(v).name;
+    for (name, a) in &expected {
+        let there = found.iter().find(|(n, _)| n == name);
+        let far = there.map_or(f64::INFINITY, |(_, b)| difference(a, b));
         if far.is_nan() || far > tolerance {
             let message =
                 format!("the optimised model differs by {far:.2e} of the largest element");

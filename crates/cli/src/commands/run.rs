@@ -5,19 +5,20 @@ use std::path::Path;
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_formats::npz;
-use edgesmith_ir::{Error, Model, Tensor};
+use edgesmith_ir::Error;
 use edgesmith_kernels::cpu::Isa;
 use edgesmith_runtime::{Options, Session};
 
 use super::{Command, force_arg, level_arg, model_arg, option, providers_arg, text, threads_arg};
-use crate::opened;
+use crate::{arrays, opened};
 
 /// The command.
 pub static RUN: Command = Command {
     name: "run",
     about: "Run a model on the arrays of an npz file",
     teach: "The input file has an array for each model input, by name; other arrays (labels) are \
-            left alone.\nExample: edgesmith run model.onnx --input test.npz --output answers.npz",
+            left alone.\nElement 2 of a sequence `x` is the array x.2, its length x.length; a map \
+            is x.keys and x.values;\nan optional that holds nothing is x.nothing.\nExample: edgesmith run model.onnx --input test.npz --output answers.npz",
     args: |c| {
         c.arg(model_arg())
             .arg(option("input", "IN.npz", "The inputs").required(true))
@@ -42,43 +43,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let model = opened::optimized(&opened::open(path)?, text(matches, "level"))?;
     let mut session = Session::prepare(&model, &options(matches)?)?;
     let arrays = npz::read(Path::new(text(matches, "input")))?;
-    let inputs = pick_inputs(&model, &arrays)?;
-    let outputs = session.run(&inputs)?;
-    let names = model
-        .graph
-        .outputs
-        .iter()
-        .map(|&v| model.graph.value(v).name.clone());
-    let named: Vec<(String, Tensor)> = names.zip(outputs).collect();
+    let outputs = session.run_items(&arrays::inputs(&model, &arrays)?)?;
+    let named = arrays::outputs(&model, &outputs);
     npz::write(output, &named, matches.get_flag("force"))?;
     Ok(())
-}
-
-/// The arrays that the model asks for, cast to the types that it declares.
-///
-/// # Errors
-/// When an array is missing or cannot be cast.
-pub fn pick_inputs<'a>(
-    model: &Model,
-    arrays: &'a [(String, Tensor)],
-) -> edgesmith_ir::Result<Vec<(&'a str, Tensor)>> {
-    let mut inputs = Vec::new();
-    for &v in &model.graph.inputs {
-        let value = model.graph.value(v);
-        let Some((name, tensor)) = arrays.iter().find(|(n, _)| *n == value.name) else {
-            if value.constant.is_some() {
-                continue;
-            }
-            let there: Vec<&str> = arrays.iter().map(|(n, _)| n.as_str()).collect();
-            return Err(
-                Error::invalid(format!("the input file has no array \"{}\"", value.name))
-                    .hint(format!("its arrays are {}", there.join(", "))),
-            );
-        };
-        let wanted = value.tensor_type().map_or(tensor.dtype(), |t| t.dtype);
-        inputs.push((name.as_str(), edgesmith_data::cast(tensor, wanted)?));
-    }
-    Ok(inputs)
 }
 
 /// The runtime options of a command with `--threads` and `--providers`.
