@@ -138,7 +138,7 @@ fn dim_arg() -> Arg {
     option(
         "dim",
         "NAME=N",
-        "Sets a symbolic dimension of the inputs; others are 1",
+        "Sets an open length of the inputs, by its name or INPUT:AXIS; others are as small as fits",
     )
     .action(ArgAction::Append)
     .value_parser(parse_dim)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use edgesmith_ir::analysis::memory;
+use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::types::{DType, Type};
 use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
 use edgesmith_report::evidence::Latency;
@@ -107,7 +107,7 @@ pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> 
     };
     let mut inputs = Inputs::new();
     let dims: Vec<(&str, usize)> = dims.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-    for (v, ty) in memory::concrete_inputs(model, &dims) {
+    for (v, ty) in lengths::workable_inputs(model, &dims)? {
         let value = model.graph.value(v);
         if value.constant.is_some() {
             continue;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use edgesmith_ir::analysis::{cost, memory};
+use edgesmith_ir::analysis::{cost, lengths, memory};
 use edgesmith_ir::error::At;
 use edgesmith_ir::infer::{self, Inferred};
-use edgesmith_ir::types::Type;
+use edgesmith_ir::types::{Dim, Type};
 use edgesmith_ir::{Error, Graph, Model, Result, ValueId, verify};
 use edgesmith_passes::{Level, RunOptions};
 use edgesmith_report::evidence::{ModelFacts, Port};
@@ -59,7 +59,8 @@ pub fn size_on_disk(path: &Path) -> Result<u64> {
     Ok(main + size(Path::new(&data)).unwrap_or(0))
 }
 
-/// The figures of a model for concrete inputs: symbols are 1 where `dims` does not set them.
+/// The figures of a model for concrete inputs: open lengths are as small as the model allows where
+/// `dims` does not set them, and stay open where none is found.
 pub struct Figures {
     /// Types of all values.
     pub inferred: Inferred,
@@ -73,6 +74,8 @@ pub struct Figures {
     pub weight_bytes: u64,
     /// Planned activation memory, where all shapes are known.
     pub activations: Option<memory::Activations>,
+    /// What stands for each open length, by its name in `--dim`.
+    pub lengths: Vec<(String, usize)>,
 }
 
 /// Counts a model for concrete inputs.
@@ -81,7 +84,10 @@ pub struct Figures {
 /// When inference fails.
 pub fn figures(model: &Model, dims: &[(String, usize)]) -> Result<Figures> {
     let dims: Vec<(&str, usize)> = dims.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-    let inputs: Vec<(ValueId, Type)> = memory::concrete_inputs(model, &dims);
+    let inputs = match lengths::workable_inputs(model, &dims) {
+        Err(_) if dims.is_empty() => Vec::new(),
+        inputs => inputs?,
+    };
     let inferred = infer::infer(model, &inputs)?;
     let costs = cost::node_costs(model, &inferred)?;
     let total = cost::model_cost(model, &inferred)?;
@@ -90,9 +96,33 @@ pub fn figures(model: &Model, dims: &[(String, usize)]) -> Result<Figures> {
         parameters: total.params,
         weight_bytes: total.weight_bytes,
         activations: memory::peak_activations(model, &inferred).ok(),
+        lengths: lengths(model, &inputs),
         inferred,
         costs,
     })
+}
+
+/// The open lengths of the inputs, each once, and what `inputs` says they are.
+fn lengths(model: &Model, inputs: &[(ValueId, Type)]) -> Vec<(String, usize)> {
+    let mut lengths: Vec<(String, usize)> = Vec::new();
+    for (v, ty) in inputs {
+        let value = model.graph.value(*v);
+        let declared = value.tensor_type().and_then(|t| t.shape.as_ref());
+        let concrete = ty.tensor().and_then(|t| t.shape.as_ref());
+        let pairs = declared.into_iter().flat_map(|s| s.iter());
+        let pairs = pairs.zip(concrete.into_iter().flat_map(|s| s.iter()));
+        for (axis, (dim, n)) in pairs.enumerate() {
+            let name = match dim {
+                Dim::Known(_) => continue,
+                Dim::Symbol(s) => s.to_string(),
+                Dim::Unknown => lengths::axis_name(&value.name, axis),
+            };
+            if !lengths.iter().any(|(known, _)| *known == name) {
+                lengths.extend(n.known().map(|n| (name, n)));
+            }
+        }
+    }
+    lengths
 }
 
 /// What the evidence says of the model that was given.

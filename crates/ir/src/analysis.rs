@@ -1,9 +1,11 @@
 //! What can be said of a graph without running it: liveness, memory, cost, concrete shapes.
 
 pub mod cost;
+pub mod lengths;
 pub mod liveness;
 pub mod memory;
 
 pub use cost::{Cost, NodeCost, model_cost, node_costs};
+pub use lengths::{axis_name, concrete_inputs, workable_inputs};
 pub use liveness::{Range, liveness};
-pub use memory::{Activations, Interval, MemoryPlan, concrete_inputs, peak_activations};
+pub use memory::{Activations, Interval, MemoryPlan, peak_activations};

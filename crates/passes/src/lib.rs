@@ -23,6 +23,7 @@ mod fuse_layer_norm;
 mod fuse_matmul_add;
 mod fuse_matmul_scale;
 mod fuse_pad_conv;
+mod fuse_quantized;
 mod fuse_skip_norm;
 mod inline_constant_if;
 mod inline_constant_loop;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::str::FromStr;
 
-use edgesmith_ir::analysis::{concrete_inputs, cost};
+use edgesmith_ir::analysis::{cost, workable_inputs};
 
 use edgesmith_ir::error::{At, Kind};
 use edgesmith_ir::infer::{Inferred, infer};
@@ -164,7 +164,7 @@ impl Size {
         let mut size = Self::default();
         size.add(&model.graph, measure);
         if measure {
-            let types = infer(model, &concrete_inputs(model, &[]));
+            let types = workable_inputs(model, &[]).and_then(|inputs| infer(model, &inputs));
             let cost = types.and_then(|t| cost::model_cost(model, &t));
             size.macs = cost.map_or(0, |c| c.macs);
         }

@@ -5,9 +5,9 @@ use crate::{
     cancel_quantize, drop_before_quantize, drop_expand, drop_identity, drop_neutral,
     fold_constants, fuse_activation, fuse_attention, fuse_bias_gelu, fuse_conv_activation,
     fuse_conv_bn, fuse_conv_scale, fuse_embeddings, fuse_gemm_transpose, fuse_layer_norm,
-    fuse_matmul_add, fuse_matmul_scale, fuse_pad_conv, fuse_skip_norm, inline_constant_if,
-    inline_constant_loop, inline_functions, merge_casts, merge_clips, merge_concats,
-    merge_duplicates, merge_pads, merge_reshapes, merge_slices, merge_transposes,
+    fuse_matmul_add, fuse_matmul_scale, fuse_pad_conv, fuse_quantized, fuse_skip_norm,
+    inline_constant_if, inline_constant_loop, inline_functions, merge_casts, merge_clips,
+    merge_concats, merge_duplicates, merge_pads, merge_reshapes, merge_slices, merge_transposes,
     name_table_lengths, propagate_quantize, remove_dead_nodes, settle_shapes,
 };
 
@@ -68,9 +68,9 @@ pub static PASSES: &[&Pass] = &[
     // After fuse_activation, so that HardSwish is not split into a Conv with HardSigmoid.
     &fuse_conv_activation::PASS,
     &fuse_matmul_scale::PASS,
-    // Groups of DequantizeLinear, operator and QuantizeLinear stay: the cpu provider runs them in
-    // integers as they are, and so does ONNX Runtime. Level layout adds nothing: the runtime chooses
-    // the layout of its kernels itself.
+    // Last: other groups of DequantizeLinear, operator and QuantizeLinear stay, and the cpu provider
+    // runs them in integers as they are.
+    &fuse_quantized::PASS,
 ];
 
 #[cfg(test)]

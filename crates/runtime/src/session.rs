@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgesmith_ir::analysis::{cost, memory};
+use edgesmith_ir::analysis::{cost, lengths};
 use edgesmith_ir::error::Kind;
 use edgesmith_ir::types::{TensorType, Type};
 use edgesmith_ir::{Budget, Error, Item, Limits, Model, NodeId, Result, Tensor, ValueId, infer};
@@ -116,7 +116,7 @@ impl Session {
             options: options.clone(),
             model: model.clone(),
         };
-        let types = memory::concrete_inputs(model, &[]);
+        let types = lengths::concrete_inputs(model, &[]);
         match session.plan_for(&types, &BTreeSet::new()) {
             Ok(plan) => session.placements = plan.placements,
             // A window may be longer than the 1 that stands for lengths which are not known.

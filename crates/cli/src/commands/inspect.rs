@@ -114,7 +114,12 @@ fn summary(facts: &ModelFacts, figures: &Figures, ops: &[OpRow]) -> String {
             names.join(", ")
         }
     };
-    let dynamic: Vec<&str> = facts.dynamic_dims.iter().map(String::as_str).collect();
+    let with_length = |(name, n): &(String, usize)| format!("{name} (here {n})");
+    let dynamic: Vec<String> = match figures.lengths.is_empty() {
+        true => facts.dynamic_dims.clone(),
+        false => figures.lengths.iter().map(with_length).collect(),
+    };
+    let dynamic: Vec<&str> = dynamic.iter().map(String::as_str).collect();
     let memory = figures.activations.map_or_else(
         || "unknown: some shapes depend on the data".into(),
         |a| {
@@ -218,6 +223,7 @@ fn as_json(
     json!({
         "model": facts,
         "weight_bytes": figures.weight_bytes,
+        "lengths": figures.lengths.iter().cloned().collect::<BTreeMap<_, _>>(),
         "peak_activation_bytes": figures.activations.map(|a| a.peak_planned),
         "activation_lower_bound_bytes": figures.activations.map(|a| a.lower_bound),
         "ops": ops,

@@ -3,9 +3,8 @@
 use std::cmp::Reverse;
 
 use super::liveness::{Range, liveness};
-use crate::graph::{Graph, Model, NodeId, ValueId};
+use crate::graph::{Graph, Model, NodeId};
 use crate::infer::Inferred;
-use crate::types::{Dim, Type};
 use crate::{Error, Result};
 
 /// Offsets are multiples of so many bytes: a cache line.
@@ -238,31 +237,6 @@ pub struct Activations {
     pub peak_planned: usize,
     /// The most bytes alive at one step.
     pub lower_bound: usize,
-}
-
-/// Types for the main graph's inputs in which every named dimension is a number: that of
-/// `overrides`, 1 for the others and for dimensions of which nothing is known. Inputs without a
-/// shape are left out.
-pub fn concrete_inputs(model: &Model, overrides: &[(&str, usize)]) -> Vec<(ValueId, Type)> {
-    let number = |dim: &Dim| match dim {
-        Dim::Known(n) => *n,
-        Dim::Symbol(s) => overrides
-            .iter()
-            .find(|(name, _)| **name == **s)
-            .map_or(1, |&(_, n)| n),
-        Dim::Unknown => 1,
-    };
-    let graph = &model.graph;
-    graph
-        .inputs
-        .iter()
-        .filter_map(|&v| {
-            let mut ty = graph.value(v).tensor_type()?.clone();
-            let shape = ty.shape.take()?;
-            ty.shape = Some(shape.iter().map(|d| Dim::Known(number(d))).collect());
-            Some((v, ty.into()))
-        })
-        .collect()
 }
 
 /// Activation memory of the main graph, graph inputs and outputs included, subgraphs left out;

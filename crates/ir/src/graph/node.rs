@@ -206,13 +206,14 @@ impl Node {
     /// The GRAPH attribute, to be given so many inputs.
     ///
     /// # Errors
-    /// When it is missing or has fewer inputs.
+    /// When it is missing, has fewer inputs, or more that have no default.
     pub fn graph_of(&self, name: &str, given: usize) -> Result<&Graph> {
         let graph = self
             .graph(name)
             .ok_or_else(|| Error::invalid(format!("attribute \"{name}\" is missing")))?;
         let takes = graph.inputs.len();
-        if given > takes {
+        let has_default = |v: &ValueId| graph.value(*v).constant.is_some();
+        if given > takes || !graph.inputs[given..].iter().all(has_default) {
             return Err(Error::invalid(format!(
                 "the graph \"{name}\" has {takes} inputs, the node gives it {given}"
             )));

@@ -182,6 +182,15 @@ fn infer(cx: &mut InferCx) -> Result<()> {
         None => None,
     };
     let (dtype, value_dtype) = (cx.dtype(0), cx.dtype(2));
+    for (other, wanted) in [(1, dtype), (4, dtype), (5, value_dtype)] {
+        if let (Some(found), Some(wanted)) = (cx.dtype(other), wanted)
+            && found != wanted
+        {
+            return Err(Error::invalid(format!(
+                "input {other} should be {wanted}, it is {found}"
+            )));
+        }
+    }
     cx.set_tensor(0, dtype, y);
     let cache =
         |size: Dim| Shape::from_iter([batch.clone(), kv_heads.clone(), total.clone(), size]);
