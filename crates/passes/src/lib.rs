@@ -41,6 +41,7 @@ mod pass;
 mod pattern;
 pub mod pipeline;
 mod propagate_quantize;
+mod push_transposes;
 mod quantization;
 mod remove_dead_nodes;
 mod rewrite;

@@ -8,7 +8,7 @@ use crate::{
     fuse_matmul_add, fuse_matmul_scale, fuse_pad_conv, fuse_quantized, fuse_skip_norm,
     inline_constant_if, inline_constant_loop, inline_functions, merge_casts, merge_clips,
     merge_concats, merge_duplicates, merge_pads, merge_reshapes, merge_slices, merge_transposes,
-    name_table_lengths, propagate_quantize, remove_dead_nodes, settle_shapes,
+    name_table_lengths, propagate_quantize, push_transposes, remove_dead_nodes, settle_shapes,
 };
 
 /// Every pass. The list is repeated until nothing changes, so the order decides how soon, and
@@ -71,6 +71,9 @@ pub static PASSES: &[&Pass] = &[
     // Last: other groups of DequantizeLinear, operator and QuantizeLinear stay, and the cpu provider
     // runs them in integers as they are.
     &fuse_quantized::PASS,
+    // Level layout. The runtime chooses the layouts of its kernels itself; what is left is to keep
+    // those of the file from turning back and forth.
+    &push_transposes::PASS,
 ];
 
 #[cfg(test)]
