@@ -98,6 +98,7 @@ fn fuse(editor: &mut Editor, id: NodeId, types: &Inferred, names: &mut Names) ->
         inputs.extend(value.map(Some));
         inputs.extend([Some(b.scale), Some(zero(editor, b, names))]);
     }
+    inputs[5] = w.zero.map_or(inputs[5], |v| Some(own(editor, v, names)));
     inputs.push(bias);
     let joined = editor.fuse(&[id, quantizer], fused, &inputs, &[Some(y.value)]);
     editor.graph.node_mut(joined).name = node.name;
@@ -137,6 +138,18 @@ fn bias(editor: &Editor, id: NodeId, x: &Grid, w: &Grid) -> Option<ValueId> {
     let as_many = scales.len() == w.scale.len() || w.scale.len() == 1;
     let counts = as_many && scales.iter().enumerate().all(products);
     (is_i32 && counts && zeros.iter().all(|&z| z == 0)).then_some(integers)
+}
+
+/// A copy of a constant that others read too, or the constant.
+fn own(editor: &mut Editor, v: ValueId, names: &mut Names) -> ValueId {
+    let value = editor.graph.value(v);
+    match &value.constant {
+        Some(data) if value.consumers().len() > 1 => {
+            let (name, data) = (names.fresh(&value.name.clone()), data.clone());
+            editor.graph.add_constant(&name, data)
+        }
+        _ => v,
+    }
 }
 
 /// The zero point, which the integer operator always reads.

@@ -11,6 +11,8 @@ use crate::rewrite::{Editor, each_graph};
 
 /// Operators that may differ from run to run, that are unknown, or that have subgraphs are never
 /// merged. A merged constant has several readers: whoever changes one for a single node copies it.
+/// Zero points of the weights of QLinearConv and QLinearMatMul stay apart: ONNX Runtime refuses a
+/// file that shares them where it is asked to sum exactly (`session.x64quantprecision`).
 pub static PASS: Pass = Pass {
     name: "merge_duplicates",
     about: "merge equal constants, and nodes that compute the same",
@@ -51,7 +53,8 @@ fn merge_constants(editor: &mut Editor) -> usize {
         let Some(data) = &value.constant else {
             continue;
         };
-        if editor.is_unread(id) || editor.is_output(id) || editor.constant(id).is_none() {
+        let stays = editor.is_unread(id) || editor.is_output(id) || is_weight_zero(editor, id);
+        if stays || editor.constant(id).is_none() {
             continue;
         }
         let mut hasher = DefaultHasher::new();
@@ -70,6 +73,14 @@ fn merge_constants(editor: &mut Editor) -> usize {
         editor.graph.value_mut(old).constant = None;
     }
     pairs.len()
+}
+
+fn is_weight_zero(editor: &Editor, v: ValueId) -> bool {
+    let mut readers = editor.graph.value(v).consumers().iter();
+    readers.any(|&(id, i)| {
+        let node = editor.graph.node(id);
+        i == 5 && (node.is("QLinearConv") || node.is("QLinearMatMul"))
+    })
 }
 
 fn is_mergeable(node: &Node) -> bool {
