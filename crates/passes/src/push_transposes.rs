@@ -104,7 +104,8 @@ impl Push<'_, '_> {
     fn far(&mut self, id: NodeId) -> Option<usize> {
         self.editor.graph.get_node(id)?;
         let perm = order(self.editor, id, self.types)?;
-        if !self.pays(id, &perm) {
+        let is_whole = (0..perm.len()).all(|axis| perm.contains(&axis));
+        if !is_whole || !self.pays(id, &perm) {
             return None;
         }
         let mut steps = 0;

@@ -4,6 +4,7 @@
 
 mod f32;
 mod int8;
+mod strips;
 
 pub(super) use self::f32::DepthwiseF32;
 pub(super) use int8::DepthwiseI8;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::strips::{LONG, SHORT, Strips};
 use super::{TOGETHER, Tiles, grain};
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
@@ -54,21 +55,32 @@ impl DepthwiseF32 {
         let target = Target::new(pixels, channels, y, channels, epilogue);
         let outside = vec![0.0; channels];
         ctx.threads().parallel_ranges(pixels, grain(g), |range| {
-            let block = Block {
-                tiles: Tiles::new(g, x, &outside, range.clone(), TOGETHER),
-                range,
+            let part = Part {
+                range: range.clone(),
                 channels,
                 weights: self.weights.typed(),
                 target: &target,
                 to: target.store(0, 0),
             };
-            dispatch(self.isa, block);
+            if Strips::<f32>::suit(g) {
+                let strips = Strips::new(g, x, &outside, range);
+                let window = (g.kernel[1], g.stride[1]);
+                let body = Overlapping {
+                    strips,
+                    window,
+                    part,
+                };
+                dispatch(self.isa, body);
+            } else {
+                let tiles = Tiles::new(g, x, &outside, range, TOGETHER);
+                dispatch(self.isa, Apart { tiles, part });
+            }
         });
     }
 }
 
-struct Block<'a> {
-    tiles: Tiles<'a, f32>,
+/// The pixels of one thread, and what is done with their sums.
+struct Part<'a> {
     range: Range<usize>,
     channels: usize,
     weights: &'a [f32],
@@ -76,14 +88,169 @@ struct Block<'a> {
     to: Store,
 }
 
-impl Body for Block<'_> {
+impl Part<'_> {
+    /// # Safety
+    /// The sums of these pixels are stored.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, s: S) {
+        if let Some(activation) = self.target.then() {
+            let at = self.range.start * self.channels;
+            let n = self.range.len() * self.channels;
+            // SAFETY: the caller's promise.
+            unsafe { self.to.finish(s, activation, at, n) };
+        }
+    }
+}
+
+/// Windows that share columns.
+struct Overlapping<'a> {
+    strips: Strips<'a, f32>,
+    /// Width and distance.
+    window: (usize, usize),
+    part: Part<'a>,
+}
+
+impl Body for Overlapping<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        // SAFETY: `Strips` promises a pixel's channels at every column, and threads write
+        // different pixels, which `Target::new` checked.
+        unsafe {
+            match self.window {
+                (3, 1) => self.walk::<S, 3, 1>(s),
+                (3, _) => self.walk::<S, 3, 2>(s),
+                (_, 1) => self.walk::<S, 5, 1>(s),
+                _ => self.walk::<S, 5, 2>(s),
+            }
+            self.part.finish(s);
+        }
+    }
+}
+
+impl Overlapping<'_> {
+    /// All strips of windows that are `W` wide and `D` apart.
+    ///
+    /// # Safety
+    /// A pixel's channels are readable at every column.
+    #[inline(always)]
+    unsafe fn walk<S: Simd, const W: usize, const D: usize>(&mut self, s: S) {
+        while let Some((pixel, count)) = self.strips.advance() {
+            let mut c = 0;
+            while c < self.part.channels {
+                let left = self.part.channels - c;
+                // SAFETY: the caller's promise.
+                c += unsafe {
+                    match count {
+                        LONG | SHORT if left >= 2 * S::LANES => {
+                            for first in (0..count).step_by(SHORT) {
+                                self.sums::<S, W, D, SHORT, 2, false>(s, pixel, first, c);
+                            }
+                            2 * S::LANES
+                        }
+                        LONG => self.vector::<S, W, D, LONG>(s, pixel, c),
+                        SHORT => self.vector::<S, W, D, SHORT>(s, pixel, c),
+                        2 if left >= 4 * S::LANES => {
+                            self.sums::<S, W, D, 2, 4, false>(s, pixel, 0, c)
+                        }
+                        2 => self.vector::<S, W, D, 2>(s, pixel, c),
+                        _ if left >= 4 * S::LANES => {
+                            self.sums::<S, W, D, 1, 4, false>(s, pixel, 0, c)
+                        }
+                        _ => self.vector::<S, W, D, 1>(s, pixel, c),
+                    }
+                };
+            }
+        }
+    }
+
+    /// One vector of channels, perhaps in part, of `T` pixels; how many channels that were.
+    ///
+    /// # Safety
+    /// A pixel's channels are readable at every column.
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const W: usize, const D: usize, const T: usize>(
+        &self,
+        s: S,
+        pixel: usize,
+        c: usize,
+    ) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.part.channels - c >= S::LANES {
+                true => self.sums::<S, W, D, T, 1, false>(s, pixel, 0, c),
+                false => self.sums::<S, W, D, T, 1, true>(s, pixel, 0, c),
+            }
+        }
+    }
+
+    /// `T` pixels from the `first` of the strip on, `V` vectors of channels from `c` on, in part
+    /// where `PART`; how many channels that were.
+    ///
+    /// # Safety
+    /// A pixel's channels are readable at every column.
+    #[inline(always)]
+    unsafe fn sums<
+        S: Simd,
+        const W: usize,
+        const D: usize,
+        const T: usize,
+        const V: usize,
+        const PART: bool,
+    >(
+        &self,
+        s: S,
+        pixel: usize,
+        first: usize,
+        c: usize,
+    ) -> usize {
+        let channels = self.part.channels;
+        let last = if PART { channels - c } else { S::LANES };
+        let mut sums = [[s.splat(0.0); V]; T];
+        // SAFETY: the caller's promise, and weights have rows of all channels.
+        unsafe {
+            let row = |p: *const f32| -> [S::F; V] {
+                std::array::from_fn(|v| match PART {
+                    true => s.load_n(p, last),
+                    false => s.load(p.add(v * S::LANES)),
+                })
+            };
+            for line in &self.strips.lines {
+                let w = self.part.weights.as_ptr().add(line.ky * W * channels + c);
+                let w: [[S::F; V]; W] = std::array::from_fn(|kx| row(w.add(kx * channels)));
+                let columns = line.columns.as_ptr().add(first * D);
+                for column in 0..(T - 1) * D + W {
+                    let x = row((*columns.add(column)).add(c));
+                    for (t, sums) in sums.iter_mut().enumerate() {
+                        if column >= t * D && column < t * D + W {
+                            for v in 0..V {
+                                sums[v] = s.fma(x[v], w[column - t * D][v], sums[v]);
+                            }
+                        }
+                    }
+                }
+            }
+            let at = (pixel + first) * channels + c;
+            self.part.to.put(s, sums, at, channels, c, last);
+        }
+        V * S::LANES
+    }
+}
+
+/// Windows of any width, distance and dilation.
+struct Apart<'a> {
+    tiles: Tiles<'a, f32>,
+    part: Part<'a>,
+}
+
+impl Body for Apart<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         while let Some((pixel, count)) = self.tiles.advance() {
             let mut c = 0;
-            while c < self.channels {
-                let left = self.channels - c;
+            while c < self.part.channels {
+                let left = self.part.channels - c;
                 // SAFETY: `advance` promises a pixel's channels at every address, and tasks
                 // write different pixels, which `Target::new` checked.
                 unsafe {
@@ -101,60 +268,38 @@ impl Body for Block<'_> {
                 };
             }
         }
-        if let Some(activation) = self.target.then() {
-            // SAFETY: these are the pixels that the tiles stored.
-            unsafe {
-                let (at, n) = (
-                    self.range.start * self.channels,
-                    self.range.len() * self.channels,
-                );
-                self.to.finish(s, activation, at, n);
-            }
-        }
+        // SAFETY: these are the pixels that the tiles stored.
+        unsafe { self.part.finish(s) };
     }
 }
 
-impl Block<'_> {
+impl Apart<'_> {
     /// `T` pixels, `V` vectors of channels from `c` on, the last of them perhaps in part.
     ///
     /// # Safety
     /// A pixel is readable at every address of the tiles, `T` for each kernel element.
     #[inline(always)]
     unsafe fn tile<S: Simd, const T: usize, const V: usize>(&self, s: S, pixel: usize, c: usize) {
-        let last = (self.channels - c - (V - 1) * S::LANES).min(S::LANES);
+        let channels = self.part.channels;
+        let last = (channels - c - (V - 1) * S::LANES).min(S::LANES);
         let mut sums = [[s.splat(0.0); V]; T];
         // SAFETY: the caller's promise, and weights have rows of all channels.
         unsafe {
-            if last == S::LANES {
-                for (tap, x) in self.tiles.taps.as_chunks::<T>().0.iter().enumerate() {
-                    let w = self.weights.as_ptr().add(tap * self.channels + c);
-                    let w: [S::F; V] = std::array::from_fn(|v| s.load(w.add(v * S::LANES)));
-                    for (sums, x) in sums.iter_mut().zip(x) {
-                        for v in 0..V {
-                            sums[v] = s.fma(s.load(x.add(c + v * S::LANES)), w[v], sums[v]);
-                        }
-                    }
-                }
-            } else {
-                for (tap, x) in self.tiles.taps.as_chunks::<T>().0.iter().enumerate() {
-                    let mut w = [s.splat(0.0); V];
-                    load_row(
-                        s,
-                        &mut w,
-                        self.weights.as_ptr().add(tap * self.channels + c),
-                        last,
-                    );
-                    for (sums, x) in sums.iter_mut().zip(x) {
-                        let mut row = [s.splat(0.0); V];
-                        load_row(s, &mut row, x.add(c), last);
-                        for v in 0..V {
-                            sums[v] = s.fma(row[v], w[v], sums[v]);
-                        }
+            for (tap, x) in self.tiles.taps.as_chunks::<T>().0.iter().enumerate() {
+                let mut w = [s.splat(0.0); V];
+                let weights = self.part.weights.as_ptr().add(tap * channels + c);
+                load_row(s, &mut w, weights, last);
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let mut row = [s.splat(0.0); V];
+                    load_row(s, &mut row, x.add(c), last);
+                    for v in 0..V {
+                        sums[v] = s.fma(row[v], w[v], sums[v]);
                     }
                 }
             }
-            let at = pixel * self.channels + c;
-            self.to.put(s, sums, at, self.channels, c, last);
+            self.part
+                .to
+                .put(s, sums, pixel * channels + c, channels, c, last);
         }
     }
 }

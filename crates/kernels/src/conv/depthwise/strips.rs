@@ -1,0 +1,111 @@
+//! Neighbouring pixels of one line whose windows overlap: every column is loaded once for all.
+
+use std::ops::Range;
+
+use crate::conv::ConvGeometry;
+use crate::conv::gather::inside;
+
+/// Most pixels of a strip.
+pub(super) const LONG: usize = 8;
+
+/// Pixels of a shorter strip.
+pub(super) const SHORT: usize = 4;
+
+/// Columns that the windows of the longest strip cover: 8 windows of 3, 2 apart.
+const COLUMNS: usize = 2 * (LONG - 1) + 3;
+
+/// A line of the kernel that lies in the image, and where each column of it is.
+pub(super) struct Line<T> {
+    /// Which line of the kernel.
+    pub ky: usize,
+    /// A pixel's channels for each column from the first window on.
+    pub columns: [*const T; COLUMNS],
+}
+
+/// Walks over output pixels, a strip of one line at a time.
+pub(super) struct Strips<'a, T> {
+    geometry: &'a ConvGeometry,
+    x: &'a [T],
+    outside: &'a [T],
+    pixels: Range<usize>,
+    next: usize,
+    /// The lines of the kernel that lie in the image for the pixels of the strip.
+    pub lines: Vec<Line<T>>,
+}
+
+impl<'a, T: Copy> Strips<'a, T> {
+    /// Whether windows are 3 or 5 wide and 1 or 2 apart.
+    pub fn suit(g: &ConvGeometry) -> bool {
+        matches!(g.kernel[1], 3 | 5) && matches!(g.stride[1], 1 | 2) && g.dilation[1] == 1
+    }
+
+    /// `outside` is a pixel's channels that stand outside of the image.
+    pub fn new(
+        geometry: &'a ConvGeometry,
+        x: &'a [T],
+        outside: &'a [T],
+        pixels: Range<usize>,
+    ) -> Self {
+        assert!(Self::suit(geometry), "windows of a width that has a kernel");
+        assert_eq!(outside.len(), geometry.channels_in, "a pixel's channels");
+        Self {
+            geometry,
+            x,
+            outside,
+            next: pixels.start,
+            pixels,
+            lines: Vec::new(),
+        }
+    }
+
+    /// The first pixel of the next strip, and how many: [`LONG`] where windows are 3 wide,
+    /// [`SHORT`], 2 or 1. Pixels may come twice. Every address in `lines`, one for each column that
+    /// the windows cover, is followed by a pixel's channels.
+    pub fn advance(&mut self) -> Option<(usize, usize)> {
+        if self.next >= self.pixels.end {
+            return None;
+        }
+        let (g, [out_h, out_w]) = (self.geometry, self.geometry.output());
+        let line = self.next / out_w;
+        let first = self.pixels.start.max(line * out_w);
+        let end = self.pixels.end.min((line + 1) * out_w);
+        let left = end - self.next;
+        let (pixel, count) = match left {
+            LONG.. if g.kernel[1] == 3 => (self.next, LONG),
+            SHORT.. => (self.next, SHORT),
+            3 if end - first >= SHORT => (end - SHORT, SHORT),
+            2.. => (self.next, 2),
+            _ => (self.next, 1),
+        };
+        self.next = pixel + count;
+        let columns = (count - 1) * g.stride[1] + g.kernel[1];
+        let (image, oy, ox) = (line / out_h, line % out_h, pixel - line * out_w);
+        self.lines.clear();
+        for ky in 0..g.kernel[0] {
+            let y = oy * g.stride[0] + ky * g.dilation[0];
+            if let Some(y) = inside(y, g.pad_begin[0], g.input[0]) {
+                let line = self.line(image * g.input[0] + y, ox * g.stride[1], columns);
+                self.lines.push(Line { ky, columns: line });
+            }
+        }
+        Some((pixel, count))
+    }
+
+    /// The addresses of `count` columns of a line of the padded image, from `first` on.
+    #[inline(always)]
+    fn line(&self, line: usize, first: usize, count: usize) -> [*const T; COLUMNS] {
+        let (g, mut columns) = (self.geometry, [self.outside.as_ptr(); COLUMNS]);
+        let (width, pad) = (g.input[1], g.pad_begin[1]);
+        let begin = pad.saturating_sub(first).min(count);
+        let end = (width + pad).saturating_sub(first).min(count);
+        if begin < end {
+            let at = (line * width + first + begin - pad) * g.channels_in;
+            let length = (end - begin) * g.channels_in;
+            let from = self.x[at..][..length].as_ptr();
+            for (i, to) in columns[begin..end].iter_mut().enumerate() {
+                *to = from.wrapping_add(i * g.channels_in);
+            }
+        }
+        columns
+    }
+}
