@@ -2,10 +2,12 @@
 
 use super::BASE;
 use crate::eval::EvalCx;
+use crate::infer::{InferCx, like_first};
 use crate::ops::activation::{gelu, gelu_tanh};
 use crate::ops::elementwise::{combine, map_floats};
 use crate::ops::unary::sigmoid;
 use crate::ops::{Arity, AttrKind, OpDef, attr};
+use crate::types::Dim;
 use crate::{Error, Result, Tensor};
 
 /// The exact Gelu, as ONNX has it from opset 20.
@@ -20,6 +22,7 @@ pub static GELU: OpDef = OpDef {
 pub static BIAS_GELU: OpDef = OpDef {
     name: "BiasGelu",
     inputs: Arity(2, 2),
+    infer,
     eval: Some(|cx| map_floats(&biased(cx)?, gelu)),
     examples: &["com.microsoft.BiasGelu(f32[2,3], f32[3])"],
     ..BASE
@@ -29,6 +32,7 @@ pub static BIAS_GELU: OpDef = OpDef {
 pub static FAST_GELU: OpDef = OpDef {
     name: "FastGelu",
     inputs: Arity(1, 2),
+    infer,
     eval: Some(|cx| map_floats(&biased(cx)?, gelu_tanh)),
     examples: &[
         "com.microsoft.FastGelu(f32[2,3])",
@@ -51,6 +55,22 @@ pub static QUICK_GELU: OpDef = OpDef {
     ],
     ..BASE
 };
+
+/// Like the first input; a bias has one axis, as long as the last of that.
+fn infer(cx: &mut InferCx) -> Result<()> {
+    if let (Some(x), Some(bias)) = (cx.shape(0), cx.shape(1)) {
+        let lengths = x
+            .last()
+            .and_then(Dim::known)
+            .zip(bias.last().and_then(Dim::known));
+        if bias.rank() != 1 || x.rank() == 0 || lengths.is_some_and(|(x, b)| x != b) {
+            return Err(Error::invalid(format!(
+                "expected a bias for the last axis of {x}, found {bias}"
+            )));
+        }
+    }
+    like_first(cx)
+}
 
 /// Input 0 plus input 1, where that is given.
 fn biased(cx: &EvalCx) -> Result<Tensor> {

@@ -117,7 +117,7 @@ fn biased(
     let (dtype, dims) = planner.typed(bias)?;
     let f = match node.domain.as_str() {
         "" if node.op == "Add" && node.int("axis").is_none() => Activation::None,
-        "com.microsoft" => super::fused::biased(&node.op)?,
+        "com.microsoft" if node.input(0) == Some(y) => super::fused::biased(&node.op)?,
         _ => return None,
     };
     let fits = planner.constant(bias).is_some()
