@@ -8,6 +8,7 @@ pub mod depthwise;
 pub mod f32;
 mod gather;
 pub mod int8;
+mod windows;
 
 pub use self::f32::ConvF32;
 pub use self::int8::ConvI8;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::depthwise::DepthwiseF32;
 use super::gather::{Run, gather};
-use super::{ConvGeometry, Tasks};
+use super::{ConvGeometry, Tasks, windows};
 use crate::arena::with_scratch;
 use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
 use crate::gemm::{Cut, Order, shape};
@@ -99,7 +99,12 @@ impl ConvF32 {
         let target = Target::new(pixels, g.channels_out, y, g.channels_out, epilogue);
         let depth = g.depth();
         let tile_rows = shape(ctx.isa()).1;
-        let most = rows_in_cache(depth, tile_rows);
+        let by_windows = !g.is_pointwise() && windows::suit(g);
+        let most = if by_windows {
+            windows::MOST
+        } else {
+            rows_in_cache(depth, tile_rows)
+        };
         let panels = groups[0].panel_count();
         let cut = Cut::new(ctx.threads().count(), pixels, panels, tile_rows, most);
         let tasks = Tasks {
@@ -113,6 +118,13 @@ impl ConvF32 {
                 let a = x[rows.start * g.channels_in + group * g.group_in()..].as_ptr();
                 // SAFETY: the lengths of `x` and `y` cover all pixels; tasks are disjoint.
                 unsafe { target.multiply(rows, a, g.channels_in, b, panels, offset) };
+                return;
+            }
+            if by_windows {
+                windows::each_part(g, x, rows, |rows, a, steps| {
+                    // SAFETY: windows are readable; the output as above.
+                    unsafe { target.multiply_windows(rows, a, steps, b, panels.clone(), offset) };
+                });
                 return;
             }
             with_scratch(rows.len() * depth, |panel: &mut [f32]| {

@@ -5,15 +5,17 @@
 
 use std::ops::Range;
 
+mod left;
+
+pub(crate) use left::Steps;
+
+use self::left::{Even, Left, Rows, Windows};
 use super::{Cut, Order, Panels};
 use crate::activation::{Activation, map_with};
 use crate::arena::Buffer;
 use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
-
-/// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
-const DEPTH: usize = 384;
 
 /// What happens to a product before it is stored: `act(product + bias + residual)`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,7 +141,7 @@ pub fn matmul(
 
 /// Rows of A such that a block of them stays in the L2 cache.
 pub(crate) fn rows_in_cache(k: usize, tile_rows: usize) -> usize {
-    (32 * 1024 / k.clamp(1, DEPTH)).clamp(tile_rows * 2, 240)
+    (32 * 1024 / k.clamp(1, left::DEPTH)).clamp(tile_rows * 2, 240)
 }
 
 /// Whether `rows` rows of `columns` elements, `stride` apart, lie in `len` elements.
@@ -225,14 +227,58 @@ impl<'a> Target<'a> {
         panels: Range<usize>,
         offset: usize,
     ) {
+        let left = Even { a, a_stride };
+        let steps = Steps {
+            lines: 1,
+            run: b.k,
+            stride: 0,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply_left(rows, left, steps, b, panels, offset) };
+    }
+
+    /// As [`Target::multiply`], where each row of A is a few lines of neighbours, and rows may
+    /// overlap: a row has `steps.lines` runs, `steps.stride` apart, from its address in `a` on.
+    ///
+    /// # Safety
+    /// As for [`Target::multiply`]; `a` has an address for each row.
+    pub(crate) unsafe fn multiply_windows(
+        &self,
+        rows: Range<usize>,
+        a: &[*const f32],
+        steps: Steps,
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        assert_eq!(
+            (a.len(), steps.lines * steps.run),
+            (rows.len(), b.k),
+            "rows of windows"
+        );
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply_left(rows, Windows { rows: a }, steps, b, panels, offset) };
+    }
+
+    /// # Safety
+    /// As for [`Target::multiply`].
+    unsafe fn multiply_left<L: Left>(
+        &self,
+        rows: Range<usize>,
+        left: L,
+        steps: Steps,
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
         if rows.is_empty() || panels.is_empty() {
             return;
         }
         let at = rows.start * self.stride + offset;
         let block = Block {
             rows: rows.len(),
-            a,
-            a_stride,
+            left,
+            steps,
             b,
             panels,
             to: self.store(at, offset),
@@ -363,10 +409,10 @@ pub(crate) unsafe fn store_row<S: Simd, const V: usize>(
 }
 
 /// A part of a product that one thread computes.
-struct Block<'a> {
+struct Block<'a, L> {
     rows: usize,
-    a: *const f32,
-    a_stride: usize,
+    left: L,
+    steps: Steps,
     b: &'a PackedF32,
     panels: Range<usize>,
     to: Store,
@@ -374,12 +420,12 @@ struct Block<'a> {
     then: Option<Activation>,
 }
 
-impl Body for Block<'_> {
+impl<L: Left> Body for Block<'_, L> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let k = self.b.k;
-        if self.rows == 1 {
+        if self.rows == 1 && self.steps.lines == 1 {
             // SAFETY: `Target::multiply` promises the memory.
             unsafe { self.single_row(s) };
             return;
@@ -387,18 +433,20 @@ impl Body for Block<'_> {
         let data = self.b.data.typed::<f32>();
         let mut start = 0;
         while start == 0 || start < k {
-            let depth = even_part(k - start);
+            let (offset, steps) = self.steps.part(start);
+            let depth = steps.lines * steps.run;
             for p in self.panels.clone() {
                 let (first, columns, vectors) = self.b.panels.panel(p);
                 let tile = Tile {
-                    depth,
+                    offset,
+                    steps,
                     b: data[first * k + start * vectors * S::LANES..].as_ptr(),
                     columns,
                     opens: start == 0,
                     closes: start + depth >= k,
                 };
                 // SAFETY: `Target::multiply` promises the memory.
-                unsafe { self.panel(s, start, first, vectors, &tile) };
+                unsafe { self.panel(s, first, vectors, &tile) };
             }
             start += depth.max(1);
         }
@@ -416,42 +464,37 @@ impl Body for Block<'_> {
     }
 }
 
-/// The next steps of K out of `left`: all of them, or equal parts of at most `DEPTH`.
-#[inline(always)]
-fn even_part(left: usize) -> usize {
-    left.div_ceil(left.div_ceil(DEPTH).max(1))
-}
-
 /// One panel's share of K.
 struct Tile {
-    depth: usize,
+    offset: usize,
+    steps: Steps,
     b: *const f32,
     columns: usize,
     opens: bool,
     closes: bool,
 }
 
-impl Block<'_> {
+impl<L: Left> Block<'_, L> {
     /// All rows of one panel, a tile at a time.
     ///
     /// # Safety
     /// As for `Target::multiply`.
     #[inline(always)]
-    unsafe fn panel<S: Simd>(&self, s: S, start: usize, first: usize, vectors: usize, t: &Tile) {
+    unsafe fn panel<S: Simd>(&self, s: S, first: usize, vectors: usize, t: &Tile) {
         let mut row = 0;
         while row < self.rows {
             let rows = (self.rows - row).min(S::ROWS);
             // SAFETY: the row and the panel lie in the block.
             unsafe {
-                let a = self.a.add(row * self.a_stride + start);
                 let at = row * self.c_stride + first;
-                crate::gemm::by_rows!(S, rows, vectors, tile(self, s, t, a, at, first));
+                crate::gemm::by_rows!(S, rows, vectors, tile(self, s, t, row, at, first));
             }
             row += rows;
         }
     }
 
-    /// A tile of `M` rows and `V` vectors; `at` is its place in C, `first` its first column.
+    /// A tile of `M` rows from `row` on and `V` vectors; `at` is its place in C, `first` its first
+    /// column.
     ///
     /// # Safety
     /// As for `Target::multiply`.
@@ -460,13 +503,13 @@ impl Block<'_> {
         &self,
         s: S,
         t: &Tile,
-        a: *const f32,
+        row: usize,
         at: usize,
         first: usize,
     ) {
         let mut sums = [[s.splat(0.0); V]; M];
-        // SAFETY: M rows of `depth` floats are readable at `a`, `depth` rows of V vectors at
-        // `b`, and M rows of `columns` elements are writable at `c`.
+        // SAFETY: the steps of M rows are readable, as many rows of V vectors at `b`, and M rows
+        // of `columns` elements are writable at `c`.
         unsafe {
             let c = self.to.c.add(at);
             let last = t.columns - (V - 1) * S::LANES;
@@ -475,13 +518,17 @@ impl Block<'_> {
                     load_row(s, row, c.add(i * self.c_stride), last);
                 }
             }
-            for k in 0..t.depth {
-                let b = t.b.add(k * V * S::LANES);
-                let b: [S::F; V] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
-                for i in 0..M {
-                    let a = s.splat(*a.add(i * self.a_stride + k));
-                    for v in 0..V {
-                        sums[i][v] = s.fma(a, b[v], sums[i][v]);
+            for line in 0..t.steps.lines {
+                let a = self.left.rows::<M>(row, t.offset + line * t.steps.stride);
+                let b = t.b.add(line * t.steps.run * V * S::LANES);
+                for k in 0..t.steps.run {
+                    let b = b.add(k * V * S::LANES);
+                    let b: [S::F; V] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
+                    for i in 0..M {
+                        let a = s.splat(*a.at(i, k));
+                        for v in 0..V {
+                            sums[i][v] = s.fma(a, b[v], sums[i][v]);
+                        }
                     }
                 }
             }
@@ -503,6 +550,8 @@ impl Block<'_> {
     unsafe fn single_row<S: Simd>(&self, s: S) {
         let (k, panels) = (self.b.k, self.b.panels);
         let data = self.b.data.typed::<f32>();
+        // SAFETY: there is one row.
+        let a = unsafe { self.left.rows::<1>(0, 0) };
         let mut p = self.panels.start;
         while p < self.panels.end {
             let (first, columns, vectors) = panels.panel(p);
@@ -517,7 +566,7 @@ impl Block<'_> {
                     let mut sums = [[s.splat(0.0); 2]; 4];
                     let b = data[first * k..].as_ptr();
                     for at in 0..k {
-                        let a = s.splat(*self.a.add(at));
+                        let a = s.splat(*a.at(0, at));
                         for (q, sums) in sums.iter_mut().enumerate() {
                             let b = b.add((q * k + at) * 2 * S::LANES);
                             sums[0] = s.fma(a, s.load(b), sums[0]);
@@ -532,16 +581,17 @@ impl Block<'_> {
                 } else {
                     let b = data[first * k..].as_ptr();
                     let t = Tile {
-                        depth: k,
+                        offset: 0,
+                        steps: self.steps,
                         b,
                         columns,
                         opens: true,
                         closes: true,
                     };
                     if vectors == 2 {
-                        self.tile::<S, 1, 2>(s, &t, self.a, first, first);
+                        self.tile::<S, 1, 2>(s, &t, 0, first, first);
                     } else {
-                        self.tile::<S, 1, 1>(s, &t, self.a, first, first);
+                        self.tile::<S, 1, 1>(s, &t, 0, first, first);
                     }
                 }
             }

@@ -1,0 +1,112 @@
+//! The left side of a product: where its rows stand, and how they are cut along K.
+
+/// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
+pub(super) const DEPTH: usize = 384;
+
+/// Where the elements of a row of A stand, from its address on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Steps {
+    /// Runs of neighbours.
+    pub lines: usize,
+    /// Elements of a run.
+    pub run: usize,
+    /// From one run to the next.
+    pub stride: usize,
+}
+
+/// The rows of A of a part of a product.
+pub(super) trait Left: Copy {
+    /// The addresses of a few rows.
+    type Rows<const M: usize>: Rows;
+
+    /// `M` rows from `row` on, `offset` elements after their first.
+    ///
+    /// # Safety
+    /// The rows are there.
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> Self::Rows<M>;
+}
+
+/// Addresses of a few rows.
+pub(super) trait Rows: Copy {
+    /// Element `k` of row `i`.
+    ///
+    /// # Safety
+    /// It is there.
+    unsafe fn at(&self, i: usize, k: usize) -> *const f32;
+}
+
+/// Rows at even distances.
+#[derive(Clone, Copy)]
+pub(super) struct Even {
+    pub a: *const f32,
+    pub a_stride: usize,
+}
+
+impl Left for Even {
+    type Rows<const M: usize> = Even;
+    #[inline(always)]
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> Even {
+        Even {
+            // SAFETY: the caller's promise.
+            a: unsafe { self.a.add(row * self.a_stride + offset) },
+            ..self
+        }
+    }
+}
+
+impl Rows for Even {
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.a.add(i * self.a_stride + k) }
+    }
+}
+
+/// Rows that are anywhere.
+#[derive(Clone, Copy)]
+pub(super) struct Windows<'a> {
+    pub rows: &'a [*const f32],
+}
+
+impl Left for Windows<'_> {
+    type Rows<const M: usize> = [*const f32; M];
+    #[inline(always)]
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> [*const f32; M] {
+        // SAFETY: the caller's promise.
+        std::array::from_fn(|i| unsafe { self.rows.get_unchecked(row + i).add(offset) })
+    }
+}
+
+impl<const M: usize> Rows for [*const f32; M] {
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self[i].add(k) }
+    }
+}
+
+impl Steps {
+    /// The part of K from `start` on whose sums stay in registers, where it begins in a row: all
+    /// that is left, whole runs or a part of one, equal parts of at most `DEPTH`.
+    #[inline(always)]
+    pub(super) fn part(self, start: usize) -> (usize, Steps) {
+        let (line, at) = (start / self.run.max(1), start % self.run.max(1));
+        let offset = line * self.stride + at;
+        let (lines, run) = if at > 0 || self.run > DEPTH {
+            (1, even_part(self.run - at, DEPTH))
+        } else {
+            (
+                even_part(self.lines - line, DEPTH / self.run.max(1)),
+                self.run,
+            )
+        };
+        let stride = self.stride;
+        (offset, Steps { lines, run, stride })
+    }
+}
+
+/// The next of equal parts of `left` that are at most `most`.
+#[inline(always)]
+fn even_part(left: usize, most: usize) -> usize {
+    left.div_ceil(left.div_ceil(most).max(1))
+}
