@@ -481,9 +481,12 @@ impl<L: Left> Block<'_, L> {
     /// As for `Target::multiply`.
     #[inline(always)]
     unsafe fn panel<S: Simd>(&self, s: S, first: usize, vectors: usize, t: &Tile) {
+        // Tiles of even height: a last one of few rows would wait for its own sums.
+        let tiles = self.rows.div_ceil(S::ROWS);
+        let (least, more) = (self.rows / tiles, self.rows % tiles);
         let mut row = 0;
-        while row < self.rows {
-            let rows = (self.rows - row).min(S::ROWS);
+        for tile in 0..tiles {
+            let rows = least + usize::from(tile < more);
             // SAFETY: the row and the panel lie in the block.
             unsafe {
                 let at = row * self.c_stride + first;
