@@ -215,7 +215,7 @@ impl Overlapping<'_> {
                     false => s.load(p.add(v * S::LANES)),
                 })
             };
-            for line in &self.strips.lines {
+            for line in self.strips.lines() {
                 let w = self.part.weights.as_ptr().add(line.ky * W * channels + c);
                 let w: [[S::F; V]; W] = std::array::from_fn(|kx| row(w.add(kx * channels)));
                 let columns = line.columns.as_ptr().add(first * D);

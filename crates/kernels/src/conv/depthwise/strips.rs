@@ -15,6 +15,7 @@ pub(super) const SHORT: usize = 4;
 const COLUMNS: usize = 2 * (LONG - 1) + 3;
 
 /// A line of the kernel that lies in the image, and where each column of it is.
+#[derive(Clone, Copy)]
 pub(super) struct Line<T> {
     /// Which line of the kernel.
     pub ky: usize,
@@ -29,8 +30,9 @@ pub(super) struct Strips<'a, T> {
     outside: &'a [T],
     pixels: Range<usize>,
     next: usize,
-    /// The lines of the kernel that lie in the image for the pixels of the strip.
-    pub lines: Vec<Line<T>>,
+    lines: Vec<Line<T>>,
+    /// How many of `lines` lie in the image.
+    there: usize,
 }
 
 impl<'a, T: Copy> Strips<'a, T> {
@@ -48,19 +50,29 @@ impl<'a, T: Copy> Strips<'a, T> {
     ) -> Self {
         assert!(Self::suit(geometry), "windows of a width that has a kernel");
         assert_eq!(outside.len(), geometry.channels_in, "a pixel's channels");
+        let columns = [outside.as_ptr(); COLUMNS];
+        let line = Line { ky: 0, columns };
         Self {
             geometry,
             x,
             outside,
             next: pixels.start,
             pixels,
-            lines: Vec::new(),
+            lines: vec![line; geometry.kernel[0]],
+            there: 0,
         }
+    }
+
+    /// The lines of the kernel that lie in the image for the pixels of the strip.
+    #[inline(always)]
+    pub fn lines(&self) -> &[Line<T>] {
+        &self.lines[..self.there]
     }
 
     /// The first pixel of the next strip, and how many: [`LONG`] where windows are 3 wide,
     /// [`SHORT`], 2 or 1. Pixels may come twice. Every address in `lines`, one for each column that
     /// the windows cover, is followed by a pixel's channels.
+    #[inline(always)]
     pub fn advance(&mut self) -> Option<(usize, usize)> {
         if self.next >= self.pixels.end {
             return None;
@@ -80,32 +92,35 @@ impl<'a, T: Copy> Strips<'a, T> {
         self.next = pixel + count;
         let columns = (count - 1) * g.stride[1] + g.kernel[1];
         let (image, oy, ox) = (line / out_h, line % out_h, pixel - line * out_w);
-        self.lines.clear();
+        self.there = 0;
         for ky in 0..g.kernel[0] {
             let y = oy * g.stride[0] + ky * g.dilation[0];
             if let Some(y) = inside(y, g.pad_begin[0], g.input[0]) {
-                let line = self.line(image * g.input[0] + y, ox * g.stride[1], columns);
-                self.lines.push(Line { ky, columns: line });
+                self.lines[self.there].ky = ky;
+                self.address(image * g.input[0] + y, ox * g.stride[1], columns);
+                self.there += 1;
             }
         }
         Some((pixel, count))
     }
 
-    /// The addresses of `count` columns of a line of the padded image, from `first` on.
+    /// Sets the addresses of `count` columns of a line of the padded image, from `first` on.
     #[inline(always)]
-    fn line(&self, line: usize, first: usize, count: usize) -> [*const T; COLUMNS] {
-        let (g, mut columns) = (self.geometry, [self.outside.as_ptr(); COLUMNS]);
-        let (width, pad) = (g.input[1], g.pad_begin[1]);
+    fn address(&mut self, line: usize, first: usize, count: usize) {
+        let g = self.geometry;
+        let columns = &mut self.lines[self.there].columns[..count];
+        let (width, pad, step) = (g.input[1], g.pad_begin[1], g.channels_in);
         let begin = pad.saturating_sub(first).min(count);
         let end = (width + pad).saturating_sub(first).min(count);
+        if begin > 0 || end < count {
+            columns.fill(self.outside.as_ptr());
+        }
         if begin < end {
-            let at = (line * width + first + begin - pad) * g.channels_in;
-            let length = (end - begin) * g.channels_in;
-            let from = self.x[at..][..length].as_ptr();
+            let at = (line * width + first + begin - pad) * step;
+            let from = self.x[at..][..(end - begin) * step].as_ptr();
             for (i, to) in columns[begin..end].iter_mut().enumerate() {
-                *to = from.wrapping_add(i * g.channels_in);
+                *to = from.wrapping_add(i * step);
             }
         }
-        columns
     }
 }
