@@ -142,21 +142,14 @@ impl Overlapping<'_> {
                 // SAFETY: the caller's promise.
                 c += unsafe {
                     match count {
-                        LONG | SHORT if left >= 2 * S::LANES => {
-                            for first in (0..count).step_by(SHORT) {
-                                self.sums::<S, W, D, SHORT, 2, false>(s, pixel, first, c);
-                            }
-                            2 * S::LANES
+                        SHORT if left >= 2 * S::LANES => {
+                            self.sums::<S, W, D, SHORT, 2, false>(s, pixel, c)
                         }
                         LONG => self.vector::<S, W, D, LONG>(s, pixel, c),
                         SHORT => self.vector::<S, W, D, SHORT>(s, pixel, c),
-                        2 if left >= 4 * S::LANES => {
-                            self.sums::<S, W, D, 2, 4, false>(s, pixel, 0, c)
-                        }
+                        2 if left >= 4 * S::LANES => self.sums::<S, W, D, 2, 4, false>(s, pixel, c),
                         2 => self.vector::<S, W, D, 2>(s, pixel, c),
-                        _ if left >= 4 * S::LANES => {
-                            self.sums::<S, W, D, 1, 4, false>(s, pixel, 0, c)
-                        }
+                        _ if left >= 4 * S::LANES => self.sums::<S, W, D, 1, 4, false>(s, pixel, c),
                         _ => self.vector::<S, W, D, 1>(s, pixel, c),
                     }
                 };
@@ -178,14 +171,14 @@ impl Overlapping<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             match self.part.channels - c >= S::LANES {
-                true => self.sums::<S, W, D, T, 1, false>(s, pixel, 0, c),
-                false => self.sums::<S, W, D, T, 1, true>(s, pixel, 0, c),
+                true => self.sums::<S, W, D, T, 1, false>(s, pixel, c),
+                false => self.sums::<S, W, D, T, 1, true>(s, pixel, c),
             }
         }
     }
 
-    /// `T` pixels from the `first` of the strip on, `V` vectors of channels from `c` on, in part
-    /// where `PART`; how many channels that were.
+    /// `T` pixels and `V` vectors of channels from `c` on, in part where `PART`; how many channels
+    /// that were.
     ///
     /// # Safety
     /// A pixel's channels are readable at every column.
@@ -201,7 +194,6 @@ impl Overlapping<'_> {
         &self,
         s: S,
         pixel: usize,
-        first: usize,
         c: usize,
     ) -> usize {
         let channels = self.part.channels;
@@ -218,9 +210,8 @@ impl Overlapping<'_> {
             for line in self.strips.lines() {
                 let w = self.part.weights.as_ptr().add(line.ky * W * channels + c);
                 let w: [[S::F; V]; W] = std::array::from_fn(|kx| row(w.add(kx * channels)));
-                let columns = line.columns.as_ptr().add(first * D);
-                for column in 0..(T - 1) * D + W {
-                    let x = row((*columns.add(column)).add(c));
+                for (column, x) in line.columns.iter().enumerate().take((T - 1) * D + W) {
+                    let x = row(x.add(c));
                     for (t, sums) in sums.iter_mut().enumerate() {
                         if column >= t * D && column < t * D + W {
                             for v in 0..V {
@@ -230,7 +221,7 @@ impl Overlapping<'_> {
                     }
                 }
             }
-            let at = (pixel + first) * channels + c;
+            let at = pixel * channels + c;
             self.part.to.put(s, sums, at, channels, c, last);
         }
         V * S::LANES

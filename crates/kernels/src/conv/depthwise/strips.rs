@@ -11,8 +11,8 @@ pub(super) const LONG: usize = 8;
 /// Pixels of a shorter strip.
 pub(super) const SHORT: usize = 4;
 
-/// Columns that the windows of the longest strip cover: 8 windows of 3, 2 apart.
-const COLUMNS: usize = 2 * (LONG - 1) + 3;
+/// Most columns that the windows of a strip cover: those of 4 windows of 5, 2 apart.
+const COLUMNS: usize = 2 * (SHORT - 1) + 5;
 
 /// A line of the kernel that lies in the image, and where each column of it is.
 #[derive(Clone, Copy)]
@@ -69,8 +69,8 @@ impl<'a, T: Copy> Strips<'a, T> {
         &self.lines[..self.there]
     }
 
-    /// The first pixel of the next strip, and how many: [`LONG`] where windows are 3 wide,
-    /// [`SHORT`], 2 or 1. Pixels may come twice. Every address in `lines`, one for each column that
+    /// The first pixel of the next strip, and how many: [`LONG`] where windows of 3 are
+    /// neighbours, [`SHORT`], 2 or 1. Pixels may come twice. Every address in `lines`, one for each column that
     /// the windows cover, is followed by a pixel's channels.
     #[inline(always)]
     pub fn advance(&mut self) -> Option<(usize, usize)> {
@@ -83,7 +83,7 @@ impl<'a, T: Copy> Strips<'a, T> {
         let end = self.pixels.end.min((line + 1) * out_w);
         let left = end - self.next;
         let (pixel, count) = match left {
-            LONG.. if g.kernel[1] == 3 => (self.next, LONG),
+            LONG.. if g.kernel[1] == 3 && g.stride[1] == 1 => (self.next, LONG),
             SHORT.. => (self.next, SHORT),
             3 if end - first >= SHORT => (end - SHORT, SHORT),
             2.. => (self.next, 2),
