@@ -10,6 +10,20 @@ pub(crate) mod avx512;
 pub(crate) mod neon;
 pub(crate) mod scalar;
 
+/// Asks for what will be read soon, where the CPU can be asked.
+#[inline(always)]
+pub(crate) fn prefetch(data: &[f32]) {
+    const LINE: usize = 64 / size_of::<f32>();
+    #[cfg(target_arch = "x86_64")]
+    for line in data.chunks(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: it reads nothing, and every x86-64 CPU has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, LINE);
+}
+
 /// Vectors of an instruction set. A value of the type is the proof that this CPU has the set,
 /// so that only what touches memory is unsafe. Everything is inlined into a function that
 /// enables the instructions.

@@ -13,7 +13,7 @@ use self::left::{Even, Left, Rows, Windows};
 use super::{Cut, Order, Panels};
 use crate::activation::{Activation, map_with};
 use crate::arena::Buffer;
-use crate::simd::{Body, Simd, dispatch};
+use crate::simd::{Body, Simd, dispatch, prefetch};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
 
@@ -437,7 +437,11 @@ impl<L: Left> Body for Block<'_, L> {
             let depth = steps.lines * steps.run;
             for p in self.panels.clone() {
                 let (first, columns, vectors) = self.b.panels.panel(p);
+                let next = (first + columns) * k + start * 2 * S::LANES;
                 let tile = Tile {
+                    next: data
+                        .get(next..)
+                        .map_or(&[], |n| &n[..n.len().min(depth * 2 * S::LANES)]),
                     offset,
                     steps,
                     b: data[first * k + start * vectors * S::LANES..].as_ptr(),
@@ -465,7 +469,9 @@ impl<L: Left> Body for Block<'_, L> {
 }
 
 /// One panel's share of K.
-struct Tile {
+struct Tile<'a> {
+    /// What is needed after it.
+    next: &'a [f32],
     offset: usize,
     steps: Steps,
     b: *const f32,
@@ -484,8 +490,10 @@ impl<L: Left> Block<'_, L> {
         // Tiles of even height: a last one of few rows would wait for its own sums.
         let tiles = self.rows.div_ceil(S::ROWS);
         let (least, more) = (self.rows / tiles, self.rows % tiles);
+        let mut ahead = t.next.chunks(t.next.len().div_ceil(tiles).max(1));
         let mut row = 0;
         for tile in 0..tiles {
+            ahead.next().into_iter().for_each(prefetch);
             let rows = least + usize::from(tile < more);
             // SAFETY: the row and the panel lie in the block.
             unsafe {
@@ -584,6 +592,7 @@ impl<L: Left> Block<'_, L> {
                 } else {
                     let b = data[first * k..].as_ptr();
                     let t = Tile {
+                        next: &[],
                         offset: 0,
                         steps: self.steps,
                         b,
