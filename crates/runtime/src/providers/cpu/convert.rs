@@ -20,20 +20,20 @@ pub(crate) fn cast(planner: &mut Planner, id: NodeId) -> Option<()> {
         return None;
     }
     let work = match planner.typed(x)?.0 {
-        DType::Bool => floats::<u8>(|b| f32::from(u8::from(b != 0))),
-        DType::U8 => floats::<u8>(f32::from),
-        DType::I8 => floats::<i8>(f32::from),
-        DType::U16 => floats::<u16>(f32::from),
-        DType::I16 => floats::<i16>(f32::from),
-        DType::I32 => floats::<i32>(|i| i as f32),
-        DType::I64 => floats::<i64>(|i| i as f32),
+        DType::Bool => floats(|b: u8| f32::from(u8::from(b != 0))),
+        DType::U8 => floats(|i: u8| f32::from(i)),
+        DType::I8 => floats(|i: i8| f32::from(i)),
+        DType::U16 => floats(|i: u16| f32::from(i)),
+        DType::I16 => floats(|i: i16| f32::from(i)),
+        DType::I32 => floats(|i: i32| i as f32),
+        DType::I64 => floats(|i: i64| i as f32),
         _ => return None,
     };
     let read = planner.read(x, Layout::Plain)?;
     planner.step_f32(id, &[id], (y, Layout::Plain), "convert", vec![read], work)
 }
 
-fn floats<T: Element>(to: fn(T) -> f32) -> Kernel {
+fn floats<T: Element>(to: impl Fn(T) -> f32 + Send + Sync + 'static) -> Kernel {
     Box::new(move |_, x, y| {
         let (x, y): (&[T], &mut [f32]) =
             (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
