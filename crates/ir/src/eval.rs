@@ -29,6 +29,17 @@ struct Scope<'a> {
     outer: &'a [Option<Item>],
     depth: usize,
     budget: Option<&'a Budget>,
+    bodies: Option<&'a dyn Bodies>,
+}
+
+/// Runs the graphs inside a node in another way than node by node.
+pub trait Bodies {
+    /// The outputs of the graph in attribute `name` for these inputs; `None` where it is left to
+    /// the evaluation.
+    ///
+    /// # Errors
+    /// When a node inside fails.
+    fn run(&self, name: &str, inputs: &[Option<Item>]) -> Result<Option<Vec<Item>>>;
 }
 
 impl<'a> EvalCx<'a> {
@@ -45,6 +56,7 @@ impl<'a> EvalCx<'a> {
                 outer: &[],
                 depth: 0,
                 budget: None,
+                bodies: None,
             },
         }
     }
@@ -66,6 +78,13 @@ impl<'a> EvalCx<'a> {
     #[must_use]
     pub fn under(mut self, budget: &'a Budget) -> Self {
         self.scope.budget = Some(budget);
+        self
+    }
+
+    /// The same, with somebody who runs the graphs inside the node.
+    #[must_use]
+    pub fn with_bodies(mut self, bodies: &'a dyn Bodies) -> Self {
+        self.scope.bodies = Some(bodies);
         self
     }
 
@@ -159,6 +178,13 @@ impl<'a> EvalCx<'a> {
     /// When the attribute is missing or a node inside fails.
     pub fn subgraph(&self, name: &str, inputs: Vec<Option<Item>>) -> Result<Vec<Item>> {
         let graph = self.node.graph_of(name, inputs.len())?;
+        let held = self.held();
+        if let Some(bodies) = self.scope.bodies
+            && let Some(outputs) = bodies.run(name, &inputs)?
+        {
+            self.hold_after(held, budget::bytes_of(&outputs))?;
+            return Ok(outputs);
+        }
         let mut values: Vec<Option<Item>> = vec![None; graph.value_slots()];
         for c in &graph.captures {
             values[c.inner.index()] = self.scope.outer.get(c.outer.index()).cloned().flatten();
@@ -166,7 +192,6 @@ impl<'a> EvalCx<'a> {
         for (&v, t) in graph.inputs.iter().zip(inputs) {
             values[v.index()] = t;
         }
-        let held = self.held();
         let outputs = run(graph, values, self.scope, &mut |_, _| ())?;
         self.hold_after(held, budget::bytes_of(&outputs))?;
         Ok(outputs)
@@ -286,6 +311,7 @@ fn call(function: &Function, cx: &EvalCx) -> Result<Vec<Item>> {
     let scope = Scope {
         opsets: &function.opsets,
         outer: &[],
+        bodies: None,
         ..cx.scope
     };
     run(&graph, values, scope, &mut |_, _| ())
@@ -384,6 +410,7 @@ fn main_graph(
         outer: &[],
         depth: 0,
         budget: Some(&budget),
+        bodies: None,
     };
     run(graph, values, scope, watch)
 }
@@ -423,6 +450,7 @@ fn run(
             scope: Scope {
                 outer: &values,
                 depth: scope.depth + 1,
+                bodies: None,
                 ..scope
             },
         };

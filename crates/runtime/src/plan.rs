@@ -9,14 +9,20 @@ use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId, 
 use edgesmith_kernels::Ctx;
 
 pub(crate) mod fold;
+mod late;
 mod layout;
 mod limits;
+mod maker;
 mod packed;
+mod program;
 mod reference;
 
+pub(crate) use late::{Rest, fed};
 pub(crate) use layout::in_memory;
-pub(crate) use packed::Packed;
-pub(crate) use reference::Arg;
+pub(crate) use maker::Maker;
+pub(crate) use packed::{Packed, Shelf};
+pub(crate) use program::{Program, Watch};
+pub(crate) use reference::{Arg, Evaluate};
 
 /// How a value of three or more axes lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +48,9 @@ pub(crate) enum Work {
     /// Arithmetic on slots that may fail.
     Checked(Checked),
     /// Evaluation of a node on tensors.
-    Evaluate(reference::Evaluate),
+    Evaluate(Evaluate),
+    /// What is planned in the run.
+    Rest(Box<Rest>),
 }
 
 /// One thing that a run does.
@@ -124,18 +132,23 @@ pub(crate) struct Plan {
     pub types: Vec<Option<(DType, Vec<usize>)>>,
 }
 
+impl Plan {
+    /// True where nothing is left to be planned in the run.
+    pub fn is_whole(&self) -> bool {
+        !self.steps.iter().any(|s| matches!(s.work, Work::Rest(_)))
+    }
+}
+
 /// Makes a plan, node by node.
 pub(crate) struct Planner<'a> {
     model: &'a Model,
     inferred: &'a Inferred,
-    ctx: &'a Ctx,
+    maker: &'a Maker,
     wanted: &'a BTreeSet<ValueId>,
     captured: BTreeSet<ValueId>,
     outputs: BTreeSet<ValueId>,
     macs: BTreeMap<NodeId, u64>,
-    packed: &'a mut BTreeMap<NodeId, Packed>,
-    integer: bool,
-    most: u64,
+    shelf: &'a Shelf,
     places: Vec<Place>,
     slots: Vec<Slot>,
     steps: Vec<Step>,
@@ -147,13 +160,10 @@ pub(crate) struct Planner<'a> {
 pub(crate) struct Setting<'a> {
     pub model: &'a Model,
     pub inferred: &'a Inferred,
-    pub ctx: &'a Ctx,
+    pub maker: &'a Maker,
     pub wanted: &'a BTreeSet<ValueId>,
     pub macs: BTreeMap<NodeId, u64>,
-    pub packed: &'a mut BTreeMap<NodeId, Packed>,
-    pub integer: bool,
-    /// Larger values are left to evaluation, which refuses them.
-    pub most: u64,
+    pub shelf: &'a Shelf,
 }
 
 impl<'a> Planner<'a> {
@@ -167,14 +177,12 @@ impl<'a> Planner<'a> {
         Self {
             model: setting.model,
             inferred: setting.inferred,
-            ctx: setting.ctx,
+            maker: setting.maker,
             wanted: setting.wanted,
             captured: graph.captured(),
             outputs: graph.outputs.iter().copied().collect(),
             macs: setting.macs,
-            packed: setting.packed,
-            integer: setting.integer,
-            most: setting.most,
+            shelf: setting.shelf,
             places: vec![Place::default(); graph.value_slots()],
             slots: Vec::new(),
             steps: Vec::new(),
@@ -184,18 +192,19 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans every node by the first provider that takes it.
-    pub fn finish(
-        mut self,
-        providers: &[&'static crate::Provider],
-        order: &[NodeId],
-    ) -> Result<Plan> {
+    pub fn finish(mut self, order: &[NodeId]) -> Result<Plan> {
         let inputs = self.place_inputs();
+        let late = self.late(order);
         for &id in order {
             if self.done[id.index()] {
                 continue;
             }
+            if late.contains(&id) {
+                crate::providers::reference::check(self.model, id)?;
+                continue;
+            }
             let mut taken = false;
-            for provider in providers {
+            for provider in &self.maker.providers {
                 if (provider.plan)(&mut self, id)? {
                     taken = true;
                     break;
@@ -208,6 +217,13 @@ impl<'a> Planner<'a> {
                     .hint("add `reference` to the providers"));
             }
             self.show_wanted(id)?;
+        }
+        let late: Vec<NodeId> = late
+            .into_iter()
+            .filter(|id| !self.done[id.index()])
+            .collect();
+        if !late.is_empty() {
+            self.add_rest(&late)?;
         }
         let graph = self.graph();
         let mut outputs = Vec::new();
@@ -308,7 +324,7 @@ impl<'a> Planner<'a> {
 
     /// True where Q/DQ groups may become integer kernels.
     pub fn integer(&self) -> bool {
-        self.integer
+        self.maker.integer
     }
 
     /// Element type and dimensions of a value, where both are known.
@@ -316,7 +332,7 @@ impl<'a> Planner<'a> {
         let t = self.inferred.tensor(v)?;
         let dims = t.shape.as_ref()?.known()?.to_vec();
         let bytes = t.dtype.bytes_of(checked_count(&dims).ok()?)?;
-        let sound = t.dtype.bits() >= 8 && bytes as u64 <= self.most;
+        let sound = t.dtype.bits() >= 8 && bytes as u64 <= self.maker.limits.bytes;
         sound.then_some((t.dtype, dims))
     }
 
@@ -356,11 +372,11 @@ impl<'a> Planner<'a> {
         id: NodeId,
         make: impl FnOnce(&Ctx) -> Option<Packed>,
     ) -> Option<Packed> {
-        if let Some(packed) = self.packed.get(&id) {
-            return Some(packed.clone());
+        if let Some(packed) = self.shelf.get(id) {
+            return Some(packed);
         }
-        let packed = make(self.ctx)?;
-        self.packed.insert(id, packed.clone());
+        let packed = make(&self.maker.ctx)?;
+        self.shelf.put(id, packed.clone());
         Some(packed)
     }
 
@@ -572,11 +588,6 @@ impl<'a> Planner<'a> {
             }
         }
         self.steps.push(step);
-    }
-
-    /// Bytes of all packed weights.
-    pub fn packed_bytes(packed: &BTreeMap<NodeId, Packed>) -> usize {
-        packed.values().map(Packed::bytes).sum()
     }
 }
 

@@ -1,5 +1,9 @@
 //! What runs cost: time by node, memory of a plan.
 
+use std::time::Instant;
+
+use crate::plan::{Plan, Step};
+
 /// Time by node since the last reset; empty unless [`crate::Options::profile`] asks for it.
 #[derive(Debug, Clone, Default)]
 pub struct Profile {
@@ -7,8 +11,10 @@ pub struct Profile {
     pub runs: u64,
     /// Nanoseconds in all steps.
     pub total_ns: u64,
-    /// One row a step, in the order of the plan.
+    /// One row a step, in the order of the plan, then those of graphs inside steps.
     pub nodes: Vec<NodeProfile>,
+    /// The rows that are steps.
+    steps: usize,
 }
 
 /// The time of one step.
@@ -41,4 +47,54 @@ pub struct Memory {
     pub lower_bound: usize,
     /// Weights as packed for the kernels.
     pub weight_bytes: usize,
+}
+
+impl Profile {
+    /// Makes the rows of a plan's steps, which come first.
+    pub(crate) fn start(&mut self, plan: &Plan) {
+        if self.steps != plan.steps.len() {
+            let row = |s: &Step| NodeProfile {
+                name: s.row.name.clone(),
+                op: s.row.op.clone(),
+                provider: s.row.provider.into(),
+                kernel: s.row.kernel.clone(),
+                integer: s.row.integer,
+                macs: s.row.macs,
+                ..NodeProfile::default()
+            };
+            *self = Self {
+                nodes: plan.steps.iter().map(row).collect(),
+                steps: plan.steps.len(),
+                ..Self::default()
+            };
+        }
+        self.runs += 1;
+    }
+
+    /// Adds the time of step `i`, and what was spent in graphs inside it.
+    pub(crate) fn add(&mut self, i: usize, started: Instant, inner: &Self) {
+        let ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let own = ns.saturating_sub(inner.total_ns);
+        self.nodes[i].ns += own;
+        self.nodes[i].calls += 1;
+        self.total_ns += own;
+        self.merge(inner);
+    }
+
+    /// Adds the rows of graphs inside a step to those that are there.
+    pub(crate) fn merge(&mut self, inner: &Self) {
+        for row in &inner.nodes {
+            let same = |n: &&mut NodeProfile| {
+                n.name == row.name && n.op == row.op && n.kernel == row.kernel
+            };
+            match self.nodes[self.steps..].iter_mut().find(same) {
+                Some(known) => {
+                    known.ns += row.ns;
+                    known.calls += row.calls;
+                }
+                None => self.nodes.push(row.clone()),
+            }
+        }
+        self.total_ns += inner.total_ns;
+    }
 }

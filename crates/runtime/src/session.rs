@@ -1,22 +1,19 @@
 //! A session: prepare once, run many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use edgesmith_ir::analysis::{cost, lengths};
+use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::error::Kind;
-use edgesmith_ir::types::{TensorType, Type};
-use edgesmith_ir::{Budget, Error, Item, Limits, Model, NodeId, Result, Tensor, ValueId, infer};
-use edgesmith_kernels::arena::Arena;
+use edgesmith_ir::types::TensorType;
+use edgesmith_ir::{Budget, Error, Item, Limits, Model, Result, Tensor, ValueId, infer};
 use edgesmith_kernels::{Ctx, Isa, Threads};
 
-use crate::plan::{Packed, Placement, Plan, Planner, Setting, fold};
+use crate::plan::{Maker, Placement, Program, Shelf, Watch};
 use crate::profile::{Memory, Profile};
 use crate::providers::{PROVIDERS, Provider, reference};
 
 mod inputs;
-mod run;
-
-use run::Run;
+pub(crate) mod run;
 
 /// How a session runs.
 #[derive(Debug, Clone)]
@@ -57,25 +54,14 @@ pub struct ValueInfo {
     pub ty: Option<TensorType>,
 }
 
-type Key = (Vec<Vec<usize>>, Vec<ValueId>);
-
-/// Plans that are kept, the latest last.
-const KEPT_PLANS: usize = 4;
-
 /// A model made ready to run.
 pub struct Session {
-    model: Model,
-    options: Options,
-    providers: Vec<&'static Provider>,
-    ctx: Ctx,
+    program: Program,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
-    packed: BTreeMap<NodeId, Packed>,
-    plans: Vec<(Key, Plan)>,
     placements: Vec<Placement>,
     /// False until a run with shapes that the model can take.
     is_placed: bool,
-    arena: Arena,
     memory: Option<Memory>,
     profile: Profile,
 }
@@ -101,32 +87,36 @@ impl Session {
                 ty: value.tensor_type().cloned(),
             }
         };
-        let mut session = Self {
-            providers: providers(&options.providers)?,
+        let maker = Maker {
             ctx: Ctx::new(isa, Threads::new(threads)),
-            inputs: model.graph.inputs.iter().map(info).collect(),
-            outputs: model.graph.outputs.iter().map(info).collect(),
-            packed: BTreeMap::new(),
-            plans: Vec::new(),
-            placements: Vec::new(),
-            is_placed: true,
-            arena: Arena::new(0),
-            memory: None,
-            profile: Profile::default(),
-            options: options.clone(),
-            model: model.clone(),
+            providers: providers(&options.providers)?,
+            integer: options.integer,
+            profile: options.profile,
+            limits: options.limits,
+            depth: 0,
         };
+        let shelf = Shelf::default();
         let types = lengths::concrete_inputs(model, &[]);
-        match session.plan_for(&types, &BTreeSet::new()) {
-            Ok(plan) => session.placements = plan.placements,
+        let (placements, is_placed) = match maker.plan(model, &types, &BTreeSet::new(), &shelf) {
+            Ok(plan) => {
+                let is_whole = plan.is_whole();
+                (plan.placements, is_whole)
+            }
             // A window may be longer than the 1 that stands for lengths which are not known.
             Err(e) if e.kind == Kind::Invalid && infer::infer(model, &[]).is_ok() => {
-                session.placements = unplanned(model);
-                session.is_placed = false;
+                (unplanned(model), false)
             }
             Err(e) => return Err(e),
-        }
-        Ok(session)
+        };
+        Ok(Self {
+            inputs: model.graph.inputs.iter().map(info).collect(),
+            outputs: model.graph.outputs.iter().map(info).collect(),
+            placements: in_order(model, placements),
+            is_placed,
+            memory: None,
+            profile: Profile::default(),
+            program: Program::new(model.clone(), maker, shelf),
+        })
     }
 
     /// The inputs, in the order of the graph.
@@ -199,104 +189,61 @@ impl Session {
     ) -> Result<Vec<Item>> {
         let fed = self.check_inputs(inputs)?;
         let wanted: BTreeSet<ValueId> = wanted.iter().copied().collect();
-        let shapes = fed.iter().map(|item| match item {
-            Item::Tensor(t) => t.dims().to_vec(),
-            _ => Vec::new(),
-        });
-        let key: Key = (shapes.collect(), wanted.iter().copied().collect());
-        let at = match self.plans.iter().position(|(k, _)| *k == key) {
-            Some(at) => at,
-            None => self.add_plan(key, &fed, &wanted)?,
-        };
-        for (&v, t) in self.model.graph.inputs.iter().zip(&fed) {
+        for (&v, t) in self.program.model.graph.inputs.iter().zip(&fed) {
             if let Item::Tensor(t) = t
                 && wanted.contains(&v)
             {
                 watch(v, t);
             }
         }
-        let plan = &self.plans[at].1;
-        for &v in &wanted {
-            let folded = self.model.graph.value(v).producer().is_some();
-            if let Some(t) = plan.model.graph.constant(v).filter(|_| folded) {
-                watch(v, t);
-            }
-        }
-        self.memory = Some(Memory {
-            arena_bytes: plan.arena_bytes,
-            lower_bound: plan.lower_bound,
-            weight_bytes: Planner::packed_bytes(&self.packed),
-        });
-        if self.arena.len() < plan.arena_bytes {
-            self.arena = Arena::new(plan.arena_bytes);
-        }
-        let profile = self.options.profile.then_some(&mut self.profile);
-        let budget = Budget::new(self.options.limits);
-        Run::new(plan, &self.ctx, &mut self.arena, budget).go(&fed, &wanted, watch, profile)
+        let maker = &self.program.maker;
+        let budget = Budget::new(maker.limits);
+        let profile = maker.profile.then_some(&mut self.profile);
+        let watch = Watch {
+            wanted: &wanted,
+            show: watch,
+        };
+        let outputs = self.program.run(&fed, &budget, watch, profile)?;
+        self.note_memory();
+        Ok(outputs)
     }
 
-    fn add_plan(&mut self, key: Key, fed: &[Item], wanted: &BTreeSet<ValueId>) -> Result<usize> {
-        let pairs = self.model.graph.inputs.iter().zip(fed);
-        let types: Vec<(ValueId, Type)> = pairs
-            .filter_map(|(&v, item)| Some((v, item.as_tensor().ok()?.ty().into())))
-            .collect();
-        let plan = self.plan_for(&types, wanted)?;
+    /// Keeps what the last run tells of memory, and of the places of nodes.
+    fn note_memory(&mut self) {
+        let [arena_bytes, lower_bound] = self.program.memory();
+        self.memory = Some(Memory {
+            arena_bytes,
+            lower_bound,
+            weight_bytes: self.program.shelf.bytes(),
+        });
         if !self.is_placed {
-            self.placements.clone_from(&plan.placements);
+            let model = &self.program.model;
+            let mut all = vec![Placement::default(); model.graph.node_slots()];
+            self.program.show_placements(&mut all);
+            self.placements = in_order(model, all);
             self.is_placed = true;
         }
-        if self.plans.len() == KEPT_PLANS {
-            self.plans.remove(0);
-        }
-        self.plans.push((key, plan));
-        Ok(self.plans.len() - 1)
     }
+}
 
-    fn plan_for(&mut self, types: &[(ValueId, Type)], wanted: &BTreeSet<ValueId>) -> Result<Plan> {
-        let costs = cost::node_costs(&self.model, &infer::infer(&self.model, types)?)?;
-        let limits = &self.options.limits;
-        let budget = Budget::new(*limits);
-        let concrete = fold::concrete(&self.model, types, self.options.integer, &budget)?;
-        let planner = Planner::new(Setting {
-            model: &concrete.model,
-            inferred: &concrete.inferred,
-            ctx: &self.ctx,
-            wanted,
-            macs: costs.iter().map(|c| (c.node, c.cost.macs)).collect(),
-            packed: &mut self.packed,
-            integer: self.options.integer,
-            most: limits.bytes,
-        });
-        let order = concrete.model.graph.order()?;
-        let mut plan = planner.finish(&self.providers, &order)?;
-        plan.check(limits)?;
-        for id in concrete.folded {
-            let node = self.model.graph.node(id);
-            plan.placements[id.index()] = Placement {
-                node: node.name.clone(),
-                op: node.op.clone(),
-                note: Some("computed once, when the input shapes are known".into()),
-                ..Placement::default()
-            };
-        }
-        let slots = self.model.graph.nodes().map(|(id, _)| id.index());
-        plan.placements = slots.map(|i| plan.placements[i].clone()).collect();
-        plan.model = concrete.model;
-        Ok(plan)
-    }
+/// The placements of the nodes that are there, out of those by slot.
+fn in_order(model: &Model, mut by_slot: Vec<Placement>) -> Vec<Placement> {
+    let slots = model.graph.nodes().map(|(id, _)| id.index());
+    slots.map(|i| std::mem::take(&mut by_slot[i])).collect()
 }
 
 /// Placements of nodes whose place is not known yet.
 fn unplanned(model: &Model) -> Vec<Placement> {
-    let nodes = model.graph.nodes();
-    nodes
-        .map(|(_, node)| Placement {
+    let mut all = vec![Placement::default(); model.graph.node_slots()];
+    for (id, node) in model.graph.nodes() {
+        all[id.index()] = Placement {
             node: node.name.clone(),
             op: node.op.clone(),
             note: Some("placed at the first run, when the input shapes are known".into()),
             ..Placement::default()
-        })
-        .collect()
+        };
+    }
+    all
 }
 
 fn providers(names: &[String]) -> Result<Vec<&'static Provider>> {

@@ -26,19 +26,26 @@ impl Plan {
             .at(place(self.steps.iter().max_by_key(written)))
             .hint("shorter inputs need less; `Limits::bytes` allows more"));
         }
-        let kernels = || {
-            let of_kernel = |s: &&Step| matches!(s.work, Work::Kernel(_));
-            self.steps.iter().filter(of_kernel)
-        };
-        let macs = kernels().fold(0u64, |sum, s| sum.saturating_add(s.row.macs));
+        let macs = self.macs();
         if macs > limits.work {
             let limit = limits.work;
             return Err(Error::invalid(format!(
                 "a run needs {macs} multiply-accumulates, the limit is {limit}"
             ))
-            .at(place(kernels().max_by_key(|s| s.row.macs)))
+            .at(place(self.kernels().max_by_key(|s| s.row.macs)))
             .hint("shorter inputs need fewer; `Limits::work` allows more"));
         }
         Ok(())
+    }
+
+    fn kernels(&self) -> impl Iterator<Item = &Step> {
+        let of_kernel = |s: &&Step| matches!(s.work, Work::Kernel(_) | Work::Checked(_));
+        self.steps.iter().filter(of_kernel)
+    }
+
+    /// The multiply-accumulates of its kernels.
+    pub fn macs(&self) -> u64 {
+        let each = self.kernels().map(|s| s.row.macs);
+        each.fold(0, u64::saturating_add)
     }
 }

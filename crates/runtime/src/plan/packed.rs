@@ -1,7 +1,9 @@
 //! Weights in the form that kernels want them in.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use edgesmith_ir::NodeId;
 use edgesmith_kernels::conv::{ConvF32, ConvI8};
 use edgesmith_kernels::gemm::{PackedF32, PackedI8};
 
@@ -23,5 +25,44 @@ impl Packed {
             Self::Gemm(g) => g.bytes(),
             Self::Gemm8(g) => g.bytes(),
         }
+    }
+}
+
+/// The packed weights of a graph and of the graphs inside its nodes. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Shelf(Arc<Mutex<Row>>);
+
+#[derive(Default)]
+struct Row {
+    packed: BTreeMap<NodeId, Packed>,
+    inner: BTreeMap<(NodeId, String), Shelf>,
+}
+
+impl Shelf {
+    fn row(&self) -> MutexGuard<'_, Row> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is packed for a node.
+    pub fn get(&self, id: NodeId) -> Option<Packed> {
+        self.row().packed.get(&id).cloned()
+    }
+
+    /// Keeps what is packed for a node.
+    pub fn put(&self, id: NodeId, packed: Packed) {
+        self.row().packed.insert(id, packed);
+    }
+
+    /// The shelf of the graph in attribute `name` of a node.
+    pub fn inner(&self, id: NodeId, name: &str) -> Self {
+        let mut row = self.row();
+        row.inner.entry((id, name.into())).or_default().clone()
+    }
+
+    /// Bytes of all packed weights.
+    pub fn bytes(&self) -> usize {
+        let row = self.row();
+        let own = row.packed.values().map(Packed::bytes);
+        own.chain(row.inner.values().map(Self::bytes)).sum()
     }
 }

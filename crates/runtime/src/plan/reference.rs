@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{DType, Error, NodeId, Result, Tensor, ValueId};
 
-use super::{Layout, Planner, SlotId, Step, StepRow, Work};
+use super::{Layout, Planner, Program, SlotId, Step, StepRow, Work};
 
 /// Where an operand of an evaluation is found.
 #[derive(Debug, Clone)]
@@ -23,8 +23,12 @@ pub(crate) enum Arg {
 pub(crate) struct Evaluate {
     pub node: NodeId,
     pub inputs: Vec<Option<Arg>>,
-    /// What subgraphs of the node read.
+    /// What subgraphs of the node read that are evaluated.
     pub captures: Vec<(ValueId, Arg)>,
+    /// Subgraphs that are planned, by attribute.
+    pub bodies: Vec<(String, Program)>,
+    /// What each of those reads of the values around it.
+    pub read: Vec<Vec<Arg>>,
     /// The slot of each output, in the order of the step's writes; `None`: on the heap.
     pub outputs: Vec<Option<(ValueId, Option<usize>)>>,
 }
@@ -62,9 +66,16 @@ impl Planner<'_> {
                 None => None,
             });
         }
+        let (mut bodies, mut read) = (Vec::new(), Vec::new());
+        for (name, program, args) in self.bodies(id)? {
+            bodies.push((name, program));
+            read.push(args);
+        }
         let mut captures = Vec::new();
-        for capture in node.subgraphs().flat_map(|g| &g.captures) {
-            captures.push((capture.outer, self.argument(capture.outer)?));
+        if bodies.len() < node.subgraphs().count() {
+            for capture in node.subgraphs().flat_map(|g| &g.captures) {
+                captures.push((capture.outer, self.argument(capture.outer)?));
+            }
         }
         let (mut outputs, mut writes, mut makes) = (Vec::new(), Vec::new(), Vec::new());
         for v in node.outputs() {
@@ -83,15 +94,9 @@ impl Planner<'_> {
         let args = inputs
             .iter()
             .flatten()
-            .chain(captures.iter().map(|(_, a)| a));
-        let slots = args.filter_map(|a| {
-            if let Arg::Slot { slot, .. } = a {
-                Some(*slot)
-            } else {
-                None
-            }
-        });
-        let reads = slots.collect();
+            .chain(captures.iter().map(|(_, a)| a))
+            .chain(read.iter().flatten());
+        let reads = args.filter_map(Arg::slot).collect();
         let row = StepRow {
             provider: "reference",
             ..self.row(id, "evaluation", false)
@@ -101,6 +106,8 @@ impl Planner<'_> {
             node: id,
             inputs,
             captures,
+            bodies,
+            read,
             outputs,
         });
         self.push(Step {

@@ -1,7 +1,7 @@
 //! The reference evaluation as a provider: runs every operator that the list evaluates.
 
 use edgesmith_ir::error::At;
-use edgesmith_ir::{Error, NodeId, Result, ops};
+use edgesmith_ir::{Error, Model, NodeId, Result, ops};
 
 use super::Provider;
 use crate::plan::Planner;
@@ -14,13 +14,19 @@ pub static REFERENCE: Provider = Provider {
 };
 
 fn plan(planner: &mut Planner, id: NodeId) -> Result<bool> {
-    let node = planner.graph().node(id);
+    check(planner.model(), id)?;
+    planner.evaluate(id)?;
+    Ok(true)
+}
+
+/// Refuses a node that cannot be evaluated.
+pub(crate) fn check(model: &Model, id: NodeId) -> Result<()> {
+    let node = model.graph.node(id);
     let known = ops::find(&node.domain, &node.op).is_some_and(ops::OpDef::is_evaluated);
-    if !known && planner.model().function(node).is_none() {
+    if !known && model.function(node).is_none() {
         return Err(Error::unsupported("the operator is unknown")
             .hint("`edgesmith ops` lists what can be run; the model can still be inspected"))
         .at(|| node.place());
     }
-    planner.evaluate(id)?;
-    Ok(true)
+    Ok(())
 }

@@ -17,7 +17,7 @@ impl Session {
                     .hint(format!("its inputs are {}", names.join(", "))));
             }
         }
-        let graph = &self.model.graph;
+        let graph = &self.program.model.graph;
         let mut symbols = BTreeMap::new();
         let mut fed = Vec::new();
         for (&v, info) in graph.inputs.iter().zip(&self.inputs) {

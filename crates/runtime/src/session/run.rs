@@ -1,33 +1,34 @@
 //! One run of a plan: step by step through the arena, beside it what is no tensor.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bytes::Bytes;
 use edgesmith_ir::error::At;
-use edgesmith_ir::eval::{self, EvalCx};
+use edgesmith_ir::eval::{self, Bodies, EvalCx};
 use edgesmith_ir::{Budget, Error, Item, Model, Result, Tensor, ValueId};
 use edgesmith_kernels::arena::Arena;
 use edgesmith_kernels::{Ctx, permute};
 use smallvec::SmallVec;
 
-use crate::plan::{Arg, Layout, Plan, Step, Work};
-use crate::profile::{NodeProfile, Profile};
+use crate::plan::{Arg, Evaluate, Layout, Plan, Rest, Step, Watch, Work, fed};
+use crate::profile::Profile;
 
 /// One run.
-pub(super) struct Run<'a> {
+pub(crate) struct Run<'a> {
     model: &'a Model,
     ctx: &'a Ctx,
     plan: &'a Plan,
     arena: &'a mut Arena,
     /// Values that are no tensors, or of shapes that the plan does not know.
     heap: Vec<Option<Item>>,
-    budget: Budget,
+    budget: &'a Budget,
 }
 
 impl<'a> Run<'a> {
     /// A run of `plan` in an arena that is large enough for it.
-    pub fn new(plan: &'a Plan, ctx: &'a Ctx, arena: &'a mut Arena, budget: Budget) -> Self {
+    pub fn new(plan: &'a Plan, ctx: &'a Ctx, arena: &'a mut Arena, budget: &'a Budget) -> Self {
         let model = &plan.model;
         let heap = vec![None; model.graph.value_slots()];
         Self {
@@ -44,8 +45,7 @@ impl<'a> Run<'a> {
     pub fn go(
         mut self,
         fed: &[Item],
-        wanted: &BTreeSet<ValueId>,
-        watch: &mut dyn FnMut(ValueId, &Tensor),
+        mut watch: Watch,
         mut profile: Option<&mut Profile>,
     ) -> Result<Vec<Item>> {
         let plan = self.plan;
@@ -64,13 +64,14 @@ impl<'a> Run<'a> {
         }
         for (i, step) in plan.steps.iter().enumerate() {
             let started = profile.is_some().then(Instant::now);
-            self.step(step, wanted, watch)?;
-            if let (Some(p), Some(t)) = (profile.as_deref_mut(), started) {
-                p.add(i, t);
+            let mut inner = profile.is_some().then(Profile::default);
+            self.step(step, &mut watch, inner.as_mut())?;
+            if let (Some(p), Some(t), Some(inner)) = (profile.as_deref_mut(), started, inner) {
+                p.add(i, t, &inner);
             }
             for &(v, slot, layout) in &step.makes {
-                if wanted.contains(&v) {
-                    watch(v, &self.shown(v, slot, layout)?);
+                if watch.wanted.contains(&v) {
+                    (watch.show)(v, &self.shown(v, slot, layout)?);
                 }
             }
         }
@@ -78,12 +79,7 @@ impl<'a> Run<'a> {
         outputs.collect()
     }
 
-    fn step(
-        &mut self,
-        step: &Step,
-        wanted: &BTreeSet<ValueId>,
-        watch: &mut dyn FnMut(ValueId, &Tensor),
-    ) -> Result<()> {
+    fn step(&mut self, step: &Step, watch: &mut Watch, inner: Option<&mut Profile>) -> Result<()> {
         match &step.work {
             Work::Kernel(_) | Work::Checked(_) => {
                 let range = |&s: &usize| self.plan.slots[s].clone();
@@ -93,45 +89,75 @@ impl<'a> Run<'a> {
                 match &step.work {
                     Work::Kernel(kernel) => kernel(self.ctx, &reads, &mut writes),
                     Work::Checked(kernel) => kernel(self.ctx, &reads, &mut writes)?,
-                    Work::Evaluate(_) => {}
+                    Work::Evaluate(_) | Work::Rest(_) => {}
                 }
                 Ok(())
             }
-            Work::Evaluate(e) => {
-                let node = self.model.graph.node(e.node);
-                let mut inputs = Vec::with_capacity(e.inputs.len());
-                for arg in &e.inputs {
-                    inputs.push(arg.as_ref().map(|a| self.item(a)).transpose()?);
-                }
-                let mut outer = Vec::new();
-                if !e.captures.is_empty() {
-                    outer.resize(self.model.graph.value_slots(), None);
-                }
-                for (v, arg) in &e.captures {
-                    outer[v.index()] = Some(self.item(arg)?);
-                }
-                let held = self.budget.held();
-                let cx = EvalCx::within(self.model, node, &inputs, &outer).under(&self.budget);
-                let results = eval::evaluate_node(&cx)?;
-                for (out, item) in e.outputs.iter().zip(results) {
-                    let Some((v, slot)) = out else { continue };
-                    if let Some(i) = slot {
-                        self.put(step.writes[*i], &item).at(|| node.place())?;
-                        continue;
-                    }
-                    if let Item::Tensor(tensor) = &item
-                        && wanted.contains(v)
-                    {
-                        watch(*v, tensor);
-                    }
-                    self.heap[v.index()] = Some(item);
-                }
-                if e.outputs.iter().flatten().all(|(_, slot)| slot.is_some()) {
-                    self.budget.release_to(held);
-                }
-                Ok(())
-            }
+            Work::Evaluate(e) => self.evaluate(e, step, watch, inner),
+            Work::Rest(rest) => self.rest(rest, watch, inner),
         }
+    }
+
+    /// Plans and runs what is left of the graph.
+    fn rest(&mut self, rest: &Rest, watch: &mut Watch, inner: Option<&mut Profile>) -> Result<()> {
+        let inputs = rest.inputs.iter().map(|a| self.item(a));
+        let inputs: Vec<Item> = inputs.collect::<Result<_>>()?;
+        let watch = Watch {
+            wanted: watch.wanted,
+            show: watch.show,
+        };
+        let outputs = rest.program.run(&inputs, self.budget, watch, inner)?;
+        for (&v, item) in rest.program.model.graph.outputs.iter().zip(outputs) {
+            self.heap[v.index()] = Some(item);
+        }
+        Ok(())
+    }
+
+    fn evaluate(
+        &mut self,
+        e: &Evaluate,
+        step: &Step,
+        watch: &mut Watch,
+        inner: Option<&mut Profile>,
+    ) -> Result<()> {
+        let node = self.model.graph.node(e.node);
+        let mut inputs = Vec::with_capacity(e.inputs.len());
+        for arg in &e.inputs {
+            inputs.push(arg.as_ref().map(|a| self.item(a)).transpose()?);
+        }
+        let mut outer = Vec::new();
+        if !e.captures.is_empty() {
+            outer.resize(self.model.graph.value_slots(), None);
+        }
+        for (v, arg) in &e.captures {
+            outer[v.index()] = Some(self.item(arg)?);
+        }
+        let held = self.budget.held();
+        let bodies = Inside {
+            run: self,
+            evaluate: e,
+            captured: RefCell::new(vec![None; e.bodies.len()]),
+            profile: RefCell::new(inner),
+        };
+        let cx = EvalCx::within(self.model, node, &inputs, &outer).under(self.budget);
+        let results = eval::evaluate_node(&cx.with_bodies(&bodies))?;
+        for (out, item) in e.outputs.iter().zip(results) {
+            let Some((v, slot)) = out else { continue };
+            if let Some(i) = slot {
+                self.put(step.writes[*i], &item).at(|| node.place())?;
+                continue;
+            }
+            if let Item::Tensor(tensor) = &item
+                && watch.wanted.contains(v)
+            {
+                (watch.show)(*v, tensor);
+            }
+            self.heap[v.index()] = Some(item);
+        }
+        if e.outputs.iter().flatten().all(|(_, slot)| slot.is_some()) {
+            self.budget.release_to(held);
+        }
+        Ok(())
     }
 
     fn put(&mut self, slot: usize, item: &Item) -> Result<()> {
@@ -199,30 +225,43 @@ fn outside() -> Error {
     Error::internal("a step reaches outside of the planned memory")
 }
 
-impl Profile {
-    fn start(&mut self, plan: &Plan) {
-        if self.nodes.len() != plan.steps.len() {
-            let row = |s: &Step| NodeProfile {
-                name: s.row.name.clone(),
-                op: s.row.op.clone(),
-                provider: s.row.provider.into(),
-                kernel: s.row.kernel.clone(),
-                integer: s.row.integer,
-                macs: s.row.macs,
-                ..NodeProfile::default()
-            };
-            *self = Self {
-                nodes: plan.steps.iter().map(row).collect(),
-                ..Self::default()
-            };
-        }
-        self.runs += 1;
-    }
+/// The planned graphs inside one node, while it is evaluated.
+struct Inside<'a, 'b> {
+    run: &'a Run<'b>,
+    evaluate: &'a Evaluate,
+    /// What each reads of the values around it, once it is asked for.
+    captured: RefCell<Vec<Option<Vec<Item>>>>,
+    profile: RefCell<Option<&'a mut Profile>>,
+}
 
-    fn add(&mut self, i: usize, started: Instant) {
-        let ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nodes[i].ns += ns;
-        self.nodes[i].calls += 1;
-        self.total_ns += ns;
+impl Bodies for Inside<'_, '_> {
+    fn run(&self, name: &str, inputs: &[Option<Item>]) -> Result<Option<Vec<Item>>> {
+        let mut bodies = self.evaluate.bodies.iter();
+        let Some(i) = bodies.position(|(n, _)| n == name) else {
+            return Ok(None);
+        };
+        let mut captured = self.captured.borrow_mut();
+        let captures = match &mut captured[i] {
+            Some(known) => known,
+            none => {
+                let read = self.evaluate.read[i].iter().map(|a| self.run.item(a));
+                none.insert(read.collect::<Result<_>>()?)
+            }
+        };
+        let Some(fed) = fed(inputs, captures) else {
+            return Ok(None);
+        };
+        let mut profile = self.profile.borrow_mut();
+        let mut own = profile.is_some().then(Profile::default);
+        let watch = Watch {
+            wanted: &BTreeSet::new(),
+            show: &mut |_, _| (),
+        };
+        let program = &self.evaluate.bodies[i].1;
+        let outputs = program.run(&fed, self.run.budget, watch, own.as_mut())?;
+        if let (Some(all), Some(own)) = (profile.as_deref_mut(), own) {
+            all.merge(&own);
+        }
+        Ok(Some(outputs))
     }
 }

@@ -1,0 +1,172 @@
+//! A graph with its plans for the shapes it met: a model, a body of a node, or what is left of a
+//! graph when shapes become known in a run.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use edgesmith_ir::types::Type;
+use edgesmith_ir::{Budget, DType, Item, Model, Result, Tensor, ValueId};
+use edgesmith_kernels::arena::Arena;
+
+use super::{Maker, Placement, Plan, Shelf, Work};
+use crate::profile::Profile;
+use crate::session::run::Run;
+
+/// Plans that are kept, the latest last.
+const KEPT_PLANS: usize = 4;
+
+/// Who sees which values of a run.
+pub(crate) struct Watch<'a> {
+    pub wanted: &'a BTreeSet<ValueId>,
+    pub show: &'a mut dyn FnMut(ValueId, &Tensor),
+}
+
+/// Element type and lengths of each input, where it is a tensor; and what is wanted.
+#[derive(PartialEq)]
+struct Key(Vec<Option<(DType, Vec<usize>)>>, Vec<ValueId>);
+
+impl Key {
+    fn of(fed: &[Item], wanted: &BTreeSet<ValueId>) -> Self {
+        let one = |item: &Item| match item {
+            Item::Tensor(t) => Some((t.dtype(), t.dims().to_vec())),
+            _ => None,
+        };
+        Self(
+            fed.iter().map(one).collect(),
+            wanted.iter().copied().collect(),
+        )
+    }
+
+    fn fits(&self, fed: &[Item], wanted: &BTreeSet<ValueId>) -> bool {
+        let same = |(known, item): (&Option<(DType, Vec<usize>)>, &Item)| match (known, item) {
+            (Some((dtype, dims)), Item::Tensor(t)) => t.dtype() == *dtype && t.dims() == *dims,
+            (None, Item::Tensor(_)) | (Some(_), _) => false,
+            (None, _) => true,
+        };
+        self.0.len() == fed.len()
+            && self.0.iter().zip(fed).all(same)
+            && self.1.len() == wanted.len()
+            && self.1.iter().eq(wanted)
+    }
+}
+
+#[derive(Default)]
+struct State {
+    plans: Vec<(Key, Plan)>,
+    last: usize,
+    arena: Arena,
+}
+
+/// A graph that is planned when the shapes of its inputs are known.
+pub(crate) struct Program {
+    pub model: Model,
+    pub maker: Maker,
+    pub shelf: Shelf,
+    state: Mutex<State>,
+}
+
+impl Program {
+    /// A program without plans.
+    pub fn new(model: Model, maker: Maker, shelf: Shelf) -> Self {
+        Self {
+            model,
+            maker,
+            shelf,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs the graph on its inputs, in order.
+    ///
+    /// # Errors
+    /// When no plan can be made, a node fails, or the budget is used up.
+    pub fn run(
+        &self,
+        fed: &[Item],
+        budget: &Budget,
+        watch: Watch,
+        profile: Option<&mut Profile>,
+    ) -> Result<Vec<Item>> {
+        let mut state = self.state();
+        let known = |(k, _): &(Key, Plan)| k.fits(fed, watch.wanted);
+        let at = match state.plans.iter().position(known) {
+            Some(at) => at,
+            None => self.add(&mut state, fed, watch.wanted)?,
+        };
+        state.last = at;
+        let State { plans, arena, .. } = &mut *state;
+        let plan = &plans[at].1;
+        if self.maker.depth > 0 {
+            budget.step(1 + plan.steps.len() as u64)?;
+            budget.work(plan.macs())?;
+        }
+        for &v in watch.wanted {
+            let folded = self.model.graph.value(v).producer().is_some();
+            if let Some(t) = plan.model.graph.constant(v).filter(|_| folded) {
+                (watch.show)(v, t);
+            }
+        }
+        if arena.len() < plan.arena_bytes {
+            *arena = Arena::new(plan.arena_bytes);
+        }
+        Run::new(plan, &self.maker.ctx, arena, budget).go(fed, watch, profile)
+    }
+
+    fn add(&self, state: &mut State, fed: &[Item], wanted: &BTreeSet<ValueId>) -> Result<usize> {
+        let pairs = self.model.graph.inputs.iter().zip(fed);
+        let types: Vec<(ValueId, Type)> = pairs
+            .filter_map(|(&v, item)| Some((v, item.as_tensor().ok()?.ty().into())))
+            .collect();
+        let plan = self.maker.plan(&self.model, &types, wanted, &self.shelf)?;
+        if state.plans.len() == KEPT_PLANS {
+            state.plans.remove(0);
+        }
+        state.plans.push((Key::of(fed, wanted), plan));
+        Ok(state.plans.len() - 1)
+    }
+
+    /// Bytes of the arenas of the last run, and the least that they could be.
+    pub fn memory(&self) -> [usize; 2] {
+        let state = self.state();
+        let Some((_, plan)) = state.plans.get(state.last) else {
+            return [0; 2];
+        };
+        let mut sum = [plan.arena_bytes, plan.lower_bound];
+        for step in &plan.steps {
+            let inner: &[(String, Self)] = match &step.work {
+                Work::Evaluate(e) => &e.bodies,
+                _ => &[],
+            };
+            let rest = match &step.work {
+                Work::Rest(rest) => Some(&rest.program),
+                _ => None,
+            };
+            for program in inner.iter().map(|(_, p)| p).chain(rest) {
+                let [arena, lower] = program.memory();
+                sum = [sum[0] + arena, sum[1] + lower];
+            }
+        }
+        sum
+    }
+
+    /// Writes where the nodes of the last run ran, those that were planned in it included, by the
+    /// nodes' slots.
+    pub fn show_placements(&self, placements: &mut [Placement]) {
+        let state = self.state();
+        let Some((_, plan)) = state.plans.get(state.last) else {
+            return;
+        };
+        for (id, _) in self.model.graph.nodes() {
+            placements[id.index()] = plan.placements[id.index()].clone();
+        }
+        for step in &plan.steps {
+            if let Work::Rest(rest) = &step.work {
+                rest.program.show_placements(placements);
+            }
+        }
+    }
+}
