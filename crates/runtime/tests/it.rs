@@ -113,3 +113,76 @@ fn a_window_longer_than_one_is_placed_at_the_first_run() {
     assert_eq!(y[0].to_f32().unwrap()[..], [10.0; 3]);
     assert_eq!(session.placements()[0].provider, "cpu");
 }
+
+/// The providers of the rows of a profile that are MatMul.
+fn products(model: &Model, inputs: &[(&str, Tensor)]) -> Vec<String> {
+    let options = Options {
+        profile: true,
+        ..Options::default()
+    };
+    let mut session = Session::prepare(model, &options).unwrap();
+    session.run(inputs).unwrap();
+    let rows = session.profile().nodes.into_iter();
+    let products = rows.filter(|row| row.op == "MatMul");
+    products.map(|row| row.provider).collect()
+}
+
+#[test]
+fn graphs_inside_nodes_run_on_kernels() {
+    let model = text::parse(
+        "opset 17
+         graph g(x: f32[n,2], c: bool[]) -> (y: f32[n,2]) {
+           w: f32[2,2] = {1,2,3,4}
+           k: i64[] = {3}
+           a = If(c) {then_branch=graph t() -> (p) {
+             capture xi = x
+             capture wi = w
+             p = MatMul(xi, wi)
+           }, else_branch=graph e() -> (q) {
+             capture xi = x
+             q = Neg(xi)
+           }}
+           y = Loop(k, _, a) {body=graph b(i, go, v) -> (on, next) {
+             capture wi = w
+             on = Identity(go)
+             next = MatMul(v, wi)
+           }}
+         }",
+    )
+    .unwrap();
+    let x = Tensor::from_vec(&[3, 2], (0..6).map(|i| i as f32).collect()).unwrap();
+    for c in [true, false] {
+        let inputs = [
+            ("x", x.clone()),
+            ("c", Tensor::from_bools(&[], &[c]).unwrap()),
+        ];
+        agree("if and loop", &model, &inputs, 1e-6, 0);
+        let found = products(&model, &inputs);
+        assert!(
+            !found.is_empty() && found.iter().all(|p| p == "cpu"),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn what_depends_on_the_number_of_hits_is_planned_in_the_run() {
+    let model = text::parse(
+        "opset 17
+         graph g(x: f32[n]) -> (y) {
+           w: f32[1,2] = {1,-2}
+           hits = NonZero(x)
+           turned = Transpose(hits)
+           floats = Cast(turned) {to=1}
+           p = MatMul(floats, w)
+           y = Relu(p)
+         }",
+    )
+    .unwrap();
+    for values in [vec![0f32, 1.0, 0.0, 2.0], vec![1.0; 5], vec![0.0; 3]] {
+        let inputs = [("x", Tensor::vector(values))];
+        agree("hits", &model, &inputs, 1e-6, 0);
+    }
+    let inputs = [("x", Tensor::vector(vec![0f32, 1.0, 3.0]))];
+    assert_eq!(products(&model, &inputs), ["cpu"]);
+}
