@@ -25,6 +25,7 @@ pub mod norm;
 pub mod permute;
 pub mod pool;
 pub mod quantize;
+pub mod recurrent;
 pub mod select;
 
 pub(crate) mod simd;

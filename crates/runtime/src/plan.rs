@@ -132,13 +132,6 @@ pub(crate) struct Plan {
     pub types: Vec<Option<(DType, Vec<usize>)>>,
 }
 
-impl Plan {
-    /// True where nothing is left to be planned in the run.
-    pub fn is_whole(&self) -> bool {
-        !self.steps.iter().any(|s| matches!(s.work, Work::Rest(_)))
-    }
-}
-
 /// Makes a plan, node by node.
 pub(crate) struct Planner<'a> {
     model: &'a Model,

@@ -186,3 +186,64 @@ fn what_depends_on_the_number_of_hits_is_planned_in_the_run() {
     let inputs = [("x", Tensor::vector(vec![0f32, 1.0, 3.0]))];
     assert_eq!(products(&model, &inputs), ["cpu"]);
 }
+
+/// A graph of one recurrent node on `x: f32[steps,batch,3]`, with weights, and both states given
+/// or none.
+fn recurrent(op: &str, gates: usize, [hidden, d]: [usize; 2], parts: usize, more: &str) -> String {
+    let numbers = |n: usize, seed: usize| {
+        let one = |i: usize| format!("{}", ((i * 37 + seed * 11) % 41) as f32 / 40.0 - 0.5);
+        (0..n).map(one).collect::<Vec<_>>().join(",")
+    };
+    let rows = gates * hidden;
+    let inputs = [
+        "x, w, r",
+        "x, w, r, b",
+        "x, w, r, b, _, h",
+        "x, w, r, b, _, h, c",
+    ][parts];
+    let outputs = if op == "LSTM" { "y, p, q" } else { "y, p" };
+    format!(
+        "opset 17
+         graph g(x: f32[steps,batch,3], h: f32[{d},batch,{hidden}], c: f32[{d},batch,{hidden}])
+             -> ({outputs}) {{
+           w: f32[{d},{rows},3] = {{{}}}
+           r: f32[{d},{rows},{hidden}] = {{{}}}
+           b: f32[{d},{}] = {{{}}}
+           {outputs} = {op}({inputs}) {{hidden_size={hidden}{more}}}
+         }}",
+        numbers(d * rows * 3, 1),
+        numbers(d * rows * hidden, 2),
+        2 * rows,
+        numbers(d * 2 * rows, 3),
+    )
+}
+
+#[test]
+fn recurrent_kernels_give_the_reference_answer() {
+    for (op, gates, most, more) in [
+        ("LSTM", 4, 4, ""),
+        ("GRU", 3, 3, ""),
+        ("GRU", 3, 3, ", linear_before_reset=1"),
+    ] {
+        for (direction, d) in [("forward", 1), ("reverse", 1), ("bidirectional", 2)] {
+            for (hidden, steps, batch) in [(1, 1, 1), (5, 4, 3), (8, 2, 1), (17, 3, 2)] {
+                for parts in 0..most {
+                    let more = format!("{more}, direction=\"{direction}\"");
+                    let text = recurrent(op, gates, [hidden, d], parts, &more);
+                    let model = text::parse(&text).unwrap();
+                    let of = |dims: [usize; 3], seed: usize| {
+                        let count: usize = dims.iter().product();
+                        let one = |i: usize| ((i * 29 + seed) % 31) as f32 / 15.0 - 1.0;
+                        Tensor::from_vec(&dims, (0..count).map(one).collect()).unwrap()
+                    };
+                    let inputs = [
+                        ("x", of([steps, batch, 3], 1)),
+                        ("h", of([d, batch, hidden], 2)),
+                        ("c", of([d, batch, hidden], 3)),
+                    ];
+                    agree(&text, &model, &inputs, 2e-6, 0);
+                }
+            }
+        }
+    }
+}

@@ -38,6 +38,11 @@ impl Plan {
         Ok(())
     }
 
+    /// True where nothing is left to be planned in the run.
+    pub fn is_whole(&self) -> bool {
+        !self.steps.iter().any(|s| matches!(s.work, Work::Rest(_)))
+    }
+
     fn kernels(&self) -> impl Iterator<Item = &Step> {
         let of_kernel = |s: &&Step| matches!(s.work, Work::Kernel(_) | Work::Checked(_));
         self.steps.iter().filter(of_kernel)

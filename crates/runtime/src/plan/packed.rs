@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use edgesmith_ir::NodeId;
 use edgesmith_kernels::conv::{ConvF32, ConvI8};
 use edgesmith_kernels::gemm::{PackedF32, PackedI8};
+use edgesmith_kernels::recurrent::Recurrent;
 
 /// Weights packed for kernels; they serve every plan of a session.
 #[derive(Clone)]
@@ -14,6 +15,7 @@ pub(crate) enum Packed {
     Conv8(ConvI8),
     Gemm(Arc<PackedF32>),
     Gemm8(Arc<PackedI8>),
+    Recurrent(Arc<Recurrent>),
 }
 
 impl Packed {
@@ -24,6 +26,7 @@ impl Packed {
             Self::Conv8(c) => c.bytes(),
             Self::Gemm(g) => g.bytes(),
             Self::Gemm8(g) => g.bytes(),
+            Self::Recurrent(r) => r.bytes(),
         }
     }
 }

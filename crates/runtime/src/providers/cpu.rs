@@ -21,6 +21,7 @@ mod pad;
 mod pool;
 mod qlinear;
 mod quantize;
+mod recurrent;
 mod views;
 
 /// The provider.
@@ -57,6 +58,7 @@ static BINDINGS: &[Binding] = &[
     bind("Exp", activations::plan),
     bind("Expand", views::expand),
     bind("Flatten", views::alias),
+    bind("GRU", recurrent::gru),
     bind("Gather", gather::plan),
     bind("Gelu", activations::plan),
     bind("Gemm", matmul::gemm),
@@ -67,6 +69,7 @@ static BINDINGS: &[Binding] = &[
     bind("HardSigmoid", activations::plan),
     bind("HardSwish", activations::plan),
     bind("Identity", views::alias),
+    bind("LSTM", recurrent::lstm),
     bind("LayerNormalization", norm::layer),
     bind("LeakyRelu", activations::plan),
     bind("Less", compare::plan),
