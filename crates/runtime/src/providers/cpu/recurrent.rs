@@ -7,6 +7,23 @@ use edgesmith_kernels::recurrent::{Cell, Outputs, Recurrent, Sizes};
 
 use crate::plan::{Layout, Packed, Planner, Spec};
 
+/// Where the first states come from.
+enum Start {
+    Zero,
+    Constant(Vec<f32>),
+    Read(usize),
+}
+
+impl Start {
+    fn state<'a>(&'a self, reads: &[&'a [u8]]) -> Option<&'a [f32]> {
+        match self {
+            Self::Zero => None,
+            Self::Constant(state) => Some(state),
+            Self::Read(i) => Some(bytemuck::cast_slice(reads[*i])),
+        }
+    }
+}
+
 /// Gates of all steps that a kernel keeps at a time, in elements; more is left to evaluation.
 const MOST: usize = 1 << 26;
 
@@ -90,15 +107,20 @@ fn plan(planner: &mut Planner, id: NodeId, cell: Cell, functions: &[&str]) -> Op
         return None;
     };
     let mut reads = vec![planner.read(x, Layout::Plain)?];
-    let mut starts = [None; 2];
+    let mut starts = [Start::Zero, Start::Zero];
     for (i, start) in starts.iter_mut().enumerate() {
         if let Some(v) = node.input(5 + i).filter(|_| i == 0 || cell == Cell::Lstm) {
             let (dtype, dims) = planner.typed(v)?;
             if dtype != DType::F32 || dims != [d, batch, hidden] {
                 return None;
             }
-            *start = Some(reads.len());
-            reads.push(planner.read(v, Layout::Plain)?);
+            *start = match planner.floats(v) {
+                Some(constant) => Start::Constant(constant),
+                None => {
+                    reads.push(planner.read(v, Layout::Plain)?);
+                    Start::Read(reads.len() - 1)
+                }
+            };
         }
     }
     let made: Vec<Option<ValueId>> = (0..3).map(|o| node.output(o)).collect();
@@ -115,7 +137,7 @@ fn plan(planner: &mut Planner, id: NodeId, cell: Cell, functions: &[&str]) -> Op
         writes,
         makes,
         work: Box::new(move |ctx, x, y| {
-            let start = starts.map(|i| i.map(|i| bytemuck::cast_slice(x[i])));
+            let start = [starts[0].state(x), starts[1].state(x)];
             let mut y = y.iter_mut().map(|y| bytemuck::cast_slice_mut(y));
             let mut next = |o: usize| given[o].then(|| y.next()).flatten();
             let outputs = Outputs {
