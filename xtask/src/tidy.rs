@@ -28,6 +28,7 @@ static MAY_KNOW: &[(&str, &[&str])] = &[
     ("passes", &["ir"]),
     ("testkit", &["ir"]),
     ("data", &["ir", "formats"]),
+    ("engines", &["ir"]),
     ("runtime", &["ir", "kernels"]),
     ("compress", &["ir", "passes", "runtime", "data"]),
 ];

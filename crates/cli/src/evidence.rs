@@ -313,14 +313,15 @@ fn measure_latency(
     progress: &dyn Progress,
 ) -> Result<()> {
     let inputs: Inputs = test.first(1)?;
-    let mut sessions = Vec::new();
+    let mut runs = Vec::new();
     for m in made {
-        sessions.push((Session::prepare(&m.ready, &job.runtime)?, inputs.clone()));
+        let session = Session::prepare(&m.ready, &job.runtime)?;
+        runs.push(measure::peers::ours(session, inputs.clone()));
     }
     let threads = measure::threads(job.runtime.threads);
-    let latencies = measure::interleaved(&mut sessions, job.effort, threads, progress)?;
-    for ((variant, latency), m) in variants.iter_mut().zip(latencies).zip(made) {
-        variant.latency = Some(latency);
+    let times = measure::interleaved(&mut runs, job.effort, progress)?;
+    for ((variant, times), m) in variants.iter_mut().zip(times).zip(made) {
+        variant.latency = Some(times.latency(threads));
         add_times(variant, m, &inputs, &job.runtime)?;
     }
     Ok(())

@@ -1,87 +1,101 @@
-//! Latency: interleaved rounds over several sessions, wall and CPU time of each run.
+//! Latency: interleaved rounds over several contenders, wall and CPU time of each run.
 
 use std::time::{Duration, Instant};
 
-use edgesmith_ir::analysis::lengths;
-use edgesmith_ir::types::{DType, Type};
-use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
+use edgesmith_ir::{Progress, Result};
 use edgesmith_report::evidence::Latency;
-use edgesmith_runtime::Session;
 
-/// Named inputs of one run.
-pub type Inputs = Vec<(String, Tensor)>;
+pub mod cold;
+pub mod inputs;
+pub mod peers;
+pub mod sustained;
+
+pub use inputs::{Inputs, borrowed, first_samples, random_inputs};
+
+/// One inference.
+pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 /// How long to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// Runs of each session that count.
+    /// Runs of each contender that count.
     pub iterations: usize,
-    /// The runs of one session stop counting after so long, three at the least.
+    /// The runs of one contender stop counting after so long, three at the least.
     pub budget: Duration,
 }
 
-/// Measures sessions in turn (A B C A B C …), so that a slow moment of the machine hits all alike.
+/// Wall and CPU milliseconds of one contender's runs, in the order of the rounds.
+#[derive(Debug, Clone, Default)]
+pub struct Times {
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+/// One contender's time in parts of another's.
+#[derive(Debug, Clone, Copy)]
+pub struct Ratio {
+    /// Of the medians of CPU time.
+    pub cpu: f64,
+    /// Of the medians of wall time.
+    pub wall: f64,
+    /// Lower and upper quartile of the ratios of CPU time, round by round.
+    pub spread: [f64; 2],
+}
+
+/// Measures contenders in turn (A B C A B C …), so that a slow moment of the machine hits all
+/// alike.
 ///
 /// # Errors
 /// When a run fails or is cancelled.
 pub fn interleaved(
-    sessions: &mut [(Session, Inputs)],
+    runs: &mut [Run],
     effort: Effort,
-    threads: usize,
     progress: &dyn Progress,
-) -> Result<Vec<Latency>> {
-    let mut times: Vec<Vec<(f64, f64)>> = vec![Vec::new(); sessions.len()];
-    for (session, inputs) in sessions.iter_mut() {
-        warm_up(session, inputs)?;
+) -> Result<Vec<Times>> {
+    let mut times = vec![Times::default(); runs.len()];
+    for run in runs.iter_mut() {
+        warm_up(run)?;
     }
     progress.start("measuring latency", effort.iterations as u64);
     let started = Instant::now();
-    let budget = effort
-        .budget
-        .saturating_mul(u32::try_from(sessions.len()).unwrap_or(u32::MAX));
+    let contenders = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+    let budget = effort.budget.saturating_mul(contenders);
     for round in 0..effort.iterations {
         if round >= 3 && started.elapsed() > budget {
             break;
         }
-        for ((session, inputs), times) in sessions.iter_mut().zip(&mut times) {
+        for (run, times) in runs.iter_mut().zip(&mut times) {
             progress.check()?;
-            times.push(timed(session, inputs)?);
+            let (wall, cpu) = timed(run)?;
+            times.wall.push(wall);
+            times.cpu.push(cpu);
         }
         progress.advance(1);
     }
     progress.finish();
-    Ok(times.into_iter().map(|t| summary(t, threads)).collect())
+    Ok(times)
 }
 
 /// Runs until at least three runs and 50 ms are over.
-fn warm_up(session: &mut Session, inputs: &Inputs) -> Result<()> {
+fn warm_up(run: &mut Run) -> Result<()> {
     let started = Instant::now();
     let mut runs = 0;
     while runs < 3 || (started.elapsed() < Duration::from_millis(50) && runs < 50) {
-        session.run(&borrowed(inputs))?;
+        run()?;
         runs += 1;
     }
     Ok(())
 }
 
 /// Wall and CPU milliseconds of one run.
-fn timed(session: &mut Session, inputs: &Inputs) -> Result<(f64, f64)> {
-    let inputs = borrowed(inputs);
+fn timed(run: &mut Run) -> Result<(f64, f64)> {
     let (wall, cpu) = (Instant::now(), cpu_time());
-    session.run(&inputs)?;
+    run()?;
     let wall = wall.elapsed();
     Ok((
         wall.as_secs_f64() * 1e3,
         (cpu_time().saturating_sub(cpu)).as_secs_f64() * 1e3,
     ))
-}
-
-/// The inputs as [`Session::run`] takes them.
-pub fn borrowed(inputs: &Inputs) -> Vec<(&str, Tensor)> {
-    inputs
-        .iter()
-        .map(|(name, t)| (name.as_str(), t.clone()))
-        .collect()
 }
 
 /// Threads that a request for `asked` gets: 0 is one for each core.
@@ -90,83 +104,6 @@ pub fn threads(asked: usize) -> usize {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     }
-}
-
-/// Random inputs of the shapes that `dims` gives, other symbols 1: floats in -1..1 and small
-/// integers, the same every time.
-///
-/// # Errors
-/// When a rank is unknown or a type has no random values.
-pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    let mut inputs = Inputs::new();
-    let dims: Vec<(&str, usize)> = dims.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-    for (v, ty) in lengths::workable_inputs(model, &dims)? {
-        let value = model.graph.value(v);
-        if value.constant.is_some() {
-            continue;
-        }
-        let place = format!("input \"{}\"", value.name);
-        let known = match &ty {
-            Type::Tensor(t) => t
-                .shape
-                .as_ref()
-                .and_then(|s| s.known())
-                .map(|d| (t.dtype, d)),
-            _ => None,
-        };
-        let (dtype, dims) = known.ok_or_else(|| {
-            Error::unsupported(format!("no random data for {ty}"))
-                .at(place.clone())
-                .hint("give data with --input, or lengths with --dim NAME=N")
-        })?;
-        let count = dims.iter().product();
-        let tensor = if dtype.is_float() {
-            Tensor::from_vec(&dims, (0..count).map(|_| next() * 2.0 - 1.0).collect())?
-        } else if dtype == DType::Bool {
-            Tensor::from_bools(&dims, &vec![true; count])?
-        } else {
-            Tensor::from_vec(&dims, (0..count).map(|_| (next() * 2.0) as i64).collect())?
-        };
-        let tensor = edgesmith_data::cast(&tensor, dtype).map_err(|e| e.at(place))?;
-        inputs.push((value.name.clone(), tensor));
-    }
-    Ok(inputs)
-}
-
-/// The first sample of each array that the model asks for.
-///
-/// # Errors
-/// When an array is missing or cannot be cast.
-pub fn first_samples(model: &Model, arrays: &[(String, Tensor)]) -> Result<Inputs> {
-    let mut inputs = Inputs::new();
-    for &v in &model.graph.inputs {
-        let value = model.graph.value(v);
-        let Some((name, t)) = arrays.iter().find(|(n, _)| *n == value.name) else {
-            continue;
-        };
-        let ty = value.tensor_type();
-        let free = ty
-            .and_then(|t| t.shape.as_ref()?.first())
-            .is_some_and(|d| d.known().is_none());
-        let t = edgesmith_data::cast(t, ty.map_or(t.dtype(), |t| t.dtype))?;
-        let mut dims = t.dims().to_vec();
-        let one = if free && dims.first().is_some_and(|&n| n > 0) {
-            let rows = std::mem::replace(&mut dims[0], 1);
-            let bytes = t.bytes().slice(..t.byte_len() / rows);
-            Tensor::from_bytes(t.dtype(), &dims, bytes)?
-        } else {
-            t
-        };
-        inputs.push((name.clone(), one));
-    }
-    Ok(inputs)
 }
 
 /// CPU time of this process so far.
@@ -178,23 +115,50 @@ fn cpu_time() -> Duration {
     )
 }
 
-fn summary(mut times: Vec<(f64, f64)>, threads: usize) -> Latency {
-    let n = times.len().max(1) as f64;
-    let mean_ms = times.iter().map(|t| t.0).sum::<f64>() / n;
-    let mut cpu: Vec<f64> = times.iter().map(|t| t.1).collect();
-    cpu.sort_by(f64::total_cmp);
-    times.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let wall: Vec<f64> = times.iter().map(|t| t.0).collect();
-    Latency {
-        threads: u32::try_from(threads).unwrap_or(u32::MAX),
-        iterations: wall.len() as u64,
-        min_ms: quantile(&wall, 0.0),
-        p50_ms: quantile(&wall, 0.5),
-        p95_ms: quantile(&wall, 0.95),
-        mean_ms,
-        cpu_p50_ms: Some(quantile(&cpu, 0.5)),
-        speedup: None,
+impl Times {
+    /// The figures of all runs.
+    pub fn latency(&self, threads: usize) -> Latency {
+        let (wall, cpu) = (sorted(&self.wall), sorted(&self.cpu));
+        Latency {
+            threads: u32::try_from(threads).unwrap_or(u32::MAX),
+            iterations: wall.len() as u64,
+            min_ms: quantile(&wall, 0.0),
+            p50_ms: quantile(&wall, 0.5),
+            p90_ms: quantile(&wall, 0.9),
+            p95_ms: quantile(&wall, 0.95),
+            p99_ms: quantile(&wall, 0.99),
+            mean_ms: wall.iter().sum::<f64>() / wall.len().max(1) as f64,
+            cpu_p50_ms: Some(quantile(&cpu, 0.5)),
+            speedup: None,
+        }
     }
+
+    /// These times in parts of those of `other`, which ran in the same rounds.
+    pub fn ratio(&self, other: &Self) -> Ratio {
+        let rounds: Vec<f64> = self
+            .cpu
+            .iter()
+            .zip(&other.cpu)
+            .map(|(a, b)| a / b)
+            .collect();
+        let rounds = sorted(&rounds);
+        Ratio {
+            cpu: median(&self.cpu) / median(&other.cpu),
+            wall: median(&self.wall) / median(&other.wall),
+            spread: [quantile(&rounds, 0.25), quantile(&rounds, 0.75)],
+        }
+    }
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The median; NaN of none.
+pub fn median(values: &[f64]) -> f64 {
+    quantile(&sorted(values), 0.5)
 }
 
 /// The `q` quantile of sorted values, by linear interpolation; NaN of none.
@@ -219,5 +183,16 @@ mod tests {
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.5);
         assert_eq!(quantile(&[1.0], 0.95), 1.0);
         assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_medians_with_the_quartiles_of_the_rounds() {
+        let times = |cpu: &[f64]| Times {
+            wall: cpu.to_vec(),
+            cpu: cpu.to_vec(),
+        };
+        let ratio = times(&[1.0, 2.0, 3.0]).ratio(&times(&[2.0, 2.0, 2.0]));
+        assert_eq!((ratio.cpu, ratio.wall), (1.0, 1.0));
+        assert_eq!(ratio.spread, [0.75, 1.25]);
     }
 }

@@ -13,6 +13,8 @@ mod windows;
 pub use self::f32::ConvF32;
 pub use self::int8::ConvI8;
 
+use std::borrow::Cow;
+
 use crate::Unsupported;
 use crate::gemm::Cut;
 
@@ -114,15 +116,20 @@ impl ConvGeometry {
     }
 
     /// Weights of group `g`, from ONNX's `[out, in / groups, h, w]` to `[out / groups, K]`.
-    pub(crate) fn group_weights<T: Copy>(&self, weights: &[T], g: usize) -> Vec<T> {
+    pub(crate) fn group_weights<'a, T: Copy>(&self, weights: &'a [T], g: usize) -> Cow<'a, [T]> {
         let (taps, inputs) = (self.kernel[0] * self.kernel[1], self.group_in());
         let size = self.group_out() * self.depth();
         let weights = &weights[g * size..][..size];
-        let at = |i: usize| {
-            let (out, k) = (i / self.depth(), i % self.depth());
-            weights[out * self.depth() + k % inputs * taps + k / inputs]
-        };
-        (0..size).map(at).collect()
+        if taps == 1 {
+            return Cow::Borrowed(weights);
+        }
+        let mut ordered = Vec::with_capacity(size);
+        for row in weights.chunks_exact(self.depth().max(1)) {
+            for tap in 0..taps {
+                ordered.extend((0..inputs).map(|i| row[i * taps + tap]));
+            }
+        }
+        Cow::Owned(ordered)
     }
 
     /// Weights of a depthwise convolution, from ONNX's `[channels, 1, h, w]` to `[h w, channels]`.

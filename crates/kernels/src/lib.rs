@@ -22,6 +22,7 @@ pub mod cpu;
 pub mod elementwise;
 pub mod gemm;
 pub mod norm;
+pub mod peak;
 pub mod permute;
 pub mod pool;
 pub mod quantize;

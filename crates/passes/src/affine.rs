@@ -3,7 +3,7 @@
 use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{DType, Graph, Node, NodeId, Tensor};
 
-use crate::float_data::{from_f64, to_f64};
+use crate::float_data::{self, from_f64, to_f64};
 use crate::rewrite::{Editor, Scope, nodes_of, rank};
 
 /// The layers that take one in.
@@ -55,26 +55,22 @@ impl Affine {
             .collect()
     }
 
-    /// The weight with each element multiplied by the scale of its channel, which `channel` finds
-    /// from the element's place.
-    fn weight(&self, t: &Tensor, channel: impl Fn(usize) -> usize) -> Option<Tensor> {
+    /// The weight with each element multiplied by the scale of its channel: `run` elements after
+    /// each other have the same, which `channel` finds from the place of the run.
+    fn weight(&self, t: &Tensor, run: usize, channel: impl Fn(usize) -> usize) -> Option<Tensor> {
         if !self.scales() {
             return Some(t.clone());
         }
-        let data: Vec<f64> = to_f64(t)?
-            .iter()
-            .enumerate()
-            .map(|(i, &x)| x * self.scale[channel(i)])
-            .collect();
-        finite(t.dtype(), t.dims(), &data)
+        let scale = |i: usize| self.scale[channel(i)];
+        let scaled = float_data::scale(t, run, scale)?;
+        float_data::all(&scaled, f64::is_finite)?.then_some(scaled)
     }
 }
 
 /// The tensor, where all of its elements are finite in its type.
 fn finite(dtype: DType, dims: &[usize], data: &[f64]) -> Option<Tensor> {
     let tensor = from_f64(dtype, dims, data).ok()?;
-    let all = to_f64(&tensor)?.iter().all(|x| x.is_finite());
-    all.then_some(tensor)
+    float_data::all(&tensor, f64::is_finite)?.then_some(tensor)
 }
 
 /// Lets the layer that makes input `side` of `norm` do what `norm` does, which is `affine`; the
@@ -140,12 +136,9 @@ fn fuse_conv(
     }
     let weight = if transposed {
         let rows = first / group;
-        affine.weight(w, |i| {
-            let row = i / taps;
-            (row / second / rows) * second + row % second
-        })?
+        affine.weight(w, taps, |row| (row / second / rows) * second + row % second)?
     } else {
-        affine.weight(w, |i| i / taps / second)?
+        affine.weight(w, (taps * second).max(1), |row| row)?
     };
     let dtype = w.dtype();
     let old = optional(editor, conv, 2)?;
@@ -193,7 +186,10 @@ fn fuse_gemm(
     if n != if by_row { rows } else { cols } || cols == 0 {
         return None;
     }
-    let weight = affine.weight(w, |i| if by_row { i / cols } else { i % cols })?;
+    let weight = match by_row {
+        true => affine.weight(w, cols, |row| row)?,
+        false => affine.weight(w, 1, |i| i % cols)?,
+    };
     let dtype = w.dtype();
     let is_row = |t: &Tensor| t.count() == *t.dims().last().unwrap_or(&1);
     if editor.graph.node(gemm).input(2).is_some() && !is_row(data(editor, gemm, 2)?) {
@@ -220,7 +216,7 @@ fn product_weight(
     if cols != affine.channels() || products.binary_search(&matmul).is_err() {
         return None;
     }
-    affine.weight(w, |i| i % cols)
+    affine.weight(w, 1, |i| i % cols)
 }
 
 /// What shifts becomes the Add of the new bias.

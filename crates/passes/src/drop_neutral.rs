@@ -3,7 +3,7 @@
 use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{DType, Model, Node, NodeId, Result, Tensor, ValueId};
 
-use crate::float_data::to_f64;
+use crate::float_data;
 use crate::pass::{Level, Pass, PassCx};
 use crate::rewrite::{Editor, each_graph, same_shape, shape};
 
@@ -110,7 +110,7 @@ fn is_all(t: &Tensor, number: f64) -> bool {
     }
     match t.dtype() {
         d if d.is_float() => {
-            to_f64(t).is_some_and(|v| v.iter().all(|x| x.to_bits() == number.to_bits()))
+            float_data::all(t, |x| x.to_bits() == number.to_bits()).unwrap_or(false)
         }
         DType::U64 => t
             .data::<u64>()

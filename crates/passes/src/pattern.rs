@@ -197,10 +197,10 @@ const MAX_TARGETS: usize = 32;
 
 /// The number in a tensor of one element of a float type.
 pub(crate) fn scalar(t: &Tensor) -> Option<f64> {
-    match *to_f64(t)?.as_slice() {
-        [x] => Some(x),
-        _ => None,
+    if t.count() != 1 {
+        return None;
     }
+    to_f64(t)?.first().copied()
 }
 
 impl Editor<'_> {

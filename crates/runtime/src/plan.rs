@@ -1,5 +1,6 @@
 //! The plan of a graph for given input shapes: steps, and where each value lies.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::analysis::liveness::Range;
@@ -342,10 +343,7 @@ impl<'a> Planner<'a> {
 
     /// A constant as f32.
     pub fn floats(&self, v: ValueId) -> Option<Vec<f32>> {
-        self.constant(v)?
-            .to_f32()
-            .ok()
-            .map(std::borrow::Cow::into_owned)
+        self.constant(v)?.to_f32().ok().map(Cow::into_owned)
     }
 
     /// A new slot.
@@ -357,20 +355,6 @@ impl<'a> Planner<'a> {
             last: now,
         });
         self.slots.len() - 1
-    }
-
-    /// Weights packed once for node `id`.
-    pub fn packed(
-        &mut self,
-        id: NodeId,
-        make: impl FnOnce(&Ctx) -> Option<Packed>,
-    ) -> Option<Packed> {
-        if let Some(packed) = self.shelf.get(id) {
-            return Some(packed);
-        }
-        let packed = make(&self.maker.ctx)?;
-        self.shelf.put(id, packed.clone());
-        Some(packed)
     }
 
     /// True where `v` must exist by itself: an output, watched, or read by a subgraph.
@@ -474,32 +458,6 @@ impl<'a> Planner<'a> {
     pub fn postpone_constant(&mut self, id: NodeId) {
         self.done[id.index()] = true;
         self.place(id, "cpu", "in the nodes after it", false);
-    }
-
-    /// A constant as f32, or the constant behind a DequantizeLinear, computed.
-    pub fn float_weights(&self, v: ValueId) -> Option<Vec<f32>> {
-        let floats = |t: &Tensor| t.to_f32().ok().map(std::borrow::Cow::into_owned);
-        self.constant(v)
-            .map_or_else(|| floats(&self.dequantized(v)?), floats)
-    }
-
-    /// What a DequantizeLinear of constants makes.
-    fn dequantized(&self, v: ValueId) -> Option<Tensor> {
-        let node = self
-            .graph()
-            .node(self.graph().producer_is(v, "DequantizeLinear")?);
-        let mut inputs = Vec::new();
-        for i in node.inputs() {
-            inputs.push(match i {
-                Some(i) => Some(self.constant(*i)?.clone().into()),
-                None => None,
-            });
-        }
-        let cx = edgesmith_ir::eval::EvalCx::new(self.model, node, &inputs);
-        edgesmith_ir::eval::evaluate_tensors(&cx)
-            .ok()?
-            .into_iter()
-            .next()
     }
 
     /// Says that the step added last is integer arithmetic.

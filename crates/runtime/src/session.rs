@@ -8,7 +8,7 @@ use edgesmith_ir::types::TensorType;
 use edgesmith_ir::{Budget, Error, Item, Limits, Model, Result, Tensor, ValueId, infer};
 use edgesmith_kernels::{Ctx, Isa, Threads};
 
-use crate::plan::{Maker, Placement, Program, Shelf, Watch};
+use crate::plan::{Maker, Placement, Plan, Program, Shelf, Watch};
 use crate::profile::{Memory, Profile};
 use crate::providers::{PROVIDERS, Provider, reference};
 
@@ -97,17 +97,22 @@ impl Session {
         };
         let shelf = Shelf::default();
         let types = lengths::concrete_inputs(model, &[]);
-        let (placements, is_placed) = match maker.plan(model, &types, &BTreeSet::new(), &shelf) {
+        let (plan, placements) = match maker.plan(model, &types, &BTreeSet::new(), &shelf) {
             Ok(plan) => {
-                let is_whole = plan.is_whole();
-                (plan.placements, is_whole)
+                let placements = plan.placements.clone();
+                (Some(plan), placements)
             }
             // A window may be longer than the 1 that stands for lengths which are not known.
             Err(e) if e.kind == Kind::Invalid && infer::infer(model, &[]).is_ok() => {
-                (unplanned(model), false)
+                (None, unplanned(model))
             }
             Err(e) => return Err(e),
         };
+        let is_placed = plan.as_ref().is_some_and(Plan::is_whole);
+        let program = Program::new(model.clone(), maker, shelf);
+        if let Some(plan) = plan {
+            program.keep(&types, plan);
+        }
         Ok(Self {
             inputs: model.graph.inputs.iter().map(info).collect(),
             outputs: model.graph.outputs.iter().map(info).collect(),
@@ -115,7 +120,7 @@ impl Session {
             is_placed,
             memory: None,
             profile: Profile::default(),
-            program: Program::new(model.clone(), maker, shelf),
+            program,
         })
     }
 

@@ -1,110 +1,252 @@
-//! `edgesmith bench`: the latency of one model.
+//! `edgesmith bench`: the latency of models here, alone or beside other engines.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::ArgMatches;
+use clap::{ArgAction, ArgMatches};
 use edgesmith_formats::npz;
-use edgesmith_report::format;
-use edgesmith_report::table::{Column, Table};
-use edgesmith_runtime::{NodeProfile, Session};
-use serde_json::json;
+use edgesmith_ir::{Error, Model, Tensor};
+use edgesmith_kernels::peak::Peak;
+use edgesmith_kernels::{Ctx, Isa, Threads};
+use edgesmith_report::evidence::Latency;
+use edgesmith_runtime::{NodeProfile, Options, Session};
+use serde::Serialize;
 
 use super::{
-    Command, dim_arg, dims, flag, json_arg, level_arg, model_arg, option, providers_arg, text,
-    threads_arg,
+    Command, dim_arg, dims, flag, json_arg, level_arg, option, providers_arg, text, threads_arg,
 };
-use crate::measure::{self, Effort, Inputs};
+use crate::measure::cold::{self, Cold};
+use crate::measure::sustained::{self, Second};
+use crate::measure::{self, Effort, Inputs, peers};
 use crate::{opened, ui};
+
+mod show;
 
 /// The command.
 pub static BENCH: Command = Command {
     name: "bench",
-    about: "Measure the latency of a model here",
+    about: "Measure the latency of models here, alone or beside other engines",
     teach: "Without --input the inputs are random, symbolic dimensions are 1 unless --dim sets \
-            them.\nExample: edgesmith bench model.onnx --threads 1 --profile",
+            them.\n--vs runs another engine on the same file and inputs, in turn with ours; its \
+            library is looked for\nin the folders of EDGESMITH_LIBRARIES, those of the system and \
+            the Python environments on the path.\nExample: edgesmith bench model.onnx --threads \
+            1 --vs onnxruntime,openvino --profile",
     args: |c| {
-        c.arg(model_arg())
-            .arg(option(
-                "input",
-                "IN.npz",
-                "Inputs, the first sample of each is used",
-            ))
-            .arg(dim_arg())
-            .arg(level_arg("extended"))
-            .arg(providers_arg())
-            .arg(threads_arg("1", "Threads; 0 is one for each core"))
-            .arg(
-                option("iterations", "N", "Runs that count")
-                    .value_parser(clap::value_parser!(usize))
-                    .default_value("100"),
+        c.arg(
+            clap::Arg::new("model")
+                .value_name("MODEL")
+                .required(true)
+                .num_args(1..)
+                .help("The ONNX models to read"),
+        )
+        .arg(option(
+            "input",
+            "IN.npz",
+            "Inputs, the first sample of each is used",
+        ))
+        .arg(dim_arg())
+        .arg(level_arg("extended"))
+        .arg(providers_arg())
+        .arg(threads_arg("1", "Threads; 0 is one for each core"))
+        .arg(
+            option("iterations", "N", "Runs that count")
+                .value_parser(clap::value_parser!(usize))
+                .default_value("100"),
+        )
+        .arg(
+            option("vs", "PEER", "Engines to measure beside ours, in turn")
+                .value_parser(["onnxruntime", "openvino"])
+                .value_delimiter(',')
+                .action(ArgAction::Append),
+        )
+        .arg(
+            option(
+                "cold-starts",
+                "N",
+                "Processes that load the model and run it once",
             )
-            .arg(flag("profile", "Print the time of each node"))
-            .arg(json_arg())
+            .value_parser(clap::value_parser!(usize))
+            .default_value("3"),
+        )
+        .arg(
+            option(
+                "sustained",
+                "SECONDS",
+                "Run without a pause for so long, and tell each second",
+            )
+            .value_parser(clap::value_parser!(u64).range(1..=86_400)),
+        )
+        .arg(option("sysfs", "DIR", "Where clocks and temperatures are read").default_value("/sys"))
+        .arg(option("cold", "CONTENDER", "").hide(true))
+        .arg(flag("profile", "Print the time of each node"))
+        .arg(json_arg())
     },
     run,
 };
 
+/// What was measured of one model.
+#[derive(Serialize)]
+struct Measured {
+    model: String,
+    #[serde(flatten)]
+    latency: Latency,
+    /// In a process of its own: `load_ms`, `first_ms`, `peak_bytes`.
+    cold: Option<Cold>,
+    vs: Vec<Peer>,
+    sustained: Vec<Second>,
+    nodes: Vec<Node>,
+}
+
+/// Another engine on the same model.
+#[derive(Serialize)]
+struct Peer {
+    engine: &'static str,
+    version: String,
+    latency: Latency,
+    /// Our CPU time in parts of the peer's: below 1 is faster.
+    cpu_ratio: f64,
+    /// The same of wall time.
+    ratio: f64,
+    /// Quartiles of the ratios of CPU time, round by round.
+    spread: [f64; 2],
+    cold: Option<Cold>,
+    /// The largest difference of outputs in parts of the largest output.
+    difference: Option<f64>,
+}
+
+/// One row of the profile.
+#[derive(Serialize)]
+struct Node {
+    name: String,
+    op: String,
+    provider: String,
+    kernel: String,
+    integer: bool,
+    ms: f64,
+    macs: u64,
+    /// Multiply-accumulates a second in parts of what registers alone allow.
+    of_peak: Option<f64>,
+}
+
 fn run(matches: &ArgMatches) -> Result<()> {
-    let model = opened::open(Path::new(text(matches, "model")))?;
-    let model = opened::optimized(&model, text(matches, "level"))?;
+    let models = matches.get_many::<String>("model").into_iter().flatten();
+    let models: Vec<PathBuf> = models.map(PathBuf::from).collect();
+    if let (Some(contender), [model]) = (matches.get_one::<String>("cold"), &models[..]) {
+        let inputs = inputs(matches, &opened::open(model)?)?;
+        let options = super::run::options(matches)?;
+        let level = text(matches, "level");
+        return ui::print_json(&cold::here(contender, model, level, &options, &inputs)?);
+    }
+    let mut all = Vec::new();
+    for path in &models {
+        all.push(measured(matches, path)?);
+    }
+    match (matches.get_flag("json"), &all[..]) {
+        (true, [one]) => ui::print_json(one),
+        (true, all) => ui::print_json(&serde_json::json!({ "models": all })),
+        (false, all) => Ok(ui::print(&show::text(all))?),
+    }
+}
+
+fn inputs(matches: &ArgMatches, model: &Model) -> Result<Inputs> {
+    Ok(match matches.get_one::<String>("input") {
+        Some(path) => measure::first_samples(model, &npz::read(Path::new(path))?)?,
+        None => measure::random_inputs(model, &dims(matches))?,
+    })
+}
+
+fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
+    let source = opened::open(path)?;
+    let inputs = inputs(matches, &source)?;
+    let model = opened::optimized(&source, text(matches, "level"))?;
     let options = super::run::options(matches)?;
     let threads = measure::threads(options.threads);
-    let inputs = match matches.get_one::<String>("input") {
-        Some(path) => measure::first_samples(&model, &npz::read(Path::new(path))?)?,
-        None => measure::random_inputs(&model, &dims(matches))?,
-    };
-    let iterations = matches.get_one("iterations").copied().unwrap_or(100);
     let effort = Effort {
-        iterations,
+        iterations: matches.get_one("iterations").copied().unwrap_or(100),
         budget: Duration::from_secs(60),
     };
-    let session = Session::prepare(&model, &options)?;
-    let mut sessions = [(session, inputs.clone())];
-    let latency =
-        measure::interleaved(&mut sessions, effort, threads, &ui::Bar::default())?.remove(0);
-    let profile = if matches.get_flag("profile") {
-        profile(&model, options, &inputs)?
-    } else {
-        Vec::new()
+    let names = matches.get_many::<String>("vs").into_iter().flatten();
+    let engines: Vec<_> = names.map(|n| peers::open(n)).collect::<Result<_, _>>()?;
+    let mut session = Session::prepare(&model, &options)?;
+    let ours = session.run(&measure::borrowed(&inputs))?;
+    let mut runs = vec![peers::ours(session, inputs.clone())];
+    let mut differences = Vec::new();
+    for engine in &engines {
+        let mut compiled = peers::compile(engine, path, &inputs, threads)?;
+        let fed: Vec<Tensor> = inputs.iter().map(|(_, t)| t.clone()).collect();
+        let theirs = compiled.run(&fed).map_err(|e| e.at(engine.name()))?;
+        differences.push(difference(&ours, &theirs));
+        runs.push(peers::theirs(compiled, &inputs));
+    }
+    let times = measure::interleaved(&mut runs, effort, &ui::Bar::default())?;
+    let seconds = match matches.get_one::<u64>("sustained") {
+        Some(&seconds) => {
+            let sysfs = Path::new(text(matches, "sysfs"));
+            sustained::sustained(&mut runs[0], seconds, sysfs, &ui::Bar::default())?
+        }
+        None => Vec::new(),
     };
-    if matches.get_flag("json") {
-        let nodes: Vec<_> = profile
-            .iter()
-            .map(|n| {
-                json!({"name": n.name, "op": n.op, "provider": n.provider, "kernel": n.kernel,
-                    "integer": n.integer, "ms": per_call_ms(n), "macs": n.macs})
-            })
-            .collect();
-        let mut object = serde_json::to_value(&latency)?;
-        object["nodes"] = json!(nodes);
-        return ui::print_json(&object);
+    drop(runs);
+    let contenders = [cold::OURS]
+        .into_iter()
+        .chain(engines.iter().map(|e| e.name()));
+    let contenders: Vec<&str> = contenders.collect();
+    let starts = matches.get_one("cold-starts").copied().unwrap_or(0);
+    let mut colds = cold::each(path, matches, &contenders, starts)?.into_iter();
+    let cold = colds.next();
+    let vs = engines.iter().zip(&times[1..]).zip(differences);
+    let vs = vs.map(|((engine, theirs), difference)| {
+        let ratio = times[0].ratio(theirs);
+        Peer {
+            engine: engine.name(),
+            version: engine.version.clone(),
+            latency: theirs.latency(threads),
+            cpu_ratio: ratio.cpu,
+            ratio: ratio.wall,
+            spread: ratio.spread,
+            cold: colds.next(),
+            difference,
+        }
+    });
+    Ok(Measured {
+        model: path.display().to_string(),
+        latency: times[0].latency(threads),
+        cold,
+        vs: vs.collect(),
+        sustained: seconds,
+        nodes: match matches.get_flag("profile") {
+            true => profile(&model, options, &inputs)?,
+            false => Vec::new(),
+        },
+    })
+}
+
+/// The largest difference in parts of the largest output; `None` where the outputs are no floats.
+fn difference(ours: &[Tensor], theirs: &[Tensor]) -> Option<f64> {
+    let (mut apart, mut largest) = (0f64, 0f64);
+    let mut any = false;
+    for (a, b) in ours.iter().zip(theirs) {
+        if !a.dtype().is_float() || a.dims() != b.dims() {
+            continue;
+        }
+        for (x, y) in a.to_f32().ok()?.iter().zip(b.to_f32().ok()?.iter()) {
+            apart = apart.max(f64::from((x - y).abs()));
+            largest = largest.max(f64::from(y.abs()));
+            any = true;
+        }
     }
-    let ms = format::ms;
-    ui::print(&format!(
-        "median {}, p95 {}, min {} over {} runs on {}",
-        ms(latency.p50_ms),
-        ms(latency.p95_ms),
-        ms(latency.min_ms),
-        latency.iterations,
-        format::plural(threads as u64, "thread")
-    ))?;
-    if !profile.is_empty() {
-        ui::print(&profile_table(&profile))?;
-    }
-    Ok(())
+    any.then(|| apart / largest.max(f64::MIN_POSITIVE))
 }
 
 /// Profiles in a session of its own, so that the clock calls do not touch the latency.
-fn profile(
-    model: &edgesmith_ir::Model,
-    options: edgesmith_runtime::Options,
-    inputs: &Inputs,
-) -> edgesmith_ir::Result<Vec<NodeProfile>> {
+fn profile(model: &Model, options: Options, inputs: &Inputs) -> Result<Vec<Node>, Error> {
+    let threads = measure::threads(options.threads) as f64;
+    let isa = Isa::detect_capped(options.isa);
+    let peak = Peak::measure(&Ctx::new(isa, Threads::new(1)));
     let mut session = Session::prepare(
         model,
-        &edgesmith_runtime::Options {
+        &Options {
             profile: true,
             ..options
         },
@@ -117,37 +259,25 @@ fn profile(
     for _ in 0..10 {
         session.run(&borrowed)?;
     }
-    Ok(session.profile().nodes)
-}
-
-fn per_call_ms(n: &NodeProfile) -> f64 {
-    n.ns as f64 / 1e6 / n.calls.max(1) as f64
-}
-
-fn profile_table(nodes: &[NodeProfile]) -> String {
-    let mut table = Table::new([
-        Column::left("node"),
-        Column::left("op"),
-        Column::left("provider"),
-        Column::left("kernel"),
-        Column::right("ms"),
-        Column::right("GMAC/s"),
-    ]);
-    for n in nodes {
-        let ms = per_call_ms(n);
-        let rate = if n.macs == 0 {
-            format::MISSING.into()
-        } else {
-            format!("{:.1}", n.macs as f64 / ms / 1e6)
-        };
-        table.row([
-            n.name.as_str(),
-            &n.op,
-            &n.provider,
-            &n.kernel,
-            &format!("{ms:.4}"),
-            &rate,
-        ]);
-    }
-    table.to_text(&ui::style())
+    let row = |n: NodeProfile| {
+        let ms = n.ns as f64 / 1e6 / n.calls.max(1) as f64;
+        let rate = n.macs as f64 / ms * 1e3;
+        let best = threads
+            * if n.integer {
+                peak.int8_macs
+            } else {
+                peak.f32_macs
+            };
+        Node {
+            ms,
+            macs: n.macs,
+            of_peak: (n.macs > 0 && ms > 0.0).then_some(rate / best),
+            name: n.name,
+            op: n.op,
+            provider: n.provider,
+            kernel: n.kernel,
+            integer: n.integer,
+        }
+    };
+    Ok(session.profile().nodes.into_iter().map(row).collect())
 }

@@ -53,16 +53,14 @@ impl PackedF32 {
         for p in 0..panels.count() {
             let (first, columns, vectors) = panels.panel(p);
             let width = vectors * panels.lanes;
-            for (row, out) in out[first * k..][..width * k]
-                .chunks_exact_mut(width)
-                .enumerate()
-            {
-                match order {
-                    Order::KN => out[..columns].copy_from_slice(&b[row * n + first..][..columns]),
-                    Order::NK => {
-                        (0..columns).for_each(|c| out[c] = b[order.at(row, first + c, (k, n))]);
+            let out = &mut out[first * k..][..width * k];
+            match order {
+                Order::KN => {
+                    for (row, out) in out.chunks_exact_mut(width).enumerate() {
+                        out[..columns].copy_from_slice(&b[row * n + first..][..columns]);
                     }
                 }
+                Order::NK => transpose_panel(&b[first * k..][..columns * k], k, out, width),
             }
         }
         Self {
@@ -95,6 +93,20 @@ impl PackedF32 {
     /// The name of the micro-kernel that it is packed for.
     pub fn kernel_name(&self) -> &'static str {
         super::kernel(self.isa, 4).name
+    }
+}
+
+/// Columns of `k` elements each, one after the other, as rows of `width`.
+fn transpose_panel(columns: &[f32], k: usize, out: &mut [f32], width: usize) {
+    /// Rows whose lines stay in the first cache while every column is put in them.
+    const ROWS: usize = 128;
+    for (block, out) in out.chunks_mut(ROWS * width).enumerate() {
+        for (c, column) in columns.chunks_exact(k).enumerate() {
+            let column = &column[block * ROWS..];
+            for (row, &x) in out.chunks_exact_mut(width).zip(column) {
+                row[c] = x;
+            }
+        }
     }
 }
 

@@ -70,9 +70,15 @@ pub struct Latency {
     /// Median, wall clock, in milliseconds.
     #[serde(with = "number")]
     pub p50_ms: f64,
+    /// 90th percentile, wall clock, in milliseconds; 0 in evidence of earlier versions.
+    #[serde(default, with = "number")]
+    pub p90_ms: f64,
     /// 95th percentile, wall clock, in milliseconds.
     #[serde(with = "number")]
     pub p95_ms: f64,
+    /// 99th percentile, wall clock, in milliseconds; 0 in evidence of earlier versions.
+    #[serde(default, with = "number")]
+    pub p99_ms: f64,
     /// Arithmetic mean, wall clock, in milliseconds.
     #[serde(with = "number")]
     pub mean_ms: f64,

@@ -1,12 +1,16 @@
 //! Weights in the form that kernels want them in.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use edgesmith_ir::NodeId;
+use edgesmith_ir::{NodeId, Tensor, ValueId};
+use edgesmith_kernels::Ctx;
 use edgesmith_kernels::conv::{ConvF32, ConvI8};
 use edgesmith_kernels::gemm::{PackedF32, PackedI8};
 use edgesmith_kernels::recurrent::Recurrent;
+
+use super::Planner;
 
 /// Weights packed for kernels; they serve every plan of a session.
 #[derive(Clone)]
@@ -67,5 +71,57 @@ impl Shelf {
         let row = self.row();
         let own = row.packed.values().map(Packed::bytes);
         own.chain(row.inner.values().map(Self::bytes)).sum()
+    }
+}
+
+impl<'a> Planner<'a> {
+    /// Weights packed once for node `id`.
+    pub fn packed(
+        &mut self,
+        id: NodeId,
+        make: impl FnOnce(&Ctx) -> Option<Packed>,
+    ) -> Option<Packed> {
+        if let Some(packed) = self.shelf.get(id) {
+            return Some(packed);
+        }
+        let packed = make(&self.maker.ctx)?;
+        self.shelf.put(id, packed.clone());
+        Some(packed)
+    }
+
+    /// A constant as f32, or the constant behind a DequantizeLinear, computed.
+    pub fn float_weights(&self, v: ValueId) -> Option<Cow<'a, [f32]>> {
+        if let Some(t) = self.constant(v) {
+            return t.to_f32().ok();
+        }
+        let made = self.dequantized(v)?;
+        Some(Cow::Owned(made.to_f32().ok()?.into_owned()))
+    }
+
+    /// As [`Planner::float_weights`], for node `id` to pack; empty where they are packed already.
+    pub fn weights_to_pack(&self, id: NodeId, v: ValueId) -> Option<Cow<'a, [f32]>> {
+        match self.shelf.get(id) {
+            Some(_) => Some(Cow::Borrowed(&[])),
+            None => self.float_weights(v),
+        }
+    }
+
+    /// What a DequantizeLinear of constants makes.
+    pub(super) fn dequantized(&self, v: ValueId) -> Option<Tensor> {
+        let node = self
+            .graph()
+            .node(self.graph().producer_is(v, "DequantizeLinear")?);
+        let mut inputs = Vec::new();
+        for i in node.inputs() {
+            inputs.push(match i {
+                Some(i) => Some(self.constant(*i)?.clone().into()),
+                None => None,
+            });
+        }
+        let cx = edgesmith_ir::eval::EvalCx::new(self.model, node, &inputs);
+        edgesmith_ir::eval::evaluate_tensors(&cx)
+            .ok()?
+            .into_iter()
+            .next()
     }
 }

@@ -37,6 +37,16 @@ impl Key {
         )
     }
 
+    /// The key of a plan that was made for inputs of these types, where all are tensors.
+    fn of_types(model: &Model, types: &[(ValueId, Type)]) -> Option<Self> {
+        let one = |v: &ValueId| {
+            let ty = types.iter().find(|(t, _)| t == v)?.1.tensor()?;
+            Some(Some((ty.dtype, ty.shape.as_ref()?.known()?.to_vec())))
+        };
+        let each: Option<Vec<_>> = model.graph.inputs.iter().map(one).collect();
+        Some(Self(each?, Vec::new()))
+    }
+
     fn fits(&self, fed: &[Item], wanted: &BTreeSet<ValueId>) -> bool {
         let same = |(known, item): (&Option<(DType, Vec<usize>)>, &Item)| match (known, item) {
             (Some((dtype, dims)), Item::Tensor(t)) => t.dtype() == *dtype && t.dims() == *dims,
@@ -73,6 +83,13 @@ impl Program {
             maker,
             shelf,
             state: Mutex::default(),
+        }
+    }
+
+    /// Keeps a plan that was made for inputs of these types.
+    pub fn keep(&self, types: &[(ValueId, Type)], plan: Plan) {
+        if let Some(key) = Key::of_types(&self.model, types) {
+            self.state().plans.push((key, plan));
         }
     }
 

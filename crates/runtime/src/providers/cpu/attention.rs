@@ -111,7 +111,8 @@ pub(crate) fn merged(planner: &mut Planner, id: NodeId) -> Option<()> {
     if shape.size == 0 || shape.value_size == 0 || batch * length == 0 || depth == 0 {
         return None;
     }
-    let weights = planner.floats(w)?;
+    planner.constant(w)?;
+    let weights = planner.weights_to_pack(id, w)?;
     let bias = match node.input(2) {
         Some(b) => Some(planner.floats(b)?),
         None => None,

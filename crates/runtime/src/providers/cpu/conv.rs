@@ -153,9 +153,8 @@ fn float(
 ) -> Option<()> {
     let node = planner.graph().node(id);
     planner.float_dims(y)?;
-    let mut weights = planner.float_weights(w)?;
     let mut bias = match node.input(2) {
-        Some(b) => Some(planner.float_weights(b)?),
+        Some(b) => Some(planner.float_weights(b)?.into_owned()),
         None => None,
     };
     if bias
@@ -173,7 +172,10 @@ fn float(
     let (mut result, mut key) = (y, id);
     if let Some(norm) = &norm {
         (result, key) = (norm.result, norm.node);
-        norm.fold_into(&mut weights, &mut bias);
+    }
+    let mut weights = planner.weights_to_pack(key, w)?;
+    if let Some(norm) = &norm {
+        norm.fold_into(weights.to_mut(), &mut bias);
     }
     let packed = planner.packed(key, |ctx| {
         ConvF32::prepare(ctx, geometry, &weights)

@@ -2,7 +2,7 @@
 
 use edgesmith_ir::error::At;
 use edgesmith_ir::ops::gather::place;
-use edgesmith_ir::{Error, NodeId, Result};
+use edgesmith_ir::{Error, NodeId, Result, Tensor};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::elementwise::{self, Binary, binary};
 use edgesmith_kernels::norm::{self, Scaling, layer_norm, skip_norm};
@@ -159,12 +159,12 @@ pub(crate) fn embed(planner: &mut Planner, id: NodeId) -> Option<()> {
         let (Some(ids), Some(table)) = (node.input(ids), node.input(table)) else {
             if ids == 8 {
                 let rows: Vec<i64> = (0..i64::try_from(length).ok()?).collect();
-                let table = planner.floats(node.input(3)?)?;
+                let table = rows_of(planner, node.input(3)?)?;
                 tables.push((Indices::Constant(rows), table));
             }
             continue;
         };
-        let table = planner.floats(table)?;
+        let table = rows_of(planner, table)?;
         tables.push((Indices::of(planner, ids, &mut reads)?, table));
     }
     let (gamma, beta) = (
@@ -202,8 +202,20 @@ pub(crate) fn embed(planner: &mut Planner, id: NodeId) -> Option<()> {
     Some(())
 }
 
+/// A table of f32, as it lies in the model: no copy, and of any alignment.
+fn rows_of(planner: &Planner, v: edgesmith_ir::ValueId) -> Option<Tensor> {
+    let t = planner.constant(v)?;
+    (t.dtype() == edgesmith_ir::DType::F32).then(|| t.clone())
+}
+
 /// Adds to each of `count` rows that of the table which the ids name; ids repeat.
-fn add_rows(ids: &[i64], table: &[f32], width: usize, count: usize, sum: &mut [f32]) -> Result<()> {
+fn add_rows(
+    ids: &[i64],
+    table: &Tensor,
+    width: usize,
+    count: usize,
+    sum: &mut [f32],
+) -> Result<()> {
     if count > 0 && (ids.is_empty() || !count.is_multiple_of(ids.len())) {
         return Err(Error::invalid(format!(
             "{} ids do not stand for {count} rows",
@@ -214,8 +226,9 @@ fn add_rows(ids: &[i64], table: &[f32], width: usize, count: usize, sum: &mut [f
         if id < 0 {
             return Err(Error::invalid(format!("row {id} does not exist")));
         }
-        let row = place(id, table.len() / width)?;
-        let row = &table[row * width..][..width];
+        let row = place(id, table.count() / width)?;
+        let row = &table.bytes()[4 * row * width..][..4 * width];
+        let row = row.chunks_exact(4).map(bytemuck::pod_read_unaligned::<f32>);
         sum.iter_mut().zip(row).for_each(|(s, r)| *s += r);
     }
     Ok(())

@@ -149,9 +149,9 @@ fn product(
         return None;
     }
     planner.float_dims(y)?;
-    let weights = planner.float_weights(b)?;
+    let weights = planner.weights_to_pack(id, b)?;
     let bias = match bias {
-        Some(b) => Some(planner.float_weights(b)?),
+        Some(b) => Some(planner.float_weights(b)?.into_owned()),
         None => None,
     };
     let packed = planner.packed(id, |ctx| {

@@ -1,0 +1,175 @@
+//! What this machine can do at most: arithmetic that stays in registers, and reading memory.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::simd::{Body, Dot, Simd, Widen};
+use crate::{Ctx, Isa};
+
+/// Rates of one thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Peak {
+    /// Multiply-accumulates of f32 in a second.
+    pub f32_macs: f64,
+    /// Multiply-accumulates of bytes in a second.
+    pub int8_macs: f64,
+    /// Bytes read from memory in a second.
+    pub bytes: f64,
+}
+
+/// Sums that are under way at the same time: enough to hide the latency of a multiplier.
+const CHAINS: usize = 10;
+
+/// Rounds of one call.
+const ROUNDS: usize = 2000;
+
+/// Larger than any cache that one thread has to itself.
+const BYTES: usize = 64 << 20;
+
+impl Peak {
+    /// Measures for a tenth of a second or so.
+    pub fn measure(ctx: &Ctx) -> Self {
+        let (isa, lanes) = (ctx.isa(), lanes(ctx.isa()));
+        let calls = (CHAINS * ROUNDS) as f64;
+        let f32_macs = calls * lanes as f64 / best(|| crate::simd::dispatch(isa, Floats));
+        let group = match isa {
+            Isa::AvxVnni | Isa::Avx512Vnni => 4,
+            _ => <Widen as Dot<crate::simd::scalar::Scalar>>::GROUP,
+        };
+        let int8_macs = calls * (lanes * group) as f64 / best(|| integers(isa));
+        let data = vec![1u64; BYTES / 8];
+        let sum = || {
+            black_box(
+                data.chunks(4096)
+                    .map(|c| c.iter().fold(0, |a, b| a ^ b))
+                    .sum::<u64>(),
+            );
+        };
+        Self {
+            f32_macs,
+            int8_macs,
+            bytes: BYTES as f64 / best(sum),
+        }
+    }
+}
+
+/// The shortest of many calls, in seconds.
+fn best(mut work: impl FnMut()) -> f64 {
+    let (mut best, begin) = (f64::INFINITY, Instant::now());
+    while begin.elapsed() < Duration::from_millis(40) {
+        let started = Instant::now();
+        work();
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    best
+}
+
+struct Lanes;
+
+impl Body for Lanes {
+    type Out = usize;
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        S::LANES
+    }
+}
+
+fn lanes(isa: Isa) -> usize {
+    crate::simd::dispatch(isa, Lanes)
+}
+
+struct Floats;
+
+impl Body for Floats {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.25)));
+        let mut sums = [s.splat(0.0); CHAINS];
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = s.fma(a, b, *sum);
+            }
+        }
+        for sum in sums {
+            black_box(s.lanes(sum));
+        }
+    }
+}
+
+struct Integers;
+
+impl Body for Integers {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        products::<S, Widen>(s);
+    }
+}
+
+#[inline(always)]
+fn products<S: Simd, D: Dot<S>>(s: S) {
+    let (a, b) = (
+        s.splat_i(black_box(0x0001_0002)),
+        s.splat_i(black_box(0x0003_0001)),
+    );
+    let mut sums = [s.splat_i(0); CHAINS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = D::dot(s, *sum, a, b);
+        }
+    }
+    for sum in sums {
+        black_box(s.lanes_i(sum));
+    }
+}
+
+fn integers(isa: Isa) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a `Ctx` holds only sets that this CPU has.
+        Isa::AvxVnni => unsafe { x86::avx_vnni() },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512Vnni => unsafe { x86::avx512_vnni() },
+        _ => crate::simd::dispatch(isa, Integers),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::products;
+    use crate::simd::avx2::{Avx2, Vnni256};
+    use crate::simd::avx512::{Avx512, Vnni512};
+
+    /// # Safety
+    /// The CPU has AVX2, FMA, F16C and AVX-VNNI.
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    pub(super) unsafe fn avx_vnni() {
+        // SAFETY: the caller's promise.
+        products::<Avx2, Vnni256>(unsafe { Avx2::prove() });
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL, DQ and VNNI.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    pub(super) unsafe fn avx512_vnni() {
+        // SAFETY: the caller's promise.
+        products::<Avx512, Vnni512>(unsafe { Avx512::prove() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rate_is_a_positive_number() {
+        for ctx in crate::testing::contexts() {
+            let peak = Peak::measure(&ctx);
+            for rate in [peak.f32_macs, peak.int8_macs, peak.bytes] {
+                assert!(rate.is_finite() && rate > 0.0, "{peak:?}");
+            }
+        }
+    }
+}
