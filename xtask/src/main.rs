@@ -5,6 +5,7 @@
     reason = "a task is run by hand for what it prints"
 )]
 
+mod bench;
 mod ci;
 mod conformance;
 mod mutate;
@@ -26,6 +27,7 @@ struct Task {
 
 /// Every task, by name.
 static TASKS: &[&Task] = &[
+    &bench::TASK,
     &ci::TASK,
     &conformance::TASK,
     &mutate::TASK,

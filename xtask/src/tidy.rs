@@ -28,7 +28,7 @@ static MAY_KNOW: &[(&str, &[&str])] = &[
     ("passes", &["ir"]),
     ("testkit", &["ir"]),
     ("data", &["ir", "formats"]),
-    ("engines", &["ir"]),
+    ("engines", &["ir", "formats", "runtime"]),
     ("runtime", &["ir", "kernels"]),
     ("compress", &["ir", "passes", "runtime", "data"]),
 ];

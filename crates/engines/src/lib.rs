@@ -7,8 +7,10 @@ use edgesmith_ir::{Error, Result, Tensor};
 
 mod onnxruntime;
 mod openvino;
+mod provider;
 mod search;
 
+pub use provider::PROVIDERS;
 pub use search::{locate, site_packages};
 
 /// A row of the engine list.
@@ -46,6 +48,8 @@ pub struct Setup {
     pub threads: usize,
     /// Input shapes, in the order of the graph, where the model leaves lengths open.
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Add products of bytes exactly where the engine's default saturates on this CPU.
+    pub exact: bool,
     /// Let the engine compute f32 in the narrower type that it prefers on this CPU.
     pub narrow: bool,
 }

@@ -51,6 +51,11 @@ fn compile(source: Source, setup: &Setup) -> Result<Box<dyn Compiled>> {
         .map_err(failed)?
         .with_inter_threads(1)
         .map_err(failed)?;
+    if setup.exact {
+        builder = builder
+            .with_config_entry("session.x64quantprecision", "1")
+            .map_err(failed)?;
+    }
     let session = match source {
         Source::File(path) => builder.commit_from_file(path),
         Source::Bytes(bytes) => builder.commit_from_memory(bytes),

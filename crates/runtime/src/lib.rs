@@ -3,6 +3,7 @@
 //! [`Session`] plans a graph for the shapes of its inputs: it asks the providers for steps, decides
 //! which values are held channels-last, and lays all values out in one arena.
 
+pub mod device;
 mod plan;
 mod profile;
 pub mod providers;
@@ -10,5 +11,5 @@ mod session;
 
 pub use plan::Placement;
 pub use profile::{Memory, NodeProfile, Profile};
-pub use providers::{PROVIDERS, Provider};
+pub use providers::{BY_DEFAULT, PROVIDERS, Provider};
 pub use session::{Options, Session, ValueInfo};

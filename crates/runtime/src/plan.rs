@@ -9,12 +9,16 @@ use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId, checked_count};
 use edgesmith_kernels::Ctx;
 
+use parts::Next;
+
 pub(crate) mod fold;
 mod late;
 mod layout;
 mod limits;
 mod maker;
 mod packed;
+mod partition;
+mod parts;
 mod program;
 mod reference;
 
@@ -22,6 +26,7 @@ pub(crate) use late::{Rest, fed};
 pub(crate) use layout::in_memory;
 pub(crate) use maker::Maker;
 pub(crate) use packed::{Packed, Shelf};
+pub(crate) use parts::OnDevice;
 pub(crate) use program::{Program, Watch};
 pub(crate) use reference::{Arg, Evaluate};
 
@@ -52,6 +57,8 @@ pub(crate) enum Work {
     Evaluate(Evaluate),
     /// What is planned in the run.
     Rest(Box<Rest>),
+    /// A part of the graph on a device.
+    Device(Box<OnDevice>),
 }
 
 /// One thing that a run does.
@@ -189,28 +196,16 @@ impl<'a> Planner<'a> {
     pub fn finish(mut self, order: &[NodeId]) -> Result<Plan> {
         let inputs = self.place_inputs();
         let late = self.late(order);
-        for &id in order {
-            if self.done[id.index()] {
-                continue;
+        for &id in order.iter().filter(|id| late.contains(id)) {
+            crate::providers::reference::check(self.model, id)?;
+        }
+        let now = order.iter().copied().filter(|id| !late.contains(id));
+        for next in self.with_devices(&now.collect::<Vec<_>>()) {
+            match next {
+                Next::Part(made) => self.add_part(*made)?,
+                Next::Node(id) if self.done[id.index()] => {}
+                Next::Node(id) => self.add_node(id)?,
             }
-            if late.contains(&id) {
-                crate::providers::reference::check(self.model, id)?;
-                continue;
-            }
-            let mut taken = false;
-            for provider in &self.maker.providers {
-                if (provider.plan)(&mut self, id)? {
-                    taken = true;
-                    break;
-                }
-            }
-            if !taken {
-                let node = self.graph().node(id);
-                return Err(Error::unsupported("no provider runs this node")
-                    .at(node.place())
-                    .hint("add `reference` to the providers"));
-            }
-            self.show_wanted(id)?;
         }
         let late: Vec<NodeId> = late
             .into_iter()
@@ -225,6 +220,19 @@ impl<'a> Planner<'a> {
             outputs.push(self.argument(v)?);
         }
         Ok(self.pack(inputs, outputs))
+    }
+
+    /// Plans a node by the first provider that takes it.
+    fn add_node(&mut self, id: NodeId) -> Result<()> {
+        for provider in &self.maker.providers {
+            if provider.row.plan(self, id)? {
+                return self.show_wanted(id);
+            }
+        }
+        let node = self.graph().node(id);
+        Err(Error::unsupported("no provider runs this node")
+            .at(node.place())
+            .hint("add `reference` to the providers"))
     }
 
     fn place_inputs(&mut self) -> Vec<Option<(SlotId, DType, Vec<usize>)>> {

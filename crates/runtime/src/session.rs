@@ -1,6 +1,7 @@
 //! A session: prepare once, run many.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::error::Kind;
@@ -8,9 +9,10 @@ use edgesmith_ir::types::TensorType;
 use edgesmith_ir::{Budget, Error, Item, Limits, Model, Result, Tensor, ValueId, infer};
 use edgesmith_kernels::{Ctx, Isa, Threads};
 
+use crate::device::Asked;
 use crate::plan::{Maker, Placement, Plan, Program, Shelf, Watch};
 use crate::profile::{Memory, Profile};
-use crate::providers::{PROVIDERS, Provider, reference};
+use crate::providers::{self, BY_DEFAULT, Provider};
 
 mod inputs;
 pub(crate) mod run;
@@ -20,8 +22,13 @@ pub(crate) mod run;
 pub struct Options {
     /// Threads; 0 is one for each core.
     pub threads: usize,
-    /// Names of providers, best first; the reference is added where it is not named.
+    /// Names of providers, best first, with settings after a colon; the reference is added where
+    /// it is not named, and the cpu provider where a device is.
     pub providers: Vec<String>,
+    /// Providers of other crates that may be named.
+    pub more: &'static [&'static Provider],
+    /// Where libraries of devices may lie.
+    pub libraries: Vec<PathBuf>,
     /// The best instruction set that kernels may use; `None`: what this CPU has.
     pub isa: Option<Isa>,
     /// Turn DQ → op → Q groups into integer kernels.
@@ -36,7 +43,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threads: 0,
-            providers: PROVIDERS.iter().map(|p| p.name.to_owned()).collect(),
+            providers: BY_DEFAULT.map(str::to_owned).to_vec(),
+            more: &[],
+            libraries: Vec::new(),
             isa: None,
             integer: true,
             profile: false,
@@ -62,6 +71,7 @@ pub struct Session {
     placements: Vec<Placement>,
     /// False until a run with shapes that the model can take.
     is_placed: bool,
+    faults_seen: usize,
     memory: Option<Memory>,
     profile: Profile,
 }
@@ -87,9 +97,14 @@ impl Session {
                 ty: value.tensor_type().cloned(),
             }
         };
+        let asked = Asked {
+            threads,
+            libraries: options.libraries.clone(),
+            settings: Vec::new(),
+        };
         let maker = Maker {
             ctx: Ctx::new(isa, Threads::new(threads)),
-            providers: providers(&options.providers)?,
+            providers: providers::choose(&options.providers, options.more, &asked)?,
             integer: options.integer,
             profile: options.profile,
             limits: options.limits,
@@ -118,6 +133,7 @@ impl Session {
             outputs: model.graph.outputs.iter().map(info).collect(),
             placements: in_order(model, placements),
             is_placed,
+            faults_seen: 0,
             memory: None,
             profile: Profile::default(),
             program,
@@ -152,6 +168,11 @@ impl Session {
     /// Forgets all times.
     pub fn reset_profile(&mut self) {
         self.profile = Profile::default();
+    }
+
+    /// What made devices fail: their parts ran by the providers after them, and go on so.
+    pub fn faults(&self) -> Vec<Error> {
+        self.program.faults()
     }
 
     /// Runs a model of tensors: outputs in order, for inputs by name.
@@ -221,7 +242,9 @@ impl Session {
             lower_bound,
             weight_bytes: self.program.shelf.bytes(),
         });
-        if !self.is_placed {
+        let faults = self.program.faults().len();
+        if !self.is_placed || faults != self.faults_seen {
+            self.faults_seen = faults;
             let model = &self.program.model;
             let mut all = vec![Placement::default(); model.graph.node_slots()];
             self.program.show_placements(&mut all);
@@ -249,24 +272,4 @@ fn unplanned(model: &Model) -> Vec<Placement> {
         };
     }
     all
-}
-
-fn providers(names: &[String]) -> Result<Vec<&'static Provider>> {
-    let find = |name: &String| {
-        PROVIDERS
-            .iter()
-            .copied()
-            .find(|p| p.name == name)
-            .ok_or_else(|| {
-                let all: Vec<&str> = PROVIDERS.iter().map(|p| p.name).collect();
-                Error::usage(format!("there is no provider \"{name}\""))
-                    .hint(format!("the providers are {}", all.join(", ")))
-            })
-    };
-    let mut found: Vec<&'static Provider> = names.iter().map(find).collect::<Result<_>>()?;
-    // The reference is always there: what others leave runs by it, and the placements say so.
-    if !found.iter().any(|p| p.name == reference::REFERENCE.name) {
-        found.push(&reference::REFERENCE);
-    }
-    Ok(found)
 }

@@ -170,6 +170,7 @@ fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
     let engines: Vec<_> = names.map(|n| peers::open(n)).collect::<Result<_, _>>()?;
     let mut session = Session::prepare(&model, &options)?;
     let ours = session.run(&measure::borrowed(&inputs))?;
+    super::run::warn_of_faults(&session);
     let mut runs = vec![peers::ours(session, inputs.clone())];
     let mut differences = Vec::new();
     for engine in &engines {

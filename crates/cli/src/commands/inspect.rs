@@ -5,13 +5,15 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::ArgMatches;
+use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::{Model, ops};
 use edgesmith_report::evidence::ModelFacts;
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
+use edgesmith_runtime::{Placement, Session};
 use serde_json::{Value, json};
 
-use super::{Command, dim_arg, dims, json_arg, model_arg, option, text};
+use super::{Command, dim_arg, dims, json_arg, level_arg, model_arg, option, text};
 use crate::opened::{self, Figures};
 use crate::targets::{self, Needs};
 use crate::ui;
@@ -30,6 +32,15 @@ pub static INSPECT: Command = Command {
                 "T",
                 "Say what this target's hardware means",
             ))
+            .arg(
+                option(
+                    "providers",
+                    "A,B",
+                    "Say where each node would run, and why, with these providers",
+                )
+                .value_delimiter(','),
+            )
+            .arg(level_arg("extended"))
             .arg(json_arg())
     },
     run,
@@ -56,8 +67,17 @@ fn run(matches: &ArgMatches) -> Result<()> {
         }),
         None => Vec::new(),
     };
+    let places = match matches.contains_id("providers") {
+        true => placements(matches, &model)?,
+        false => Vec::new(),
+    };
     if matches.get_flag("json") {
-        return ui::print_json(&as_json(&model, &facts, &figures, &ops, &notes));
+        let mut object = as_json(&model, &facts, &figures, &ops, &notes);
+        object["placements"] = places.iter().map(place_json).collect();
+        return ui::print_json(&object);
+    }
+    if !places.is_empty() {
+        return Ok(ui::print(&place_table(&places))?);
     }
     ui::print(&summary(&facts, &figures, &ops))?;
     ui::print(&op_table(&ops))?;
@@ -66,6 +86,59 @@ fn run(matches: &ArgMatches) -> Result<()> {
         ui::print(&format!("note: {note}"))?;
     }
     Ok(())
+}
+
+/// Where the nodes would run, once optimised.
+fn placements(matches: &ArgMatches, model: &Model) -> Result<Vec<Placement>> {
+    let mut model = model.clone();
+    let given = dims(matches);
+    let given: Vec<(&str, usize)> = given.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    for (v, ty) in lengths::workable_inputs(&model, &given)? {
+        model.graph.value_mut(v).ty = Some(ty);
+    }
+    let model = opened::optimized(&model, text(matches, "level"))?;
+    let session = Session::prepare(&model, &super::run::options(matches)?)?;
+    Ok(session.placements().to_vec())
+}
+
+fn place_json(p: &Placement) -> Value {
+    json!({"node": p.node, "op": p.op, "provider": p.provider, "kernel": p.kernel,
+        "integer": p.integer, "fused_into": p.fused_into, "note": p.note})
+}
+
+/// Each node with its place, then how many each provider has, then the reasons.
+fn place_table(places: &[Placement]) -> String {
+    let mut table = Table::new([
+        Column::left("node"),
+        Column::left("op"),
+        Column::left("provider"),
+        Column::left("kernel"),
+        Column::left("within"),
+    ]);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for p in places {
+        let within = p.fused_into.as_deref().unwrap_or(format::MISSING);
+        table.row([p.node.as_str(), &p.op, &p.provider, &p.kernel, within]);
+        *counts.entry(&p.provider).or_default() += 1;
+        for reason in p.note.iter().flat_map(|n| n.split("; ")) {
+            reasons.entry(reason).or_default().push(&p.node);
+        }
+    }
+    let count = |(name, n): (&str, usize)| match name {
+        "" => format!("{n} need no step"),
+        name => format!("{n} on {name}"),
+    };
+    let counts: Vec<String> = counts.into_iter().map(count).collect();
+    let mut text = format!("{}\n{}\n", table.to_text(&ui::style()), counts.join(", "));
+    for (reason, nodes) in reasons {
+        let others = match nodes.len() - 1 {
+            0 => String::new(),
+            n => format!(" and {} more", format::plural(n as u64, "node")),
+        };
+        text += &format!("{reason}: \"{}\"{others}\n", nodes[0]);
+    }
+    text
 }
 
 fn count_ops(model: &Model) -> Vec<OpRow> {

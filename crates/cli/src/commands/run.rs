@@ -10,7 +10,8 @@ use edgesmith_kernels::cpu::Isa;
 use edgesmith_runtime::{Options, Session};
 
 use super::{Command, force_arg, level_arg, model_arg, option, providers_arg, text, threads_arg};
-use crate::{arrays, opened};
+use crate::measure::peers;
+use crate::{arrays, opened, ui};
 
 /// The command.
 pub static RUN: Command = Command {
@@ -44,6 +45,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let mut session = Session::prepare(&model, &options(matches)?)?;
     let arrays = npz::read(Path::new(text(matches, "input")))?;
     let outputs = session.run_items(&arrays::inputs(&model, &arrays)?)?;
+    warn_of_faults(&session);
     let named = arrays::outputs(&model, &outputs);
     npz::write(output, &named, matches.get_flag("force"))?;
     Ok(())
@@ -53,6 +55,8 @@ fn run(matches: &ArgMatches) -> Result<()> {
 pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
     let mut options = Options {
         isa: Some(isa()?),
+        more: edgesmith_engines::PROVIDERS,
+        libraries: peers::folders(),
         ..Options::default()
     };
     if let Some(&threads) = matches.get_one("threads") {
@@ -62,6 +66,15 @@ pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
         options.providers = providers.cloned().collect();
     }
     Ok(options)
+}
+
+/// Says which devices failed, and that others ran their parts.
+pub fn warn_of_faults(session: &Session) {
+    for fault in session.faults() {
+        ui::say(&format!(
+            "warning: {fault}; the providers after it ran its part"
+        ));
+    }
 }
 
 /// The instruction set that kernels use: the best of this machine, capped by `EDGESMITH_ISA`.

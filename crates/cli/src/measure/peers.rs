@@ -41,7 +41,7 @@ pub fn compile(
     let setup = Setup {
         threads,
         shapes: shapes.collect(),
-        narrow: false,
+        ..Setup::default()
     };
     engine.compile(Source::File(path), &setup)
 }

@@ -8,7 +8,7 @@ use edgesmith_ir::{Budget, Limits, Model, Result, ValueId, infer};
 use edgesmith_kernels::Ctx;
 
 use super::{Placement, Plan, Planner, Setting, Shelf, fold};
-use crate::providers::Provider;
+use crate::providers::Chosen;
 
 /// Graphs that are planned inside each other at most; deeper ones are evaluated.
 const MAX_DEPTH: usize = 24;
@@ -17,7 +17,7 @@ const MAX_DEPTH: usize = 24;
 #[derive(Clone)]
 pub(crate) struct Maker {
     pub ctx: Ctx,
-    pub providers: Vec<&'static Provider>,
+    pub providers: Vec<Chosen>,
     /// Q/DQ groups may become integer kernels.
     pub integer: bool,
     /// Steps are timed.

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use edgesmith_ir::types::Type;
-use edgesmith_ir::{Budget, DType, Item, Model, Result, Tensor, ValueId};
+use edgesmith_ir::{Budget, DType, Error, Item, Model, Result, Tensor, ValueId};
 use edgesmith_kernels::arena::Arena;
 
-use super::{Maker, Placement, Plan, Shelf, Work};
+use super::{Maker, Placement, Plan, Shelf, Step, Work};
 use crate::profile::Profile;
 use crate::session::run::Run;
 
@@ -153,21 +153,27 @@ impl Program {
             return [0; 2];
         };
         let mut sum = [plan.arena_bytes, plan.lower_bound];
-        for step in &plan.steps {
-            let inner: &[(String, Self)] = match &step.work {
-                Work::Evaluate(e) => &e.bodies,
-                _ => &[],
-            };
-            let rest = match &step.work {
-                Work::Rest(rest) => Some(&rest.program),
-                _ => None,
-            };
-            for program in inner.iter().map(|(_, p)| p).chain(rest) {
-                let [arena, lower] = program.memory();
-                sum = [sum[0] + arena, sum[1] + lower];
-            }
+        for program in plan.steps.iter().flat_map(inner) {
+            let [arena, lower] = program.memory();
+            sum = [sum[0] + arena, sum[1] + lower];
         }
         sum
+    }
+
+    /// What made devices fail in the plan that ran last.
+    pub fn faults(&self) -> Vec<Error> {
+        let state = self.state();
+        let Some((_, plan)) = state.plans.get(state.last) else {
+            return Vec::new();
+        };
+        let mut faults = Vec::new();
+        for step in &plan.steps {
+            if let Work::Device(d) = &step.work {
+                faults.extend(d.fault().map(|e| e.at(d.provider)));
+            }
+            faults.extend(inner(step).into_iter().flat_map(Self::faults));
+        }
+        faults
     }
 
     /// Writes where the nodes of the last run ran, those that were planned in it included, by the
@@ -181,9 +187,29 @@ impl Program {
             placements[id.index()] = plan.placements[id.index()].clone();
         }
         for step in &plan.steps {
-            if let Work::Rest(rest) = &step.work {
-                rest.program.show_placements(placements);
+            match &step.work {
+                Work::Rest(rest) => rest.program.show_placements(placements),
+                Work::Device(d) => {
+                    if let Some(fault) = d.fault() {
+                        d.fallback.show_placements(placements);
+                        for (id, _) in d.fallback.model.graph.nodes() {
+                            let why = format!("{} failed in a run: {fault}", d.provider);
+                            placements[id.index()].note = Some(why);
+                        }
+                    }
+                }
+                _ => {}
             }
         }
+    }
+}
+
+/// The programs inside a step.
+fn inner(step: &Step) -> Vec<&Program> {
+    match &step.work {
+        Work::Evaluate(e) => e.bodies.iter().map(|(_, p)| p).collect(),
+        Work::Rest(rest) => vec![&rest.program],
+        Work::Device(d) => vec![&d.fallback],
+        Work::Kernel(_) | Work::Checked(_) => Vec::new(),
     }
 }

@@ -25,11 +25,12 @@ mod recurrent;
 mod views;
 
 /// The provider.
-pub static CPU: Provider = Provider {
-    name: "cpu",
-    about: "kernels for this machine's vector instructions; fuses, and runs Q/DQ groups in integers",
+pub static CPU: Provider = Provider::of_nodes(
+    "cpu",
+    "kernels for this machine's vector instructions; fuses, and runs Q/DQ groups in integers",
     plan,
-};
+    has_kernel,
+);
 
 /// A row of the bindings: plans a node and what it fuses; `None` where no kernel fits.
 pub(crate) struct Binding {

@@ -7,11 +7,12 @@ use super::Provider;
 use crate::plan::Planner;
 
 /// The provider.
-pub static REFERENCE: Provider = Provider {
-    name: "reference",
-    about: "plain evaluation of every operator in the list; the truth for all others",
+pub static REFERENCE: Provider = Provider::of_nodes(
+    "reference",
+    "plain evaluation of every operator in the list; the truth for all others",
     plan,
-};
+    |_, _| true,
+);
 
 fn plan(planner: &mut Planner, id: NodeId) -> Result<bool> {
     check(planner.model(), id)?;

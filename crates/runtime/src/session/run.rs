@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use edgesmith_kernels::arena::Arena;
 use edgesmith_kernels::{Ctx, permute};
 use smallvec::SmallVec;
 
-use crate::plan::{Arg, Evaluate, Layout, Plan, Rest, Step, Watch, Work, fed};
+use crate::plan::{Arg, Evaluate, Layout, OnDevice, Plan, Rest, Step, Watch, Work, fed};
 use crate::profile::Profile;
 
 /// One run.
@@ -89,12 +90,13 @@ impl<'a> Run<'a> {
                 match &step.work {
                     Work::Kernel(kernel) => kernel(self.ctx, &reads, &mut writes),
                     Work::Checked(kernel) => kernel(self.ctx, &reads, &mut writes)?,
-                    Work::Evaluate(_) | Work::Rest(_) => {}
+                    Work::Evaluate(_) | Work::Rest(_) | Work::Device(_) => {}
                 }
                 Ok(())
             }
             Work::Evaluate(e) => self.evaluate(e, step, watch, inner),
             Work::Rest(rest) => self.rest(rest, watch, inner),
+            Work::Device(d) => self.device(d, step, inner),
         }
     }
 
@@ -111,6 +113,55 @@ impl<'a> Run<'a> {
             self.heap[v.index()] = Some(item);
         }
         Ok(())
+    }
+
+    /// Runs a part on its device, or by the next providers once that failed.
+    fn device(&mut self, d: &OnDevice, step: &Step, inner: Option<&mut Profile>) -> Result<()> {
+        let inputs = d.inputs.iter().map(|a| self.item(a));
+        let inputs: Vec<Item> = inputs.collect::<Result<_>>()?;
+        let mut fault = d.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outputs = None;
+        if fault.is_none() {
+            let tensors = inputs.iter().map(|i| i.as_tensor().cloned());
+            let tensors: Vec<Tensor> = tensors.collect::<Result<_>>()?;
+            match d.part.run(&tensors).and_then(|made| self.checked(d, made)) {
+                Ok(made) => outputs = Some(made),
+                Err(e) => *fault = Some(e),
+            }
+        }
+        drop(fault);
+        let outputs = match outputs {
+            Some(outputs) => outputs,
+            None => {
+                let watch = Watch {
+                    wanted: &BTreeSet::new(),
+                    show: &mut |_, _| (),
+                };
+                d.fallback.run(&inputs, self.budget, watch, inner)?
+            }
+        };
+        for ((v, slot), item) in d.outputs.iter().zip(outputs) {
+            match slot {
+                Some(i) => self.put(step.writes[*i], &item)?,
+                None => self.heap[v.index()] = Some(item),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a device made, where it is of the types that the plan knows.
+    fn checked(&self, d: &OnDevice, made: Vec<Tensor>) -> Result<Vec<Item>> {
+        let fits = made.len() == d.outputs.len()
+            && made.iter().zip(&d.outputs).all(|(t, (v, _))| {
+                let known = self.plan.types[v.index()].as_ref();
+                known.is_none_or(|(dtype, dims)| t.dtype() == *dtype && t.dims() == dims)
+            });
+        if !fits {
+            return Err(Error::invalid(
+                "the outputs are of other types than ONNX gives them",
+            ));
+        }
+        Ok(made.into_iter().map(Item::Tensor).collect())
     }
 
     fn evaluate(

@@ -1,0 +1,102 @@
+//! Engines as providers of a session: each takes parts of a graph, written as ONNX.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use edgesmith_formats::onnx;
+use edgesmith_ir::{DType, Model, Result, Tensor};
+use edgesmith_runtime::Provider;
+use edgesmith_runtime::device::{Asked, Device, Part, Unit};
+
+use crate::{Compiled, Engine, Opened, Setup, Source, onnxruntime, openvino};
+
+/// The engines as rows for a session's list of providers.
+pub static PROVIDERS: &[&Provider] = &[&ONNXRUNTIME, &OPENVINO];
+
+static ONNXRUNTIME: Provider = Provider::of_parts(
+    onnxruntime::ONNXRUNTIME.name,
+    onnxruntime::ONNXRUNTIME.about,
+    |asked| open(&onnxruntime::ONNXRUNTIME, asked),
+);
+
+static OPENVINO: Provider =
+    Provider::of_parts(openvino::OPENVINO.name, openvino::OPENVINO.about, |asked| {
+        open(&openvino::OPENVINO, asked)
+    });
+
+/// Element types that both engines and this crate exchange.
+const TYPES: &[DType] = &[
+    DType::F32,
+    DType::F64,
+    DType::F16,
+    DType::BF16,
+    DType::I8,
+    DType::I16,
+    DType::I32,
+    DType::I64,
+    DType::U8,
+    DType::U16,
+    DType::U32,
+    DType::U64,
+    DType::Bool,
+];
+
+struct Peer {
+    opened: Opened,
+    threads: usize,
+}
+
+fn open(engine: &'static Engine, asked: &Asked) -> Result<Arc<dyn Device>> {
+    if let Some((key, _)) = asked.settings.first() {
+        let message = format!("{} has no setting \"{key}\"", engine.name);
+        return Err(edgesmith_ir::Error::usage(message));
+    }
+    Ok(Arc::new(Peer {
+        opened: engine.open(&asked.libraries)?,
+        threads: asked.threads,
+    }))
+}
+
+impl Device for Peer {
+    fn verdict(&self, unit: &Unit) -> Result<(), String> {
+        let domain = unit.node().domain.as_str();
+        if !matches!(domain, "" | "com.microsoft" | "ai.onnx.ml") {
+            return Err(format!("{} is not known there", unit.full_op()));
+        }
+        let values = unit.inputs().into_iter().chain(unit.outputs());
+        let types = values.filter_map(|v| unit.typed(v));
+        let mut unknown = types.map(|t| t.0).filter(|t| !TYPES.contains(t));
+        match unknown.next() {
+            Some(dtype) => Err(format!("no tensors of {dtype} can be handed over")),
+            None => Ok(()),
+        }
+    }
+
+    /// A user who names an engine means it: it is thought to be twice as fast.
+    fn speed(&self) -> f64 {
+        2.0
+    }
+
+    fn launch_ns(&self) -> f64 {
+        5_000.0
+    }
+
+    fn compile(&self, part: &Model) -> Result<Box<dyn Part>> {
+        let bytes = onnx::encode(part)?;
+        let setup = Setup {
+            threads: self.threads,
+            exact: true,
+            ..Setup::default()
+        };
+        let compiled = self.opened.compile(Source::Bytes(&bytes), &setup)?;
+        Ok(Box::new(Ready(Mutex::new(compiled))))
+    }
+}
+
+struct Ready(Mutex<Box<dyn Compiled>>);
+
+impl Part for Ready {
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.run(inputs)
+    }
+}

@@ -1,0 +1,338 @@
+//! The table of latencies beside other engines, over a folder of models.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Arg, ArgMatches};
+use serde::Deserialize;
+
+use crate::{Task, flag, number, number_of};
+
+mod resnet18;
+
+/// The task.
+pub static TASK: Task = Task {
+    name: "bench",
+    about: "Measure a folder of models beside ONNX Runtime and OpenVINO",
+    args: |c| {
+        c.arg(path("models", "The folder: a folder for each model").required(true))
+            .arg(
+                path("edgesmith", "The program to measure")
+                    .default_value("target/release/edgesmith"),
+            )
+            .arg(number("iterations", "60", "Runs of each model that count"))
+            .arg(number("threads", "1", "Threads"))
+            .arg(
+                Arg::new("filter")
+                    .long("filter")
+                    .value_name("TEXT")
+                    .help("Only rows with this in their name"),
+            )
+            .arg(flag("write", "Write docs/performance.md").conflicts_with("filter"))
+    },
+    run,
+};
+
+fn path(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .help(help)
+        .value_name("PATH")
+        .value_parser(clap::value_parser!(PathBuf))
+}
+
+/// What is measured: a model of the folder at given lengths.
+struct Row {
+    model: &'static str,
+    /// Words for the lengths, or the arrays to run on.
+    words: &'static [&'static str],
+    batch: usize,
+    /// Measured as an INT8 file too.
+    int8: bool,
+}
+
+const fn row(model: &'static str, batch: usize, int8: bool) -> Row {
+    Row {
+        model,
+        words: &[],
+        batch,
+        int8,
+    }
+}
+
+const fn of_length(words: &'static [&'static str], batch: usize) -> Row {
+    Row {
+        model: "minilm",
+        words,
+        batch,
+        int8: false,
+    }
+}
+
+/// Convolutional models first, then the others.
+static ROWS: &[Row] = &[
+    row("mobilenet_v2", 1, true),
+    row("mobilenet_v2", 8, true),
+    row("efficientnet_lite0", 1, false),
+    row("efficientnet_lite0", 8, false),
+    row(resnet18::NAME, 1, false),
+    row(resnet18::NAME, 8, false),
+    row("resnet8_cifar10", 1, true),
+    row("resnet8_cifar10", 8, true),
+    row("ds_cnn_kws", 1, true),
+    row("ds_cnn_kws", 8, true),
+    row("vww_96", 1, true),
+    row("vww_96", 8, true),
+    row("ad_autoencoder", 1, false),
+    row("ad_autoencoder", 8, false),
+    row("magika", 1, false),
+    row("magika", 8, false),
+    row("silero_vad", 1, false),
+    row("silero_vad", 8, false),
+    of_length(&["--dim", "sequence=16"], 1),
+    of_length(&["--dim", "sequence=16"], 8),
+    of_length(&["--dim", "sequence=128"], 1),
+    of_length(&["--dim", "sequence=128"], 8),
+    of_length(&["--dim", "sequence=512"], 1),
+    of_length(&["--dim", "sequence=512"], 8),
+];
+
+/// What `edgesmith bench --json` says.
+#[derive(Deserialize)]
+struct Measured {
+    cpu_p50_ms: f64,
+    cold: Cold,
+    vs: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Cold {
+    load_ms: f64,
+    first_ms: f64,
+    peak_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    engine: String,
+    version: String,
+    latency: Latency,
+    cpu_ratio: f64,
+    spread: [f64; 2],
+    cold: Cold,
+    difference: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Latency {
+    cpu_p50_ms: f64,
+}
+
+/// One line of the table.
+struct Line {
+    name: String,
+    measured: Measured,
+}
+
+fn run(matches: &ArgMatches) -> Result<()> {
+    let get = |name: &str| matches.get_one::<PathBuf>(name).context("clap asks for it");
+    let (models, program) = (get("models")?, get("edgesmith")?);
+    let work = std::env::temp_dir().join(format!("edgesmith-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&work)?;
+    let filter = matches.get_one::<String>("filter");
+    let (iterations, threads) = (
+        number_of(matches, "iterations"),
+        number_of(matches, "threads"),
+    );
+    let bench = |name: String, file: &Path, words: &[String]| -> Result<Option<Line>> {
+        if filter.is_some_and(|f| !name.contains(f.as_str())) {
+            return Ok(None);
+        }
+        let output = Command::new(program)
+            .arg("bench")
+            .arg(file)
+            .args(words)
+            .args(["--vs", "onnxruntime,openvino", "--json"])
+            .args(["--iterations", &iterations.to_string()])
+            .args(["--threads", &threads.to_string()])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("starting the program: `cargo build --release` makes it")?;
+        ensure!(output.status.success(), "{name} cannot be measured");
+        let measured: Measured = serde_json::from_slice(&output.stdout)?;
+        let ratios = measured.vs.iter().map(|p| format!("{:.2}", p.cpu_ratio));
+        println!("{name}: {}", ratios.collect::<Vec<_>>().join(" "));
+        Ok(Some(Line { name, measured }))
+    };
+    let (mut floats, mut bytes) = (Vec::new(), Vec::new());
+    for row in ROWS {
+        let folder = models.join(row.model);
+        let mut file = folder.join("model.onnx");
+        if row.model == resnet18::NAME {
+            file = work.join("resnet18.onnx");
+            resnet18::write(&file)?;
+        }
+        if !file.is_file() {
+            println!("{}: not in the folder", row.model);
+            continue;
+        }
+        let words = words(row, &folder);
+        let name = name(row);
+        floats.extend(bench(name.clone(), &file, &words)?);
+        let name = format!("{name}, INT8");
+        if row.int8 && filter.is_none_or(|f| name.contains(f.as_str())) {
+            let small = work.join(format!("{}-int8.onnx", row.model));
+            quantize(program, &folder, &small)?;
+            bytes.extend(bench(name, &small, &words)?);
+        }
+    }
+    std::fs::remove_dir_all(&work)?;
+    let text = report(&floats, &bytes, threads);
+    println!("{text}");
+    if matches.get_flag("write") {
+        std::fs::write(crate::tidy::root().join("docs/performance.md"), text)?;
+    }
+    Ok(())
+}
+
+fn name(row: &Row) -> String {
+    let length = row.words.last().and_then(|w| w.split_once('='));
+    match length {
+        Some((_, n)) => format!("{}, {n} tokens, batch {}", row.model, row.batch),
+        None => format!("{}, batch {}", row.model, row.batch),
+    }
+}
+
+/// The words that set a row's lengths. The state of a recurrent model comes from its data.
+fn words(row: &Row, folder: &Path) -> Vec<String> {
+    let mut words: Vec<String> = row.words.iter().map(|&w| w.into()).collect();
+    let batch = match row.model {
+        "magika" => "unk__214",
+        _ => "batch",
+    };
+    if row.model == "silero_vad" && row.batch == 1 {
+        words.push("--input".into());
+        words.push(folder.join("test.npz").display().to_string());
+        return words;
+    }
+    if row.model == "silero_vad" {
+        words.extend(["--dim".into(), "sequence=576".into()]);
+    }
+    words.extend(["--dim".into(), format!("{batch}={}", row.batch)]);
+    words
+}
+
+fn quantize(program: &Path, folder: &Path, to: &Path) -> Result<()> {
+    let status = Command::new(program)
+        .arg("quantize")
+        .arg(folder.join("model.onnx"))
+        .arg("-o")
+        .arg(to)
+        .args(["--to", "int8", "--force", "--calibrate"])
+        .arg(folder.join("calib.npz"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "{} cannot be quantised", folder.display());
+    Ok(())
+}
+
+/// Both tables, with what they were measured on.
+fn report(floats: &[Line], bytes: &[Line], threads: u64) -> String {
+    let peers = floats.iter().chain(bytes).flat_map(|l| &l.measured.vs);
+    let mut names: Vec<String> = peers
+        .map(|p| format!("{} {}", p.engine, p.version))
+        .collect();
+    names.sort();
+    names.dedup();
+    let cpu = edgesmith_kernels::cpu::CpuInfo::read();
+    let mut text = format!(
+        "# Performance\n\nMade by `cargo xtask bench --models FOLDER --write`: {} ({}), {threads} \
+         thread(s), {}. CPU milliseconds are medians; a ratio is edgesmith's in parts of the \
+         peer's, run in turn in one process, so below 1 is faster, with the quartiles of the \
+         ratios of single rounds. Cold is reading the file, preparing and the first run, in a process \
+         of its own, and how far that process grows; the loading of the peer's library is left \
+         out. Engines run the file as it is, at their highest level, in f32.\n",
+        cpu.brand,
+        cpu.sets.join(", "),
+        names.join(", ")
+    );
+    for (title, lines) in [
+        ("FP32", floats),
+        ("INT8 (files made by `edgesmith quantize`)", bytes),
+    ] {
+        if !lines.is_empty() {
+            let _ = write!(text, "\n## {title}\n\n{}", table(lines));
+        }
+    }
+    text
+}
+
+fn table(lines: &[Line]) -> String {
+    let mut text = String::from(
+        "| model | ms | vs ONNX Runtime | vs OpenVINO | cold ms | of ONNX Runtime | memory MiB | of ONNX \
+         Runtime | apart |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let mut products: [Vec<f64>; 5] = Default::default();
+    for line in lines {
+        let m = &line.measured;
+        let peer = |name: &str| m.vs.iter().find(|p| p.engine == name);
+        let ratio = |p: Option<&Peer>| {
+            p.map_or_else(String::new, |p| {
+                let [low, high] = p.spread;
+                format!("{:.2} ({low:.2}-{high:.2})", p.cpu_ratio)
+            })
+        };
+        let (ort, vino) = (peer("onnxruntime"), peer("openvino"));
+        let cold = |c: &Cold| c.load_ms + c.first_ms;
+        let start = ort.map(|p| cold(&m.cold) / cold(&p.cold));
+        let bytes = |c: &Cold| c.peak_bytes.map(|b| b as f64 / 1024.0 / 1024.0);
+        let memory = ort.and_then(|p| Some(bytes(&m.cold)? / bytes(&p.cold)?));
+        let best = m.vs.iter().map(|p| p.latency.cpu_p50_ms);
+        let best = best.reduce(f64::min).map(|b| m.cpu_p50_ms / b);
+        let all = [
+            ort.map(|p| p.cpu_ratio),
+            vino.map(|p| p.cpu_ratio),
+            start,
+            memory,
+            best,
+        ];
+        for (product, value) in products.iter_mut().zip(all) {
+            product.extend(value);
+        }
+        let number =
+            |x: Option<f64>, digits: usize| x.map_or_else(String::new, |x| format!("{x:.digits$}"));
+        let _ = writeln!(
+            text,
+            "| {} | {:.3} | {} | {} | {:.1} | {} | {} | {} | {} |",
+            line.name,
+            m.cpu_p50_ms,
+            ratio(ort),
+            ratio(vino),
+            cold(&m.cold),
+            number(start, 2),
+            number(bytes(&m.cold), 1),
+            number(memory, 2),
+            ort.and_then(|p| p.difference)
+                .map_or_else(String::new, |d| format!("{d:.0e}")),
+        );
+    }
+    let mean = |values: &[f64]| {
+        let logs = values.iter().map(|v| v.ln()).sum::<f64>();
+        (logs / values.len().max(1) as f64).exp()
+    };
+    let [ort, vino, cold, memory, best] = &products;
+    let worst = best.iter().copied().fold(f64::NAN, f64::max);
+    let _ = writeln!(
+        text,
+        "| **geometric mean** | | **{:.2}** | **{:.2}** | | **{:.2}** | | **{:.2}** | |\n\n\
+         Largest ratio to the faster of the two peers: {worst:.2}.",
+        mean(ort),
+        mean(vino),
+        mean(cold),
+        mean(memory)
+    );
+    text
+}
