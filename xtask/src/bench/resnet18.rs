@@ -47,9 +47,9 @@ pub fn write(path: &Path) -> Result<()> {
                 true => x,
                 false => net.convolution(x, [channels, width], 1, stride),
             };
-            let sum = net
-                .graph
-                .add_op(Node::new("Add", "add"), &[a, short], "sum");
+            let name = format!("add{stage}_{block}");
+            let node = Node::new("Add", &name);
+            let sum = net.graph.add_op(node, &[a, short], &name);
             x = net.relu(sum);
             channels = width;
         }
@@ -110,6 +110,7 @@ impl Net {
     }
 
     fn relu(&mut self, x: ValueId) -> ValueId {
-        self.graph.add_op(Node::new("Relu", ""), &[x], "relu")
+        let name = self.graph.fresh_name("relu");
+        self.graph.add_op(Node::new("Relu", &name), &[x], &name)
     }
 }
