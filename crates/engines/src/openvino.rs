@@ -53,6 +53,7 @@ fn compile(source: Source, setup: &Setup) -> Result<Box<dyn Compiled>> {
         let shapes: Vec<(&str, PartialShape)> = setup
             .shapes
             .iter()
+            .filter(|(_, dims)| !dims.is_empty())
             .map(|(name, dims)| Ok((name.as_str(), partial(dims)?)))
             .collect::<Result<_>>()?;
         let shapes: Vec<(&str, &PartialShape)> = shapes.iter().map(|(n, s)| (*n, s)).collect();
@@ -62,10 +63,14 @@ fn compile(source: Source, setup: &Setup) -> Result<Box<dyn Compiled>> {
         .compile_model(&model, DeviceType::CPU)
         .map_err(failed)?;
     let request = compiled.create_infer_request().map_err(failed)?;
+    let inputs = compiled.get_input_size().map_err(failed)?;
+    let name = |i| compiled.get_input_by_index(i)?.get_name();
+    let names = (0..inputs).map(name).collect::<Result<_, _>>();
+    let names: Vec<String> = names.map_err(failed)?;
     Ok(Box::new(Ready {
         outputs: compiled.get_output_size().map_err(failed)?,
         request,
-        inputs: Vec::new(),
+        names,
         _model: compiled,
         _core: core,
     }))
@@ -74,28 +79,24 @@ fn compile(source: Source, setup: &Setup) -> Result<Box<dyn Compiled>> {
 struct Ready {
     request: InferRequest,
     outputs: usize,
-    /// Input tensors of the last run, with their shapes.
-    inputs: Vec<(openvino::Tensor, Vec<usize>)>,
+    /// The names of the inputs, in order.
+    names: Vec<String>,
     _model: CompiledModel,
     _core: Core,
 }
 
 impl Compiled for Ready {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let same = self.inputs.len() == inputs.len()
-            && self.inputs.iter().zip(inputs).all(|(a, b)| a.1 == b.dims());
-        if !same {
-            self.inputs.clear();
-            for (i, t) in inputs.iter().enumerate() {
+        for (i, t) in inputs.iter().enumerate() {
+            let name = self.names.get(i);
+            let name =
+                name.ok_or_else(|| Error::usage("there are more inputs than the model has"))?;
+            let mut tensor = self.request.get_tensor(name).map_err(failed)?;
+            if tensor.get_byte_size().map_err(failed)? != t.byte_len() {
                 let shape = Shape::new(&lengths(t.dims())?).map_err(failed)?;
-                let tensor = openvino::Tensor::new(element(t.dtype())?, &shape).map_err(failed)?;
-                self.request
-                    .set_input_tensor_by_index(i, &tensor)
-                    .map_err(failed)?;
-                self.inputs.push((tensor, t.dims().to_vec()));
+                tensor = openvino::Tensor::new(element(t.dtype())?, &shape).map_err(failed)?;
+                self.request.set_tensor(name, &tensor).map_err(failed)?;
             }
-        }
-        for ((tensor, _), t) in self.inputs.iter_mut().zip(inputs) {
             if t.byte_len() > 0 {
                 let data = tensor.get_raw_data_mut().map_err(failed)?;
                 data.copy_from_slice(t.bytes());

@@ -4,6 +4,7 @@ pub mod cost;
 pub mod lengths;
 pub mod liveness;
 pub mod memory;
+pub mod samples;
 
 pub use cost::{Cost, NodeCost, model_cost, node_costs};
 pub use lengths::{axis_name, concrete_inputs, workable_inputs};

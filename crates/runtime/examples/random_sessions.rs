@@ -24,6 +24,7 @@ fn sessions_answer_alike(model: &Model) -> Result<(), String> {
         optimize(&mut model, level, &options).map_err(|e| format!("optimize: {e}"))?;
         let options = Options {
             threads: 1,
+            batch_bytes: 0,
             ..Options::default()
         };
         let session = Session::prepare(&model, &options).map_err(|e| format!("prepare: {e}"))?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::analysis::liveness::Range;
 use edgesmith_ir::analysis::memory::{Interval, MemoryPlan};
+use edgesmith_ir::analysis::samples::Samples;
 use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId, checked_count};
 use edgesmith_kernels::Ctx;
@@ -19,6 +20,7 @@ mod maker;
 mod packed;
 mod partition;
 mod parts;
+mod pieces;
 mod program;
 mod reference;
 
@@ -135,6 +137,8 @@ pub(crate) struct Plan {
     pub inputs: Vec<Option<(SlotId, DType, Vec<usize>)>>,
     /// Where the outputs are found.
     pub outputs: Vec<Arg>,
+    /// How its samples are apart from each other, where there are several.
+    pub samples: Option<Samples>,
     pub placements: Vec<Placement>,
     /// Element type and dimensions of each value, where known.
     pub types: Vec<Option<(DType, Vec<usize>)>>,
@@ -309,6 +313,7 @@ impl<'a> Planner<'a> {
             lower_bound: memory.lower_bound,
             inputs,
             outputs,
+            samples: None,
             placements: self.placements,
             steps: self.steps,
         }

@@ -17,6 +17,9 @@ use crate::providers::{self, BY_DEFAULT, Provider};
 mod inputs;
 pub(crate) mod run;
 
+/// About what one core has of the caches that it does not share.
+const BATCH_BYTES: usize = 1 << 20;
+
 /// How a session runs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -35,6 +38,9 @@ pub struct Options {
     pub integer: bool,
     /// Time every step.
     pub profile: bool,
+    /// A batch of samples that are apart from each other runs in pieces whose values take at most
+    /// so many bytes, or one by one: what stays in a cache is faster. `usize::MAX`: never.
+    pub batch_bytes: usize,
     /// The most that a run, or the planning of one, may use.
     pub limits: Limits,
 }
@@ -49,6 +55,7 @@ impl Default for Options {
             isa: None,
             integer: true,
             profile: false,
+            batch_bytes: BATCH_BYTES,
             limits: Limits::default(),
         }
     }
@@ -108,6 +115,7 @@ impl Session {
             integer: options.integer,
             profile: options.profile,
             limits: options.limits,
+            batch_bytes: options.batch_bytes,
             depth: 0,
         };
         let shelf = Shelf::default();

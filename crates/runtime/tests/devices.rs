@@ -293,6 +293,7 @@ fn parts_answer_alike(model: &Model) -> std::result::Result<(), String> {
     ] {
         let options = Options {
             threads: 1,
+            batch_bytes: 0,
             providers: vec![spec.into()],
             more: MORE,
             ..Options::default()

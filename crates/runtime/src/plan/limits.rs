@@ -48,6 +48,12 @@ impl Plan {
         self.steps.iter().filter(of_kernel)
     }
 
+    /// Bytes that all steps write.
+    pub fn written(&self) -> usize {
+        let writes = self.steps.iter().flat_map(|s| &s.writes);
+        writes.map(|&w| self.slots[w].len()).sum()
+    }
+
     /// The multiply-accumulates of its kernels.
     pub fn macs(&self) -> u64 {
         let each = self.kernels().map(|s| s.row.macs);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use edgesmith_ir::analysis::cost;
+use edgesmith_ir::analysis::{cost, samples};
 use edgesmith_ir::types::Type;
 use edgesmith_ir::{Budget, Limits, Model, Result, ValueId, infer};
 use edgesmith_kernels::Ctx;
@@ -23,6 +23,8 @@ pub(crate) struct Maker {
     /// Steps are timed.
     pub profile: bool,
     pub limits: Limits,
+    /// The most that the values of one piece of a batch take.
+    pub batch_bytes: usize,
     /// How many plans stand around this one.
     pub depth: usize,
 }
@@ -48,7 +50,8 @@ impl Maker {
         wanted: &BTreeSet<ValueId>,
         shelf: &Shelf,
     ) -> Result<Plan> {
-        let costs = cost::node_costs(model, &infer::infer(model, types)?)?;
+        let inferred = infer::infer(model, types)?;
+        let costs = cost::node_costs(model, &inferred)?;
         let budget = Budget::new(self.limits);
         let concrete = fold::concrete(model, types, self.integer, &budget)?;
         let planner = Planner::new(Setting {
@@ -72,6 +75,10 @@ impl Maker {
             };
         }
         plan.model = concrete.model;
+        if self.depth == 0 {
+            let samples = samples::independent(model, &inferred);
+            plan.samples = samples.filter(|s| s.count > 1);
+        }
         Ok(plan)
     }
 }

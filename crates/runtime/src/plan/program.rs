@@ -8,7 +8,9 @@ use edgesmith_ir::types::Type;
 use edgesmith_ir::{Budget, DType, Error, Item, Model, Result, Tensor, ValueId};
 use edgesmith_kernels::arena::Arena;
 
-use super::{Maker, Placement, Plan, Shelf, Step, Work};
+use edgesmith_ir::analysis::samples::Samples;
+
+use super::{Maker, Placement, Plan, Shelf, Step, Work, pieces};
 use crate::profile::Profile;
 use crate::session::run::Run;
 
@@ -97,11 +99,58 @@ impl Program {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs the graph on its inputs, in order.
+    /// Runs the graph on its inputs, in order: samples in pieces, where they are apart and all of
+    /// them together would not stay in a cache.
     ///
     /// # Errors
     /// When no plan can be made, a node fails, or the budget is used up.
     pub fn run(
+        &self,
+        fed: &[Item],
+        budget: &Budget,
+        watch: Watch,
+        mut profile: Option<&mut Profile>,
+    ) -> Result<Vec<Item>> {
+        let Some((samples, size)) = self.pieces(fed, watch.wanted)? else {
+            return self.run_whole(fed, budget, watch, profile);
+        };
+        let mut made: Vec<Vec<Item>> = Vec::new();
+        for start in (0..samples.count).step_by(size) {
+            let range = start..samples.count.min(start + size);
+            let part = pieces::cut(fed, &samples.inputs, range)?;
+            let watch = Watch {
+                wanted: watch.wanted,
+                show: &mut *watch.show,
+            };
+            made.push(self.run_whole(&part, budget, watch, profile.as_deref_mut())?);
+        }
+        pieces::join(made, &samples.outputs)
+    }
+
+    /// How a batch is run in pieces where that pays, and how many samples each has; `None` where it runs whole.
+    fn pieces(&self, fed: &[Item], wanted: &BTreeSet<ValueId>) -> Result<Option<(Samples, usize)>> {
+        if self.maker.depth > 0 || !wanted.is_empty() || self.maker.batch_bytes == usize::MAX {
+            return Ok(None);
+        }
+        let mut state = self.state();
+        let known = |(k, _): &(Key, Plan)| k.fits(fed, wanted);
+        let at = match state.plans.iter().position(known) {
+            Some(at) => at,
+            None => self.add(&mut state, fed, wanted)?,
+        };
+        let plan = &state.plans[at].1;
+        Ok(plan.samples.as_ref().and_then(|s| {
+            let one = plan.arena_bytes / s.count.max(1);
+            let size = (self.maker.batch_bytes / one.max(1)).clamp(1, s.count);
+            let pieces = s.count.div_ceil(size);
+            // Each piece reads the weights anew.
+            let weights = self.shelf.bytes().saturating_mul(pieces);
+            let pays = self.maker.batch_bytes == 0 || weights < plan.written();
+            (pieces > 1 && pays).then(|| (s.clone(), s.count.div_ceil(pieces)))
+        }))
+    }
+
+    fn run_whole(
         &self,
         fed: &[Item],
         budget: &Budget,
