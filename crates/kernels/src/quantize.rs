@@ -3,6 +3,8 @@
 //! Rounding is to nearest, ties to even. What is out of range becomes the nearest end of the
 //! range; NaN becomes the zero point.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::Ctx;
 use crate::activation::GRAIN;
 use crate::gemm::Bytes;
@@ -27,6 +29,26 @@ pub fn quantize8(ctx: &Ctx, x: &[f32], to: Quant, signed: bool, y: &mut [u8]) {
             },
         );
     });
+}
+
+/// Unsigned bytes of `x` over its own range with zero, and their scale and zero point, as ONNX
+/// DynamicQuantizeLinear has them.
+pub fn quantize8_dynamically(ctx: &Ctx, x: &[f32], y: &mut [u8]) -> Quant {
+    let whole = Mutex::new((0f32, 0f32));
+    ctx.threads().parallel_ranges(x.len(), GRAIN, |range| {
+        let (low, high) = dispatch(ctx.isa(), Range(&x[range]));
+        let mut whole = whole.lock().unwrap_or_else(PoisonError::into_inner);
+        *whole = (whole.0.min(low), whole.1.max(high));
+    });
+    let (low, high) = *whole.lock().unwrap_or_else(PoisonError::into_inner);
+    let scale = match (high - low) / 255.0 {
+        0.0 => 1.0,
+        scale => scale,
+    };
+    let zero = (-low / scale).clamp(0.0, 255.0).round_ties_even() as i32;
+    let to = Quant { scale, zero };
+    quantize8(ctx, x, to, false, y);
+    to
 }
 
 /// `x = (q - zero) * scale`.
@@ -238,6 +260,31 @@ unsafe fn put<S: Simd>(s: S, p: *mut u8, n: usize, x: S::F, to: Quant, (lo, hi):
         } else {
             s.store_bytes_n(p, y, n)
         }
+    }
+}
+
+/// The least and largest of the numbers and zero; NaN is passed over.
+struct Range<'a>(&'a [f32]);
+
+impl Body for Range<'_> {
+    type Out = (f32, f32);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        const SUMS: usize = 4;
+        let (mut low, mut high) = ([s.splat(0.0); SUMS], [s.splat(0.0); SUMS]);
+        let mut blocks = self.0.chunks_exact(SUMS * S::LANES);
+        for block in &mut blocks {
+            for i in 0..SUMS {
+                // SAFETY: the block has `SUMS` vectors.
+                let x = unsafe { s.load(block.as_ptr().add(i * S::LANES)) };
+                (low[i], high[i]) = (s.min(x, low[i]), s.max(x, high[i]));
+            }
+        }
+        let lanes = |v: [S::F; SUMS]| v.map(|v| s.lanes(v)).concat();
+        let rest = || blocks.remainder().iter().copied();
+        let low = lanes(low).into_iter().chain(rest()).fold(0.0, f32::min);
+        let high = lanes(high).into_iter().chain(rest()).fold(0.0, f32::max);
+        (low, high)
     }
 }
 

@@ -392,6 +392,12 @@ impl<'a> Planner<'a> {
         p.plain.is_some() || p.last.is_some() || p.wide_last.is_some() || p.wide_plain.is_some()
     }
 
+    /// The node that makes `v`, where nothing has planned it yet.
+    pub fn pending(&self, v: ValueId) -> Option<NodeId> {
+        let (id, _) = self.graph().value(v).producer()?;
+        (!self.done[id.index()]).then_some(id)
+    }
+
     /// Marks nodes as done by the step of `into`.
     pub fn fused(&mut self, nodes: &[NodeId], into: NodeId) {
         for &n in nodes {

@@ -12,6 +12,7 @@ mod compare;
 mod conv;
 mod convert;
 pub(crate) mod dequantize;
+mod dynamic;
 mod fused;
 mod gather;
 mod matmul;
@@ -51,9 +52,11 @@ static BINDINGS: &[Binding] = &[
     bind("Clip", activations::plan),
     bind("Concat", views::concat),
     bind("Conv", conv::plan),
+    bind("ConvInteger", dynamic::conv),
     bind("DequantizeLinear", dequantize::plan),
     bind("Div", binary::plan),
     bind("Dropout", views::dropout),
+    bind("DynamicQuantizeLinear", dynamic::quantize),
     bind("Equal", compare::plan),
     bind("Erf", activations::plan),
     bind("Exp", activations::plan),
@@ -77,6 +80,7 @@ static BINDINGS: &[Binding] = &[
     bind("LessOrEqual", compare::plan),
     bind("LogSoftmax", norm::softmax),
     bind("MatMul", matmul::matmul),
+    bind("MatMulInteger", dynamic::matmul),
     bind("Max", binary::plan),
     bind("MaxPool", pool::plan),
     bind("Min", binary::plan),
@@ -110,12 +114,14 @@ static BINDINGS: &[Binding] = &[
 static MICROSOFT: &[Binding] = &[
     bind("Attention", attention::merged),
     bind("BiasGelu", fused::gelu),
+    bind("DynamicQuantizeMatMul", dynamic::from_floats),
     bind("EmbedLayerNormalization", fused::embed),
     bind("FastGelu", fused::gelu),
     bind("FusedConv", conv::plan),
     bind("FusedGemm", matmul::gemm),
     bind("FusedMatMul", matmul::fused),
     bind("Gelu", activations::plan),
+    bind("MatMulIntegerToFloat", dynamic::to_floats),
     bind("MultiHeadAttention", attention::multi_head),
     bind("QuickGelu", activations::plan),
     bind("SkipLayerNormalization", fused::skip),

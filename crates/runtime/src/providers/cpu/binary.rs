@@ -154,7 +154,7 @@ fn side(
 }
 
 /// True where a tensor of shape `own`, broadcast to `dims`, varies along `axis` alone.
-fn along(own: &[usize], dims: &[usize], axis: usize) -> bool {
+pub(crate) fn along(own: &[usize], dims: &[usize], axis: usize) -> bool {
     let Some(shift) = dims.len().checked_sub(own.len()) else {
         return false;
     };
