@@ -32,10 +32,7 @@ impl Peak {
         let (isa, lanes) = (ctx.isa(), lanes(ctx.isa()));
         let calls = (CHAINS * ROUNDS) as f64;
         let f32_macs = calls * lanes as f64 / best(|| crate::simd::dispatch(isa, Floats));
-        let group = match isa {
-            Isa::AvxVnni | Isa::Avx512Vnni => 4,
-            _ => <Widen as Dot<crate::simd::scalar::Scalar>>::GROUP,
-        };
+        let group = crate::gemm::int8::group(isa);
         let int8_macs = calls * (lanes * group) as f64 / best(|| integers(isa));
         let data = vec![1u64; BYTES / 8];
         let sum = || {
@@ -109,12 +106,11 @@ impl Body for Integers {
 
 #[inline(always)]
 fn products<S: Simd, D: Dot<S>>(s: S) {
-    let (a, b) = (
-        s.splat_i(black_box(0x0001_0002)),
-        s.splat_i(black_box(0x0003_0001)),
-    );
+    let b = s.splat_i(black_box(0x0003_0001));
     let mut sums = [s.splat_i(0); CHAINS];
     for _ in 0..ROUNDS {
+        // Products of what does not change would be taken out of the loop.
+        let a = s.splat_i(black_box(0x0001_0002));
         for sum in &mut sums {
             *sum = D::dot(s, *sum, a, b);
         }
@@ -128,6 +124,9 @@ fn integers(isa: Isa) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a `Ctx` holds only sets that this CPU has.
+        Isa::Avx2 => unsafe { x86::avx2() },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         Isa::AvxVnni => unsafe { x86::avx_vnni() },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
@@ -139,8 +138,16 @@ fn integers(isa: Isa) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::products;
-    use crate::simd::avx2::{Avx2, Vnni256};
+    use crate::simd::avx2::{Avx2, Pairs256, Vnni256};
     use crate::simd::avx512::{Avx512, Vnni512};
+
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn avx2() {
+        // SAFETY: the caller's promise.
+        products::<Avx2, Pairs256>(unsafe { Avx2::prove() });
+    }
 
     /// # Safety
     /// The CPU has AVX2, FMA, F16C and AVX-VNNI.

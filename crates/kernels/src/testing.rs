@@ -37,6 +37,14 @@ impl Random {
         (0..n).map(|_| self.next() as u8).collect()
     }
 
+    /// Signed bytes in the middle of their range, but for one in a thousand.
+    pub(crate) fn mild(&mut self, n: usize) -> Vec<i8> {
+        let one = |byte: i8, rare| if rare { byte } else { byte / 2 };
+        (0..n)
+            .map(|_| one(self.next() as i8, self.below(1000) == 0))
+            .collect()
+    }
+
     pub(crate) fn signed(&mut self, n: usize) -> Vec<i8> {
         (0..n).map(|_| self.next() as i8).collect()
     }

@@ -115,16 +115,15 @@ impl ConvI8 {
             Weights::Depthwise(weights) => return weights.run(ctx, g, batch, x, bias, &target),
             Weights::Groups(groups) => groups,
         };
-        let row8 = Row8::new(groups[0].isa(), signed, x.zero);
-        let (depth, pitch) = (g.depth(), groups[0].row_bytes());
+        let depth = g.depth();
         let bias_of = |group| bias.map(|b: &[i32]| &b[group * g.group_out()..][..g.group_out()]);
         let starts: Vec<Vec<i32>> = groups
             .iter()
             .enumerate()
-            .map(|(i, b)| b.start(bias_of(i), &row8))
+            .map(|(i, b)| b.start(bias_of(i), &Row8::new(b, signed, x.zero)))
             .collect();
         let tile_rows = shape(groups[0].isa()).1;
-        let most = rows_in_cache(pitch, tile_rows);
+        let most = rows_in_cache(groups[0].row_bytes(), tile_rows);
         let cut = Cut::new(
             ctx.threads().count(),
             pixels,
@@ -140,7 +139,8 @@ impl ConvI8 {
         ctx.threads().parallel_for(tasks.count(), |i| {
             let (group, rows, panels) = tasks.task(i);
             let (b, offset) = (&groups[group], group * g.group_out());
-            if g.is_pointwise() && groups[group].reads_as_is(row8) {
+            let (row8, pitch) = (Row8::new(b, signed, x.zero), b.row_bytes());
+            if g.is_pointwise() && b.reads_as_is(row8) {
                 let a = data[rows.start * g.channels_in + group * g.group_in()..].as_ptr();
                 let a = (a, g.channels_in);
                 // SAFETY: the lengths of input and output cover all pixels; tasks are disjoint.
@@ -305,8 +305,12 @@ mod tests {
             let (batch, extreme) = (1 + random.below(2), round % 3 == 0);
             let (input, output) = g.sizes(batch);
             let x = some_bytes(&mut random, input, extreme);
-            let w = some_bytes(&mut random, g.channels_out * g.depth(), extreme);
-            let w = bytemuck::cast_slice(&w);
+            let weights = g.channels_out * g.depth();
+            let w = match round % 5 {
+                0 | 1 => random.mild(weights),
+                _ => bytemuck::cast_slice(&some_bytes(&mut random, weights, extreme)).to_vec(),
+            };
+            let w = &w;
             let (signed, low) = (round % 4 < 2, random.below(2) == 0);
             let (lo, hi) = if signed { (-128, 127) } else { (0, 255) };
             let zero = if low { lo } else { hi };

@@ -141,6 +141,27 @@ impl Simd for Avx2 {
     }
 }
 
+/// Unsigned with signed bytes by way of 16 bits, where pairs of products saturate.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs256;
+
+impl Dot<Avx2> for Pairs256 {
+    const GROUP: usize = 4;
+    #[inline(always)]
+    fn dot(_: Avx2, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `Avx2` is the proof of the instructions.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(a, b);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn weights(s: Avx2, p: *const i8) -> __m256i {
+        // SAFETY: the caller promises the bytes of eight lanes.
+        unsafe { s.load_i(p.cast()) }
+    }
+}
+
 /// The 256-bit dot product of unsigned with signed bytes, which does not saturate.
 #[derive(Clone, Copy)]
 pub(crate) struct Vnni256;

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::PackedI8;
 use super::output::{Store8, Target8};
+use super::{PackedI8, Spill};
 use crate::Isa;
+use crate::simd::scalar::Scalar;
 use crate::simd::{Dot, Simd, Widen};
 
 impl Target8<'_> {
@@ -42,20 +43,27 @@ impl Target8<'_> {
             to,
             c_stride: self.stride,
         };
-        dispatch(b.isa, &block);
+        dispatch(&block);
     }
 }
 
-/// Runs `block` with the kernel of `isa`, which this CPU has.
-fn dispatch(isa: Isa, block: &Block) {
+/// Runs `block` with the kernel that its matrix is packed for.
+fn dispatch(block: &Block) {
+    let isa = block.b.isa;
+    if block.b.group == <Widen as Dot<Scalar>>::GROUP {
+        return crate::simd::dispatch(isa, Widened(block));
+    }
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a matrix is packed only for sets that this CPU has.
+        Isa::Avx2 => unsafe { x86::avx2(block) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         Isa::AvxVnni => unsafe { x86::avx_vnni(block) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512Vnni => unsafe { x86::avx512_vnni(block) },
-        _ => crate::simd::dispatch(isa, Widened(block)),
+        _ => unreachable!("only these are packed in fours"),
     }
 }
 
@@ -72,8 +80,16 @@ impl crate::simd::Body for Widened<'_, '_> {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Block;
-    use crate::simd::avx2::{Avx2, Vnni256};
+    use crate::simd::avx2::{Avx2, Pairs256, Vnni256};
     use crate::simd::avx512::{Avx512, Vnni512};
+
+    /// # Safety
+    /// The CPU has AVX2, FMA and F16C.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn avx2(block: &Block) {
+        // SAFETY: the caller's promise.
+        block.run::<Avx2, Pairs256>(unsafe { Avx2::prove() });
+    }
 
     /// # Safety
     /// The CPU has AVX2, FMA, F16C and AVX-VNNI.
@@ -112,6 +128,7 @@ impl Block<'_> {
         for p in self.panels.clone() {
             let (first, columns, vectors) = self.b.panels.panel(p);
             let b = data[first * self.b.groups * D::GROUP..].as_ptr();
+            let b = (b, self.b.spills.get(p));
             let mut row = 0;
             while row < self.rows {
                 let rows = (self.rows - row).min(S::ROWS);
@@ -145,7 +162,7 @@ impl Block<'_> {
         &self,
         s: S,
         rows: usize,
-        b: *const i8,
+        b: (*const i8, Option<&Spill>),
         place: (usize, usize, usize),
     ) {
         macro_rules! rows {
@@ -168,7 +185,7 @@ impl Block<'_> {
     unsafe fn tile<S: Simd, D: Dot<S>, const M: usize, const V: usize>(
         &self,
         s: S,
-        b: *const i8,
+        (b, spill): (*const i8, Option<&Spill>),
         (row, first, columns): (usize, usize, usize),
     ) {
         // SAFETY: M rows of groups are readable at `a`, groups of V vectors at `b`; `start`
@@ -178,16 +195,26 @@ impl Block<'_> {
             let start: [S::I; V] = std::array::from_fn(|v| s.load_i(start.add(v * S::LANES)));
             let mut sums = [start; M];
             let a = self.a.add(row * self.a_stride);
-            for k in 0..self.b.groups {
-                let b = b.add(k * V * S::LANES * D::GROUP);
-                let b: [S::I; V] =
-                    std::array::from_fn(|v| D::weights(s, b.add(v * S::LANES * D::GROUP)));
-                for i in 0..M {
-                    let a = a.add(i * self.a_stride + k * 4).cast::<i32>();
-                    let a = s.splat_i(a.read_unaligned());
-                    for v in 0..V {
-                        sums[i][v] = D::dot(s, sums[i][v], a, b[v]);
+            macro_rules! step {
+                ($k:expr, $b:expr) => {
+                    let b: [S::I; V] =
+                        std::array::from_fn(|v| D::weights(s, $b.add(v * S::LANES * D::GROUP)));
+                    for i in 0..M {
+                        let a = a.add(i * self.a_stride + $k * 4).cast::<i32>();
+                        let a = s.splat_i(a.read_unaligned());
+                        for v in 0..V {
+                            sums[i][v] = D::dot(s, sums[i][v], a, b[v]);
+                        }
                     }
+                };
+            }
+            let width = V * S::LANES * D::GROUP;
+            for k in 0..self.b.groups {
+                step!(k, b.add(k * width));
+            }
+            if let Some(spill) = spill {
+                for (&k, b) in spill.groups.iter().zip(spill.data.chunks_exact(width)) {
+                    step!(k as usize, b.as_ptr());
                 }
             }
             if let Some(zeros) = &self.b.zeros {
