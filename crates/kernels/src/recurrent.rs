@@ -1,9 +1,11 @@
 //! LSTM and GRU with packed weights: the inputs of all steps in one product, then step by step.
+//! An LSTM may have weights of bytes; its inputs are then quantised as they come.
 
 use crate::Ctx;
 use crate::activation::Activation;
 use crate::arena::with_scratch;
-use crate::gemm::{Epilogue, Order, PackedF32, gemm};
+use crate::gemm::{Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, gemm, gemm8};
+use crate::quantize::quantize8_dynamically;
 
 /// Which cell it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +51,74 @@ pub struct Recurrent {
 struct Direction {
     is_reverse: bool,
     /// Of the input, for all gates.
-    input: PackedF32,
+    input: Weights,
     /// Of the state; for GRU those of the update and reset gates.
-    state: PackedF32,
+    state: Weights,
     /// Of the state for the hidden gate of GRU.
     hidden: Option<PackedF32>,
     /// What is added to the product of the input.
     bias: Vec<f32>,
     /// What is added to the product of the state for the hidden gate, before it is reset.
     hidden_bias: Vec<f32>,
+}
+
+/// A matrix of weights.
+#[derive(Debug)]
+enum Weights {
+    Floats(PackedF32),
+    Bytes(WeightsI8),
+}
+
+/// A matrix of bytes, `[K, N]`, and the scale of each column.
+#[derive(Debug)]
+pub struct WeightsI8 {
+    /// The bytes.
+    pub packed: PackedI8,
+    /// What they are multiplied by.
+    pub scales: Vec<f32>,
+}
+
+impl Weights {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Floats(w) => w.bytes(),
+            Self::Bytes(w) => w.packed.bytes() + w.scales.len() * 4,
+        }
+    }
+
+    /// `y = x W + bias`, or plus `residual`, for rows of `x`. Bytes take the rows that `together`
+    /// says in one range.
+    fn product(&self, ctx: &Ctx, x: &[f32], together: usize, epilogue: Epilogue, y: &mut [f32]) {
+        let w = match self {
+            Self::Floats(w) => {
+                let m = y.len() / w.n().max(1);
+                return gemm(ctx, m, x, w.k(), w, y, w.n(), &epilogue);
+            }
+            Self::Bytes(w) => w,
+        };
+        let (k, n) = (w.packed.k(), w.packed.n());
+        let blocks = x.chunks(together * k).zip(y.chunks_mut(together * n));
+        let mut bytes = vec![0; together * k];
+        for (x, y) in blocks {
+            let bytes = &mut bytes[..x.len()];
+            let found = quantize8_dynamically(ctx, x, bytes);
+            let scale: Vec<f32> = w.scales.iter().map(|s| s * found.scale).collect();
+            let to = Output8::F32 {
+                y,
+                scale: &scale,
+                bias: epilogue.bias,
+                activation: epilogue.activation,
+            };
+            let input = Input8 {
+                data: Bytes::U8(bytes),
+                zero: found.zero,
+            };
+            gemm8(ctx, x.len() / k.max(1), input, k, &w.packed, None, to, n);
+        }
+        if let Some(residual) = epilogue.residual {
+            y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+        }
+    }
 }
 
 /// What a run makes; all but the states are optional.
@@ -103,8 +164,8 @@ impl Recurrent {
             let pack = |r: &[f32], n| PackedF32::new(ctx, r, Order::NK, hidden, n);
             Direction {
                 is_reverse,
-                input: PackedF32::new(ctx, w, Order::NK, input, rows),
-                state: pack(&r[..own * hidden], own),
+                input: Weights::Floats(PackedF32::new(ctx, w, Order::NK, input, rows)),
+                state: Weights::Floats(pack(&r[..own * hidden], own)),
                 hidden: (own < rows).then(|| pack(&r[own * hidden..], rows - own)),
                 bias: sum,
                 hidden_bias,
@@ -114,6 +175,36 @@ impl Recurrent {
             cell,
             sizes,
             directions: directions.iter().enumerate().map(direction).collect(),
+        }
+    }
+
+    /// An LSTM with weights of bytes: of the input and of the state for each direction, its bias,
+    /// `2 * 4 * hidden` or nothing, and whether it is reverse. The inputs are quantised together,
+    /// the states of each sample at each step.
+    pub fn of_bytes(
+        sizes: Sizes,
+        directions: Vec<(WeightsI8, WeightsI8, Option<&[f32]>, bool)>,
+    ) -> Self {
+        let rows = 4 * sizes.hidden;
+        let directions = directions.into_iter();
+        let directions = directions.map(|(input, state, bias, is_reverse)| Direction {
+            is_reverse,
+            input: Weights::Bytes(input),
+            state: Weights::Bytes(state),
+            hidden: None,
+            bias: bias.map_or(vec![0.0; rows], |b| {
+                b[..rows]
+                    .iter()
+                    .zip(&b[rows..])
+                    .map(|(a, b)| a + b)
+                    .collect()
+            }),
+            hidden_bias: Vec::new(),
+        });
+        Self {
+            cell: Cell::Lstm,
+            sizes,
+            directions: directions.collect(),
         }
     }
 
@@ -128,7 +219,10 @@ impl Recurrent {
 
     /// The name of the micro-kernel that does the products.
     pub fn kernel_name(&self) -> &'static str {
-        self.directions[0].input.kernel_name()
+        match &self.directions[0].input {
+            Weights::Floats(w) => w.kernel_name(),
+            Weights::Bytes(w) => w.packed.kernel_name(),
+        }
     }
 
     /// Runs over `x`, `[steps, batch, input]`, from the states and cells `start`, each
@@ -139,58 +233,71 @@ impl Recurrent {
         [steps, batch]: [usize; 2],
         x: &[f32],
         start: [Option<&[f32]>; 2],
-        mut outputs: Outputs,
+        outputs: Outputs,
     ) {
-        let (size, rows) = (
-            batch * self.sizes.hidden,
-            batch * self.cell.gates() * self.sizes.hidden,
-        );
         assert_eq!(x.len(), steps * batch * self.sizes.input, "an input a step");
-        let count = self.directions.len();
-        with_scratch((steps + 1) * rows + 3 * size, |scratch: &mut [f32]| {
-            let (given, rest) = scratch.split_at_mut(steps * rows);
-            let (gates, rest) = rest.split_at_mut(rows);
-            let (h, rest) = rest.split_at_mut(size);
-            let (c, spare) = rest.split_at_mut(size);
-            for (d, direction) in self.directions.iter().enumerate() {
-                for (state, start) in [(&mut *h, start[0]), (&mut *c, start[1])] {
-                    match start {
-                        Some(start) => state.copy_from_slice(&start[d * size..][..size]),
-                        None => state.fill(0.0),
-                    }
-                }
-                self.product(ctx, x, &direction.input, &direction.bias, given);
-                for step in 0..steps {
-                    let t = match direction.is_reverse {
-                        true => steps - 1 - step,
-                        false => step,
-                    };
-                    let given = &given[t * rows..][..rows];
-                    match self.cell {
-                        Cell::Lstm => self.lstm(ctx, direction, given, gates, (h, c, spare)),
-                        Cell::Gru { .. } => self.gru(ctx, direction, given, gates, (h, spare)),
-                    }
-                    if let Some(all) = &mut outputs.all {
-                        all[(t * count + d) * size..][..size].copy_from_slice(h);
-                    }
-                }
-                for (out, state) in [(&mut outputs.state, &*h), (&mut outputs.cell, &*c)] {
-                    if let Some(out) = out {
-                        out[d * size..][..size].copy_from_slice(state);
-                    }
-                }
-            }
-        });
+        let n = batch * self.sizes.hidden;
+        let size = (steps + 1) * self.cell.gates() * n + 3 * n;
+        let sizes = [steps, batch];
+        match &self.directions[0].input {
+            Weights::Floats(_) => with_scratch(size, |scratch: &mut [f32]| {
+                self.run_in(ctx, sizes, x, start, outputs, scratch);
+            }),
+            // Products of bytes need the scratch themselves.
+            Weights::Bytes(_) => self.run_in(ctx, sizes, x, start, outputs, &mut vec![0.0; size]),
+        }
     }
 
-    /// The product of the inputs of all steps, with the bias.
-    fn product(&self, ctx: &Ctx, x: &[f32], w: &PackedF32, bias: &[f32], to: &mut [f32]) {
-        let epilogue = Epilogue {
-            bias: Some(bias),
-            ..Epilogue::default()
-        };
-        let m = to.len() / w.n().max(1);
-        gemm(ctx, m, x, w.k(), w, to, w.n(), &epilogue);
+    fn run_in(
+        &self,
+        ctx: &Ctx,
+        [steps, batch]: [usize; 2],
+        x: &[f32],
+        start: [Option<&[f32]>; 2],
+        mut outputs: Outputs,
+        scratch: &mut [f32],
+    ) {
+        let size = batch * self.sizes.hidden;
+        let rows = self.cell.gates() * size;
+        let count = self.directions.len();
+        let (given, rest) = scratch.split_at_mut(steps * rows);
+        let (gates, rest) = rest.split_at_mut(rows);
+        let (h, rest) = rest.split_at_mut(size);
+        let (c, spare) = rest.split_at_mut(size);
+        for (d, direction) in self.directions.iter().enumerate() {
+            for (state, start) in [(&mut *h, start[0]), (&mut *c, start[1])] {
+                match start {
+                    Some(start) => state.copy_from_slice(&start[d * size..][..size]),
+                    None => state.fill(0.0),
+                }
+            }
+            let epilogue = Epilogue {
+                bias: Some(&direction.bias),
+                ..Epilogue::default()
+            };
+            direction
+                .input
+                .product(ctx, x, steps * batch, epilogue, given);
+            for step in 0..steps {
+                let t = match direction.is_reverse {
+                    true => steps - 1 - step,
+                    false => step,
+                };
+                let given = &given[t * rows..][..rows];
+                match self.cell {
+                    Cell::Lstm => self.lstm(ctx, direction, given, gates, (h, c, spare)),
+                    Cell::Gru { .. } => self.gru(ctx, direction, given, gates, (h, spare)),
+                }
+                if let Some(all) = &mut outputs.all {
+                    all[(t * count + d) * size..][..size].copy_from_slice(h);
+                }
+            }
+            for (out, state) in [(&mut outputs.state, &*h), (&mut outputs.cell, &*c)] {
+                if let Some(out) = out {
+                    out[d * size..][..size].copy_from_slice(state);
+                }
+            }
+        }
     }
 
     fn lstm(
@@ -202,12 +309,11 @@ impl Recurrent {
         (h, c, spare): (&mut [f32], &mut [f32], &mut [f32]),
     ) {
         let n = self.sizes.hidden;
-        let batch = h.len() / n.max(1);
         let epilogue = Epilogue {
             residual: Some(given),
             ..Epilogue::default()
         };
-        gemm(ctx, batch, h, n, &d.state, gates, 4 * n, &epilogue);
+        d.state.product(ctx, h, 1, epilogue, gates);
         for (b, gates) in gates.chunks_exact_mut(4 * n).enumerate() {
             let (squashed, turned) = gates.split_at_mut(3 * n);
             Activation::Sigmoid.apply(ctx, squashed);
@@ -236,12 +342,14 @@ impl Recurrent {
     ) {
         let n = self.sizes.hidden;
         let batch = h.len() / n.max(1);
-        let Some(hidden) = &d.hidden else { return };
+        let (Some(hidden), Weights::Floats(state)) = (&d.hidden, &d.state) else {
+            return;
+        };
         let with = |residual| Epilogue {
             residual,
             ..Epilogue::default()
         };
-        gemm(ctx, batch, h, n, &d.state, gates, 3 * n, &with(Some(given)));
+        gemm(ctx, batch, h, n, state, gates, 3 * n, &with(Some(given)));
         for gates in gates.chunks_exact_mut(3 * n) {
             Activation::Sigmoid.apply(ctx, &mut gates[..2 * n]);
         }

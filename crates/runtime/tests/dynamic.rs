@@ -52,6 +52,8 @@ struct Around {
     late: bool,
     /// The sums are an output too.
     kept: bool,
+    /// An integer for each column is added to the sums.
+    start: bool,
     bias: bool,
     relu: bool,
 }
@@ -86,12 +88,26 @@ fn chain(
     if !around.late {
         multiply(&mut g);
     }
-    let sums = add(&mut g, node, &[Some(made[0]), w, Some(made[2]), w_zero], "sums");
+    let sums = add(
+        &mut g,
+        node,
+        &[Some(made[0]), w, Some(made[2]), w_zero],
+        "sums",
+    );
     if around.late {
         multiply(&mut g);
     }
+    let mut y = sums;
+    if around.start {
+        let dims: Vec<usize> = [columns].into_iter().chain(vec![1; trailing]).collect();
+        let data = (0..columns)
+            .map(|_| rng.below(2000) as i32 - 1000)
+            .collect();
+        let start = g.add_constant("start", Tensor::from_vec(&dims, data).unwrap());
+        y = g.add_op(Node::new("Add", "start"), &[start, y], "started");
+    }
     let cast = Node::new("Cast", "cast").with("to", Attribute::Int(1));
-    let mut y = g.add_op(cast, &[sums], "floats");
+    y = g.add_op(cast, &[y], "floats");
     y = g.add_op(Node::new("Mul", "scaled"), &[y, scale.unwrap()], "scaled");
     if around.bias {
         let bias = g.add_constant("bias", by_column(rng));
@@ -133,6 +149,7 @@ fn arounds(rng: &mut Rng) -> Around {
     Around {
         late: rng.one_in(2),
         kept: rng.one_in(4),
+        start: rng.one_in(3),
         bias: rng.one_in(2),
         relu: rng.one_in(2),
     }
@@ -177,10 +194,15 @@ fn numbers_without_a_range_quantise_as_the_reference_says() {
     let around = Around {
         late: false,
         kept: false,
+        start: false,
         bias: true,
         relu: false,
     };
-    for data in [vec![0f32; 6], vec![-2.5; 6], vec![1e-30, 0.0, 3e38, 1.0, 2.0, 3.0]] {
+    for data in [
+        vec![0f32; 6],
+        vec![-2.5; 6],
+        vec![1e-30, 0.0, 3e38, 1.0, 2.0, 3.0],
+    ] {
         let node = Node::new("MatMulInteger", "product");
         let model = chain(&mut Rng::new(3), node, [&[2, 3], &[3, 4]], (4, 0), around);
         let x = Tensor::from_vec(&[2, 3], data).unwrap();
@@ -218,5 +240,67 @@ fn the_products_of_com_microsoft_are_the_references() {
         model.opsets.insert("com.microsoft".into(), 1);
         let x = rng.floats(&[2, m, k], -3.0, 5.0);
         agrees(&model, &x, op, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn an_lstm_of_bytes_is_the_references() {
+    for seed in 0..30 {
+        let mut rng = Rng::new(seed);
+        let (direction, d) = *rng.pick(&[("forward", 1), ("reverse", 1), ("bidirectional", 2)]);
+        let [steps, batch, input, hidden] = [5, 3, 9, 8].map(|most| 1 + rng.below(most));
+        let mut g = Graph::new("lstm");
+        let x = g.add_input("x", TensorType::fixed(DType::F32, &[steps, batch, input]));
+        let signed = rng.one_in(2);
+        let mut parameters = Vec::new();
+        for (name, rows) in [("w", input), ("r", hidden)] {
+            let dims = [d, rows, 4 * hidden];
+            let dtype = if signed { DType::I8 } else { DType::U8 };
+            let data = rng.tensor(dtype, &dims).unwrap();
+            let each = if rng.one_in(2) {
+                vec![d]
+            } else {
+                vec![d, 4 * hidden]
+            };
+            let scale = rng.floats(&each, 0.004, 0.008);
+            let zero = if signed {
+                Tensor::from_vec(&each, vec![0i8; each.iter().product()])
+            } else {
+                Tensor::from_vec(&each, vec![128u8; each.iter().product()])
+            };
+            let add = |g: &mut Graph, what, t| g.add_constant(&format!("{name}.{what}"), t);
+            let (data, scale) = (add(&mut g, "data", data), add(&mut g, "scale", scale));
+            parameters.push([data, scale, add(&mut g, "zero", zero.unwrap())].map(Some));
+        }
+        let bias = g.add_constant("b", rng.floats(&[d, 8 * hidden], -0.5, 0.5));
+        let bias = rng.one_in(2).then_some(bias);
+        let [[w, w_scale, w_zero], [r, r_scale, r_zero]] = parameters[..] else {
+            unreachable!("two matrices")
+        };
+        let inputs = [
+            Some(x),
+            w,
+            r,
+            bias,
+            None,
+            None,
+            None,
+            None,
+            w_scale,
+            w_zero,
+            r_scale,
+            r_zero,
+        ];
+        let node = Node::new("DynamicQuantizeLSTM", "lstm")
+            .in_domain("com.microsoft")
+            .with("direction", Attribute::String(direction.into()))
+            .with("hidden_size", Attribute::Int(hidden as i64));
+        let outputs = ["y", "h", "c"].map(|n| g.add_value(n, None));
+        g.add_node(node, &inputs, &outputs.map(Some));
+        g.outputs.extend(outputs);
+        let mut model = Model::new(g, 17);
+        model.opsets.insert("com.microsoft".into(), 1);
+        let x = rng.floats(&[steps, batch, input], -2.0, 2.0);
+        agrees(&model, &x, "DynamicQuantizeLSTM", &format!("seed {seed}"));
     }
 }

@@ -114,6 +114,7 @@ static BINDINGS: &[Binding] = &[
 static MICROSOFT: &[Binding] = &[
     bind("Attention", attention::merged),
     bind("BiasGelu", fused::gelu),
+    bind("DynamicQuantizeLSTM", recurrent::dynamic_lstm),
     bind("DynamicQuantizeMatMul", dynamic::from_floats),
     bind("EmbedLayerNormalization", fused::embed),
     bind("FastGelu", fused::gelu),

@@ -9,7 +9,7 @@ use edgesmith_kernels::quantize::{Binary8, binary8};
 use super::activations::{self, present_layout};
 use super::conv::byte_bounds;
 use super::dequantize::{self, bytes, quantized_output};
-use super::views;
+use super::{compare, views};
 use crate::plan::{Kernel, Layout, Planner, Spec};
 use edgesmith_kernels::activation::Activation;
 
@@ -44,6 +44,9 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         return None;
     }
     let (a, b, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    if planner.float_dims(y).is_none() {
+        return compare::arithmetic(planner, id);
+    }
     if integer(planner, id, a, b, y).is_some() {
         return Some(());
     }

@@ -14,7 +14,7 @@ use super::activations::{self, present_layout};
 use super::binary;
 use super::conv::{Integer, geometry};
 use super::dequantize::{Weights, bytes};
-use super::operand::Operand;
+use super::operand::{Indices, Operand};
 use crate::plan::{Layout, Packed, Planner, SlotId, Spec};
 
 pub(crate) fn quantize(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -103,11 +103,14 @@ fn weights(
         data: data.bytes().to_vec(),
         signed,
         scales: Vec::new(),
-        zeros: zeros.filter(|z| z.iter().any(|&z| z != 0)).unwrap_or_default(),
+        zeros: zeros
+            .filter(|z| z.iter().any(|&z| z != 0))
+            .unwrap_or_default(),
     })
 }
 
-fn signed(dtype: DType) -> Option<bool> {
+/// Whether bytes are signed; `None` for other types.
+pub(crate) fn signed(dtype: DType) -> Option<bool> {
     match dtype {
         DType::I8 => Some(true),
         DType::U8 => Some(false),
@@ -186,6 +189,8 @@ impl Product {
 /// How sums become floats, and the nodes that say so.
 struct Scaled {
     nodes: Vec<NodeId>,
+    /// Added to the sums.
+    start: Option<Indices>,
     /// Each one number, or one for each column; their product is the scale.
     scales: Vec<Operand>,
     bias: Option<Vec<f32>>,
@@ -215,8 +220,8 @@ fn by_column(planner: &Planner, v: ValueId, dims: &[usize], axis: usize) -> Opti
     fits.then_some(())
 }
 
-/// `Mul(Cast(y), scale)`, and an Add of constants and a function after it, where nothing else
-/// reads what lies between.
+/// `Mul(Cast(y), scale)`, with an Add of an integer for each column before it, an Add of constants
+/// and a function after it, where nothing else reads what lies between.
 fn scaled(
     planner: &mut Planner,
     y: ValueId,
@@ -224,7 +229,16 @@ fn scaled(
     reads: &mut Vec<SlotId>,
 ) -> Option<Scaled> {
     let dims = planner.typed(y)?.1;
-    let cast = planner.only_reader(y)?;
+    let (mut nodes, mut start) = (Vec::new(), None);
+    let mut cast = planner.only_reader(y)?;
+    if let Some((row, sum)) = other(planner, cast, "Add", y) {
+        if !binary::along(&planner.typed(row)?.1, &dims, axis) {
+            return None;
+        }
+        start = Some(Indices::of(planner, row, reads)?);
+        nodes.push(cast);
+        cast = planner.only_reader(sum)?;
+    }
     let node = planner.graph().node(cast);
     let floats = node.output(0)?;
     if !node.is("Cast") || planner.typed(floats)?.0 != DType::F32 {
@@ -233,7 +247,7 @@ fn scaled(
     let mul = planner.only_reader(floats)?;
     let (scale, mut result) = other(planner, mul, "Mul", floats)?;
     by_column(planner, scale, &dims, axis)?;
-    let mut nodes = vec![cast, mul];
+    nodes.extend([cast, mul]);
     if planner.constant(scale).is_none() && !planner.is_ready(scale) {
         early(planner, scale)?;
     }
@@ -258,6 +272,7 @@ fn scaled(
     }
     Some(Scaled {
         nodes,
+        start,
         scales,
         bias,
         activation,
@@ -342,7 +357,12 @@ fn sums(
                 data: bytes(x[0], is_signed),
                 zero: zero.get(x),
             };
-            run(ctx, input, None, Output8::I32(bytemuck::cast_slice_mut(y[0])));
+            run(
+                ctx,
+                input,
+                None,
+                Output8::I32(bytemuck::cast_slice_mut(y[0])),
+            );
         }),
     };
     planner.step(id, &[id], spec);
@@ -358,7 +378,10 @@ fn floats(
     product: Product,
     scaled: Scaled,
 ) -> Option<()> {
-    let nodes: Vec<NodeId> = [id].into_iter().chain(scaled.nodes.iter().copied()).collect();
+    let nodes: Vec<NodeId> = [id]
+        .into_iter()
+        .chain(scaled.nodes.iter().copied())
+        .collect();
     let (to, kernel) = ((scaled.result, product.layout), product.kernel);
     let work = Box::new(move |ctx: &_, x: &[&[u8]], y: &mut [&mut [u8]]| {
         let input = Input8 {
@@ -366,13 +389,15 @@ fn floats(
             zero: zero.get(x),
         };
         let scale = scaled.columns(x, product.columns);
+        let start = scaled.start.as_ref().map(|s| s.get(x));
+        let start: Option<Vec<i32>> = start.map(|s| s.iter().map(|&b| b as i32).collect());
         let to = Output8::F32 {
             y: bytemuck::cast_slice_mut(y[0]),
             scale: &scale,
             bias: scaled.bias.as_deref(),
             activation: scaled.activation,
         };
-        (product.run)(ctx, input, None, to);
+        (product.run)(ctx, input, start.as_deref(), to);
     });
     planner.step_f32(id, &nodes, to, kernel, reads, work)?;
     planner.mark_integer(&nodes);
@@ -403,6 +428,7 @@ fn own_scale(
     }
     Some(Scaled {
         nodes: Vec::new(),
+        start: None,
         scales,
         bias,
         activation: Activation::None,

@@ -1,10 +1,15 @@
-//! LSTM and GRU with constant weights and the activations that ONNX names first.
+//! LSTM and GRU with constant weights and the activations that ONNX names first, and
+//! DynamicQuantizeLSTM of `com.microsoft`.
 
 use std::sync::Arc;
 
-use edgesmith_ir::{DType, Node, NodeId, ValueId};
-use edgesmith_kernels::recurrent::{Cell, Outputs, Recurrent, Sizes};
+use edgesmith_ir::{DType, Node, NodeId, Tensor, ValueId};
+use edgesmith_kernels::Ctx;
+use edgesmith_kernels::gemm::{Order, PackedI8};
+use edgesmith_kernels::recurrent::{Cell, Outputs, Recurrent, Sizes, WeightsI8};
 
+use super::dequantize::bytes;
+use super::dynamic::signed;
 use crate::plan::{Layout, Packed, Planner, Spec};
 
 /// Where the first states come from.
@@ -40,6 +45,11 @@ pub(crate) fn gru(planner: &mut Planner, id: NodeId) -> Option<()> {
     plan(planner, id, cell, &["Sigmoid", "Tanh"])
 }
 
+/// An LSTM whose weights are bytes.
+pub(crate) fn dynamic_lstm(planner: &mut Planner, id: NodeId) -> Option<()> {
+    plan(planner, id, Cell::Lstm, &["Sigmoid", "Tanh", "Tanh"])
+}
+
 /// Whether each direction is reverse.
 fn directions(node: &Node) -> Option<&'static [bool]> {
     match node.string("direction").unwrap_or("forward") {
@@ -66,12 +76,13 @@ fn is_plain(node: &Node, functions: &[&str]) -> bool {
 fn plan(planner: &mut Planner, id: NodeId, cell: Cell, functions: &[&str]) -> Option<()> {
     let node = planner.graph().node(id);
     let directions = directions(node).filter(|_| is_plain(node, functions))?;
-    let (x, w, r) = (node.input(0)?, node.input(1)?, node.input(2)?);
+    let (x, r) = (node.input(0)?, node.input(2)?);
     let (dtype, dims) = planner.typed(x)?;
     let &[steps, batch, input] = dims.as_slice() else {
         return None;
     };
-    let hidden = *planner.typed(r)?.1.get(2)?;
+    let is_bytes = node.op == "DynamicQuantizeLSTM";
+    let hidden = *planner.typed(r)?.1.get(if is_bytes { 1 } else { 2 })?;
     let rows = cell.gates() * hidden;
     let lengths = match node.input(4) {
         Some(v) => planner.constant(v)?.to_i64().ok()?,
@@ -85,27 +96,9 @@ fn plan(planner: &mut Planner, id: NodeId, cell: Cell, functions: &[&str]) -> Op
     if gates > MOST {
         return None;
     }
-    let (wide, tall) = (planner.floats(w)?, planner.floats(r)?);
-    let bias = match node.input(3) {
-        Some(v) => Some(planner.floats(v)?),
-        None => None,
-    };
     let d = directions.len();
-    let fits = wide.len() == d * rows * input
-        && tall.len() == d * rows * hidden
-        && bias.as_ref().is_none_or(|b| b.len() == d * 2 * rows);
-    if !fits {
-        return None;
-    }
-    let packed = planner.packed(id, |ctx| {
-        let weights = (&wide[..], &tall[..], bias.as_deref());
-        let sizes = Sizes { input, hidden };
-        let recurrent = Recurrent::new(ctx, cell, sizes, weights, directions);
-        Some(Packed::Recurrent(Arc::new(recurrent)))
-    })?;
-    let Packed::Recurrent(recurrent) = packed else {
-        return None;
-    };
+    let sizes = Sizes { input, hidden };
+    let recurrent = packed(planner, id, cell, sizes, directions)?;
     let mut reads = vec![planner.read(x, Layout::Plain)?];
     let mut starts = [Start::Zero, Start::Zero];
     for (i, start) in starts.iter_mut().enumerate() {
@@ -132,7 +125,7 @@ fn plan(planner: &mut Planner, id: NodeId, cell: Cell, functions: &[&str]) -> Op
     let given: Vec<bool> = made.iter().map(Option::is_some).collect();
     let spec = Spec {
         kernel: recurrent.kernel_name(),
-        integer: false,
+        integer: is_bytes,
         reads,
         writes,
         makes,
@@ -151,4 +144,114 @@ fn plan(planner: &mut Planner, id: NodeId, cell: Cell, functions: &[&str]) -> Op
     };
     planner.step(id, &[id], spec);
     Some(())
+}
+
+/// The weights of node `id`.
+fn packed(
+    planner: &mut Planner,
+    id: NodeId,
+    cell: Cell,
+    sizes: Sizes,
+    directions: &'static [bool],
+) -> Option<Arc<Recurrent>> {
+    let Sizes { input, hidden } = sizes;
+    let (d, rows) = (directions.len(), cell.gates() * hidden);
+    let node = planner.graph().node(id);
+    let (w, r) = (node.input(1)?, node.input(2)?);
+    let bias = match node.input(3) {
+        Some(v) => Some(planner.floats(v)?),
+        None => None,
+    };
+    if bias.as_ref().is_some_and(|b| b.len() != d * 2 * rows) {
+        return None;
+    }
+    let packed = if node.op == "DynamicQuantizeLSTM" {
+        let bytes = |v, at| {
+            let parameters = (node.input(at), node.input(at + 1));
+            Bytes::of(planner, v, parameters, d)
+        };
+        let (wide, tall) = (bytes(w, 8)?, bytes(r, 10)?);
+        if wide.dims != [input, rows] || tall.dims != [hidden, rows] {
+            return None;
+        }
+        planner.packed(id, |ctx| {
+            let direction = |(i, &is_reverse): (usize, &bool)| {
+                let own = bias.as_ref().map(|b| &b[i * 2 * rows..][..2 * rows]);
+                (wide.pack(ctx, i), tall.pack(ctx, i), own, is_reverse)
+            };
+            let all = directions.iter().enumerate().map(direction).collect();
+            Some(Packed::Recurrent(Arc::new(Recurrent::of_bytes(sizes, all))))
+        })?
+    } else {
+        let (wide, tall) = (planner.floats(w)?, planner.floats(r)?);
+        if wide.len() != d * rows * input || tall.len() != d * rows * hidden {
+            return None;
+        }
+        planner.packed(id, |ctx| {
+            let weights = (&wide[..], &tall[..], bias.as_deref());
+            let recurrent = Recurrent::new(ctx, cell, sizes, weights, directions);
+            Some(Packed::Recurrent(Arc::new(recurrent)))
+        })?
+    };
+    match packed {
+        Packed::Recurrent(recurrent) => Some(recurrent),
+        _ => None,
+    }
+}
+
+/// Weights of bytes, a matrix for each direction, with scales and zero points: one for each
+/// direction, or one for each of its columns.
+struct Bytes<'a> {
+    data: &'a Tensor,
+    dims: [usize; 2],
+    is_signed: bool,
+    scales: Vec<f32>,
+    zeros: Vec<i32>,
+}
+
+impl<'a> Bytes<'a> {
+    fn of(
+        planner: &Planner<'a>,
+        v: ValueId,
+        (scale, zero): (Option<ValueId>, Option<ValueId>),
+        directions: usize,
+    ) -> Option<Self> {
+        let data = planner.constant(v)?;
+        let is_signed = signed(data.dtype())?;
+        let &[d, k, n] = data.dims() else {
+            return None;
+        };
+        let scales = planner.floats(scale?)?;
+        let zeros = planner.constant(zero?)?.to_i64().ok()?;
+        let zeros: Option<Vec<i32>> = zeros.into_iter().map(|z| i32::try_from(z).ok()).collect();
+        let zeros = zeros?;
+        let fits = |count: usize| count == d || count == d * n;
+        (d == directions && fits(scales.len()) && fits(zeros.len())).then_some(Self {
+            data,
+            dims: [k, n],
+            is_signed,
+            scales,
+            zeros,
+        })
+    }
+
+    /// The matrix of direction `d`.
+    fn pack(&self, ctx: &Ctx, d: usize) -> WeightsI8 {
+        let [k, n] = self.dims;
+        let own = &self.data.bytes()[d * k * n..][..k * n];
+        let zeros = of_direction(&self.zeros, d, n);
+        let is_plain = zeros.iter().all(|&z| z == 0);
+        let zeros = if is_plain { &[] } else { zeros };
+        let scales = of_direction(&self.scales, d, n);
+        WeightsI8 {
+            packed: PackedI8::new(ctx, bytes(own, self.is_signed), Order::KN, k, n, zeros),
+            scales: (0..n).map(|c| scales[c % scales.len()]).collect(),
+        }
+    }
+}
+
+/// What belongs to direction `d` of numbers for each direction, or for each of its `n` columns.
+fn of_direction<T>(all: &[T], d: usize, n: usize) -> &[T] {
+    let size = if all.len() >= n { n } else { 1 };
+    &all[d * size..][..size]
 }
