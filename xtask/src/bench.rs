@@ -22,6 +22,10 @@ pub static TASK: Task = Task {
                 path("edgesmith", "The program to measure")
                     .default_value("target/release/edgesmith"),
             )
+            .arg(path(
+                "quantized",
+                "A folder made by scripts/quantize_with_onnxruntime.py, measured too",
+            ))
             .arg(number("iterations", "60", "Runs of each model that count"))
             .arg(number("threads", "1", "Threads"))
             .arg(
@@ -99,6 +103,16 @@ static ROWS: &[Row] = &[
     of_length(&["--dim", "sequence=512"], 8),
 ];
 
+/// How files of other quantisers are made.
+const KINDS: [&str; 3] = ["u8", "s8", "dynamic"];
+
+/// The tables.
+const TITLES: [&str; 3] = [
+    "FP32",
+    "INT8 (files made by `edgesmith quantize`)",
+    "INT8 (files made by ONNX Runtime's quantiser)",
+];
+
 /// What `edgesmith bench --json` says.
 #[derive(Deserialize)]
 struct Measured {
@@ -166,7 +180,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         println!("{name}: {}", ratios.collect::<Vec<_>>().join(" "));
         Ok(Some(Line { name, measured }))
     };
-    let (mut floats, mut bytes) = (Vec::new(), Vec::new());
+    let [mut floats, mut bytes, mut others] = [(); 3].map(|()| Vec::new());
     for row in ROWS {
         let folder = models.join(row.model);
         let mut file = folder.join("model.onnx");
@@ -181,6 +195,14 @@ fn run(matches: &ArgMatches) -> Result<()> {
         let words = words(row, &folder);
         let name = name(row);
         floats.extend(bench(name.clone(), &file, &words)?);
+        if let Some(quantized) = matches.get_one::<PathBuf>("quantized") {
+            for kind in KINDS {
+                let file = quantized.join(format!("{}.{kind}.onnx", row.model));
+                if file.is_file() {
+                    others.extend(bench(format!("{name}, {kind}"), &file, &words)?);
+                }
+            }
+        }
         let name = format!("{name}, INT8");
         if row.int8 && filter.is_none_or(|f| name.contains(f.as_str())) {
             let small = work.join(format!("{}-int8.onnx", row.model));
@@ -189,7 +211,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         }
     }
     std::fs::remove_dir_all(&work)?;
-    let text = report(&floats, &bytes, threads);
+    let text = report([&floats, &bytes, &others], threads);
     println!("{text}");
     if matches.get_flag("write") {
         std::fs::write(crate::tidy::root().join("docs/performance.md"), text)?;
@@ -239,9 +261,9 @@ fn quantize(program: &Path, folder: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Both tables, with what they were measured on.
-fn report(floats: &[Line], bytes: &[Line], threads: u64) -> String {
-    let peers = floats.iter().chain(bytes).flat_map(|l| &l.measured.vs);
+/// The tables, with what they were measured on.
+fn report(tables: [&[Line]; 3], threads: u64) -> String {
+    let peers = tables.into_iter().flatten().flat_map(|l| &l.measured.vs);
     let mut names: Vec<String> = peers
         .map(|p| format!("{} {}", p.engine, p.version))
         .collect();
@@ -259,10 +281,7 @@ fn report(floats: &[Line], bytes: &[Line], threads: u64) -> String {
         cpu.sets.join(", "),
         names.join(", ")
     );
-    for (title, lines) in [
-        ("FP32", floats),
-        ("INT8 (files made by `edgesmith quantize`)", bytes),
-    ] {
+    for (title, lines) in TITLES.into_iter().zip(tables) {
         if !lines.is_empty() {
             let _ = write!(text, "\n## {title}\n\n{}", table(lines));
         }
