@@ -62,6 +62,7 @@ impl Zero {
             return Some(Self::Constant(0));
         };
         let (dtype, dims) = planner.typed(v)?;
+        let is_signed = signed(dtype)?;
         if dims.iter().product::<usize>() != 1 {
             return None;
         }
@@ -70,7 +71,7 @@ impl Zero {
             return i32::try_from(zero).ok().map(Self::Constant);
         }
         reads.push(planner.read(v, Layout::Plain)?);
-        Some(Self::Read(reads.len() - 1, dtype == DType::I8))
+        Some(Self::Read(reads.len() - 1, is_signed))
     }
 
     fn get(&self, x: &[&[u8]]) -> i32 {

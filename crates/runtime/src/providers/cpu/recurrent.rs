@@ -93,7 +93,7 @@ fn plan(planner: &mut Planner, id: NodeId, cell: Cell, functions: &[&str]) -> Op
         return None;
     }
     let gates = steps.checked_mul(batch)?.checked_mul(rows)?;
-    if gates > MOST {
+    if gates > MOST || (is_bytes && input == 0) {
         return None;
     }
     let d = directions.len();
