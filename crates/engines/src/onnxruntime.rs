@@ -50,6 +50,9 @@ fn compile(source: Source, setup: &Setup) -> Result<Box<dyn Compiled>> {
         .with_intra_threads(setup.threads)
         .map_err(failed)?
         .with_inter_threads(1)
+        .map_err(failed)?
+        // Its threads would go on spinning on the cores of whoever is measured next.
+        .with_config_entry("session.force_spinning_stop", "1")
         .map_err(failed)?;
     if setup.exact {
         builder = builder
