@@ -287,7 +287,7 @@ fn report(tables: [&[Line]; 3], (threads, repeats): (u64, u64)) -> String {
     names.dedup();
     let cpu = edgesmith_kernels::cpu::CpuInfo::read();
     let mut text = format!(
-        "# Performance\n\nMade by `cargo xtask bench --models FOLDER --write`: {} ({}), {threads} \
+        "# Performance\n\nMade by `cargo xtask bench --models FOLDER --quantized FOLDER --write`: {} ({}), {threads} \
          thread(s), {}. CPU milliseconds are medians; a ratio is edgesmith's in parts of the \
          peer's, run in turn in one process, so below 1 is faster, with the quartiles of the \
          ratios of single rounds; of {repeats} process(es) the one of the middle ratio is shown. Cold is reading the file, preparing and the first run, in a process \

@@ -393,6 +393,18 @@ fn integer(
     let weights = dequantize::weights(planner, w, 0)?;
     let bias = planner.graph().node(id).input(2);
     let sums = Sums::of(planner, x, &weights, bias, geometry.channels_out)?;
+    let (kernel, run) = byte_conv(planner, id, &weights, geometry, batch)?;
+    integer_step(planner, id, y, Layout::Last, sums, kernel, run)
+}
+
+/// The convolution of images of bytes with the constant weights of node `id`, and its kernel.
+pub(crate) fn byte_conv(
+    planner: &mut Planner,
+    id: NodeId,
+    weights: &Weights,
+    geometry: ConvGeometry,
+    batch: usize,
+) -> Option<(&'static str, Integer)> {
     let packed = planner.packed(id, |ctx| {
         let data = bytes(&weights.data, weights.signed);
         ConvI8::prepare(ctx, geometry, data, &weights.zeros)
@@ -405,5 +417,5 @@ fn integer(
     let conv = conv.resized(geometry).ok()?;
     let kernel = conv.kernel_name();
     let run: Integer = Box::new(move |ctx, x, bias, out| conv.run(ctx, batch, x, bias, out));
-    integer_step(planner, id, y, Layout::Last, sums, kernel, run)
+    Some((kernel, run))
 }

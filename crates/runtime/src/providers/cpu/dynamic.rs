@@ -2,20 +2,18 @@
 //! MatMulInteger, ConvInteger, and MatMulIntegerToFloat and DynamicQuantizeMatMul of
 //! `com.microsoft`.
 
-use std::sync::Arc;
-
 use edgesmith_ir::{DType, NodeId, ValueId};
 use edgesmith_kernels::activation::Activation;
-use edgesmith_kernels::conv::ConvI8;
-use edgesmith_kernels::gemm::{Input8, Order, Output8, PackedI8, gemm8};
+use edgesmith_kernels::gemm::{Input8, Order, Output8};
 use edgesmith_kernels::quantize::quantize8_dynamically;
 
 use super::activations::{self, present_layout};
 use super::binary;
-use super::conv::{Integer, geometry};
+use super::conv::{Integer, byte_conv, geometry};
 use super::dequantize::{Weights, bytes};
+use super::matmul::byte_product;
 use super::operand::{Indices, Operand};
-use crate::plan::{Layout, Packed, Planner, SlotId, Spec};
+use crate::plan::{Layout, Planner, SlotId, Spec};
 
 pub(crate) fn quantize(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
@@ -145,19 +143,12 @@ impl Product {
             return None;
         }
         let weights = weights(planner, b, zero, n)?;
-        let packed = planner.packed(id, |ctx| {
-            let data = bytes(&weights.data, weights.signed);
-            let packed = PackedI8::new(ctx, data, Order::KN, k, n, &weights.zeros);
-            Some(Packed::Gemm8(Arc::new(packed)))
-        })?;
-        let Packed::Gemm8(packed) = packed else {
-            return None;
-        };
+        let (kernel, run) = byte_product(planner, id, &weights, [m, k, n], Order::KN)?;
         Some(Self {
             columns: n,
             layout: Layout::Plain,
-            kernel: packed.kernel_name(),
-            run: Box::new(move |ctx, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n)),
+            kernel,
+            run,
         })
     }
 
@@ -169,20 +160,12 @@ impl Product {
     ) -> Option<Self> {
         let (geometry, batch) = geometry(planner, id, x, w)?;
         let weights = weights(planner, w, zero, geometry.channels_out)?;
-        let packed = planner.packed(id, |ctx| {
-            let data = bytes(&weights.data, weights.signed);
-            let conv = ConvI8::prepare(ctx, geometry, data, &weights.zeros);
-            conv.ok().map(Packed::Conv8)
-        })?;
-        let Packed::Conv8(conv) = packed else {
-            return None;
-        };
-        let conv = conv.resized(geometry).ok()?;
+        let (kernel, run) = byte_conv(planner, id, &weights, geometry, batch)?;
         Some(Self {
             columns: geometry.channels_out,
             layout: Layout::Last,
-            kernel: conv.kernel_name(),
-            run: Box::new(move |ctx, x, bias, out| conv.run(ctx, batch, x, bias, out)),
+            kernel,
+            run,
         })
     }
 }

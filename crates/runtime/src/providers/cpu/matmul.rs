@@ -10,7 +10,7 @@ use edgesmith_kernels::gemm::{
 };
 
 use super::conv::{Integer, Sums, Tail, integer_step, tail};
-use super::dequantize::{self, bytes};
+use super::dequantize::{self, Weights, bytes};
 use crate::plan::{Kernel, Layout, Packed, Planner};
 use edgesmith_kernels::permute::permute;
 
@@ -208,6 +208,18 @@ fn integer(
 ) -> Option<()> {
     let weights = dequantize::weights(planner, b, if order == Order::NK { 0 } else { 1 })?;
     let sums = Sums::of(planner, a, &weights, bias, n)?;
+    let (kernel, run) = byte_product(planner, id, &weights, [m, k, n], order)?;
+    integer_step(planner, id, y, Layout::Plain, sums, kernel, run)
+}
+
+/// The product of rows of bytes with the constant weights of node `id`, and its kernel.
+pub(crate) fn byte_product(
+    planner: &mut Planner,
+    id: NodeId,
+    weights: &Weights,
+    [m, k, n]: [usize; 3],
+    order: Order,
+) -> Option<(&'static str, Integer)> {
     let packed = planner.packed(id, |ctx| {
         let data = bytes(&weights.data, weights.signed);
         let packed = PackedI8::new(ctx, data, order, k, n, &weights.zeros);
@@ -219,7 +231,7 @@ fn integer(
     let kernel = packed.kernel_name();
     let run: Integer =
         Box::new(move |ctx, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n));
-    integer_step(planner, id, y, Layout::Plain, sums, kernel, run)
+    Some((kernel, run))
 }
 
 /// How operands stand, and what the product is multiplied by.

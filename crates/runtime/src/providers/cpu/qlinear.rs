@@ -1,16 +1,14 @@
 //! QLinearConv and QLinearMatMul of constant weights, in integers.
 
-use std::sync::Arc;
-
 use edgesmith_ir::{DType, NodeId, Tensor, ValueId};
 use edgesmith_kernels::activation::Activation;
-use edgesmith_kernels::conv::ConvI8;
-use edgesmith_kernels::gemm::{Order, PackedI8, gemm8};
+use edgesmith_kernels::gemm::Order;
 use edgesmith_kernels::quantize::Quant;
 
-use super::conv::{Integer, Sums, geometry, requantized};
-use super::dequantize::{Quantized, Weights, bytes};
-use crate::plan::{Layout, Packed, Planner};
+use super::conv::{Sums, byte_conv, geometry, requantized};
+use super::dequantize::{Quantized, Weights};
+use super::matmul::byte_product;
+use crate::plan::{Layout, Planner};
 
 /// The bytes of `value` by one constant scale and zero point.
 fn quantized(
@@ -112,17 +110,7 @@ pub(crate) fn conv(planner: &mut Planner, id: NodeId) -> Option<()> {
         None => None,
     };
     let sums = parts.sums(bias, columns)?;
-    let packed = planner.packed(id, |ctx| {
-        let data = bytes(&parts.weights.data, parts.weights.signed);
-        let conv = ConvI8::prepare(ctx, geometry, data, &parts.weights.zeros);
-        conv.ok().map(Packed::Conv8)
-    })?;
-    let Packed::Conv8(conv) = packed else {
-        return None;
-    };
-    let conv = conv.resized(geometry).ok()?;
-    let kernel = conv.kernel_name();
-    let run: Integer = Box::new(move |ctx, x, bias, out| conv.run(ctx, batch, x, bias, out));
+    let (kernel, run) = byte_conv(planner, id, &parts.weights, geometry, batch)?;
     let to = (parts.to, Activation::None);
     requantized(planner, id, &[id], Layout::Last, sums, to, kernel, run)
 }
@@ -138,17 +126,7 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
         return None;
     }
     let sums = parts.sums(None, n)?;
-    let packed = planner.packed(id, |ctx| {
-        let data = bytes(&parts.weights.data, parts.weights.signed);
-        let packed = PackedI8::new(ctx, data, Order::KN, k, n, &parts.weights.zeros);
-        Some(Packed::Gemm8(Arc::new(packed)))
-    })?;
-    let Packed::Gemm8(packed) = packed else {
-        return None;
-    };
-    let kernel = packed.kernel_name();
-    let run: Integer =
-        Box::new(move |ctx, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n));
+    let (kernel, run) = byte_product(planner, id, &parts.weights, [m, k, n], Order::KN)?;
     let to = (parts.to, Activation::None);
     requantized(planner, id, &[id], Layout::Plain, sums, to, kernel, run)
 }
