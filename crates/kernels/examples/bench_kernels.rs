@@ -93,9 +93,12 @@ fn convolution(ctx: &Ctx, name: &str, g: ConvGeometry, peak: f64) {
     line(name, conv8.kernel_name(), g.macs(), seconds, seconds8, peak);
 }
 
-fn product(ctx: &Ctx, [m, k, n]: [usize; 3], peak: f64) {
-    let packed = PackedF32::new(ctx, &vec![0.5; k * n], Order::KN, k, n);
+/// A product with one matrix, or with `copies` of it in turn, as the layers of a model are.
+fn product(ctx: &Ctx, [m, k, n]: [usize; 3], copies: usize, peak: f64) {
+    let packed = vec![PackedF32::new(ctx, &vec![0.5; k * n], Order::KN, k, n); copies];
     let packed8 = PackedI8::new(ctx, Bytes::I8(&vec![3; k * n]), Order::KN, k, n, &[]);
+    let packed8 = vec![packed8; copies];
+    let (mut layers, mut layers8) = (packed.iter().cycle(), packed8.iter().cycle());
     let (a, a8, mult) = (vec![0.5; m * k], vec![7u8; m * k], vec![0.01; n]);
     let (mut c, mut c8) = (vec![0.0; m * n], vec![0; m * n]);
     let seconds = time(|| {
@@ -104,7 +107,7 @@ fn product(ctx: &Ctx, [m, k, n]: [usize; 3], peak: f64) {
             m,
             black_box(&a),
             k,
-            &packed,
+            layers.next().expect("there is one"),
             &mut c,
             n,
             &Epilogue::default(),
@@ -126,16 +129,19 @@ fn product(ctx: &Ctx, [m, k, n]: [usize; 3], peak: f64) {
             m,
             input,
             k,
-            &packed8,
+            layers8.next().expect("there is one"),
             None,
             Output8::Bytes(&mut c8, to),
             n,
         );
     });
-    let name = format!("gemm {m}x{k}x{n}");
+    let name = match copies {
+        1 => format!("gemm {m}x{k}x{n}"),
+        _ => format!("gemm {m}x{k}x{n} of {copies} layers"),
+    };
     line(
         &name,
-        packed8.kernel_name(),
+        packed8[0].kernel_name(),
         m * k * n,
         seconds,
         seconds8,
@@ -154,14 +160,21 @@ fn main() {
         info.brand,
         ctx.isa().name()
     );
-    for shape in [
-        [1, 1024, 1000],
-        [128, 768, 768],
-        [196, 512, 512],
-        [384, 1024, 1024],
+    for (shape, copies) in [
+        ([1, 1024, 1000], 1),
+        ([128, 768, 768], 1),
+        ([196, 512, 512], 1),
+        ([512, 512, 512], 1),
+        ([384, 1024, 1024], 1),
+        ([1, 384, 1536], 24),
+        ([16, 384, 1536], 24),
+        ([128, 384, 384], 24),
+        ([128, 384, 1536], 24),
+        ([128, 1536, 384], 24),
+        ([512, 384, 1536], 24),
     ] {
         if "gemm".contains(&word) {
-            product(&ctx, shape, peak);
+            product(&ctx, shape, copies, peak);
         }
     }
     for (kernel, stride, size, inputs, outputs, groups) in [

@@ -6,6 +6,8 @@ pub mod int8;
 pub use self::f32::{Epilogue, PackedF32, gemm, matmul};
 pub use self::int8::{Bytes, Input8, Output8, PackedI8, Requant, gemm8};
 
+use std::ops::Range;
+
 use crate::Isa;
 
 /// A micro-kernel family: for reports, and to see what an instruction set gets.
@@ -136,6 +138,13 @@ impl Panels {
         let first = p * 2 * self.lanes;
         let columns = (self.n - first).min(2 * self.lanes);
         (first, columns, columns.div_ceil(self.lanes))
+    }
+
+    /// Where the rows `rows` of panel `p` of a matrix of `k` rows stand.
+    pub(crate) fn part(self, p: usize, k: usize, rows: Range<usize>) -> Range<usize> {
+        let (first, _, vectors) = self.panel(p);
+        let width = vectors * self.lanes;
+        first * k + rows.start * width..first * k + rows.end * width
     }
 }
 

@@ -10,18 +10,50 @@ pub(crate) mod avx512;
 pub(crate) mod neon;
 pub(crate) mod scalar;
 
-/// Asks for what will be read soon, where the CPU can be asked.
-#[inline(always)]
-pub(crate) fn prefetch(data: &[f32]) {
-    const LINE: usize = 64 / size_of::<f32>();
-    #[cfg(target_arch = "x86_64")]
-    for line in data.chunks(LINE) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: it reads nothing, and every x86-64 CPU has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+/// Asks for what will be read after a loop, a little in each of its steps: more at once would wait
+/// for the memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    at: *const u8,
+    /// In 256ths of a line, what is asked for and what a step asks for.
+    done: usize,
+    rate: usize,
+}
+
+impl Ahead {
+    const LINE: usize = 64;
+
+    /// Asks for the share of part `i` of `parts` of `data` in `steps` steps.
+    #[inline(always)]
+    pub(crate) fn new<T>(data: &[T], steps: usize, i: usize, parts: usize) -> Self {
+        let bytes = size_of_val(data);
+        let share = bytes.div_ceil(Self::LINE).div_ceil(parts);
+        Self {
+            at: data
+                .as_ptr()
+                .cast::<u8>()
+                .wrapping_add((i * share * Self::LINE).min(bytes)),
+            done: 0,
+            rate: (share << 8) / steps.max(1),
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (data, LINE);
+
+    /// A step.
+    #[inline(always)]
+    pub(crate) fn step(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = self.at.wrapping_add((self.done >> 8) * Self::LINE);
+            // SAFETY: it reads nothing, and every x86-64 CPU has it.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            if self.rate > 256 {
+                // SAFETY: as above.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Self::LINE).cast()) };
+            }
+            self.done += self.rate;
+        }
+    }
 }
 
 /// Vectors of an instruction set. A value of the type is the proof that this CPU has the set,

@@ -16,7 +16,7 @@ use self::left::{Even, Left, Rows, Windows};
 use super::{Cut, Order, Panels};
 use crate::activation::{Activation, map_with};
 use crate::arena::Buffer;
-use crate::simd::{Body, Simd, dispatch, prefetch};
+use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
 
@@ -333,11 +333,13 @@ impl<L: Left> Body for Block<'_, L> {
             let depth = steps.lines * steps.run;
             for p in self.panels.clone() {
                 let (first, columns, vectors) = self.b.panels.panel(p);
-                let next = (first + columns) * k + start * 2 * S::LANES;
+                let next = if p + 1 < self.panels.end {
+                    self.b.panels.part(p + 1, k, start..start + depth)
+                } else {
+                    self.b.panels.part(self.panels.start, k, start + depth..k)
+                };
                 let tile = Tile {
-                    next: data
-                        .get(next..)
-                        .map_or(&[], |n| &n[..n.len().min(depth * 2 * S::LANES)]),
+                    next: &data[next],
                     offset,
                     steps,
                     b: data[first * k + start * vectors * S::LANES..].as_ptr(),
@@ -386,15 +388,15 @@ impl<L: Left> Block<'_, L> {
         // Tiles of even height: a last one of few rows would wait for its own sums.
         let tiles = self.rows.div_ceil(S::ROWS);
         let (least, more) = (self.rows / tiles, self.rows % tiles);
-        let mut ahead = t.next.chunks(t.next.len().div_ceil(tiles).max(1));
+        let depth = t.steps.lines * t.steps.run;
         let mut row = 0;
         for tile in 0..tiles {
-            ahead.next().into_iter().for_each(prefetch);
+            let ahead = Ahead::new(t.next, depth, tile, tiles);
             let rows = least + usize::from(tile < more);
             // SAFETY: the row and the panel lie in the block.
             unsafe {
                 let at = row * self.c_stride + first;
-                crate::gemm::by_rows!(S, rows, vectors, tile(self, s, t, row, at, first));
+                crate::gemm::by_rows!(S, rows, vectors, tile(self, s, t, ahead, row, at, first));
             }
             row += rows;
         }
@@ -410,6 +412,7 @@ impl<L: Left> Block<'_, L> {
         &self,
         s: S,
         t: &Tile,
+        mut ahead: Ahead,
         row: usize,
         at: usize,
         first: usize,
@@ -429,6 +432,7 @@ impl<L: Left> Block<'_, L> {
                 let a = self.left.rows::<M>(row, t.offset + line * t.steps.stride);
                 let b = t.b.add(line * t.steps.run * V * S::LANES);
                 for k in 0..t.steps.run {
+                    ahead.step();
                     let b = b.add(k * V * S::LANES);
                     let b: [S::F; V] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
                     for i in 0..M {
@@ -496,10 +500,11 @@ impl<L: Left> Block<'_, L> {
                         opens: true,
                         closes: true,
                     };
+                    let ahead = Ahead::new::<f32>(&[], k, 0, 1);
                     if vectors == 2 {
-                        self.tile::<S, 1, 2>(s, &t, 0, first, first);
+                        self.tile::<S, 1, 2>(s, &t, ahead, 0, first, first);
                     } else {
-                        self.tile::<S, 1, 1>(s, &t, 0, first, first);
+                        self.tile::<S, 1, 1>(s, &t, ahead, 0, first, first);
                     }
                 }
             }

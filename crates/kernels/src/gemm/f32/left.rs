@@ -1,7 +1,7 @@
 //! The left side of a product: where its rows stand, and how they are cut along K.
 
 /// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
-pub(super) const DEPTH: usize = 384;
+pub(super) const DEPTH: usize = 192;
 
 /// Where the elements of a row of A stand, from its address on.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use super::output::{Store8, Target8};
 use super::{PackedI8, Spill};
 use crate::Isa;
 use crate::simd::scalar::Scalar;
-use crate::simd::{Dot, Simd, Widen};
+use crate::simd::{Ahead, Dot, Simd, Widen};
 
 impl Target8<'_> {
     /// Multiplies `rows` (of the output; `a` is the first of them, laid out for the kernel, and
@@ -129,16 +129,26 @@ impl Block<'_> {
             let (first, columns, vectors) = self.b.panels.panel(p);
             let b = data[first * self.b.groups * D::GROUP..].as_ptr();
             let b = (b, self.b.spills.get(p));
+            let depth = self.b.groups * D::GROUP;
+            let next = if p + 1 < self.panels.end {
+                &data[self.b.panels.part(p + 1, depth, 0..depth)]
+            } else {
+                &[]
+            };
+            // Tiles of even height: a last one of few rows would wait for its own sums.
+            let tiles = self.rows.div_ceil(S::ROWS);
+            let (least, more) = (self.rows / tiles, self.rows % tiles);
             let mut row = 0;
-            while row < self.rows {
-                let rows = (self.rows - row).min(S::ROWS);
+            for tile in 0..tiles {
+                let ahead = Ahead::new(next, self.b.groups, tile, tiles);
+                let rows = least + usize::from(tile < more);
                 // SAFETY: `Target8::multiply` promises the memory.
                 unsafe {
                     let place = (row, first, columns);
                     if vectors == 2 {
-                        self.rows_of::<S, D, 2>(s, rows, b, place);
+                        self.rows_of::<S, D, 2>(s, rows, b, ahead, place);
                     } else {
-                        self.rows_of::<S, D, 1>(s, rows, b, place);
+                        self.rows_of::<S, D, 1>(s, rows, b, ahead, place);
                     }
                 }
                 row += rows;
@@ -163,13 +173,14 @@ impl Block<'_> {
         s: S,
         rows: usize,
         b: (*const i8, Option<&Spill>),
+        ahead: Ahead,
         place: (usize, usize, usize),
     ) {
         macro_rules! rows {
             ($($m:literal)*) => {
                 match rows {
                     // SAFETY: the caller's promise.
-                    $($m if $m <= S::ROWS => unsafe { self.tile::<S, D, $m, V>(s, b, place) },)*
+                    $($m if $m <= S::ROWS => unsafe { self.tile::<S, D, $m, V>(s, b, ahead, place) },)*
                     _ => {}
                 }
             };
@@ -186,6 +197,7 @@ impl Block<'_> {
         &self,
         s: S,
         (b, spill): (*const i8, Option<&Spill>),
+        mut ahead: Ahead,
         (row, first, columns): (usize, usize, usize),
     ) {
         // SAFETY: M rows of groups are readable at `a`, groups of V vectors at `b`; `start`
@@ -210,6 +222,9 @@ impl Block<'_> {
             }
             let width = V * S::LANES * D::GROUP;
             for k in 0..self.b.groups {
+                if M > 1 {
+                    ahead.step();
+                }
                 step!(k, b.add(k * width));
             }
             if let Some(spill) = spill {
