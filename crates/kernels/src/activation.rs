@@ -252,7 +252,7 @@ impl Function for Sigmoid {
     #[inline(always)]
     fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
         let one = s.splat(1.0);
-        s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
+        s.div(one, s.add(one, exp_or_zero(s, s.sub(s.splat(0.0), x))))
     }
 }
 
@@ -357,19 +357,31 @@ const EXP: [f32; 6] = [
     1.0 / 5040.0,
 ];
 
-/// `exp(x)`: the integer part of `x / ln 2` becomes the exponent, in two factors so that
-/// results below the normal range come out right, and the rest goes through a polynomial.
+/// `exp(x)`: the integer part of `x / ln 2` becomes the exponent, and the rest goes through a
+/// polynomial.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.clamp(x, s.splat(-104.0), s.splat(89.0));
+    exp_within(s, s.clamp(x, s.splat(-104.0), s.splat(89.0)))
+}
+
+/// `exp(x)`, and 0 where that is below the normal range: on numbers there, which masks of
+/// -10000 would make many of, CPUs take a hundred times as long.
+#[inline(always)]
+pub(crate) fn exp_or_zero<S: Simd>(s: S, x: S::F) -> S::F {
+    let least = s.splat(-87.3);
+    let y = exp_within(s, s.clamp(x, least, s.splat(89.0)));
+    s.if_less(x, least, s.splat(0.0), y)
+}
+
+/// `exp(x)` for `x` in -104..=89.
+#[inline(always)]
+fn exp_within<S: Simd>(s: S, x: S::F) -> S::F {
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let r = s.fma(n, s.splat(-0.693_359_4), x);
     let r = s.fma(n, s.splat(2.121_944_4e-4), r);
     let tail = s.mul(s.mul(r, r), polynomial(s, r, &EXP));
     let y = s.add(s.add(tail, r), s.splat(1.0));
-    let half = s.round(s.mul(n, s.splat(0.5)));
-    let power = |n: S::F| s.float_of(s.to_exponent(s.add_i(s.to_int(n), s.splat_i(127))));
-    s.mul(s.mul(y, power(half)), power(s.sub(n, half)))
+    s.times_power(y, n)
 }
 
 /// Fitted to `(tanh(x) - x) / x^3` over `x^2` for `|x| < 0.625`.

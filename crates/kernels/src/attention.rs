@@ -1,15 +1,21 @@
 //! Attention by head: softmax of the scaled products of queries and keys, times the values.
 //!
-//! A task takes one head of one sentence, in blocks of queries, so that scores stay in the cache;
-//! no result depends on threads.
+//! A task takes one head of one sentence. A block of queries meets the keys a part at a time, so
+//! that their scores stay in the first cache; what is known of a row, the largest score and the
+//! sums that follow from it, is corrected when a larger score comes (Milakov and Gimelshein,
+//! "Online normalizer calculation for softmax", 2018, algorithm 3). No result depends on threads.
 
 use crate::Ctx;
+use crate::activation::exp_or_zero;
 use crate::gemm::{Epilogue, Order, PackedF32, gemm};
-use crate::norm::softmax;
+use crate::simd::{Body, MAX_LANES, Simd, dispatch};
 use crate::threads::{Shared, Threads};
 
-/// Queries whose scores are held at once.
-const BLOCK: usize = 64;
+/// Queries of a block.
+const QUERIES: usize = 24;
+
+/// Keys of a part.
+const KEYS: usize = 128;
 
 /// How many of what there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,116 +113,238 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
     };
     ctx.threads().parallel_for(batch * heads, |task| {
         let (b, n) = (task / heads, task % heads);
-        let head = Head::pack(
-            &serial,
-            &shape,
-            [k.of(b, n), v.of(b, n)],
-            [k.row, v.row],
-            scores.scale,
-        );
-        let mut room = Room::new(&shape);
-        for first in (0..queries).step_by(BLOCK) {
-            let rows = (queries - first).min(BLOCK);
-            let epilogue = Epilogue {
-                bias: scores.keys.map(|m| &m[b * keys..][..keys]),
-                residual: scores.pairs.map(|(data, [step_b, step_n])| {
-                    &data[b * step_b + n * step_n + first * keys..][..rows * keys]
-                }),
-                ..Epilogue::default()
-            };
-            let queries_of = &q.of(b, n)[first * q.row..];
-            let out = head.block(
-                &serial,
-                rows,
-                (queries_of, q.row),
-                &epilogue,
-                |scores_of| {
-                    if let Some(past) = scores.causal {
-                        for (i, row) in scores_of.chunks_exact_mut(keys).enumerate() {
-                            row[(first + i + past + 1).min(keys)..].fill(f32::MIN);
-                        }
-                    }
-                },
-                &mut room,
-            );
-            for (i, row) in out.chunks_exact(value_size.max(1)).enumerate() {
+        let head = Head::pack(&serial, &shape, k.of(b, n), k.row, v.of(b, n), v.row);
+        let mut block = Block::new(value_size);
+        for first in (0..queries).step_by(QUERIES) {
+            let rows = (queries - first).min(QUERIES);
+            block.clear();
+            for (part, (packed_keys, packed_values)) in head.parts.iter().enumerate() {
+                let begin = part * KEYS;
+                let among = Among {
+                    rows,
+                    keys: packed_keys.n(),
+                    scale: scores.scale,
+                    by_key: scores.keys.map(|m| &m[b * keys + begin..]),
+                    pairs: scores.pairs.map(|(data, [step_b, step_n])| {
+                        &data[b * step_b + n * step_n + first * keys + begin..]
+                    }),
+                    pairs_row: keys,
+                    // Keys of this part that the first query sees; each further one sees another.
+                    seen: scores.causal.map(|past| (first + past + 1, begin)),
+                };
+                let a = &q.of(b, n)[first * q.row..];
+                let plain = Epilogue::default();
+                let scores = &mut block.scores;
+                gemm(&serial, rows, a, q.row, packed_keys, scores, KEYS, &plain);
+                dispatch(serial.isa(), Weigh(&mut block, &among));
+                let carried = Epilogue {
+                    residual: Some(&block.carried),
+                    ..Epilogue::default()
+                };
+                let (weights, sums) = (&block.scores, &mut block.sums);
+                let sums = &mut sums[..rows * value_size];
+                gemm(
+                    &serial,
+                    rows,
+                    weights,
+                    KEYS,
+                    packed_values,
+                    sums,
+                    value_size,
+                    &carried,
+                );
+            }
+            for (i, total) in block.totals[..rows].iter().enumerate() {
+                let total: f32 = total.iter().sum();
                 let at = ((b * queries + first + i) * heads + n) * value_size;
                 // SAFETY: these elements belong to this head of this sentence alone.
-                unsafe { shared.slice(at..at + value_size) }.copy_from_slice(row);
+                let y = unsafe { shared.slice(at..at + value_size) };
+                let sums = &block.sums[i * value_size..][..value_size];
+                y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum / total);
             }
         }
     });
 }
 
-/// The keys and values of one head, packed.
+/// The keys and values of one head, packed, a part after the other.
 struct Head {
-    keys: PackedF32,
-    values: PackedF32,
-}
-
-/// Scratch for one block.
-struct Room {
-    scores: Vec<f32>,
-    weights: Vec<f32>,
-    out: Vec<f32>,
-}
-
-impl Room {
-    fn new(shape: &Shape) -> Self {
-        let rows = shape.queries.min(BLOCK);
-        Self {
-            scores: vec![0.0; rows * shape.keys],
-            weights: vec![0.0; rows * shape.keys],
-            out: vec![0.0; rows * shape.value_size],
-        }
-    }
+    parts: Vec<(PackedF32, PackedF32)>,
 }
 
 impl Head {
-    /// The keys are multiplied by the scale here, once for all queries.
-    fn pack(
-        ctx: &Ctx,
-        shape: &Shape,
-        [k, v]: [&[f32]; 2],
-        [k_row, v_row]: [usize; 2],
-        scale: f32,
-    ) -> Self {
-        let dense = |data: &[f32], row: usize, size: usize, factor: f32| -> Vec<f32> {
-            let mut dense = Vec::with_capacity(shape.keys * size);
-            for i in 0..shape.keys {
-                dense.extend(data[i * row..][..size].iter().map(|x| x * factor));
-            }
-            dense
+    fn pack(ctx: &Ctx, shape: &Shape, k: &[f32], k_row: usize, v: &[f32], v_row: usize) -> Self {
+        let part = |begin: usize| {
+            let (count, size, value_size) =
+                ((shape.keys - begin).min(KEYS), shape.size, shape.value_size);
+            let (k, v) = (&k[begin * k_row..], &v[begin * v_row..]);
+            (
+                PackedF32::of_rows(ctx, k, k_row, Order::NK, size, count),
+                PackedF32::of_rows(ctx, v, v_row, Order::KN, count, value_size),
+            )
         };
-        let keys = dense(k, k_row, shape.size, scale);
-        let values = dense(v, v_row, shape.value_size, 1.0);
         Self {
-            keys: PackedF32::new(ctx, &keys, Order::NK, shape.size, shape.keys),
-            values: PackedF32::new(ctx, &values, Order::KN, shape.keys, shape.value_size),
+            parts: (0..shape.keys).step_by(KEYS).map(part).collect(),
+        }
+    }
+}
+
+/// What is known of a block of queries.
+struct Block {
+    /// Rows of `KEYS`: products with a part of the keys, then their weights.
+    scores: Vec<f32>,
+    /// The largest score of each row.
+    most: [f32; QUERIES + MAX_LANES],
+    /// What weights are multiplied by since a larger score came.
+    factors: [f32; QUERIES + MAX_LANES],
+    /// Sums of the weights of each row, by lane.
+    totals: [[f32; MAX_LANES]; QUERIES],
+    /// Sums of weighted values.
+    sums: Vec<f32>,
+    /// The same before the part that is being added.
+    carried: Vec<f32>,
+    size: usize,
+}
+
+impl Block {
+    fn new(size: usize) -> Self {
+        Self {
+            scores: vec![0.0; QUERIES * KEYS],
+            most: [0.0; _],
+            factors: [0.0; _],
+            totals: [[0.0; _]; _],
+            sums: vec![0.0; QUERIES * size],
+            carried: vec![0.0; QUERIES * size],
+            size,
         }
     }
 
-    /// The result of `rows` queries; `hide` changes their scores before the softmax.
-    fn block<'r>(
-        &self,
-        ctx: &Ctx,
-        rows: usize,
-        (q, q_row): (&[f32], usize),
-        epilogue: &Epilogue,
-        hide: impl Fn(&mut [f32]),
-        room: &'r mut Room,
-    ) -> &'r [f32] {
-        let keys = self.keys.n();
-        let scores = &mut room.scores[..rows * keys];
-        gemm(ctx, rows, q, q_row, &self.keys, scores, keys, epilogue);
-        hide(scores);
-        let weights = &mut room.weights[..rows * keys];
-        softmax(ctx, scores, keys, weights);
-        let size = self.values.n();
-        let out = &mut room.out[..rows * size];
-        let plain = Epilogue::default();
-        gemm(ctx, rows, weights, keys, &self.values, out, size, &plain);
-        out
+    fn clear(&mut self) {
+        // A finite number: scores of minus infinity are to weigh nothing.
+        self.most.fill(f32::MIN);
+        self.totals = [[0.0; _]; _];
+        self.sums.fill(0.0);
+    }
+}
+
+/// How products become scores.
+struct Among<'a> {
+    rows: usize,
+    keys: usize,
+    scale: f32,
+    by_key: Option<&'a [f32]>,
+    pairs: Option<&'a [f32]>,
+    pairs_row: usize,
+    /// Keys that the first row sees, of all keys, and the first key of the part.
+    seen: Option<(usize, usize)>,
+}
+
+/// Makes weights of a block's products, and corrects its sums.
+struct Weigh<'a, 'b>(&'a mut Block, &'a Among<'b>);
+
+impl Body for Weigh<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self(block, among) = self;
+        let keys = among.keys;
+        let before = block.most;
+        for (i, row) in block
+            .scores
+            .chunks_exact_mut(KEYS)
+            .enumerate()
+            .take(among.rows)
+        {
+            let pairs = among.pairs.map(|p| &p[i * among.pairs_row..][..keys]);
+            score(s, &mut row[..keys], among.scale, among.by_key, pairs);
+            if let Some((seen, begin)) = among.seen {
+                row[(seen + i).saturating_sub(begin).min(keys)..keys].fill(f32::MIN);
+            }
+            block.most[i] = most(s, &row[..keys], block.most[i]);
+        }
+        for i in (0..among.rows).step_by(S::LANES) {
+            // SAFETY: the arrays are a vector longer than there are rows.
+            unsafe {
+                let now = s.load(block.most.as_ptr().add(i));
+                let x = s.sub(s.load(before.as_ptr().add(i)), now);
+                s.store(block.factors.as_mut_ptr().add(i), exp_or_zero(s, x));
+            }
+        }
+        let carried = block.carried.chunks_exact_mut(block.size);
+        let sums = block.sums.chunks_exact(block.size).zip(carried);
+        let rows = block.scores.chunks_exact_mut(KEYS).zip(&mut block.totals);
+        for (i, ((row, total), (sums, carried))) in rows.zip(sums).enumerate().take(among.rows) {
+            let factor = block.factors[i];
+            weigh(s, &mut row[..keys], block.most[i], factor, total);
+            for (to, sum) in carried.iter_mut().zip(sums) {
+                *to = sum * factor;
+            }
+        }
+    }
+}
+
+/// `row = row * scale + keys + pairs`.
+#[inline(always)]
+fn score<S: Simd>(s: S, row: &mut [f32], scale: f32, keys: Option<&[f32]>, pairs: Option<&[f32]>) {
+    let (n, whole) = (row.len(), row.len() / S::LANES * S::LANES);
+    assert!(
+        keys.is_none_or(|k| k.len() >= n) && pairs.is_none_or(|p| p.len() >= n),
+        "there is a number for each score"
+    );
+    let scales = s.splat(scale);
+    for at in (0..whole).step_by(S::LANES) {
+        // SAFETY: a vector from `at` on lies in all slices.
+        unsafe {
+            let to = row.as_mut_ptr().add(at);
+            let mut y = s.mul(s.load(to), scales);
+            if let Some(keys) = keys {
+                y = s.add(y, s.load(keys.as_ptr().add(at)));
+            }
+            if let Some(pairs) = pairs {
+                y = s.add(y, s.load(pairs.as_ptr().add(at)));
+            }
+            s.store(to, y);
+        }
+    }
+    for at in whole..n {
+        row[at] *= scale;
+        row[at] += keys.map_or(0.0, |k| k[at]);
+        row[at] += pairs.map_or(0.0, |p| p[at]);
+    }
+}
+
+/// The largest of a row and `first`.
+#[inline(always)]
+fn most<S: Simd>(s: S, row: &[f32], first: f32) -> f32 {
+    let mut most = s.splat(first);
+    let (vectors, rest) = row.split_at(row.len() / S::LANES * S::LANES);
+    for x in vectors.chunks_exact(S::LANES) {
+        // SAFETY: the chunk is a vector.
+        most = s.max(most, unsafe { s.load(x.as_ptr()) });
+    }
+    rest.iter().fold(s.largest(most), |most, &x| most.max(x))
+}
+
+/// `row = exp(row - most)`, and `total = total * factor + row` by lane.
+#[inline(always)]
+fn weigh<S: Simd>(s: S, row: &mut [f32], most: f32, factor: f32, total: &mut [f32; MAX_LANES]) {
+    let (rest, whole) = (row.len() % S::LANES, row.len() / S::LANES * S::LANES);
+    let most = s.splat(most);
+    // SAFETY: the vectors lie in the row, and the total holds one.
+    unsafe {
+        let mut sum = s.mul(s.load(total.as_ptr()), s.splat(factor));
+        for at in (0..whole).step_by(S::LANES) {
+            let to = row.as_mut_ptr().add(at);
+            let y = exp_or_zero(s, s.sub(s.load(to), most));
+            s.store(to, y);
+            sum = s.add(sum, y);
+        }
+        if rest > 0 {
+            let to = row.as_mut_ptr().add(whole);
+            let y = exp_or_zero(s, s.sub(s.load_n(to, rest), most));
+            s.store_n(to, y, rest);
+            sum = s.add(sum, s.load_n(to, rest));
+        }
+        s.store(total.as_mut_ptr(), sum);
     }
 }
 
@@ -261,6 +389,48 @@ mod tests {
     }
 
     #[test]
+    fn keys_hidden_by_infinity_weigh_nothing_wherever_they_stand() {
+        let mut random = Random::new(6);
+        let shape = Shape {
+            batch: 1,
+            heads: 1,
+            queries: 2,
+            keys: 300,
+            size: 4,
+            value_size: 4,
+        };
+        let data: [Vec<f32>; 3] = [2, 300, 300].map(|n| random.floats(n * 4));
+        let operands = [0, 1, 2].map(|i| Rows {
+            data: &data[i],
+            batch: 0,
+            head: 0,
+            row: 4,
+        });
+        for seen in [0..130, 130..300, 7..8] {
+            let keys: Vec<f32> = (0..300)
+                .map(|j| {
+                    if seen.contains(&j) {
+                        0.0
+                    } else {
+                        f32::NEG_INFINITY
+                    }
+                })
+                .collect();
+            let scores = Scores {
+                scale: 0.5,
+                keys: Some(&keys),
+                ..Scores::default()
+            };
+            let want = plain(&shape, operands, &scores);
+            for ctx in contexts() {
+                let mut y = vec![f32::NAN; want.len()];
+                attention(&ctx, shape, operands, scores, &mut y);
+                close(&y, &want, 1e-5, &format!("{seen:?}"));
+            }
+        }
+    }
+
+    #[test]
     fn equals_the_definition_on_odd_shapes_with_every_mask() {
         let mut random = Random::new(5);
         let sizes = [1, 2, 3, 7, 8, 16, 33];
@@ -270,7 +440,10 @@ mod tests {
                 batch: random.pick(&[1, 2, 3]),
                 heads: random.pick(&[1, 2, 3]),
                 queries: if round == 7 { 130 } else { pick(&mut random) },
-                keys: pick(&mut random),
+                keys: match round % 8 {
+                    5 => random.pick(&[127, 128, 129, 300]),
+                    _ => pick(&mut random),
+                },
                 size: pick(&mut random),
                 value_size: pick(&mut random),
             };

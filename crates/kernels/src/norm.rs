@@ -4,7 +4,7 @@
 //! in the last bits on the instruction set.
 
 use crate::Ctx;
-use crate::activation::{GRAIN, exp};
+use crate::activation::{GRAIN, exp_or_zero};
 use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 
@@ -328,17 +328,11 @@ impl Body for Row<'_> {
                     let n = (x.len() - at).min(S::LANES);
                     // SAFETY: `n` elements from `at` on lie in all slices, of equal length.
                     unsafe {
-                        let load = |p: *const f32| {
-                            if n == S::LANES {
-                                s.load(p.add(at))
-                            } else {
-                                s.load_n(p.add(at), n)
-                            }
-                        };
-                        let v = s.mul(s.sub(load(x.as_ptr()), m), f);
-                        let v = s.mul(v, load(scale.as_ptr()));
+                        let v = s.load_up_to(x.as_ptr().add(at), n);
+                        let v = s.mul(s.sub(v, m), f);
+                        let v = s.mul(v, s.load_up_to(scale.as_ptr().add(at), n));
                         let v = match bias {
-                            Some(bias) => s.add(v, load(bias.as_ptr())),
+                            Some(bias) => s.add(v, s.load_up_to(bias.as_ptr().add(at), n)),
                             None => v,
                         };
                         let to = y.as_mut_ptr().add(at);
@@ -385,7 +379,11 @@ fn affine<S: Simd>(
                 s.load_n(p, n)
             };
             let v = s.add(s.mul(v, f), t);
-            let v = if then_exp.is_some() { exp(s, v) } else { v };
+            let v = if then_exp.is_some() {
+                exp_or_zero(s, v)
+            } else {
+                v
+            };
             let p = y.as_mut_ptr().add(at);
             if n == S::LANES {
                 s.store(p, v)

@@ -250,8 +250,9 @@ unsafe fn put<S: Simd>(s: S, p: *mut u8, n: usize, x: S::F, to: Quant, (lo, hi):
     let zero = s.splat(0.0);
     // Both halves turn NaN into 0, and one of them is 0 else.
     let x = s.add(s.max(x, zero), s.min(x, zero));
-    let bound = |x: i32| s.splat((x - to.zero) as f32);
-    let y = s.clamp(s.div(x, s.splat(to.scale)), bound(lo), bound(hi));
+    let lo = s.splat((lo - to.zero) as f32);
+    let hi = s.splat((hi - to.zero) as f32);
+    let y = s.clamp(s.div(x, s.splat(to.scale)), lo, hi);
     let y = s.add_i(s.to_int(y), s.splat_i(to.zero));
     // SAFETY: the caller's promise.
     unsafe {

@@ -56,7 +56,8 @@ impl Ahead {
     }
 }
 
-/// Vectors of an instruction set. A value of the type is the proof that this CPU has the set,
+/// Vectors of an instruction set. Closures do not belong in what uses them: one that is not
+/// inlined by itself is compiled without the instructions, each of which it then calls. A value of the type is the proof that this CPU has the set,
 /// so that only what touches memory is unsafe. Everything is inlined into a function that
 /// enables the instructions.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
@@ -113,6 +114,32 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` integers are writable at `p`.
     unsafe fn store_i(self, p: *mut i32, a: Self::I);
+    /// `V` vectors of floats.
+    ///
+    /// # Safety
+    /// They are readable at `p`.
+    #[inline(always)]
+    unsafe fn load_all<const V: usize>(self, p: *const f32) -> [Self::F; V] {
+        let mut all = [self.splat(0.0); V];
+        for (v, to) in all.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *to = unsafe { self.load(p.add(v * Self::LANES)) };
+        }
+        all
+    }
+    /// `V` vectors of integers.
+    ///
+    /// # Safety
+    /// They are readable at `p`.
+    #[inline(always)]
+    unsafe fn load_all_i<const V: usize>(self, p: *const i32) -> [Self::I; V] {
+        let mut all = [self.splat_i(0); V];
+        for (v, to) in all.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *to = unsafe { self.load_i(p.add(v * Self::LANES)) };
+        }
+        all
+    }
     /// Bytes, zero-extended.
     ///
     /// # Safety
@@ -190,6 +217,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// [`Simd::load_n`], quick where `n` is all.
+    ///
+    /// # Safety
+    /// `n <= LANES` floats are readable at `p`.
+    #[inline(always)]
+    unsafe fn load_up_to(self, p: *const f32, n: usize) -> Self::F {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == Self::LANES {
+                self.load(p)
+            } else {
+                self.load_n(p, n)
+            }
+        }
+    }
+
     /// Stores the low byte of the first `n <= LANES` lanes; else as [`Simd::store_bytes`].
     ///
     /// # Safety
@@ -237,6 +280,31 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn clamp(self, x: Self::F, lo: Self::F, hi: Self::F) -> Self::F {
         self.min(hi, self.max(lo, x))
+    }
+
+    /// `y * 2^n` for whole `n` in -252..=254, in two factors, so that results below the normal
+    /// range come out right.
+    #[inline(always)]
+    fn times_power(self, y: Self::F, n: Self::F) -> Self::F {
+        let half = self.round(self.mul(n, self.splat(0.5)));
+        let rest = self.sub(n, half);
+        self.mul(self.mul(y, self.power(half)), self.power(rest))
+    }
+
+    /// `2^n` for whole `n` in -126..=127.
+    #[inline(always)]
+    fn power(self, n: Self::F) -> Self::F {
+        let exponent = self.add_i(self.to_int(n), self.splat_i(127));
+        self.float_of(self.to_exponent(exponent))
+    }
+
+    /// The largest lane; any of them if one is NaN.
+    #[inline(always)]
+    fn largest(self, a: Self::F) -> f32 {
+        let lanes = self.lanes(a);
+        lanes[1..Self::LANES]
+            .iter()
+            .fold(lanes[0], |most, &x| if x > most { x } else { most })
     }
 
     /// The sum of the lanes, added pairwise.

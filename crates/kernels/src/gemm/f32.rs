@@ -44,6 +44,19 @@ impl PackedF32 {
     /// Packs `b`, which has `k * n` elements in the given order.
     pub fn new(ctx: &Ctx, b: &[f32], order: Order, k: usize, n: usize) -> Self {
         assert_eq!(b.len(), k * n, "the matrix has k * n elements");
+        let stride = if order == Order::KN { n } else { k };
+        Self::of_rows(ctx, b, stride, order, k, n)
+    }
+
+    /// As [`PackedF32::new`], from rows that are `stride` elements apart.
+    pub(crate) fn of_rows(
+        ctx: &Ctx,
+        b: &[f32],
+        stride: usize,
+        order: Order,
+        k: usize,
+        n: usize,
+    ) -> Self {
         let panels = Panels {
             n,
             lanes: super::shape(ctx.isa()).0,
@@ -57,10 +70,10 @@ impl PackedF32 {
             match order {
                 Order::KN => {
                     for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                        out[..columns].copy_from_slice(&b[row * n + first..][..columns]);
+                        out[..columns].copy_from_slice(&b[row * stride + first..][..columns]);
                     }
                 }
-                Order::NK => transpose_panel(&b[first * k..][..columns * k], k, out, width),
+                Order::NK => transpose_panel(&b[first * stride..], stride, columns, out, width),
             }
         }
         Self {
@@ -96,13 +109,13 @@ impl PackedF32 {
     }
 }
 
-/// Columns of `k` elements each, one after the other, as rows of `width`.
-fn transpose_panel(columns: &[f32], k: usize, out: &mut [f32], width: usize) {
+/// The first elements of `columns` columns, `stride` apart in `from`, as rows of `width`.
+fn transpose_panel(from: &[f32], stride: usize, columns: usize, out: &mut [f32], width: usize) {
     /// Rows whose lines stay in the first cache while every column is put in them.
     const ROWS: usize = 128;
     for (block, out) in out.chunks_mut(ROWS * width).enumerate() {
-        for (c, column) in columns.chunks_exact(k).enumerate() {
-            let column = &column[block * ROWS..];
+        for c in 0..columns {
+            let column = &from[c * stride + block * ROWS..][..out.len() / width];
             for (row, &x) in out.chunks_exact_mut(width).zip(column) {
                 row[c] = x;
             }
@@ -434,7 +447,7 @@ impl<L: Left> Block<'_, L> {
                 for k in 0..t.steps.run {
                     ahead.step();
                     let b = b.add(k * V * S::LANES);
-                    let b: [S::F; V] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
+                    let b: [S::F; V] = s.load_all(b);
                     for i in 0..M {
                         let a = s.splat(*a.at(i, k));
                         for v in 0..V {

@@ -23,7 +23,7 @@ impl DepthwiseF32 {
         let mut weights = Buffer::zeroed(ordered.len() * 4);
         weights.typed_mut::<f32>().copy_from_slice(&ordered);
         Self {
-            isa: ctx.isa(),
+            isa: ctx.isa().narrowed(g.channels_out),
             weights,
         }
     }
@@ -201,21 +201,18 @@ impl Overlapping<'_> {
         let mut sums = [[s.splat(0.0); V]; T];
         // SAFETY: the caller's promise, and weights have rows of all channels.
         unsafe {
-            let row = |p: *const f32| -> [S::F; V] {
-                std::array::from_fn(|v| match PART {
-                    true => s.load_n(p, last),
-                    false => s.load(p.add(v * S::LANES)),
-                })
-            };
             for line in self.strips.lines() {
                 let w = self.part.weights.as_ptr().add(line.ky * W * channels + c);
-                let w: [[S::F; V]; W] = std::array::from_fn(|kx| row(w.add(kx * channels)));
+                let mut taps = [[s.splat(0.0); V]; W];
+                for (kx, to) in taps.iter_mut().enumerate() {
+                    *to = vectors::<S, V, PART>(s, w.add(kx * channels), last);
+                }
                 for (column, x) in line.columns.iter().enumerate().take((T - 1) * D + W) {
-                    let x = row(x.add(c));
+                    let x = vectors::<S, V, PART>(s, x.add(c), last);
                     for (t, sums) in sums.iter_mut().enumerate() {
                         if column >= t * D && column < t * D + W {
                             for v in 0..V {
-                                sums[v] = s.fma(x[v], w[column - t * D][v], sums[v]);
+                                sums[v] = s.fma(x[v], taps[column - t * D][v], sums[v]);
                             }
                         }
                     }
@@ -225,6 +222,25 @@ impl Overlapping<'_> {
             self.part.to.put(s, sums, at, channels, c, last);
         }
         V * S::LANES
+    }
+}
+
+/// `V` vectors, or the first `n` lanes of one where `PART`.
+///
+/// # Safety
+/// They are readable at `p`.
+#[inline(always)]
+unsafe fn vectors<S: Simd, const V: usize, const PART: bool>(
+    s: S,
+    p: *const f32,
+    n: usize,
+) -> [S::F; V] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match PART {
+            true => [s.load_n(p, n); V],
+            false => s.load_all(p),
+        }
     }
 }
 

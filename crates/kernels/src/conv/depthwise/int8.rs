@@ -75,7 +75,7 @@ impl DepthwiseI8 {
             }
         }
         Self {
-            isa: ctx.isa(),
+            isa: ctx.isa().narrowed(channels),
             pairs,
             weights,
             sums,
@@ -271,12 +271,12 @@ impl<const SIGNED: bool> Block<'_, SIGNED> {
         // SAFETY: the caller's promise; weights and starts are padded by a vector.
         unsafe {
             let starts = self.work.starts.as_ptr().add(c);
-            let starts: [S::I; V] = std::array::from_fn(|v| s.load_i(starts.add(v * S::LANES)));
+            let starts: [S::I; V] = s.load_all_i(starts);
             let mut sums = [starts; T];
             let taps = self.tiles.taps.as_chunks::<T>().0;
             for (pair, [first, second]) in self.work.pairs.iter().enumerate() {
                 let w = self.work.weights.as_ptr().add(pair * self.channels + c);
-                let w: [S::I; V] = std::array::from_fn(|v| s.load_i(w.add(v * S::LANES)));
+                let w: [S::I; V] = s.load_all_i(w);
                 let (first, second) = (&taps[*first], &taps[*second]);
                 for t in 0..T {
                     let (p, q) = (first[t].add(c), second[t].add(c));

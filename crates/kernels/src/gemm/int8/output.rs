@@ -181,10 +181,11 @@ impl Store8 {
                     }
                     let (lo, hi) = (s.splat(bounds.0), s.splat(bounds.1));
                     for (i, row) in sums.into_iter().enumerate() {
-                        let y = std::array::from_fn(|v| {
-                            let y = s.mul(s.to_float(row[v]), scales[v]);
-                            s.clamp(s.add(y, biases[v]), lo, hi)
-                        });
+                        let mut y = [s.splat(0.0); V];
+                        for (v, y) in y.iter_mut().enumerate() {
+                            let scaled = s.mul(s.to_float(row[v]), scales[v]);
+                            *y = s.clamp(s.add(scaled, biases[v]), lo, hi);
+                        }
                         store_row::<S, V>(s, &y, c.add(at + i * stride), last);
                     }
                 }

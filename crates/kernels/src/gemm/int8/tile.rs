@@ -204,13 +204,15 @@ impl Block<'_> {
         // covers whole panels; M rows of `columns` elements are writable in the output.
         unsafe {
             let start = self.start.as_ptr().add(first);
-            let start: [S::I; V] = std::array::from_fn(|v| s.load_i(start.add(v * S::LANES)));
+            let start: [S::I; V] = s.load_all_i(start);
             let mut sums = [start; M];
             let a = self.a.add(row * self.a_stride);
             macro_rules! step {
                 ($k:expr, $b:expr) => {
-                    let b: [S::I; V] =
-                        std::array::from_fn(|v| D::weights(s, $b.add(v * S::LANES * D::GROUP)));
+                    let mut b = [s.splat_i(0); V];
+                    for (v, to) in b.iter_mut().enumerate() {
+                        *to = D::weights(s, $b.add(v * S::LANES * D::GROUP));
+                    }
                     for i in 0..M {
                         let a = a.add(i * self.a_stride + $k * 4).cast::<i32>();
                         let a = s.splat_i(a.read_unaligned());

@@ -200,7 +200,7 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
         // starts for each channel.
         unsafe {
             let starts = self.work.starts.as_ptr().add(c);
-            let starts: [S::I; V] = std::array::from_fn(|v| s.load_i(starts.add(v * S::LANES)));
+            let starts: [S::I; V] = s.load_all_i(starts);
             let mut sums = [starts; T];
             let table = self.table.as_ptr().add(at * STEP);
             for pair in 0..rows / 2 {
@@ -271,12 +271,12 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
         c: usize,
     ) -> [[S::I; V]; K] {
         let last = K.div_ceil(every) - 1;
-        std::array::from_fn(|i| {
+        let mut weights = [[s.splat_i(0); V]; K];
+        for (i, to) in weights.iter_mut().enumerate() {
             let at = (first + i.min(last)) * self.channels + c;
             // SAFETY: the caller's promise.
-            std::array::from_fn(|v| unsafe {
-                s.load_i(self.work.weights.as_ptr().add(at + v * S::LANES))
-            })
-        })
+            *to = unsafe { s.load_all_i(self.work.weights.as_ptr().add(at)) };
+        }
+        weights
     }
 }
