@@ -204,6 +204,16 @@ impl Cut {
     }
 }
 
+/// Rows of a tile of `vectors`: of a tile one vector wide as many as hide the latency of its sums,
+/// and their addresses stay in registers.
+#[inline(always)]
+pub(crate) fn tile_rows<S: crate::simd::Simd>(vectors: usize) -> usize {
+    if vectors == 1 { NARROW_ROWS } else { S::ROWS }
+}
+
+/// Rows of a tile that is one vector wide.
+pub(crate) const NARROW_ROWS: usize = 8;
+
 /// Calls the method `$f` for a number of rows and vectors that is known when compiling.
 macro_rules! by_rows {
     ($S:ty, $rows:expr, $vectors:expr, $f:ident($this:expr, $($arg:expr),*)) => {
@@ -212,12 +222,11 @@ macro_rules! by_rows {
     };
     (@ $S:ty, $rows:expr, $vectors:expr, $f:ident, $this:expr, $args:tt; $($m:literal),*) => {
         match $rows {
-            $($m if $m <= <$S>::ROWS => {
-                if $vectors == 2 {
-                    crate::gemm::by_rows!(@call $S, $m, 2, $f, $this, $args)
-                } else {
-                    crate::gemm::by_rows!(@call $S, $m, 1, $f, $this, $args)
-                }
+            $($m if $vectors == 2 && $m <= <$S>::ROWS => {
+                crate::gemm::by_rows!(@call $S, $m, 2, $f, $this, $args)
+            }
+            $m if $m <= crate::gemm::NARROW_ROWS => {
+                crate::gemm::by_rows!(@call $S, $m, 1, $f, $this, $args)
             })*
             _ => {}
         }

@@ -13,7 +13,7 @@ pub(crate) use store::{Store, load_row, store_row};
 
 use self::left::{Even, Left, Rows, Windows};
 
-use super::{Cut, Order, Panels};
+use super::{Cut, Order, Panels, tile_rows};
 use crate::activation::{Activation, map_with};
 use crate::arena::Buffer;
 use crate::simd::{Ahead, Body, Simd, dispatch};
@@ -141,9 +141,15 @@ pub fn gemm(
         "A has m rows of k elements"
     );
     let target = Target::new(m, b.n(), c, c_stride, epilogue);
-    let tile_rows = super::shape(b.isa).1;
-    let most = rows_in_cache(b.k, tile_rows);
-    let cut = Cut::new(ctx.threads().count(), m, b.panels.count(), tile_rows, most);
+    let rows_of_tile = super::shape(b.isa).1;
+    let most = rows_in_cache(b.k, rows_of_tile);
+    let cut = Cut::new(
+        ctx.threads().count(),
+        m,
+        b.panels.count(),
+        rows_of_tile,
+        most,
+    );
     ctx.threads().parallel_for(cut.tasks(), |i| {
         let (rows, panels) = cut.task(i);
         let a = a[rows.start * a_stride..].as_ptr();
@@ -399,7 +405,7 @@ impl<L: Left> Block<'_, L> {
     #[inline(always)]
     unsafe fn panel<S: Simd>(&self, s: S, first: usize, vectors: usize, t: &Tile) {
         // Tiles of even height: a last one of few rows would wait for its own sums.
-        let tiles = self.rows.div_ceil(S::ROWS);
+        let tiles = self.rows.div_ceil(tile_rows::<S>(vectors));
         let (least, more) = (self.rows / tiles, self.rows % tiles);
         let depth = t.steps.lines * t.steps.run;
         let mut row = 0;
@@ -445,7 +451,9 @@ impl<L: Left> Block<'_, L> {
                 let a = self.left.rows::<M>(row, t.offset + line * t.steps.stride);
                 let b = t.b.add(line * t.steps.run * V * S::LANES);
                 for k in 0..t.steps.run {
-                    ahead.step();
+                    if V > 1 {
+                        ahead.step();
+                    }
                     let b = b.add(k * V * S::LANES);
                     let b: [S::F; V] = s.load_all(b);
                     for i in 0..M {

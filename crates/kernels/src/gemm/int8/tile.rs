@@ -224,7 +224,7 @@ impl Block<'_> {
             }
             let width = V * S::LANES * D::GROUP;
             for k in 0..self.b.groups {
-                if M > 1 {
+                if M > 1 && V > 1 {
                     ahead.step();
                 }
                 step!(k, b.add(k * width));
