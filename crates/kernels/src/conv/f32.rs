@@ -121,7 +121,13 @@ impl ConvF32 {
                 return;
             }
             if by_windows {
-                windows::each_part(g, x, rows, |rows, a, steps| {
+                let images = windows::Images {
+                    x,
+                    outside: 0.0,
+                    copy: None,
+                    run: g.kernel[1] * g.channels_in,
+                };
+                windows::each_part(g, images, rows, |rows, a, steps| {
                     // SAFETY: windows are readable; the output as above.
                     unsafe { target.multiply_windows(rows, a, steps, b, panels.clone(), offset) };
                 });

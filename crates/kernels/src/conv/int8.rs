@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::depthwise::DepthwiseI8;
 use super::gather::{Run, gather};
-use super::{ConvGeometry, Tasks};
+use super::{ConvGeometry, Tasks, windows};
 use crate::arena::with_scratch;
-use crate::gemm::int8::{Bytes, Input8, Output8, PackedI8, Row8, Target8, rows_in_cache};
+use crate::gemm::int8::{
+    Bytes, Input8, Output8, PackedI8, Row8, Target8, rows_in_cache, takes_any_bytes,
+};
 use crate::gemm::{Cut, Order, shape};
 use crate::{Ctx, Unsupported};
 
@@ -17,6 +19,8 @@ use crate::{Ctx, Unsupported};
 pub struct ConvI8 {
     geometry: ConvGeometry,
     weights: Weights,
+    /// Whether lines of windows are packed with zeros up to whole groups.
+    padded: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +47,12 @@ impl ConvI8 {
                 zeros.len()
             )));
         }
+        let is_plain = signed && zeros.iter().all(|z| *z == 0);
+        let padded = is_plain
+            && takes_any_bytes(ctx.isa())
+            && windows::suit(&geometry)
+            && geometry.kernel[0] > 1
+            && !line(&geometry).is_multiple_of(GROUP);
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseI8::new(ctx, &geometry, weights, zeros)))
         } else {
@@ -59,19 +69,39 @@ impl ConvI8 {
                 } else {
                     Bytes::U8(&raw)
                 };
-                PackedI8::new(ctx, bytes, Order::NK, geometry.depth(), size, zeros)
+                if !padded {
+                    return PackedI8::new(ctx, bytes, Order::NK, geometry.depth(), size, zeros);
+                }
+                let (line, whole) = (line(&geometry), whole_line(&geometry));
+                let mut lines = vec![0; size * geometry.kernel[0] * whole];
+                let from = raw.chunks_exact(line);
+                for (to, from) in lines.chunks_exact_mut(whole).zip(from) {
+                    to[..line].copy_from_slice(from);
+                }
+                let (bytes, k) = (bytemuck::cast_slice(&lines), geometry.kernel[0] * whole);
+                PackedI8::new(ctx, Bytes::I8(bytes), Order::NK, k, size, &[])
             };
             Weights::Groups((0..geometry.groups).map(pack).collect())
         };
-        Ok(Self { geometry, weights })
+        Ok(Self {
+            geometry,
+            weights,
+            padded,
+        })
     }
 
     /// The same weights for another input size, padding, stride or dilation.
     pub fn resized(&self, geometry: ConvGeometry) -> Result<Self, Unsupported> {
         self.geometry.check_resized(&geometry)?;
+        if self.padded && !windows::suit(&geometry) {
+            return Err(Unsupported(
+                "weights are packed for kernels without dilation".to_string(),
+            ));
+        }
         Ok(Self {
             geometry,
             weights: self.weights.clone(),
+            padded: self.padded,
         })
     }
 
@@ -94,6 +124,13 @@ impl ConvI8 {
             Weights::Depthwise(weights) => weights.kernel_name(),
             Weights::Groups(groups) => groups[0].kernel_name(),
         }
+    }
+
+    /// Whether windows are read where they lie.
+    fn by_windows(&self, b: &PackedI8) -> bool {
+        let g = &self.geometry;
+        let whole = g.kernel[0] == 1 || line(g).is_multiple_of(GROUP);
+        !g.is_pointwise() && windows::suit(g) && b.takes_bytes() && (whole || self.padded)
     }
 
     /// Convolves `x`, `[batch, height, width, in]`, to `[batch, height, width, out]`. What lies
@@ -123,7 +160,12 @@ impl ConvI8 {
             .map(|(i, b)| b.start(bias_of(i), &Row8::new(b, signed, x.zero)))
             .collect();
         let tile_rows = shape(groups[0].isa()).1;
-        let most = rows_in_cache(groups[0].row_bytes(), tile_rows);
+        let by_windows = self.by_windows(&groups[0]);
+        let most = if by_windows {
+            windows::MOST
+        } else {
+            rows_in_cache(groups[0].row_bytes(), tile_rows)
+        };
         let cut = Cut::new(
             ctx.threads().count(),
             pixels,
@@ -145,6 +187,22 @@ impl ConvI8 {
                 let a = (a, g.channels_in);
                 // SAFETY: the lengths of input and output cover all pixels; tasks are disjoint.
                 unsafe { target.multiply(rows, a, b, &starts[group], &[], panels, offset) };
+                return;
+            }
+            if by_windows {
+                let images = windows::Images {
+                    x: data,
+                    outside: row8.zero as u8,
+                    copy: signed.then_some(flipped as windows::Lay<u8>),
+                    run: whole_line(g),
+                };
+                windows::each_part(g, images, rows, |rows, a, steps| {
+                    let panels = panels.clone();
+                    // SAFETY: windows are readable; the output as above.
+                    unsafe {
+                        target.multiply_windows(rows, (a, steps), b, &starts[0], panels, offset);
+                    }
+                });
                 return;
             }
             let size = rows.len() * pitch;
@@ -177,6 +235,26 @@ impl ConvI8 {
             });
         });
     }
+}
+
+/// Bytes that are multiplied in one step.
+const GROUP: usize = 4;
+
+/// Bytes of a line of a window.
+fn line(g: &ConvGeometry) -> usize {
+    g.kernel[1] * g.channels_in
+}
+
+/// Bytes of a line of a window, up to whole groups.
+fn whole_line(g: &ConvGeometry) -> usize {
+    line(g).next_multiple_of(GROUP)
+}
+
+/// Shifts signed bytes by 128.
+fn flipped(to: &mut [u8], from: &[u8]) {
+    to.iter_mut()
+        .zip(from)
+        .for_each(|(to, from)| *to = from ^ 0x80);
 }
 
 #[cfg(test)]

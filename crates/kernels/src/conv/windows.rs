@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::ConvGeometry;
 use super::gather::inside;
 use crate::arena::with_scratch;
-use crate::gemm::f32::Steps;
+use crate::gemm::Steps;
 
 /// Output pixels of a part: their lines and sums stay in the L2 cache.
 pub(super) const MOST: usize = 240;
@@ -18,13 +18,28 @@ pub(super) fn suit(g: &ConvGeometry) -> bool {
     g.groups == 1 && g.dilation[1] == 1
 }
 
+/// Lays out elements of a line.
+pub(super) type Lay<T> = fn(&mut [T], &[T]);
+
+/// The images that windows are read from.
+#[derive(Clone, Copy)]
+pub(super) struct Images<'a, T> {
+    pub x: &'a [T],
+    /// What stands outside of an image.
+    pub outside: T,
+    /// Copies elements of a line as they are to be read; `None`: they are read where they lie.
+    pub copy: Option<Lay<T>>,
+    /// Elements of a run, of which the last ones may be any.
+    pub run: usize,
+}
+
 /// Calls `work` for output pixels of one image at a time, with the address of the window of each
 /// and where the elements of a window stand from there on. All of them are readable.
-pub(super) fn each_part(
+pub(super) fn each_part<T: bytemuck::Pod>(
     g: &ConvGeometry,
-    x: &[f32],
+    images: Images<T>,
     pixels: Range<usize>,
-    mut work: impl FnMut(Range<usize>, &[*const f32], Steps),
+    mut work: impl FnMut(Range<usize>, &[*const T], Steps),
 ) {
     let [height, width] = g.output();
     let mut start = pixels.start;
@@ -36,10 +51,10 @@ pub(super) fn each_part(
         let frame = Frame::new(g, image, first..last + 1);
         let steps = Steps {
             lines: g.kernel[0],
-            run: g.kernel[1] * g.channels_in,
+            run: images.run,
             stride: g.dilation[0] * frame.stride,
         };
-        frame.with(x, |lines| {
+        frame.with(images, |lines| {
             let mut ox = start % width;
             let mut line = 0;
             let rows = (start..end).map(|_| {
@@ -51,7 +66,7 @@ pub(super) fn each_part(
                 let reach = (steps.lines - 1) * steps.stride + steps.run;
                 lines[at..][..reach].as_ptr()
             });
-            let rows: Vec<*const f32> = rows.collect();
+            let rows: Vec<*const T> = rows.collect();
             work(start..end, &rows, steps);
         });
         start = end;
@@ -93,29 +108,34 @@ impl<'g> Frame<'g> {
     }
 
     /// Calls `work` with the lines, of the image or copied with zeros around them.
-    fn with(&self, x: &[f32], work: impl FnOnce(&[f32])) {
-        let g = self.geometry;
+    fn with<T: bytemuck::Pod>(&self, images: Images<T>, work: impl FnOnce(&[T])) {
+        let (g, x) = (self.geometry, images.x);
         let (line, channels) = (g.input[1] * g.channels_in, g.channels_in);
         let image = self.image * g.input[0];
-        if self.is_inside {
-            return work(&x[(image + self.lines.start - g.pad_begin[0]) * line..]);
+        let slack = images.run - g.kernel[1] * g.channels_in;
+        let copy = images.copy.unwrap_or(<[T]>::copy_from_slice);
+        if self.is_inside && images.copy.is_none() {
+            let from = (image + self.lines.start - g.pad_begin[0]) * line;
+            if from + self.lines.len() * line + slack <= x.len() {
+                return work(&x[from..]);
+            }
         }
         let pad = g.pad_begin[1].min(self.columns);
         let there = (self.columns - pad).min(g.input[1]);
-        with_scratch(self.lines.len() * self.stride, |copy: &mut [f32]| {
-            let lines = copy.chunks_exact_mut(self.stride);
+        with_scratch(self.lines.len() * self.stride + slack, |all: &mut [T]| {
+            let lines = all.chunks_exact_mut(self.stride);
             for (y, to) in self.lines.clone().zip(lines) {
                 let Some(y) = inside(y, g.pad_begin[0], g.input[0]) else {
-                    to.fill(0.0);
+                    to.fill(images.outside);
                     continue;
                 };
                 let (left, rest) = to.split_at_mut(pad * channels);
                 let (data, right) = rest.split_at_mut(there * channels);
-                left.fill(0.0);
-                data.copy_from_slice(&x[(image + y) * line..][..there * channels]);
-                right.fill(0.0);
+                left.fill(images.outside);
+                copy(data, &x[(image + y) * line..][..there * channels]);
+                right.fill(images.outside);
             }
-            work(copy);
+            work(all);
         });
     }
 }

@@ -5,20 +5,20 @@
 
 use std::ops::Range;
 
-mod left;
 mod store;
 
-pub(crate) use left::Steps;
 pub(crate) use store::{Store, load_row, store_row};
 
-use self::left::{Even, Left, Rows, Windows};
-
+use super::left::{Even, Left, Rows, Steps, Windows};
 use super::{Cut, Order, Panels, tile_rows};
 use crate::activation::{Activation, map_with};
 use crate::arena::Buffer;
 use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
+
+/// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
+const DEPTH: usize = 192;
 
 /// What happens to a product before it is stored: `act(product + bias + residual)`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -175,7 +175,7 @@ pub fn matmul(
 
 /// Rows of A such that a block of them stays in the L2 cache.
 pub(crate) fn rows_in_cache(k: usize, tile_rows: usize) -> usize {
-    (32 * 1024 / k.clamp(1, left::DEPTH)).clamp(tile_rows * 2, 240)
+    (32 * 1024 / k.clamp(1, DEPTH)).clamp(tile_rows * 2, 240)
 }
 
 /// Whether `rows` rows of `columns` elements, `stride` apart, lie in `len` elements.
@@ -296,7 +296,7 @@ impl<'a> Target<'a> {
 
     /// # Safety
     /// As for [`Target::multiply`].
-    unsafe fn multiply_left<L: Left>(
+    unsafe fn multiply_left<L: Left<f32>>(
         &self,
         rows: Range<usize>,
         left: L,
@@ -335,7 +335,7 @@ struct Block<'a, L> {
     then: Option<Activation>,
 }
 
-impl<L: Left> Body for Block<'_, L> {
+impl<L: Left<f32>> Body for Block<'_, L> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -348,7 +348,7 @@ impl<L: Left> Body for Block<'_, L> {
         let data = self.b.data.typed::<f32>();
         let mut start = 0;
         while start == 0 || start < k {
-            let (offset, steps) = self.steps.part(start);
+            let (offset, steps) = self.steps.part(start, DEPTH);
             let depth = steps.lines * steps.run;
             for p in self.panels.clone() {
                 let (first, columns, vectors) = self.b.panels.panel(p);
@@ -397,7 +397,7 @@ struct Tile<'a> {
     closes: bool,
 }
 
-impl<L: Left> Block<'_, L> {
+impl<L: Left<f32>> Block<'_, L> {
     /// All rows of one panel, a tile at a time.
     ///
     /// # Safety

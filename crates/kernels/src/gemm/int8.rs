@@ -226,6 +226,11 @@ impl PackedI8 {
         !row.wide && !row.signed && self.k.is_multiple_of(4) && self.zeros.is_none()
     }
 
+    /// Whether rows of activations are bytes in fours, and nothing else is needed of them.
+    pub(crate) fn takes_bytes(&self) -> bool {
+        self.group == 4 && self.zeros.is_none()
+    }
+
     /// What sums start from, with everything that does not depend on the activations.
     pub(crate) fn start(&self, bias: Option<&[i32]>, input: &Row8) -> Vec<i32> {
         assert!(
@@ -269,6 +274,11 @@ pub(crate) fn group(isa: Isa) -> usize {
     } else {
         2
     }
+}
+
+/// Whether the instruction set takes bytes in fours, whatever the weights.
+pub(crate) fn takes_any_bytes(isa: Isa) -> bool {
+    group(isa) == 4 && !saturates(isa)
 }
 
 /// Whether the instruction set adds products of pairs in 16 bits that saturate.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::output::{Store8, Target8};
 use super::{PackedI8, Spill};
 use crate::Isa;
+use crate::gemm::left::{Even, Left, Rows, Steps, Windows};
 use crate::simd::scalar::Scalar;
 use crate::simd::{Ahead, Dot, Simd, Widen};
 
@@ -29,26 +30,71 @@ impl Target8<'_> {
         if rows.is_empty() || panels.is_empty() {
             return;
         }
-        let at = rows.start * self.stride + offset;
-        let to = self.store(at, offset);
-        let rows = rows.len();
-        let block = Block {
-            rows,
-            a,
-            a_stride,
+        let steps = Steps {
+            lines: 1,
+            run: b.row_bytes(),
+            stride: 0,
+        };
+        let left = Even { a, a_stride };
+        let block = self.block(rows, (left, steps), b, start, row_sums, (panels, offset));
+        dispatch(&block);
+    }
+
+    /// As [`Target8::multiply`], where each row of A is a few lines of neighbours, and rows may
+    /// overlap: a row has `steps.lines` runs, `steps.stride` apart, from its address in `a` on.
+    ///
+    /// # Safety
+    /// As for [`Target8::multiply`]; `a` has an address for each row.
+    pub(crate) unsafe fn multiply_windows(
+        &self,
+        rows: Range<usize>,
+        (a, steps): (&[*const u8], Steps),
+        b: &PackedI8,
+        start: &[i32],
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        assert_eq!(
+            (a.len(), steps.lines * steps.run, steps.run % GROUP_BYTES),
+            (rows.len(), b.row_bytes(), 0),
+            "rows of windows"
+        );
+        if rows.is_empty() || panels.is_empty() {
+            return;
+        }
+        let left = Windows { rows: a };
+        let block = self.block(rows, (left, steps), b, start, &[], (panels, offset));
+        dispatch(&block);
+    }
+
+    fn block<'b, L>(
+        &self,
+        rows: Range<usize>,
+        (left, steps): (L, Steps),
+        b: &'b PackedI8,
+        start: &'b [i32],
+        row_sums: &'b [i32],
+        (panels, offset): (Range<usize>, usize),
+    ) -> Block<'b, L> {
+        Block {
+            to: self.store(rows.start * self.stride + offset, offset),
+            rows: rows.len(),
+            left,
+            steps,
             b,
             start,
             row_sums,
             panels,
-            to,
             c_stride: self.stride,
-        };
-        dispatch(&block);
+        }
     }
 }
 
+/// Bytes of a group of activations.
+const GROUP_BYTES: usize = 4;
+
 /// Runs `block` with the kernel that its matrix is packed for.
-fn dispatch(block: &Block) {
+fn dispatch<L: Left<u8>>(block: &Block<L>) {
     let isa = block.b.isa;
     if block.b.group == <Widen as Dot<Scalar>>::GROUP {
         return crate::simd::dispatch(isa, Widened(block));
@@ -67,9 +113,9 @@ fn dispatch(block: &Block) {
     }
 }
 
-struct Widened<'a, 'b>(&'a Block<'b>);
+struct Widened<'a, 'b, L>(&'a Block<'b, L>);
 
-impl crate::simd::Body for Widened<'_, '_> {
+impl<L: Left<u8>> crate::simd::Body for Widened<'_, '_, L> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -79,14 +125,14 @@ impl crate::simd::Body for Widened<'_, '_> {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Block;
+    use super::{Block, Left};
     use crate::simd::avx2::{Avx2, Pairs256, Vnni256};
     use crate::simd::avx512::{Avx512, Vnni512};
 
     /// # Safety
     /// The CPU has AVX2, FMA and F16C.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) unsafe fn avx2(block: &Block) {
+    pub(super) unsafe fn avx2<L: Left<u8>>(block: &Block<L>) {
         // SAFETY: the caller's promise.
         block.run::<Avx2, Pairs256>(unsafe { Avx2::prove() });
     }
@@ -94,7 +140,7 @@ mod x86 {
     /// # Safety
     /// The CPU has AVX2, FMA, F16C and AVX-VNNI.
     #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    pub(super) unsafe fn avx_vnni(block: &Block) {
+    pub(super) unsafe fn avx_vnni<L: Left<u8>>(block: &Block<L>) {
         // SAFETY: the caller's promise.
         block.run::<Avx2, Vnni256>(unsafe { Avx2::prove() });
     }
@@ -102,17 +148,17 @@ mod x86 {
     /// # Safety
     /// The CPU has AVX-512 F, BW, VL, DQ and VNNI.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    pub(super) unsafe fn avx512_vnni(block: &Block) {
+    pub(super) unsafe fn avx512_vnni<L: Left<u8>>(block: &Block<L>) {
         // SAFETY: the caller's promise.
         block.run::<Avx512, Vnni512>(unsafe { Avx512::prove() });
     }
 }
 
 /// A part of a product that one thread computes.
-struct Block<'a> {
+struct Block<'a, L> {
     rows: usize,
-    a: *const u8,
-    a_stride: usize,
+    left: L,
+    steps: Steps,
     b: &'a PackedI8,
     start: &'a [i32],
     row_sums: &'a [i32],
@@ -121,7 +167,7 @@ struct Block<'a> {
     c_stride: usize,
 }
 
-impl Block<'_> {
+impl<L: Left<u8>> Block<'_, L> {
     #[inline(always)]
     fn run<S: Simd, D: Dot<S>>(&self, s: S) {
         let data = self.b.data.typed::<i8>();
@@ -206,15 +252,14 @@ impl Block<'_> {
             let start = self.start.as_ptr().add(first);
             let start: [S::I; V] = s.load_all_i(start);
             let mut sums = [start; M];
-            let a = self.a.add(row * self.a_stride);
             macro_rules! step {
-                ($k:expr, $b:expr) => {
+                ($a:expr, $k:expr, $b:expr) => {
                     let mut b = [s.splat_i(0); V];
                     for (v, to) in b.iter_mut().enumerate() {
                         *to = D::weights(s, $b.add(v * S::LANES * D::GROUP));
                     }
                     for i in 0..M {
-                        let a = a.add(i * self.a_stride + $k * 4).cast::<i32>();
+                        let a = $a.at(i, $k * GROUP_BYTES).cast::<i32>();
                         let a = s.splat_i(a.read_unaligned());
                         for v in 0..V {
                             sums[i][v] = D::dot(s, sums[i][v], a, b[v]);
@@ -223,15 +268,22 @@ impl Block<'_> {
                 };
             }
             let width = V * S::LANES * D::GROUP;
-            for k in 0..self.b.groups {
-                if M > 1 && V > 1 {
-                    ahead.step();
+            let (run, stride) = (self.steps.run / GROUP_BYTES, self.steps.stride);
+            for line in 0..self.steps.lines {
+                let a = self.left.rows::<M>(row, line * stride);
+                let b = b.add(line * run * width);
+                for k in 0..run {
+                    if M > 1 && V > 1 {
+                        ahead.step();
+                    }
+                    step!(a, k, b.add(k * width));
                 }
-                step!(k, b.add(k * width));
             }
             if let Some(spill) = spill {
                 for (&k, b) in spill.groups.iter().zip(spill.data.chunks_exact(width)) {
-                    step!(k as usize, b.as_ptr());
+                    let (line, k) = (k as usize / run, k as usize % run);
+                    let a = self.left.rows::<M>(row, line * stride);
+                    step!(a, k, b.as_ptr());
                 }
             }
             if let Some(zeros) = &self.b.zeros {

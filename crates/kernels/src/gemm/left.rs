@@ -1,8 +1,5 @@
 //! The left side of a product: where its rows stand, and how they are cut along K.
 
-/// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
-pub(super) const DEPTH: usize = 192;
-
 /// Where the elements of a row of A stand, from its address on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
@@ -15,9 +12,9 @@ pub(crate) struct Steps {
 }
 
 /// The rows of A of a part of a product.
-pub(super) trait Left: Copy {
+pub(super) trait Left<T>: Copy {
     /// The addresses of a few rows.
-    type Rows<const M: usize>: Rows;
+    type Rows<const M: usize>: Rows<T>;
 
     /// `M` rows from `row` on, `offset` elements after their first.
     ///
@@ -27,25 +24,25 @@ pub(super) trait Left: Copy {
 }
 
 /// Addresses of a few rows.
-pub(super) trait Rows: Copy {
+pub(super) trait Rows<T>: Copy {
     /// Element `k` of row `i`.
     ///
     /// # Safety
     /// It is there.
-    unsafe fn at(&self, i: usize, k: usize) -> *const f32;
+    unsafe fn at(&self, i: usize, k: usize) -> *const T;
 }
 
 /// Rows at even distances.
 #[derive(Clone, Copy)]
-pub(super) struct Even {
-    pub a: *const f32,
+pub(super) struct Even<T> {
+    pub a: *const T,
     pub a_stride: usize,
 }
 
-impl Left for Even {
-    type Rows<const M: usize> = Even;
+impl<T: Copy> Left<T> for Even<T> {
+    type Rows<const M: usize> = Even<T>;
     #[inline(always)]
-    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> Even {
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> Even<T> {
         Even {
             // SAFETY: the caller's promise.
             a: unsafe { self.a.add(row * self.a_stride + offset) },
@@ -54,9 +51,9 @@ impl Left for Even {
     }
 }
 
-impl Rows for Even {
+impl<T: Copy> Rows<T> for Even<T> {
     #[inline(always)]
-    unsafe fn at(&self, i: usize, k: usize) -> *const f32 {
+    unsafe fn at(&self, i: usize, k: usize) -> *const T {
         // SAFETY: the caller's promise.
         unsafe { self.a.add(i * self.a_stride + k) }
     }
@@ -64,22 +61,22 @@ impl Rows for Even {
 
 /// Rows that are anywhere.
 #[derive(Clone, Copy)]
-pub(super) struct Windows<'a> {
-    pub rows: &'a [*const f32],
+pub(super) struct Windows<'a, T> {
+    pub rows: &'a [*const T],
 }
 
-impl Left for Windows<'_> {
-    type Rows<const M: usize> = [*const f32; M];
+impl<T: Copy> Left<T> for Windows<'_, T> {
+    type Rows<const M: usize> = [*const T; M];
     #[inline(always)]
-    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> [*const f32; M] {
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> [*const T; M] {
         // SAFETY: the caller's promise.
         std::array::from_fn(|i| unsafe { self.rows.get_unchecked(row + i).add(offset) })
     }
 }
 
-impl<const M: usize> Rows for [*const f32; M] {
+impl<T: Copy, const M: usize> Rows<T> for [*const T; M] {
     #[inline(always)]
-    unsafe fn at(&self, i: usize, k: usize) -> *const f32 {
+    unsafe fn at(&self, i: usize, k: usize) -> *const T {
         // SAFETY: the caller's promise.
         unsafe { self[i].add(k) }
     }
@@ -87,16 +84,16 @@ impl<const M: usize> Rows for [*const f32; M] {
 
 impl Steps {
     /// The part of K from `start` on whose sums stay in registers, where it begins in a row: all
-    /// that is left, whole runs or a part of one, equal parts of at most `DEPTH`.
+    /// that is left, whole runs or a part of one, equal parts of at most `most`.
     #[inline(always)]
-    pub(super) fn part(self, start: usize) -> (usize, Steps) {
+    pub(super) fn part(self, start: usize, most: usize) -> (usize, Steps) {
         let (line, at) = (start / self.run.max(1), start % self.run.max(1));
         let offset = line * self.stride + at;
-        let (lines, run) = if at > 0 || self.run > DEPTH {
-            (1, even_part(self.run - at, DEPTH))
+        let (lines, run) = if at > 0 || self.run > most {
+            (1, even_part(self.run - at, most))
         } else {
             (
-                even_part(self.lines - line, DEPTH / self.run.max(1)),
+                even_part(self.lines - line, most / self.run.max(1)),
                 self.run,
             )
         };
