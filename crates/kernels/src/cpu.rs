@@ -61,6 +61,7 @@ impl Isa {
     /// The set whose vectors `n` lanes fill, of those that come with this one.
     pub(crate) fn narrowed(self, n: usize) -> Isa {
         match self {
+            Isa::Avx512Vnni if n <= 8 && Isa::AvxVnni.available() => Isa::AvxVnni,
             Isa::Avx512 | Isa::Avx512Vnni if n <= 8 => Isa::Avx2,
             _ => self,
         }

@@ -97,6 +97,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn and_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn xor_i(self, a: Self::I, b: Self::I) -> Self::I;
     fn or_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts every lane left by a byte.
+    fn byte_up(self, a: Self::I) -> Self::I;
     /// Shifts every lane left by 23, where the exponent of a float begins.
     fn to_exponent(self, a: Self::I) -> Self::I;
     /// `acc + a.low * b.low + a.high * b.high` in every lane, halves read as signed 16-bit.

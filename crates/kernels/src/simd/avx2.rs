@@ -89,6 +89,7 @@ impl Simd for Avx2 {
         and_i(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
         xor_i(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
         or_i(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+        byte_up(a: __m256i) -> __m256i = _mm256_slli_epi32::<8>(a);
         to_exponent(a: __m256i) -> __m256i = _mm256_slli_epi32::<23>(a);
         dot_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i =
             _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));

@@ -62,6 +62,7 @@ impl Simd for Avx512 {
         and_i(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
         xor_i(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         or_i(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+        byte_up(a: __m512i) -> __m512i = _mm512_slli_epi32::<8>(a);
         to_exponent(a: __m512i) -> __m512i = _mm512_slli_epi32::<23>(a);
         dot_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i =
             _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));

@@ -64,6 +64,7 @@ impl Simd for Neon {
         and_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vandq_s32(a, b);
         xor_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = veorq_s32(a, b);
         or_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vorrq_s32(a, b);
+        byte_up(a: int32x4_t) -> int32x4_t = vshlq_n_s32::<8>(a);
         to_exponent(a: int32x4_t) -> int32x4_t = vshlq_n_s32::<23>(a);
         dot_pairs(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t = {
             let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));

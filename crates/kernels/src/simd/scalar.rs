@@ -63,6 +63,7 @@ impl Simd for Scalar {
         and_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a & b);
         xor_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a ^ b);
         or_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a | b);
+        byte_up(a: Self::I) -> Self::I = a.map(|a| a << 8);
         to_exponent(a: Self::I) -> Self::I = a.map(|a| a << 23);
         dot_pairs(acc: Self::I, a: Self::I, b: Self::I) -> Self::I =
             std::array::from_fn(|i| {

@@ -1,5 +1,7 @@
-//! Depthwise convolution of bytes: kernel elements in pairs, both sides widened to 16 bits.
+//! Depthwise convolution of bytes: kernel elements in pairs, both sides widened to 16 bits, or
+//! four below each other as bytes where the CPU multiplies so.
 
+mod fours;
 mod lines;
 
 use std::ops::Range;
@@ -7,16 +9,18 @@ use std::ops::Range;
 use super::{TOGETHER, Tiles, grain};
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
-use crate::gemm::int8::{Bytes, Input8, Store8, Target8};
+use crate::gemm::int8::{Bytes, Input8, Store8, Target8, takes_any_bytes};
 use crate::simd::{Body, MAX_LANES, Simd, dispatch};
 use crate::{Ctx, Isa};
 
-/// Weights `[pairs of kernel elements, channels, 2]` in 16 bits, less their zero point.
+/// Weights `[pairs of kernel elements, channels, 2]` in 16 bits, less their zero point, and as
+/// `[fours of kernel rows, columns, channels, 4]` in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct DepthwiseI8 {
     isa: Isa,
     pairs: Vec<[usize; 2]>,
     weights: Buffer,
+    fours: Option<Buffer>,
     sums: Vec<i32>,
 }
 
@@ -33,6 +37,26 @@ fn pairs([height, width]: [usize; 2]) -> Vec<[usize; 2]> {
     below.chain(right).collect()
 }
 
+/// Weights in fours, which `value` gives by kernel element and channel; `None` where one is not
+/// a byte.
+fn fours(
+    [height, width]: [usize; 2],
+    channels: usize,
+    value: impl Fn(usize, usize) -> i32,
+) -> Option<Buffer> {
+    let groups = height.div_ceil(4) * width;
+    let mut fours = Buffer::zeroed((groups * channels + MAX_LANES) * 4);
+    let out = fours.typed_mut::<i8>();
+    for tap in 0..height * width {
+        let (row, column) = (tap / width, tap % width);
+        for c in 0..channels {
+            let at = ((row / 4 * width + column) * channels + c) * 4 + row % 4;
+            out[at] = value(tap, c).try_into().ok()?;
+        }
+    }
+    Some(fours)
+}
+
 /// A depthwise convolution of bytes that is under way.
 struct Work<'a> {
     isa: Isa,
@@ -41,6 +65,7 @@ struct Work<'a> {
     outside: &'a [u8],
     pairs: &'a [[usize; 2]],
     weights: &'a [i32],
+    fours: Option<&'a [i32]>,
     starts: &'a [i32],
 }
 
@@ -74,16 +99,22 @@ impl DepthwiseI8 {
                 }
             }
         }
+        let isa = ctx.isa().narrowed(channels);
+        let fours = takes_any_bytes(isa)
+            .then(|| fours(g.kernel, channels, value))
+            .flatten();
         Self {
-            isa: ctx.isa().narrowed(channels),
+            isa,
             pairs,
             weights,
+            fours,
             sums,
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.weights.len() + self.sums.len() * 4
+        let fours = self.fours.as_ref().map_or(0, Buffer::len);
+        self.weights.len() + fours + self.sums.len() * 4
     }
 
     pub(crate) fn kernel_name(&self) -> &'static str {
@@ -123,6 +154,7 @@ impl DepthwiseI8 {
             outside: &outside,
             pairs: &self.pairs,
             weights: self.weights.typed(),
+            fours: self.fours.as_ref().map(Buffer::typed),
             starts: &starts,
         };
         ctx.threads().parallel_ranges(pixels, grain(g), |range| {

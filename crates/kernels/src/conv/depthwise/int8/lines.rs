@@ -1,9 +1,9 @@
 //! Depthwise kernels 3 or 5 wide with stride 1 or 2: neighbouring pixels of a line share the
-//! columns that they read, each widened once for all of them.
+//! columns that they read, each laid out once for all of them.
 
 use std::ops::Range;
 
-use super::{Work, interleave, part};
+use super::{Work, fours, interleave, part};
 use crate::Isa;
 use crate::conv::ConvGeometry;
 use crate::conv::gather::inside;
@@ -36,7 +36,53 @@ fn lines<const K: usize, const STEP: usize, const SIGNED: bool>(
     range: Range<usize>,
     to: Store8,
 ) -> bool {
-    dispatch_vector(work.isa, Lines::<K, STEP, SIGNED>::new(work, range, to)).is_ok()
+    let lines = Lines::<K, STEP, SIGNED>::new(work, range, to);
+    if work.fours.is_some() {
+        return fours::run(work.isa, lines);
+    }
+    dispatch_vector(work.isa, lines).is_ok()
+}
+
+/// How the sums of pixels come about.
+pub(super) trait Way<S: Simd> {
+    /// The sums of `T` pixels from the one `at` in the line, and of `V` vectors of channels.
+    ///
+    /// # Safety
+    /// The table has the columns of these pixels, and `V` vectors of channels start at `c`.
+    unsafe fn sums<
+        const K: usize,
+        const STEP: usize,
+        const SIGNED: bool,
+        const T: usize,
+        const V: usize,
+    >(
+        lines: &Lines<K, STEP, SIGNED>,
+        s: S,
+        at: usize,
+        c: usize,
+    ) -> [[S::I; V]; T];
+}
+
+/// Kernel elements in pairs of 16 bits.
+struct InPairs;
+
+impl<S: Simd> Way<S> for InPairs {
+    #[inline(always)]
+    unsafe fn sums<
+        const K: usize,
+        const STEP: usize,
+        const SIGNED: bool,
+        const T: usize,
+        const V: usize,
+    >(
+        lines: &Lines<K, STEP, SIGNED>,
+        s: S,
+        at: usize,
+        c: usize,
+    ) -> [[S::I; V]; T] {
+        // SAFETY: the caller's promise.
+        unsafe { lines.sums(s, at, c) }
+    }
 }
 
 /// Calls the macro `$f` with every column that a tile may read.
@@ -56,21 +102,31 @@ macro_rules! columns {
     };
 }
 
+pub(super) use columns;
+
 /// Kernels `K` wide with stride `STEP`.
-struct Lines<'a, const K: usize, const STEP: usize, const SIGNED: bool> {
-    work: &'a Work<'a>,
+pub(super) struct Lines<'a, const K: usize, const STEP: usize, const SIGNED: bool> {
+    pub work: &'a Work<'a>,
     range: Range<usize>,
     to: Store8,
-    channels: usize,
+    pub channels: usize,
     /// The address of each column that pixels of a line read, for each row of the kernel.
-    table: Vec<*const u8>,
-    columns: usize,
+    pub table: Vec<*const u8>,
+    pub columns: usize,
 }
 
 impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K, STEP, SIGNED> {
     type Out = ();
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn run<S: Simd>(self, s: S) {
+        self.walk::<S, InPairs>(s);
+    }
+}
+
+impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STEP, SIGNED> {
+    /// Computes and stores all pixels.
+    #[inline(always)]
+    pub(super) fn walk<S: Simd, W: Way<S>>(mut self, s: S) {
         let out_w = self.work.geometry.output()[1];
         let mut pixel = self.range.start;
         while pixel < self.range.end {
@@ -81,11 +137,11 @@ impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K
             while at < count {
                 let left = count - at;
                 if left.is_multiple_of(4) {
-                    self.tile::<S, 4>(s, pixel, at, 4);
+                    self.tile::<S, W, 4>(s, pixel, at, 4);
                     at += 4;
                 } else {
                     let start = at.min(count.saturating_sub(3));
-                    self.tile::<S, 3>(s, pixel, start, count.min(3));
+                    self.tile::<S, W, 3>(s, pixel, start, count.min(3));
                     at = start + 3;
                 }
             }
@@ -98,9 +154,7 @@ impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K
         // SAFETY: these are the pixels that the tiles stored.
         unsafe { self.to.finish(s, at, n) };
     }
-}
 
-impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STEP, SIGNED> {
     fn new(work: &'a Work<'a>, range: Range<usize>, to: Store8) -> Self {
         Self {
             work,
@@ -141,7 +195,7 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
 
     /// `T` pixels from the one `at` in the line of `pixel`; stores the first `n`.
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(&self, s: S, pixel: usize, at: usize, n: usize) {
+    fn tile<S: Simd, W: Way<S>, const T: usize>(&self, s: S, pixel: usize, at: usize, n: usize) {
         let mut c = 0;
         while c < self.channels {
             let (first, step) = part::<S>(self.channels, c);
@@ -150,9 +204,9 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
             // pixels, which `Target8::new` checked.
             unsafe {
                 if step > S::LANES {
-                    self.put::<S, T, 2>(s, self.sums(s, at, first), to, first, n);
+                    self.put::<S, T, 2>(s, W::sums(self, s, at, first), to, first, n);
                 } else {
-                    self.put::<S, T, 1>(s, self.sums(s, at, first), to, first, n);
+                    self.put::<S, T, 1>(s, W::sums(self, s, at, first), to, first, n);
                 }
             }
             c += step;

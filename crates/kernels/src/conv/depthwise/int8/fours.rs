@@ -1,0 +1,116 @@
+//! Sums of lines on CPUs that multiply bytes in fours: a lane has four rows of a column.
+
+use super::lines::{Lines, Way, columns};
+use crate::Isa;
+use crate::simd::{Dot, Simd};
+
+/// Computes output pixels where the CPU has `isa`, and `isa` takes bytes in fours; else false.
+pub(super) fn run<const K: usize, const STEP: usize, const SIGNED: bool>(
+    isa: Isa,
+    lines: Lines<K, STEP, SIGNED>,
+) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: weights are packed only for sets that this CPU has.
+        Isa::AvxVnni => unsafe { x86::avx_vnni(lines) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Avx512Vnni => unsafe { x86::avx512_vnni(lines) },
+        _ => return false,
+    }
+    true
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{InFours, Lines};
+    use crate::simd::avx2::{Avx2, Vnni256};
+    use crate::simd::avx512::{Avx512, Vnni512};
+
+    /// # Safety
+    /// The CPU has AVX2, FMA, F16C and AVX-VNNI.
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    pub(super) unsafe fn avx_vnni<const K: usize, const STEP: usize, const SIGNED: bool>(
+        lines: Lines<K, STEP, SIGNED>,
+    ) {
+        // SAFETY: the caller's promise.
+        lines.walk::<Avx2, InFours<Vnni256>>(unsafe { Avx2::prove() });
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL, DQ and VNNI.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    pub(super) unsafe fn avx512_vnni<const K: usize, const STEP: usize, const SIGNED: bool>(
+        lines: Lines<K, STEP, SIGNED>,
+    ) {
+        // SAFETY: the caller's promise.
+        lines.walk::<Avx512, InFours<Vnni512>>(unsafe { Avx512::prove() });
+    }
+}
+
+/// Kernel elements below each other in fours, which `D` multiplies.
+struct InFours<D>(std::marker::PhantomData<D>);
+
+impl<S: Simd, D: Dot<S>> Way<S> for InFours<D> {
+    #[inline(always)]
+    unsafe fn sums<
+        const K: usize,
+        const STEP: usize,
+        const SIGNED: bool,
+        const T: usize,
+        const V: usize,
+    >(
+        lines: &Lines<K, STEP, SIGNED>,
+        s: S,
+        at: usize,
+        c: usize,
+    ) -> [[S::I; V]; T] {
+        let (rows, channels) = (lines.work.geometry.kernel[0], lines.channels);
+        let (end, fours) = ((T - 1) * STEP + K, lines.work.fours.unwrap_or_default());
+        // SAFETY: the caller's promise; there are weights for each four of kernel elements, and
+        // starts for each channel, both padded by a vector.
+        unsafe {
+            let starts: [S::I; V] = s.load_all_i(lines.work.starts.as_ptr().add(c));
+            let mut sums = [starts; T];
+            for group in 0..rows.div_ceil(4) {
+                let mut w = [[s.splat_i(0); V]; K];
+                for (column, to) in w.iter_mut().enumerate() {
+                    let at = (group * K + column) * channels + c;
+                    *to = s.load_all_i(fours.as_ptr().add(at));
+                }
+                let table = lines.table.as_ptr().add(at * STEP);
+                // Rows that the kernel does not have meet weights of 0.
+                let row = |r: usize| table.add((4 * group + r).min(rows - 1) * lines.columns);
+                let upper = [row(0), row(1), row(2), row(3)];
+                let last = 4 * group + 3 < rows;
+                macro_rules! column {
+                    ($j:literal) => {{
+                        const J: usize = $j;
+                        if J < end {
+                            for v in 0..V {
+                                let c = c + v * S::LANES;
+                                let [p, q, r, u] = upper.map(|row| row.add(J).read().add(c));
+                                let even = s.interleave_u8(p, r);
+                                let odd = match last {
+                                    true => s.interleave_u8(q, u),
+                                    false => s.load_u8(q),
+                                };
+                                let mut x = s.or_i(even, s.byte_up(odd));
+                                if SIGNED {
+                                    x = s.xor_i(x, s.splat_i(0x8080_8080_u32 as i32));
+                                }
+                                for t in 0..T {
+                                    if t * STEP <= J && J < t * STEP + K {
+                                        sums[t][v] = D::dot(s, sums[t][v], x, w[J - t * STEP][v]);
+                                    }
+                                }
+                            }
+                        }
+                    }};
+                }
+                columns!(column);
+            }
+            sums
+        }
+    }
+}
