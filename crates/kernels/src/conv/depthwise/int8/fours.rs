@@ -65,52 +65,82 @@ impl<S: Simd, D: Dot<S>> Way<S> for InFours<D> {
         at: usize,
         c: usize,
     ) -> [[S::I; V]; T] {
-        let (rows, channels) = (lines.work.geometry.kernel[0], lines.channels);
-        let (end, fours) = ((T - 1) * STEP + K, lines.work.fours.unwrap_or_default());
-        // SAFETY: the caller's promise; there are weights for each four of kernel elements, and
-        // starts for each channel, both padded by a vector.
+        let rows = lines.work.geometry.kernel[0];
+        // SAFETY: the caller's promise; starts are padded by a vector.
         unsafe {
             let starts: [S::I; V] = s.load_all_i(lines.work.starts.as_ptr().add(c));
             let mut sums = [starts; T];
             for group in 0..rows.div_ceil(4) {
-                let mut w = [[s.splat_i(0); V]; K];
-                for (column, to) in w.iter_mut().enumerate() {
-                    let at = (group * K + column) * channels + c;
-                    *to = s.load_all_i(fours.as_ptr().add(at));
+                if 4 * group + 3 < rows {
+                    add::<S, D, K, STEP, SIGNED, T, V, true>(lines, s, (group, at, c), &mut sums);
+                } else {
+                    add::<S, D, K, STEP, SIGNED, T, V, false>(lines, s, (group, at, c), &mut sums);
                 }
-                let table = lines.table.as_ptr().add(at * STEP);
-                // Rows that the kernel does not have meet weights of 0.
-                let row = |r: usize| table.add((4 * group + r).min(rows - 1) * lines.columns);
-                let upper = [row(0), row(1), row(2), row(3)];
-                let last = 4 * group + 3 < rows;
-                macro_rules! column {
-                    ($j:literal) => {{
-                        const J: usize = $j;
-                        if J < end {
-                            for v in 0..V {
-                                let c = c + v * S::LANES;
-                                let [p, q, r, u] = upper.map(|row| row.add(J).read().add(c));
-                                let even = s.interleave_u8(p, r);
-                                let odd = match last {
-                                    true => s.interleave_u8(q, u),
-                                    false => s.load_u8(q),
-                                };
-                                let mut x = s.or_i(even, s.byte_up(odd));
-                                if SIGNED {
-                                    x = s.xor_i(x, s.splat_i(0x8080_8080_u32 as i32));
-                                }
-                                for t in 0..T {
-                                    if t * STEP <= J && J < t * STEP + K {
-                                        sums[t][v] = D::dot(s, sums[t][v], x, w[J - t * STEP][v]);
-                                    }
-                                }
-                            }
-                        }
-                    }};
-                }
-                columns!(column);
             }
             sums
         }
+    }
+}
+
+/// Adds the products of a group of kernel rows, all four or at most three.
+///
+/// # Safety
+/// As for [`Way::sums`].
+#[inline(always)]
+unsafe fn add<
+    S: Simd,
+    D: Dot<S>,
+    const K: usize,
+    const STEP: usize,
+    const SIGNED: bool,
+    const T: usize,
+    const V: usize,
+    const FOUR: bool,
+>(
+    lines: &Lines<K, STEP, SIGNED>,
+    s: S,
+    (group, at, c): (usize, usize, usize),
+    sums: &mut [[S::I; V]; T],
+) {
+    let (rows, channels) = (lines.work.geometry.kernel[0], lines.channels);
+    let (end, fours) = ((T - 1) * STEP + K, lines.work.fours.unwrap_or_default());
+    // SAFETY: the caller's promise; there are weights for each four of kernel elements, padded by
+    // a vector.
+    unsafe {
+        let mut w = [[s.splat_i(0); V]; K];
+        for (column, to) in w.iter_mut().enumerate() {
+            let at = (group * K + column) * channels + c;
+            *to = s.load_all_i(fours.as_ptr().add(at));
+        }
+        let table = lines.table.as_ptr().add(at * STEP);
+        // Rows that the kernel does not have meet weights of 0.
+        let row = |r: usize| table.add((4 * group + r).min(rows - 1) * lines.columns);
+        let upper = [row(0), row(1), row(2), row(3)];
+        macro_rules! column {
+            ($j:literal) => {{
+                const J: usize = $j;
+                if J < end {
+                    for v in 0..V {
+                        let c = c + v * S::LANES;
+                        let [p, q, r, u] = upper.map(|row| row.add(J));
+                        let odd = match FOUR {
+                            true => s.interleave_u8(q.read().add(c), u.read().add(c)),
+                            false => s.load_u8(q.read().add(c)),
+                        };
+                        let even = s.interleave_u8(p.read().add(c), r.read().add(c));
+                        let mut x = s.or_i(even, s.byte_up(odd));
+                        if SIGNED {
+                            x = s.xor_i(x, s.splat_i(0x8080_8080_u32 as i32));
+                        }
+                        for t in 0..T {
+                            if t * STEP <= J && J < t * STEP + K {
+                                sums[t][v] = D::dot(s, sums[t][v], x, w[J - t * STEP][v]);
+                            }
+                        }
+                    }
+                }
+            }};
+        }
+        columns!(column);
     }
 }
