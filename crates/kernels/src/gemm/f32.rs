@@ -355,7 +355,8 @@ impl<L: Left<f32>> Body for Block<'_, L> {
                 let next = if p + 1 < self.panels.end {
                     self.b.panels.part(p + 1, k, start..start + depth)
                 } else {
-                    self.b.panels.part(self.panels.start, k, start + depth..k)
+                    let end = k.min(start + 2 * depth);
+                    self.b.panels.part(self.panels.start, k, start + depth..end)
                 };
                 let tile = Tile {
                     next: &data[next],
