@@ -51,15 +51,11 @@ mod x86 {
 /// Kernel elements below each other in fours, which `D` multiplies.
 struct InFours<D>(std::marker::PhantomData<D>);
 
-impl<S: Simd, D: Dot<S>> Way<S> for InFours<D> {
+impl<S: Simd, D: Dot<S>, const K: usize, const STEP: usize, const SIGNED: bool>
+    Way<S, K, STEP, SIGNED> for InFours<D>
+{
     #[inline(always)]
-    unsafe fn sums<
-        const K: usize,
-        const STEP: usize,
-        const SIGNED: bool,
-        const T: usize,
-        const V: usize,
-    >(
+    unsafe fn sums<const T: usize, const V: usize>(
         lines: &Lines<K, STEP, SIGNED>,
         s: S,
         at: usize,

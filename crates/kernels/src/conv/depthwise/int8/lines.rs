@@ -44,18 +44,12 @@ fn lines<const K: usize, const STEP: usize, const SIGNED: bool>(
 }
 
 /// How the sums of pixels come about.
-pub(super) trait Way<S: Simd> {
+pub(super) trait Way<S: Simd, const K: usize, const STEP: usize, const SIGNED: bool> {
     /// The sums of `T` pixels from the one `at` in the line, and of `V` vectors of channels.
     ///
     /// # Safety
     /// The table has the columns of these pixels, and `V` vectors of channels start at `c`.
-    unsafe fn sums<
-        const K: usize,
-        const STEP: usize,
-        const SIGNED: bool,
-        const T: usize,
-        const V: usize,
-    >(
+    unsafe fn sums<const T: usize, const V: usize>(
         lines: &Lines<K, STEP, SIGNED>,
         s: S,
         at: usize,
@@ -66,15 +60,11 @@ pub(super) trait Way<S: Simd> {
 /// Kernel elements in pairs of 16 bits.
 struct InPairs;
 
-impl<S: Simd> Way<S> for InPairs {
+impl<S: Simd, const K: usize, const STEP: usize, const SIGNED: bool> Way<S, K, STEP, SIGNED>
+    for InPairs
+{
     #[inline(always)]
-    unsafe fn sums<
-        const K: usize,
-        const STEP: usize,
-        const SIGNED: bool,
-        const T: usize,
-        const V: usize,
-    >(
+    unsafe fn sums<const T: usize, const V: usize>(
         lines: &Lines<K, STEP, SIGNED>,
         s: S,
         at: usize,
@@ -126,7 +116,7 @@ impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K
 impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STEP, SIGNED> {
     /// Computes and stores all pixels.
     #[inline(always)]
-    pub(super) fn walk<S: Simd, W: Way<S>>(mut self, s: S) {
+    pub(super) fn walk<S: Simd, W: Way<S, K, STEP, SIGNED>>(mut self, s: S) {
         let out_w = self.work.geometry.output()[1];
         let mut pixel = self.range.start;
         while pixel < self.range.end {
@@ -195,7 +185,13 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
 
     /// `T` pixels from the one `at` in the line of `pixel`; stores the first `n`.
     #[inline(always)]
-    fn tile<S: Simd, W: Way<S>, const T: usize>(&self, s: S, pixel: usize, at: usize, n: usize) {
+    fn tile<S: Simd, W: Way<S, K, STEP, SIGNED>, const T: usize>(
+        &self,
+        s: S,
+        pixel: usize,
+        at: usize,
+        n: usize,
+    ) {
         let mut c = 0;
         while c < self.channels {
             let (first, step) = part::<S>(self.channels, c);
