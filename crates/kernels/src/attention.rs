@@ -129,7 +129,6 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
                         &data[b * step_b + n * step_n + first * keys + begin..]
                     }),
                     pairs_row: keys,
-                    // Keys of this part that the first query sees; each further one sees another.
                     seen: scores.causal.map(|past| (first + past + 1, begin)),
                 };
                 let a = &q.of(b, n)[first * q.row..];
@@ -234,7 +233,8 @@ struct Among<'a> {
     by_key: Option<&'a [f32]>,
     pairs: Option<&'a [f32]>,
     pairs_row: usize,
-    /// Keys that the first row sees, of all keys, and the first key of the part.
+    /// Keys that the first row sees, of all keys (each further row sees one more), and the first
+    /// key of the part.
     seen: Option<(usize, usize)>,
 }
 

@@ -8,7 +8,7 @@ use crate::activation::{GRAIN, exp_or_zero};
 use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 
-/// `y = exp(x - max) / sum` over each row of `width`.
+/// `y = exp(x - max) / sum` over each row of `width`; exponentials below the normal range are 0.
 pub fn softmax(ctx: &Ctx, x: &[f32], width: usize, y: &mut [f32]) {
     rows(ctx, x, width, y, Norm::Softmax);
 }
@@ -422,6 +422,17 @@ mod tests {
                 layer_norm(&ctx, &sum, &scale, Some(&bias), 1e-3, &mut plain);
                 assert_eq!((&sum, &y), (&want, &plain));
             }
+        }
+    }
+
+    #[test]
+    fn softmax_takes_exponentials_below_the_normal_range_as_zero() {
+        let x: Vec<f32> = (0..40).map(|i| -(i as f32) * 3.0).collect();
+        for ctx in contexts() {
+            let mut y = vec![f32::NAN; x.len()];
+            softmax(&ctx, &x, x.len(), &mut y);
+            assert!(y.iter().all(|y| *y == 0.0 || y.is_normal()), "{y:?}");
+            assert!(y[25] > 0.0 && y[39] == 0.0, "{y:?}");
         }
     }
 

@@ -281,11 +281,15 @@ impl Body for Range<'_> {
                 (low[i], high[i]) = (s.min(x, low[i]), s.max(x, high[i]));
             }
         }
-        let lanes = |v: [S::F; SUMS]| v.map(|v| s.lanes(v)).concat();
-        let rest = || blocks.remainder().iter().copied();
-        let low = lanes(low).into_iter().chain(rest()).fold(0.0, f32::min);
-        let high = lanes(high).into_iter().chain(rest()).fold(0.0, f32::max);
-        (low, high)
+        let (mut least, mut most) = (0f32, 0f32);
+        for i in 0..SUMS {
+            least = s.lanes(low[i]).into_iter().fold(least, f32::min);
+            most = s.lanes(high[i]).into_iter().fold(most, f32::max);
+        }
+        for &x in blocks.remainder() {
+            (least, most) = (least.min(x), most.max(x));
+        }
+        (least, most)
     }
 }
 

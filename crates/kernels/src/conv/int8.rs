@@ -9,7 +9,7 @@ use super::gather::{Run, gather};
 use super::{ConvGeometry, Tasks, windows};
 use crate::arena::with_scratch;
 use crate::gemm::int8::{
-    Bytes, Input8, Output8, PackedI8, Row8, Target8, rows_in_cache, takes_any_bytes,
+    Bytes, GROUP_BYTES, Input8, Output8, PackedI8, Row8, Target8, rows_in_cache, takes_any_bytes,
 };
 use crate::gemm::{Cut, Order, shape};
 use crate::{Ctx, Unsupported};
@@ -52,7 +52,7 @@ impl ConvI8 {
             && takes_any_bytes(ctx.isa())
             && windows::suit(&geometry)
             && geometry.kernel[0] > 1
-            && !line(&geometry).is_multiple_of(GROUP);
+            && !line(&geometry).is_multiple_of(GROUP_BYTES);
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseI8::new(ctx, &geometry, weights, zeros)))
         } else {
@@ -129,7 +129,7 @@ impl ConvI8 {
     /// Whether windows are read where they lie.
     fn by_windows(&self, b: &PackedI8) -> bool {
         let g = &self.geometry;
-        let whole = g.kernel[0] == 1 || line(g).is_multiple_of(GROUP);
+        let whole = g.kernel[0] == 1 || line(g).is_multiple_of(GROUP_BYTES);
         !g.is_pointwise() && windows::suit(g) && b.takes_bytes() && (whole || self.padded)
     }
 
@@ -190,10 +190,11 @@ impl ConvI8 {
                 return;
             }
             if by_windows {
+                let put = |to: &mut [u8], from: &[u8]| row8.put(to, 0, from);
                 let images = windows::Images {
                     x: data,
                     outside: row8.zero as u8,
-                    copy: signed.then_some(flipped as windows::Lay<u8>),
+                    copy: signed.then_some(&put),
                     run: whole_line(g),
                 };
                 windows::each_part(g, images, rows, |rows, a, steps| {
@@ -237,9 +238,6 @@ impl ConvI8 {
     }
 }
 
-/// Bytes that are multiplied in one step.
-const GROUP: usize = 4;
-
 /// Bytes of a line of a window.
 fn line(g: &ConvGeometry) -> usize {
     g.kernel[1] * g.channels_in
@@ -247,14 +245,7 @@ fn line(g: &ConvGeometry) -> usize {
 
 /// Bytes of a line of a window, up to whole groups.
 fn whole_line(g: &ConvGeometry) -> usize {
-    line(g).next_multiple_of(GROUP)
-}
-
-/// Shifts signed bytes by 128.
-fn flipped(to: &mut [u8], from: &[u8]) {
-    to.iter_mut()
-        .zip(from)
-        .for_each(|(to, from)| *to = from ^ 0x80);
+    line(g).next_multiple_of(GROUP_BYTES)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(super) fn suit(g: &ConvGeometry) -> bool {
 }
 
 /// Lays out elements of a line.
-pub(super) type Lay<T> = fn(&mut [T], &[T]);
+pub(super) type Lay<'a, T> = &'a dyn Fn(&mut [T], &[T]);
 
 /// The images that windows are read from.
 #[derive(Clone, Copy)]
@@ -28,7 +28,7 @@ pub(super) struct Images<'a, T> {
     /// What stands outside of an image.
     pub outside: T,
     /// Copies elements of a line as they are to be read; `None`: they are read where they lie.
-    pub copy: Option<Lay<T>>,
+    pub copy: Option<Lay<'a, T>>,
     /// Elements of a run, of which the last ones may be any.
     pub run: usize,
 }
@@ -113,7 +113,7 @@ impl<'g> Frame<'g> {
         let (line, channels) = (g.input[1] * g.channels_in, g.channels_in);
         let image = self.image * g.input[0];
         let slack = images.run - g.kernel[1] * g.channels_in;
-        let copy = images.copy.unwrap_or(<[T]>::copy_from_slice);
+        let copy = images.copy.unwrap_or(&<[T]>::copy_from_slice);
         if self.is_inside && images.copy.is_none() {
             let from = (image + self.lines.start - g.pad_begin[0]) * line;
             if from + self.lines.len() * line + slack <= x.len() {

@@ -210,7 +210,7 @@ impl PackedI8 {
 
     /// Bytes in a row of activations that is laid out for the micro-kernel.
     pub(crate) fn row_bytes(&self) -> usize {
-        self.groups * 4
+        self.groups * GROUP_BYTES
     }
 
     pub(crate) fn isa(&self) -> Isa {
@@ -403,8 +403,11 @@ impl Row8 {
     }
 }
 
+/// Bytes of a group of activations.
+pub(crate) const GROUP_BYTES: usize = 4;
+
 /// Shifts four signed bytes by 128.
-const FLIP: i32 = 0x8080_8080_u32 as i32;
+pub(crate) const FLIP: i32 = 0x8080_8080_u32 as i32;
 
 /// Lays out neighbouring rows that need no padding.
 struct LayOut<'a> {

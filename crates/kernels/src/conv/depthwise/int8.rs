@@ -1,7 +1,6 @@
 //! Depthwise convolution of bytes: kernel elements in pairs, both sides widened to 16 bits, or
 //! four below each other as bytes where the CPU multiplies so.
 
-mod fours;
 mod lines;
 
 use std::ops::Range;
@@ -100,7 +99,7 @@ impl DepthwiseI8 {
             }
         }
         let isa = ctx.isa().narrowed(channels);
-        let fours = takes_any_bytes(isa)
+        let fours = (takes_any_bytes(isa) && lines::serve(isa, g))
             .then(|| fours(g.kernel, channels, value))
             .flatten();
         Self {

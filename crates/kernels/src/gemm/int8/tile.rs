@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::output::{Store8, Target8};
-use super::{PackedI8, Spill};
+use super::{GROUP_BYTES, PackedI8, Spill};
 use crate::Isa;
 use crate::gemm::left::{Even, Left, Rows, Steps, Windows};
 use crate::simd::scalar::Scalar;
@@ -89,9 +89,6 @@ impl Target8<'_> {
         }
     }
 }
-
-/// Bytes of a group of activations.
-const GROUP_BYTES: usize = 4;
 
 /// Runs `block` with the kernel that its matrix is packed for.
 fn dispatch<L: Left<u8>>(block: &Block<L>) {

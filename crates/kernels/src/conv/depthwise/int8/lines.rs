@@ -1,9 +1,11 @@
 //! Depthwise kernels 3 or 5 wide with stride 1 or 2: neighbouring pixels of a line share the
 //! columns that they read, each laid out once for all of them.
 
+mod fours;
+
 use std::ops::Range;
 
-use super::{Work, fours, interleave, part};
+use super::{Work, interleave, part};
 use crate::Isa;
 use crate::conv::ConvGeometry;
 use crate::conv::gather::inside;
@@ -44,7 +46,7 @@ fn lines<const K: usize, const STEP: usize, const SIGNED: bool>(
 }
 
 /// How the sums of pixels come about.
-pub(super) trait Way<S: Simd, const K: usize, const STEP: usize, const SIGNED: bool> {
+trait Way<S: Simd, const K: usize, const STEP: usize, const SIGNED: bool> {
     /// The sums of `T` pixels from the one `at` in the line, and of `V` vectors of channels.
     ///
     /// # Safety
@@ -92,17 +94,17 @@ macro_rules! columns {
     };
 }
 
-pub(super) use columns;
+use columns;
 
 /// Kernels `K` wide with stride `STEP`.
-pub(super) struct Lines<'a, const K: usize, const STEP: usize, const SIGNED: bool> {
-    pub work: &'a Work<'a>,
+struct Lines<'a, const K: usize, const STEP: usize, const SIGNED: bool> {
+    work: &'a Work<'a>,
     range: Range<usize>,
     to: Store8,
-    pub channels: usize,
+    channels: usize,
     /// The address of each column that pixels of a line read, for each row of the kernel.
-    pub table: Vec<*const u8>,
-    pub columns: usize,
+    table: Vec<*const u8>,
+    columns: usize,
 }
 
 impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K, STEP, SIGNED> {
@@ -116,7 +118,7 @@ impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K
 impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STEP, SIGNED> {
     /// Computes and stores all pixels.
     #[inline(always)]
-    pub(super) fn walk<S: Simd, W: Way<S, K, STEP, SIGNED>>(mut self, s: S) {
+    fn walk<S: Simd, W: Way<S, K, STEP, SIGNED>>(mut self, s: S) {
         let out_w = self.work.geometry.output()[1];
         let mut pixel = self.range.start;
         while pixel < self.range.end {

@@ -1,7 +1,8 @@
 //! Sums of lines on CPUs that multiply bytes in fours: a lane has four rows of a column.
 
-use super::lines::{Lines, Way, columns};
+use super::{Lines, Way, columns};
 use crate::Isa;
+use crate::gemm::int8::FLIP;
 use crate::simd::{Dot, Simd};
 
 /// Computes output pixels where the CPU has `isa`, and `isa` takes bytes in fours; else false.
@@ -126,7 +127,7 @@ unsafe fn add<
                         let even = s.interleave_u8(p.read().add(c), r.read().add(c));
                         let mut x = s.or_i(even, s.byte_up(odd));
                         if SIGNED {
-                            x = s.xor_i(x, s.splat_i(0x8080_8080_u32 as i32));
+                            x = s.xor_i(x, s.splat_i(FLIP));
                         }
                         for t in 0..T {
                             if t * STEP <= J && J < t * STEP + K {
