@@ -133,6 +133,17 @@ fn providers_arg() -> Arg {
     .default_value("cpu,reference")
 }
 
+/// `--precision P`.
+fn precision_arg() -> Arg {
+    option(
+        "precision",
+        "P",
+        "What products of floats multiply: f32, or bf16 and sums in f32, where the CPU has it",
+    )
+    .value_parser(["f32", "bf16"])
+    .default_value("f32")
+}
+
 /// `--dim NAME=N`.
 fn dim_arg() -> Arg {
     option(

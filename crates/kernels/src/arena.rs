@@ -157,15 +157,16 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
 }
 
 /// Calls `work` with `len` elements of memory that belongs to this thread; what is in them is
-/// unspecified. `work` does not ask for such memory again.
+/// unspecified. Memory that `work` itself asks for is other memory.
 pub(crate) fn with_scratch<T: bytemuck::Pod, R>(len: usize, work: impl FnOnce(&mut [T]) -> R) -> R {
     thread_local! {
-        static SCRATCH: RefCell<Buffer> = RefCell::default();
+        static SCRATCH: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
     }
-    SCRATCH.with_borrow_mut(|buffer| {
-        buffer.reserve(len * size_of::<T>());
-        work(&mut buffer.typed_mut()[..len])
-    })
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    buffer.reserve(len * size_of::<T>());
+    let result = work(&mut buffer.typed_mut()[..len]);
+    SCRATCH.with_borrow_mut(|free| free.push(buffer));
+    result
 }
 
 #[cfg(test)]

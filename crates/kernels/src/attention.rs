@@ -9,7 +9,7 @@ use crate::Ctx;
 use crate::activation::exp_or_zero;
 use crate::gemm::{Epilogue, Order, PackedF32, gemm};
 use crate::simd::{Body, MAX_LANES, Simd, dispatch};
-use crate::threads::{Shared, Threads};
+use crate::threads::Shared;
 
 /// Queries of a block.
 const QUERIES: usize = 24;
@@ -107,10 +107,7 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
         return y.fill(0.0);
     }
     let shared = Shared::new(y);
-    let serial = Ctx {
-        isa: ctx.isa(),
-        threads: Threads::new(1),
-    };
+    let serial = ctx.on_one_thread();
     ctx.threads().parallel_for(batch * heads, |task| {
         let (b, n) = (task / heads, task % heads);
         let head = Head::pack(&serial, &shape, k.of(b, n), k.row, v.of(b, n), v.row);

@@ -15,13 +15,16 @@ pub enum Isa {
     Avx512,
     /// AVX-512 with the int8 dot product.
     Avx512Vnni,
+    /// AVX-512 with the int8 dot product, and AMX tiles of int8 and BF16.
+    Amx,
     /// 64-bit Arm with NEON.
     Neon,
 }
 
 impl Isa {
     /// All of them, best first.
-    pub const ALL: [Isa; 6] = [
+    pub const ALL: [Isa; 7] = [
+        Isa::Amx,
         Isa::Avx512Vnni,
         Isa::Avx512,
         Isa::AvxVnni,
@@ -38,6 +41,7 @@ impl Isa {
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
         }
     }
@@ -49,20 +53,26 @@ impl Isa {
 
     /// Whether code for `other` runs on a CPU with `self`.
     pub fn includes(self, other: Isa) -> bool {
-        let wide = matches!(self, Isa::Avx512 | Isa::Avx512Vnni);
+        let wide = matches!(self, Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx);
         match other {
             Isa::Generic => true,
             Isa::Avx2 => wide || matches!(self, Isa::Avx2 | Isa::AvxVnni),
             Isa::Avx512 => wide,
+            Isa::Avx512Vnni => matches!(self, Isa::Avx512Vnni | Isa::Amx),
             _ => self == other,
         }
+    }
+
+    /// Whether it has instructions that multiply BF16.
+    pub fn multiplies_bf16(self) -> bool {
+        self == Isa::Amx
     }
 
     /// The set whose vectors `n` lanes fill, of those that come with this one.
     pub(crate) fn narrowed(self, n: usize) -> Isa {
         match self {
-            Isa::Avx512Vnni if n <= 8 && Isa::AvxVnni.available() => Isa::AvxVnni,
-            Isa::Avx512 | Isa::Avx512Vnni if n <= 8 => Isa::Avx2,
+            Isa::Avx512Vnni | Isa::Amx if n <= 8 && Isa::AvxVnni.available() => Isa::AvxVnni,
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx if n <= 8 => Isa::Avx2,
             _ => self,
         }
     }
@@ -106,6 +116,9 @@ fn probe(isa: Isa) -> bool {
         Isa::AvxVnni => avx2 && has!("avxvnni"),
         Isa::Avx512 => avx512,
         Isa::Avx512Vnni => avx512 && has!("avx512vnni"),
+        Isa::Amx => {
+            avx512 && has!("avx512vnni") && has!("avx512bf16") && crate::simd::amx::available()
+        }
         Isa::Neon => false,
     }
 }

@@ -1,5 +1,7 @@
 //! Matrix products with a packed right side: which kernels there are, and how work is cut up.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod f32;
 pub mod int8;
 mod left;
@@ -25,6 +27,11 @@ pub struct Kernel {
 
 /// The micro-kernels, best first.
 pub static KERNELS: &[Kernel] = &[
+    Kernel {
+        name: "x86_64-amx-u8i8-32x32",
+        isa: Isa::Amx,
+        weight_bytes: 1,
+    },
     Kernel {
         name: "x86_64-avx512-vnni-u8i8-12x32",
         isa: Isa::Avx512Vnni,
@@ -54,6 +61,11 @@ pub static KERNELS: &[Kernel] = &[
         name: "generic-u8i8-4x8",
         isa: Isa::Generic,
         weight_bytes: 1,
+    },
+    Kernel {
+        name: "x86_64-amx-bf16-32x32",
+        isa: Isa::Amx,
+        weight_bytes: 2,
     },
     Kernel {
         name: "x86_64-avx512-f32-12x32",
@@ -101,6 +113,22 @@ impl Order {
             Order::KN => k * ns + n,
             Order::NK => n * ks + k,
         }
+    }
+}
+
+/// Rows of which tasks of `isa` have multiples.
+pub(crate) fn tasks_of(isa: Isa) -> usize {
+    match isa {
+        Isa::Amx => 32,
+        _ => shape(isa).1,
+    }
+}
+
+/// Bytes along K of packed weights and rows of bytes that `isa` reads together.
+pub(crate) fn step_bytes(isa: Isa) -> usize {
+    match isa {
+        Isa::Amx => 64,
+        _ => 4,
     }
 }
 

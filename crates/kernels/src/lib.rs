@@ -42,6 +42,7 @@ pub use threads::Threads;
 pub struct Ctx {
     isa: Isa,
     threads: Threads,
+    bf16: bool,
 }
 
 impl Ctx {
@@ -50,15 +51,43 @@ impl Ctx {
         Self {
             isa: Isa::detect_capped(Some(isa)),
             threads,
+            bf16: false,
         }
     }
 
     /// The best instruction set of this CPU, on the calling thread only.
     pub fn serial() -> Self {
+        Self::new(Isa::detect(), Threads::new(1))
+    }
+
+    /// The same threads with `isa`, which this CPU has.
+    pub(crate) fn with_isa(&self, isa: Isa) -> Self {
+        debug_assert!(isa.available());
         Self {
-            isa: Isa::detect(),
-            threads: Threads::new(1),
+            isa,
+            ..self.clone()
         }
+    }
+
+    /// The same on the calling thread only.
+    pub(crate) fn on_one_thread(&self) -> Self {
+        Self {
+            threads: Threads::new(1),
+            ..*self
+        }
+    }
+
+    /// With products of floats that round both sides to BF16 and add in f32, or as exact as f32
+    /// is. Only sets that multiply BF16 do: see [`Isa::multiplies_bf16`].
+    #[must_use]
+    pub fn with_bf16(mut self, bf16: bool) -> Self {
+        self.bf16 = bf16 && self.isa.multiplies_bf16();
+        self
+    }
+
+    /// Whether products of floats round both sides to BF16.
+    pub fn bf16(&self) -> bool {
+        self.bf16
     }
 
     /// The instruction set; this CPU has it.

@@ -3,6 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::amx::{Bf16, U8I8};
 use crate::simd::{Body, Dot, Simd, Widen};
 use crate::{Ctx, Isa};
 
@@ -13,6 +15,8 @@ pub struct Peak {
     pub f32_macs: f64,
     /// Multiply-accumulates of bytes in a second.
     pub int8_macs: f64,
+    /// Multiply-accumulates of BF16 in a second, where there are kernels for it.
+    pub bf16_macs: Option<f64>,
     /// Bytes read from memory in a second.
     pub bytes: f64,
 }
@@ -32,8 +36,20 @@ impl Peak {
         let (isa, lanes) = (ctx.isa(), lanes(ctx.isa()));
         let calls = (CHAINS * ROUNDS) as f64;
         let f32_macs = calls * lanes as f64 / best(|| crate::simd::dispatch(isa, Floats));
-        let group = crate::gemm::int8::group(isa);
-        let int8_macs = calls * (lanes * group) as f64 / best(|| integers(isa));
+        let mut int8_macs = 0.0;
+        let mut bf16_macs = None;
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Amx {
+            let tiles = (4 * ROUNDS * 16 * 16 * 16) as f64;
+            // SAFETY: a `Ctx` holds only sets that this CPU has.
+            int8_macs = tiles * 4.0 / best(|| unsafe { x86::amx::<U8I8>() });
+            // SAFETY: as above.
+            bf16_macs = Some(tiles * 2.0 / best(|| unsafe { x86::amx::<Bf16>() }));
+        }
+        if int8_macs == 0.0 {
+            let group = crate::gemm::int8::group(isa);
+            int8_macs = calls * (lanes * group) as f64 / best(|| integers(isa));
+        }
         let data = vec![1u64; BYTES / 8];
         let sum = || {
             black_box(
@@ -45,6 +61,7 @@ impl Peak {
         Self {
             f32_macs,
             int8_macs,
+            bf16_macs,
             bytes: BYTES as f64 / best(sum),
         }
     }
@@ -137,9 +154,30 @@ fn integers(isa: Isa) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::products;
+    use super::{ROUNDS, products};
+    use crate::simd::amx::{self, Product};
     use crate::simd::avx2::{Avx2, Pairs256, Vnni256};
     use crate::simd::avx512::{Avx512, Vnni512};
+
+    /// Products of tiles, four under way at a time.
+    ///
+    /// # Safety
+    /// The CPU has AMX.
+    pub(super) unsafe fn amx<P: Product>() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            amx::configure(amx::ROWS);
+            amx::zero::<4>();
+            amx::zero::<6>();
+            for _ in 0..ROUNDS {
+                P::add::<0, 4, 6>();
+                P::add::<1, 4, 6>();
+                P::add::<2, 4, 6>();
+                P::add::<3, 4, 6>();
+            }
+            amx::release();
+        }
+    }
 
     /// # Safety
     /// The CPU has AVX2, FMA and F16C.

@@ -161,7 +161,9 @@ impl Recurrent {
                     hidden_bias.extend((own..rows).map(|i| both(rows + i)));
                 }
             }
-            let pack = |r: &[f32], n| PackedF32::new(ctx, r, Order::NK, hidden, n);
+            // A state goes through its product at every step: it stays as exact as f32 is.
+            let exact = ctx.clone().with_bf16(false);
+            let pack = |r: &[f32], n| PackedF32::new(&exact, r, Order::NK, hidden, n);
             Direction {
                 is_reverse,
                 input: Weights::Floats(PackedF32::new(ctx, w, Order::NK, input, rows)),

@@ -3,6 +3,8 @@
 use crate::Isa;
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -205,6 +207,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// Stores four rows of `LANES` bytes, as [`Simd::store_rounded`] does.
+    ///
+    /// # Safety
+    /// `LANES` bytes are writable at each of `to`.
+    #[inline(always)]
+    unsafe fn store_rounded_rows(self, to: [*mut u8; 4], x: [Self::F; 4], range: ByteRange) {
+        let lo = self.splat((range.lo - range.zero) as f32);
+        let hi = self.splat((range.hi - range.zero) as f32);
+        let zero = self.splat_i(range.zero);
+        for (to, x) in to.into_iter().zip(x) {
+            let y = self.add_i(self.to_int(self.clamp(x, lo, hi)), zero);
+            // SAFETY: the caller's promise.
+            unsafe { self.store_bytes(to, y) };
+        }
+    }
+
     /// The first `n <= LANES` floats, then zeros.
     ///
     /// # Safety
@@ -392,7 +410,7 @@ pub(crate) fn dispatch_vector<B: Body>(isa: Isa, body: B) -> Result<B::Out, B> {
         Isa::Avx2 | Isa::AvxVnni => Ok(unsafe { avx2::run(body) }),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512 | Isa::Avx512Vnni => Ok(unsafe { avx512::run(body) }),
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => Ok(unsafe { avx512::run(body) }),
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
         Isa::Neon => Ok(unsafe { neon::run(body) }),

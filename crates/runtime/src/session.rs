@@ -34,6 +34,9 @@ pub struct Options {
     pub libraries: Vec<PathBuf>,
     /// The best instruction set that kernels may use; `None`: what this CPU has.
     pub isa: Option<Isa>,
+    /// Round both sides of products of floats to BF16, and add in f32; an error where the
+    /// instruction set does not multiply BF16.
+    pub bf16: bool,
     /// Turn DQ → op → Q groups into integer kernels.
     pub integer: bool,
     /// Time every step.
@@ -53,6 +56,7 @@ impl Default for Options {
             more: &[],
             libraries: Vec::new(),
             isa: None,
+            bf16: false,
             integer: true,
             profile: false,
             batch_bytes: BATCH_BYTES,
@@ -97,6 +101,13 @@ impl Session {
             options.threads
         };
         let isa = Isa::detect_capped(options.isa);
+        if options.bf16 && !isa.multiplies_bf16() {
+            return Err(Error::unsupported(format!(
+                "precision bf16: the instruction set {} does not multiply BF16",
+                isa.name()
+            ))
+            .hint("leave it out: products are then of f32"));
+        }
         let info = |&v: &ValueId| {
             let value = model.graph.value(v);
             ValueInfo {
@@ -110,7 +121,7 @@ impl Session {
             settings: Vec::new(),
         };
         let maker = Maker {
-            ctx: Ctx::new(isa, Threads::new(threads)),
+            ctx: Ctx::new(isa, Threads::new(threads)).with_bf16(options.bf16),
             providers: providers::choose(&options.providers, options.more, &asked)?,
             integer: options.integer,
             profile: options.profile,

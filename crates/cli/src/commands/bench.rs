@@ -14,7 +14,8 @@ use edgesmith_runtime::{NodeProfile, Options, Session};
 use serde::Serialize;
 
 use super::{
-    Command, dim_arg, dims, flag, json_arg, level_arg, option, providers_arg, text, threads_arg,
+    Command, dim_arg, dims, flag, json_arg, level_arg, option, precision_arg, providers_arg, text,
+    threads_arg,
 };
 use crate::measure::cold::{self, Cold};
 use crate::measure::sustained::{self, Second};
@@ -48,6 +49,7 @@ pub static BENCH: Command = Command {
         .arg(dim_arg())
         .arg(level_arg("extended"))
         .arg(providers_arg())
+        .arg(precision_arg())
         .arg(threads_arg("1", "Threads; 0 is one for each core"))
         .arg(
             option("iterations", "N", "Runs that count")
@@ -174,7 +176,7 @@ fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
     let mut runs = vec![peers::ours(session, inputs.clone())];
     let mut differences = Vec::new();
     for engine in &engines {
-        let mut compiled = peers::compile(engine, path, &inputs, threads)?;
+        let mut compiled = peers::compile(engine, path, &inputs, &options)?;
         let fed: Vec<Tensor> = inputs.iter().map(|(_, t)| t.clone()).collect();
         let theirs = compiled.run(&fed).map_err(|e| e.at(engine.name()))?;
         differences.push(difference(&ours, &theirs));
@@ -264,10 +266,10 @@ fn profile(model: &Model, options: Options, inputs: &Inputs) -> Result<Vec<Node>
         let ms = n.ns as f64 / 1e6 / n.calls.max(1) as f64;
         let rate = n.macs as f64 / ms * 1e3;
         let best = threads
-            * if n.integer {
-                peak.int8_macs
-            } else {
-                peak.f32_macs
+            * match peak.bf16_macs {
+                _ if n.integer => peak.int8_macs,
+                Some(macs) if n.kernel.contains("-bf16-") => macs,
+                _ => peak.f32_macs,
             };
         Node {
             ms,

@@ -9,7 +9,10 @@ use edgesmith_ir::Error;
 use edgesmith_kernels::cpu::Isa;
 use edgesmith_runtime::{Options, Session};
 
-use super::{Command, force_arg, level_arg, model_arg, option, providers_arg, text, threads_arg};
+use super::{
+    Command, force_arg, level_arg, model_arg, option, precision_arg, providers_arg, text,
+    threads_arg,
+};
 use crate::measure::peers;
 use crate::{arrays, opened, ui};
 
@@ -26,6 +29,7 @@ pub static RUN: Command = Command {
             .arg(option("output", "OUT.npz", "Where the outputs go").required(true))
             .arg(level_arg("extended"))
             .arg(providers_arg())
+            .arg(precision_arg())
             .arg(threads_arg("0", "Threads; 0 is one for each core"))
             .arg(force_arg())
     },
@@ -51,7 +55,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-/// The runtime options of a command with `--threads` and `--providers`.
+/// The runtime options of a command with `--threads`, `--precision` and `--providers`.
 pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
     let mut options = Options {
         isa: Some(isa()?),
@@ -62,6 +66,8 @@ pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
     if let Some(&threads) = matches.get_one("threads") {
         options.threads = threads;
     }
+    let precision = matches.try_get_one::<String>("precision");
+    options.bf16 = precision.is_ok_and(|p| p.is_some_and(|p| p == "bf16"));
     if let Ok(Some(providers)) = matches.try_get_many::<String>("providers") {
         options.providers = providers.cloned().collect();
     }

@@ -52,7 +52,7 @@ pub fn here(
             Box::new(move || session.run(&borrowed(&inputs)).map(drop)) as super::Run
         }
         Some(engine) => {
-            let compiled = peers::compile(&engine, path, inputs, super::threads(options.threads))?;
+            let compiled = peers::compile(&engine, path, inputs, options)?;
             peers::theirs(compiled, inputs)
         }
     };
@@ -103,7 +103,7 @@ fn apart(path: &Path, matches: &ArgMatches, contender: &str) -> Result<Cold> {
     let program = std::env::current_exe().context("where this program lies")?;
     let mut command = Command::new(program);
     command.arg("bench").arg(path).args(["--cold", contender]);
-    for name in ["input", "level", "dim", "threads"] {
+    for name in ["input", "level", "dim", "precision", "threads"] {
         for value in matches.get_raw(name).into_iter().flatten() {
             command.arg(format!("--{name}")).arg(value);
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use edgesmith_engines::{Compiled, Engine, Opened, Setup, Source};
 use edgesmith_ir::{Result, Tensor};
-use edgesmith_runtime::Session;
+use edgesmith_runtime::{Options, Session};
 
 use super::{Inputs, Run, borrowed};
 
@@ -27,7 +27,8 @@ pub fn open(name: &str) -> Result<Opened> {
     Engine::find(name)?.open(&folders())
 }
 
-/// A model as a peer makes it ready, for inputs of these shapes.
+/// A model as a peer makes it ready, for inputs of these shapes and with these threads and this
+/// precision.
 ///
 /// # Errors
 /// What the engine says.
@@ -35,12 +36,13 @@ pub fn compile(
     engine: &Opened,
     path: &Path,
     inputs: &Inputs,
-    threads: usize,
+    options: &Options,
 ) -> Result<Box<dyn Compiled>> {
     let shapes = inputs.iter().map(|(n, t)| (n.clone(), t.dims().to_vec()));
     let setup = Setup {
-        threads,
+        threads: super::threads(options.threads),
         shapes: shapes.collect(),
+        narrow: options.bf16,
         ..Setup::default()
     };
     engine.compile(Source::File(path), &setup)

@@ -1,13 +1,17 @@
 //! Float convolution of channels-last images.
 
+#[cfg(target_arch = "x86_64")]
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::depthwise::DepthwiseF32;
 use super::gather::{Run, gather};
 use super::{ConvGeometry, Tasks, windows};
 use crate::arena::with_scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::gemm::f32::bf16;
 use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
-use crate::gemm::{Cut, Order, shape};
+use crate::gemm::{Cut, Order};
 use crate::{Ctx, Unsupported};
 
 /// A convolution with packed weights.
@@ -15,6 +19,8 @@ use crate::{Ctx, Unsupported};
 pub struct ConvF32 {
     geometry: ConvGeometry,
     weights: Weights,
+    /// Numbers of BF16 that lines of windows are packed in, up to whole steps.
+    line: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,30 +37,47 @@ impl ConvF32 {
         weights: &[f32],
     ) -> Result<Self, Unsupported> {
         geometry.check_weights(weights.len())?;
+        let line = bf16_line(ctx, &geometry);
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseF32::new(ctx, &geometry, weights)))
         } else {
             let pack = |g| {
                 let weights = geometry.group_weights(weights, g);
-                PackedF32::new(
-                    ctx,
-                    &weights,
-                    Order::NK,
-                    geometry.depth(),
-                    geometry.group_out(),
-                )
+                let (mut k, n) = (geometry.depth(), geometry.group_out());
+                let mut lines = Vec::new();
+                if let Some(whole) = line {
+                    let run = geometry.kernel[1] * geometry.channels_in;
+                    k = geometry.kernel[0] * whole;
+                    lines = vec![0.0; n * k];
+                    let from = weights.chunks_exact(run);
+                    for (to, from) in lines.chunks_exact_mut(whole).zip(from) {
+                        to[..run].copy_from_slice(from);
+                    }
+                }
+                let weights = if line.is_some() { &lines } else { &weights[..] };
+                PackedF32::new(ctx, weights, Order::NK, k, n)
             };
             Weights::Groups((0..geometry.groups).map(pack).collect())
         };
-        Ok(Self { geometry, weights })
+        Ok(Self {
+            geometry,
+            weights,
+            line,
+        })
     }
 
     /// The same weights for another input size, padding, stride or dilation.
     pub fn resized(&self, geometry: ConvGeometry) -> Result<Self, Unsupported> {
         self.geometry.check_resized(&geometry)?;
+        if self.line.is_some() && (!windows::suit(&geometry) || geometry.is_pointwise()) {
+            return Err(Unsupported(
+                "weights are packed for windows without dilation".to_string(),
+            ));
+        }
         Ok(Self {
             geometry,
             weights: self.weights.clone(),
+            line: self.line,
         })
     }
 
@@ -98,7 +121,7 @@ impl ConvF32 {
         };
         let target = Target::new(pixels, g.channels_out, y, g.channels_out, epilogue);
         let depth = g.depth();
-        let tile_rows = shape(ctx.isa()).1;
+        let tile_rows = groups[0].tile_rows();
         let by_windows = !g.is_pointwise() && windows::suit(g);
         let most = if by_windows {
             windows::MOST
@@ -120,11 +143,34 @@ impl ConvF32 {
                 unsafe { target.multiply(rows, a, g.channels_in, b, panels, offset) };
                 return;
             }
+            #[cfg(target_arch = "x86_64")]
+            if let Some(whole) = self.line {
+                let finite = Cell::new(true);
+                let lay =
+                    |to: &mut [u16], x: &[f32]| finite.set(bf16::narrow(to, x) & finite.get());
+                let images = windows::Images {
+                    x,
+                    as_is: None,
+                    outside: 0,
+                    copy: &lay,
+                    run: whole,
+                };
+                let line = g.kernel[1] * g.channels_in;
+                windows::each_part(g, images, rows, |rows, a, steps| {
+                    let (line, panels) = ((line, finite.get()), panels.clone());
+                    // SAFETY: windows are readable; the output as above.
+                    unsafe {
+                        target.multiply_bf16_windows(rows, (a, steps), line, b, panels, offset);
+                    }
+                });
+                return;
+            }
             if by_windows {
                 let images = windows::Images {
                     x,
+                    as_is: Some(x),
                     outside: 0.0,
-                    copy: None,
+                    copy: &<[f32]>::copy_from_slice,
                     run: g.kernel[1] * g.channels_in,
                 };
                 windows::each_part(g, images, rows, |rows, a, steps| {
@@ -143,6 +189,16 @@ impl ConvF32 {
             });
         });
     }
+}
+
+/// Numbers of BF16 that a line of a window is packed in, where windows are read as BF16.
+fn bf16_line(ctx: &Ctx, g: &ConvGeometry) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    if ctx.bf16() && bf16::suits(g.depth()) && windows::suit(g) && !g.is_pointwise() {
+        return Some((g.kernel[1] * g.channels_in).next_multiple_of(bf16::STEP));
+    }
+    let _ = (ctx, g);
+    None
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use super::gather::{Run, gather};
 use super::{ConvGeometry, Tasks, windows};
 use crate::arena::with_scratch;
 use crate::gemm::int8::{
-    Bytes, GROUP_BYTES, Input8, Output8, PackedI8, Row8, Target8, rows_in_cache, takes_any_bytes,
+    Bytes, Input8, Output8, PackedI8, Row8, Target8, isa_for, rows_in_cache, takes_any_bytes,
 };
-use crate::gemm::{Cut, Order, shape};
-use crate::{Ctx, Unsupported};
+use crate::gemm::{Cut, Order, step_bytes, tasks_of};
+use crate::{Ctx, Isa, Unsupported};
 
 /// A convolution with packed signed weights.
 #[derive(Clone, Debug)]
@@ -41,6 +41,11 @@ impl ConvI8 {
         let (raw, signed) = weights.raw();
         geometry.check_weights(raw.len())?;
         let channels = geometry.channels_out;
+        let steps = match geometry.kernel[0] {
+            1 => geometry.depth(),
+            lines => lines * whole_line(ctx.isa(), &geometry),
+        };
+        let ctx = &ctx.with_isa(isa_for(ctx.isa(), geometry.depth(), steps));
         if !(zeros.len() < 2 || zeros.len() == channels) {
             return Err(Unsupported(format!(
                 "{} zero points, {channels} channels",
@@ -52,7 +57,7 @@ impl ConvI8 {
             && takes_any_bytes(ctx.isa())
             && windows::suit(&geometry)
             && geometry.kernel[0] > 1
-            && !line(&geometry).is_multiple_of(GROUP_BYTES);
+            && !line(&geometry).is_multiple_of(step_bytes(ctx.isa()));
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseI8::new(ctx, &geometry, weights, zeros)))
         } else {
@@ -72,7 +77,7 @@ impl ConvI8 {
                 if !padded {
                     return PackedI8::new(ctx, bytes, Order::NK, geometry.depth(), size, zeros);
                 }
-                let (line, whole) = (line(&geometry), whole_line(&geometry));
+                let (line, whole) = (line(&geometry), whole_line(ctx.isa(), &geometry));
                 let mut lines = vec![0; size * geometry.kernel[0] * whole];
                 let from = raw.chunks_exact(line);
                 for (to, from) in lines.chunks_exact_mut(whole).zip(from) {
@@ -129,7 +134,7 @@ impl ConvI8 {
     /// Whether windows are read where they lie.
     fn by_windows(&self, b: &PackedI8) -> bool {
         let g = &self.geometry;
-        let whole = g.kernel[0] == 1 || line(g).is_multiple_of(GROUP_BYTES);
+        let whole = g.kernel[0] == 1 || line(g).is_multiple_of(step_bytes(b.isa()));
         !g.is_pointwise() && windows::suit(g) && b.takes_bytes() && (whole || self.padded)
     }
 
@@ -159,7 +164,7 @@ impl ConvI8 {
             .enumerate()
             .map(|(i, b)| b.start(bias_of(i), &Row8::new(b, signed, x.zero)))
             .collect();
-        let tile_rows = shape(groups[0].isa()).1;
+        let tile_rows = tasks_of(groups[0].isa());
         let by_windows = self.by_windows(&groups[0]);
         let most = if by_windows {
             windows::MOST
@@ -182,9 +187,10 @@ impl ConvI8 {
             let (group, rows, panels) = tasks.task(i);
             let (b, offset) = (&groups[group], group * g.group_out());
             let (row8, pitch) = (Row8::new(b, signed, x.zero), b.row_bytes());
-            if g.is_pointwise() && b.reads_as_is(row8) {
-                let a = data[rows.start * g.channels_in + group * g.group_in()..].as_ptr();
-                let a = (a, g.channels_in);
+            let start = rows.start * g.channels_in + group * g.group_in();
+            let a = &data[start.min(data.len())..];
+            if g.is_pointwise() && b.reads_as_is(row8, rows.len(), g.channels_in, a) {
+                let a = (a.as_ptr(), g.channels_in);
                 // SAFETY: the lengths of input and output cover all pixels; tasks are disjoint.
                 unsafe { target.multiply(rows, a, b, &starts[group], &[], panels, offset) };
                 return;
@@ -194,8 +200,9 @@ impl ConvI8 {
                 let images = windows::Images {
                     x: data,
                     outside: row8.zero as u8,
-                    copy: signed.then_some(&put),
-                    run: whole_line(g),
+                    as_is: (!signed).then_some(data),
+                    copy: &put,
+                    run: whole_line(b.isa(), g),
                 };
                 windows::each_part(g, images, rows, |rows, a, steps| {
                     let panels = panels.clone();
@@ -243,9 +250,9 @@ fn line(g: &ConvGeometry) -> usize {
     g.kernel[1] * g.channels_in
 }
 
-/// Bytes of a line of a window, up to whole groups.
-fn whole_line(g: &ConvGeometry) -> usize {
-    line(g).next_multiple_of(GROUP_BYTES)
+/// Bytes of a line of a window, up to whole steps of the instruction set.
+fn whole_line(isa: Isa, g: &ConvGeometry) -> usize {
+    line(g).next_multiple_of(step_bytes(isa))
 }
 
 #[cfg(test)]

@@ -19,25 +19,27 @@ pub(super) fn suit(g: &ConvGeometry) -> bool {
 }
 
 /// Lays out elements of a line.
-pub(super) type Lay<'a, T> = &'a dyn Fn(&mut [T], &[T]);
+pub(super) type Lay<'a, X, T> = &'a dyn Fn(&mut [T], &[X]);
 
 /// The images that windows are read from.
 #[derive(Clone, Copy)]
-pub(super) struct Images<'a, T> {
-    pub x: &'a [T],
+pub(super) struct Images<'a, X, T> {
+    pub x: &'a [X],
+    /// The same elements where they can be read as they lie.
+    pub as_is: Option<&'a [T]>,
     /// What stands outside of an image.
     pub outside: T,
-    /// Copies elements of a line as they are to be read; `None`: they are read where they lie.
-    pub copy: Option<Lay<'a, T>>,
+    /// Copies elements of a line as they are to be read.
+    pub copy: Lay<'a, X, T>,
     /// Elements of a run, of which the last ones may be any.
     pub run: usize,
 }
 
 /// Calls `work` for output pixels of one image at a time, with the address of the window of each
 /// and where the elements of a window stand from there on. All of them are readable.
-pub(super) fn each_part<T: bytemuck::Pod>(
+pub(super) fn each_part<X: Copy, T: bytemuck::Pod>(
     g: &ConvGeometry,
-    images: Images<T>,
+    images: Images<X, T>,
     pixels: Range<usize>,
     mut work: impl FnMut(Range<usize>, &[*const T], Steps),
 ) {
@@ -108,13 +110,12 @@ impl<'g> Frame<'g> {
     }
 
     /// Calls `work` with the lines, of the image or copied with zeros around them.
-    fn with<T: bytemuck::Pod>(&self, images: Images<T>, work: impl FnOnce(&[T])) {
+    fn with<X: Copy, T: bytemuck::Pod>(&self, images: Images<X, T>, work: impl FnOnce(&[T])) {
         let (g, x) = (self.geometry, images.x);
         let (line, channels) = (g.input[1] * g.channels_in, g.channels_in);
         let image = self.image * g.input[0];
         let slack = images.run - g.kernel[1] * g.channels_in;
-        let copy = images.copy.unwrap_or(&<[T]>::copy_from_slice);
-        if self.is_inside && images.copy.is_none() {
+        if let (true, Some(x)) = (self.is_inside, images.as_is) {
             let from = (image + self.lines.start - g.pad_begin[0]) * line;
             if from + self.lines.len() * line + slack <= x.len() {
                 return work(&x[from..]);
@@ -123,7 +124,9 @@ impl<'g> Frame<'g> {
         let pad = g.pad_begin[1].min(self.columns);
         let there = (self.columns - pad).min(g.input[1]);
         with_scratch(self.lines.len() * self.stride + slack, |all: &mut [T]| {
-            let lines = all.chunks_exact_mut(self.stride);
+            let (frame, behind) = all.split_at_mut(self.lines.len() * self.stride);
+            behind.fill(images.outside);
+            let lines = frame.chunks_exact_mut(self.stride);
             for (y, to) in self.lines.clone().zip(lines) {
                 let Some(y) = inside(y, g.pad_begin[0], g.input[0]) else {
                     to.fill(images.outside);
@@ -132,7 +135,7 @@ impl<'g> Frame<'g> {
                 let (left, rest) = to.split_at_mut(pad * channels);
                 let (data, right) = rest.split_at_mut(there * channels);
                 left.fill(images.outside);
-                copy(data, &x[(image + y) * line..][..there * channels]);
+                (images.copy)(data, &x[(image + y) * line..][..there * channels]);
                 right.fill(images.outside);
             }
             work(all);

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16;
 mod store;
 
 pub(crate) use store::{Store, load_row, store_row};
@@ -31,12 +33,14 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
-/// A matrix `[K, N]`, laid out for the micro-kernel of one instruction set.
+/// A matrix `[K, N]`, laid out for the micro-kernel of one instruction set; rounded to BF16 where
+/// the context lets it be.
 #[derive(Clone, Debug)]
 pub struct PackedF32 {
     k: usize,
     panels: Panels,
     isa: Isa,
+    bf16: bool,
     data: Buffer,
 }
 
@@ -61,6 +65,17 @@ impl PackedF32 {
             n,
             lanes: super::shape(ctx.isa()).0,
         };
+        #[cfg(target_arch = "x86_64")]
+        if ctx.bf16() && bf16::suits(k) {
+            return Self {
+                k,
+                panels,
+                isa: ctx.isa(),
+                bf16: true,
+                // SAFETY: a context has BF16 only where the CPU has it, and AVX-512.
+                data: unsafe { bf16::pack(b, stride, order, k, panels) },
+            };
+        }
         let mut data = Buffer::zeroed(k * panels.padded() * 4);
         let out = data.typed_mut::<f32>();
         for p in 0..panels.count() {
@@ -80,6 +95,7 @@ impl PackedF32 {
             k,
             panels,
             isa: ctx.isa(),
+            bf16: false,
             data,
         }
     }
@@ -105,7 +121,16 @@ impl PackedF32 {
 
     /// The name of the micro-kernel that it is packed for.
     pub fn kernel_name(&self) -> &'static str {
-        super::kernel(self.isa, 4).name
+        super::kernel(self.isa, if self.bf16 { 2 } else { 4 }).name
+    }
+
+    /// Rows of which tasks of a product have multiples.
+    pub(crate) fn tile_rows(&self) -> usize {
+        if self.bf16 {
+            super::tasks_of(self.isa)
+        } else {
+            super::shape(self.isa).1
+        }
     }
 }
 
@@ -141,7 +166,7 @@ pub fn gemm(
         "A has m rows of k elements"
     );
     let target = Target::new(m, b.n(), c, c_stride, epilogue);
-    let rows_of_tile = super::shape(b.isa).1;
+    let rows_of_tile = b.tile_rows();
     let most = rows_in_cache(b.k, rows_of_tile);
     let cut = Cut::new(
         ctx.threads().count(),
@@ -261,6 +286,12 @@ impl<'a> Target<'a> {
         panels: Range<usize>,
         offset: usize,
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if b.bf16 {
+            // SAFETY: the caller's promise.
+            unsafe { self.multiply_rounded(rows, (a, a_stride), b, panels, offset) };
+            return;
+        }
         let left = Even { a, a_stride };
         let steps = Steps {
             lines: 1,

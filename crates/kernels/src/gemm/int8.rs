@@ -127,13 +127,14 @@ impl PackedI8 {
             "no zero point, one, or n"
         );
         let flip = if signed { 0 } else { 0x80 };
+        let isa = isa_for(ctx.isa(), k, k);
         let panels = Panels {
             n,
-            lanes: super::shape(ctx.isa()).0,
+            lanes: super::shape(isa).0,
         };
         let mut sums = vec![0; panels.padded()];
         let mut pack = |group: usize| {
-            let groups = k.div_ceil(group);
+            let groups = groups(isa, k, group);
             let mut data = Buffer::zeroed(groups * group * panels.padded());
             let out = data.typed_mut::<i8>();
             for p in 0..panels.count() {
@@ -151,10 +152,10 @@ impl PackedI8 {
             }
             data
         };
-        let mut group = group(ctx.isa());
+        let mut group = group(isa);
         let mut data = pack(group);
         let mut spills = Vec::new();
-        if group == 4 && saturates(ctx.isa()) {
+        if group == 4 && saturates(isa) {
             match Spill::of_panels(panels, data.typed_mut()) {
                 Some(all) => spills = all,
                 None => {
@@ -163,7 +164,7 @@ impl PackedI8 {
                 }
             }
         }
-        let groups = k.div_ceil(group);
+        let groups = groups(isa, k, group);
         let zero = |c: usize| {
             zeros
                 .get(if zeros.len() == 1 { 0 } else { c })
@@ -179,7 +180,7 @@ impl PackedI8 {
             group,
             groups,
             panels,
-            isa: ctx.isa(),
+            isa,
             data,
             spills,
             sums,
@@ -221,9 +222,11 @@ impl PackedI8 {
         self.panels.count()
     }
 
-    /// Whether rows of activations need not be copied.
-    pub(crate) fn reads_as_is(&self, row: Row8) -> bool {
-        !row.wide && !row.signed && self.k.is_multiple_of(4) && self.zeros.is_none()
+    /// Whether `rows` rows of activations, `stride` apart in `a`, need not be copied. Each is read
+    /// to the end of its last group, where the weights are 0.
+    pub(crate) fn reads_as_is(&self, row: Row8, rows: usize, stride: usize, a: &[u8]) -> bool {
+        let bytes = !row.wide && !row.signed && self.zeros.is_none();
+        bytes && fits(rows, self.row_bytes(), stride, a.len())
     }
 
     /// Whether rows of activations are bytes in fours, and nothing else is needed of them.
@@ -269,11 +272,26 @@ impl PackedI8 {
 
 /// Neighbours along K that the instruction set multiplies in one step at best.
 pub(crate) fn group(isa: Isa) -> usize {
-    if matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni) || saturates(isa) {
+    if matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni | Isa::Amx) || saturates(isa) {
         4
     } else {
         2
     }
+}
+
+/// The instruction set that multiplies `k` rows of bytes best, which take `steps` bytes in whole
+/// steps: tiles are not worth it where they are short, or much of them is empty.
+pub(crate) fn isa_for(isa: Isa, k: usize, steps: usize) -> Isa {
+    match isa {
+        Isa::Amx if k < 64 || steps.next_multiple_of(64) * 2 > k * 3 => Isa::Avx512Vnni,
+        _ => isa,
+    }
+}
+
+/// Groups along K that `k` rows are packed in: whole steps of the instruction set.
+fn groups(isa: Isa, k: usize, group: usize) -> usize {
+    k.div_ceil(group)
+        .next_multiple_of(super::step_bytes(isa) / GROUP_BYTES)
 }
 
 /// Whether the instruction set takes bytes in fours, whatever the weights.
@@ -458,16 +476,16 @@ pub fn gemm8(
     let row = Row8::new(b, signed, a.zero);
     let start = b.start(bias, &row);
     let target = Target8::new(m, b.n(), out, c_stride);
-    let tile_rows = super::shape(b.isa).1;
+    let tile_rows = super::tasks_of(b.isa);
     let most = rows_in_cache(b.row_bytes(), tile_rows);
     let cut = Cut::new(ctx.threads().count(), m, b.panels.count(), tile_rows, most);
-    let direct = b.reads_as_is(row);
     ctx.threads().parallel_for(cut.tasks(), |i| {
         let (rows, panels) = cut.task(i);
-        if direct {
-            let a = data[rows.start * a_stride..].as_ptr();
-            // SAFETY: the assertions above cover A and the output; tasks are disjoint.
-            unsafe { target.multiply(rows, (a, a_stride), b, &start, &[], panels, 0) };
+        let a = &data[(rows.start * a_stride).min(data.len())..];
+        if b.reads_as_is(row, rows.len(), a_stride, a) {
+            let a = (a.as_ptr(), a_stride);
+            // SAFETY: rows of A are read as asked; the output as asserted; tasks are disjoint.
+            unsafe { target.multiply(rows, a, b, &start, &[], panels, 0) };
             return;
         }
         let pitch = b.row_bytes();

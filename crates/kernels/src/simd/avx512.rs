@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Body, Dot, Simd};
+use super::{Body, ByteRange, Dot, Simd};
 
 /// Proof of AVX-512 F, BW, VL and DQ.
 #[derive(Clone, Copy)]
@@ -83,6 +83,42 @@ impl Simd for Avx512 {
             _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast()));
         interleave_u8(p: *const u8, q: *const u8) -> __m512i = _mm512_or_si512(
             Avx512(()).load_u8(p), _mm512_slli_epi32::<16>(Avx512(()).load_u8(q)));
+        store_rounded(to: [*mut u8; 2], x: [[__m512; 2]; 2], range: ByteRange) = {
+            let [[a, b], [c, d]] = x;
+            let y = rounded([a, b, c, d], range);
+            _mm256_storeu_si256(to[0].cast(), _mm512_castsi512_si256(y));
+            _mm256_storeu_si256(to[1].cast(), _mm512_extracti64x4_epi64::<1>(y));
+        };
+        store_rounded_rows(to: [*mut u8; 4], x: [__m512; 4], range: ByteRange) = {
+            let y = rounded(x, range);
+            _mm_storeu_si128(to[0].cast(), _mm512_castsi512_si128(y));
+            _mm_storeu_si128(to[1].cast(), _mm512_extracti32x4_epi32::<1>(y));
+            _mm_storeu_si128(to[2].cast(), _mm512_extracti32x4_epi32::<2>(y));
+            _mm_storeu_si128(to[3].cast(), _mm512_extracti32x4_epi32::<3>(y));
+        };
+    }
+}
+
+/// The bytes of four vectors, one after another: `clamp(round(x) + zero, lo, hi)`.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn rounded([a, b, c, d]: [__m512; 4], range: ByteRange) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Packing saturates below, which is the lower bound once `lo` stands at 0.
+        let (shift, hi) = (range.zero - range.lo, range.hi - range.zero);
+        let (shift, hi) = (_mm512_set1_epi16(shift as i16), _mm512_set1_ps(hi as f32));
+        let (a, b) = (_mm512_min_ps(a, hi), _mm512_min_ps(b, hi));
+        let (c, d) = (_mm512_min_ps(c, hi), _mm512_min_ps(d, hi));
+        let ab = _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+        let cd = _mm512_packs_epi32(_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
+        let ab = _mm512_adds_epi16(ab, shift);
+        let y = _mm512_packus_epi16(ab, _mm512_adds_epi16(cd, shift));
+        let y = _mm512_add_epi8(y, _mm512_set1_epi8(range.lo as i8));
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_permutexvar_epi32(order, y)
     }
 }
 
@@ -102,4 +138,39 @@ impl Dot<Avx512> for Vnni512 {
         // SAFETY: the caller promises the bytes of sixteen lanes.
         unsafe { s.load_i(p.cast()) }
     }
+}
+
+/// Rounds `n` floats to BF16, ties to even, and clears what follows up to `room`. Numbers below
+/// the normal range become 0. Returns whether all are finite.
+///
+/// # Safety
+/// The CPU has AVX-512 F, BW and BF16; `n` floats are readable and `room` numbers writable.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(crate) unsafe fn to_bf16(from: *const f32, n: usize, to: *mut u16, room: usize) -> bool {
+    // The least magnitude that is rounded to infinity.
+    let infinite = _mm512_set1_epi32(0x7f7f_8000);
+    let magnitude = _mm512_set1_epi32(i32::MAX);
+    let mut most = _mm512_setzero_si512();
+    let mut at = 0;
+    // SAFETY: the caller's promise; masks keep to it at the end.
+    unsafe {
+        while at < room {
+            let left = n.saturating_sub(at);
+            let low = _mm512_maskz_loadu_ps(mask(left), from.wrapping_add(at));
+            let next = from.wrapping_add(at + 16);
+            let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), next);
+            for x in [low, high] {
+                let x = _mm512_and_si512(_mm512_castps_si512(x), magnitude);
+                most = _mm512_max_epu32(most, x);
+            }
+            let y = _mm512_cvtne2ps_pbh(high, low);
+            let y = std::mem::transmute::<__m512bh, __m512i>(y);
+            let all = 1u64
+                .wrapping_shl((room - at).min(32) as u32)
+                .wrapping_sub(1) as u32;
+            _mm512_mask_storeu_epi16(to.add(at).cast(), all, y);
+            at += 32;
+        }
+    }
+    _mm512_cmpge_epu32_mask(most, infinite) == 0
 }

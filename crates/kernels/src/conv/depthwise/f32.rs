@@ -34,7 +34,7 @@ impl DepthwiseF32 {
 
     pub(crate) fn kernel_name(&self) -> &'static str {
         match self.isa {
-            Isa::Avx512 | Isa::Avx512Vnni => "x86_64-avx512-depthwise-f32-4x32",
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => "x86_64-avx512-depthwise-f32-4x32",
             Isa::Avx2 | Isa::AvxVnni => "x86_64-avx2-depthwise-f32-4x16",
             Isa::Neon => "aarch64-neon-depthwise-f32-4x8",
             Isa::Generic => "generic-depthwise-f32-4x8",

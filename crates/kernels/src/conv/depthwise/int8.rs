@@ -118,9 +118,11 @@ impl DepthwiseI8 {
 
     pub(crate) fn kernel_name(&self) -> &'static str {
         match self.isa {
-            Isa::Avx512Vnni if self.fours.is_some() => "x86_64-avx512-vnni-depthwise-u8i8-4x32",
+            Isa::Avx512Vnni | Isa::Amx if self.fours.is_some() => {
+                "x86_64-avx512-vnni-depthwise-u8i8-4x32"
+            }
             Isa::AvxVnni if self.fours.is_some() => "x86_64-avx-vnni-depthwise-u8i8-4x16",
-            Isa::Avx512 | Isa::Avx512Vnni => "x86_64-avx512-depthwise-u8i8-4x32",
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => "x86_64-avx512-depthwise-u8i8-4x32",
             Isa::Avx2 | Isa::AvxVnni => "x86_64-avx2-depthwise-u8i8-4x16",
             Isa::Neon => "aarch64-neon-depthwise-u8i8-4x8",
             Isa::Generic => "generic-depthwise-u8i8-4x8",

@@ -246,6 +246,19 @@ unsafe fn put_bytes<S: Simd, const M: usize, const V: usize>(
         }
         return;
     }
+    if V == 1 && last == S::LANES {
+        for four in 0..M.div_ceil(4) {
+            let (mut to, mut x) = ([c; 4], [s.splat(0.0); 4]);
+            for (i, (to, x)) in to.iter_mut().zip(&mut x).enumerate() {
+                let row = (4 * four + i).min(M - 1);
+                *to = c.wrapping_add(row * stride);
+                *x = s.mul(s.to_float(sums[row][0]), mults[0]);
+            }
+            // SAFETY: the caller's promise; the last row may be stored several times.
+            unsafe { s.store_rounded_rows(to, x, range) };
+        }
+        return;
+    }
     let lo = s.splat((range.lo - range.zero) as f32);
     let hi = s.splat((range.hi - range.zero) as f32);
     let zero = s.splat_i(range.zero);

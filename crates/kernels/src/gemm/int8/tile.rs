@@ -106,6 +106,9 @@ fn dispatch<L: Left<u8>>(block: &Block<L>) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512Vnni => unsafe { x86::avx512_vnni(block) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Isa::Amx => unsafe { x86::amx(block) },
         _ => unreachable!("only these are packed in fours"),
     }
 }
@@ -123,6 +126,9 @@ impl<L: Left<u8>> crate::simd::Body for Widened<'_, '_, L> {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Block, Left};
+    use crate::gemm::amx::{Right, Sums, multiply};
+    use crate::simd::Simd;
+    use crate::simd::amx::U8I8;
     use crate::simd::avx2::{Avx2, Pairs256, Vnni256};
     use crate::simd::avx512::{Avx512, Vnni512};
 
@@ -148,6 +154,49 @@ mod x86 {
     pub(super) unsafe fn avx512_vnni<L: Left<u8>>(block: &Block<L>) {
         // SAFETY: the caller's promise.
         block.run::<Avx512, Vnni512>(unsafe { Avx512::prove() });
+    }
+
+    /// # Safety
+    /// The CPU has AMX and what comes with it.
+    pub(super) unsafe fn amx<L: Left<u8>>(block: &Block<L>) {
+        let right = Right {
+            panels: block.b.panels,
+            data: block.b.data.bytes(),
+            bytes: block.b.row_bytes(),
+        };
+        let left = (block.rows, block.left, block.steps);
+        // SAFETY: the caller's promise; `Target8::multiply` promises the memory.
+        unsafe { multiply::<U8I8, L>(left, right, block.panels.clone(), block) };
+    }
+
+    impl<L: Left<u8>> Sums for Block<'_, L> {
+        #[inline(always)]
+        unsafe fn put<const M: usize, const V: usize>(
+            &self,
+            s: Avx512,
+            sums: *const i32,
+            row: usize,
+            first: usize,
+            columns: usize,
+        ) {
+            // SAFETY: the caller's promise; `start` covers whole panels.
+            unsafe {
+                let start: [_; V] = s.load_all_i(self.start.as_ptr().add(first));
+                let mut all = [start; M];
+                for (i, all) in all.iter_mut().enumerate() {
+                    for v in 0..V {
+                        let sum = s.load_i(sums.add((i * V + v) * Avx512::LANES));
+                        all[v] = s.add_i(all[v], sum);
+                    }
+                }
+                Block::put(self, s, all, (row, first, columns));
+            }
+        }
+
+        #[inline(always)]
+        fn finish(&self, s: Avx512) {
+            Block::finish(self, s);
+        }
     }
 }
 
@@ -197,15 +246,7 @@ impl<L: Left<u8>> Block<'_, L> {
                 row += rows;
             }
         }
-        let (first, _, _) = self.b.panels.panel(self.panels.start);
-        let (last, columns, _) = self.b.panels.panel(self.panels.end - 1);
-        for row in 0..self.rows {
-            // SAFETY: these are the elements that the tiles stored.
-            unsafe {
-                self.to
-                    .finish(s, row * self.c_stride + first, last + columns - first)
-            };
-        }
+        self.finish(s);
     }
 
     /// # Safety
@@ -283,6 +324,24 @@ impl<L: Left<u8>> Block<'_, L> {
                     step!(a, k, b.as_ptr());
                 }
             }
+            self.put(s, sums, (row, first, columns));
+        }
+    }
+
+    /// Stores the sums of `M` rows and `V` vectors at (row, column), of which `columns` are real.
+    ///
+    /// # Safety
+    /// As for `Target8::multiply`.
+    #[inline(always)]
+    unsafe fn put<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        mut sums: [[S::I; V]; M],
+        (row, first, columns): (usize, usize, usize),
+    ) {
+        // SAFETY: M rows of `columns` elements are writable in the output; zeros cover whole
+        // panels.
+        unsafe {
             if let Some(zeros) = &self.b.zeros {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let row_sum = s.splat_i(self.row_sums[row + i].wrapping_neg());
@@ -293,14 +352,22 @@ impl<L: Left<u8>> Block<'_, L> {
                 }
             }
             let last = columns - (V - 1) * S::LANES;
-            self.to.put(
-                s,
-                sums,
-                row * self.c_stride + first,
-                self.c_stride,
-                first,
-                last,
-            );
+            let at = row * self.c_stride + first;
+            self.to.put(s, sums, at, self.c_stride, first, last);
+        }
+    }
+
+    /// Applies the activation that is left, if any, to what was stored.
+    #[inline(always)]
+    fn finish<S: Simd>(&self, s: S) {
+        let (first, _, _) = self.b.panels.panel(self.panels.start);
+        let (last, columns, _) = self.b.panels.panel(self.panels.end - 1);
+        for row in 0..self.rows {
+            // SAFETY: these are the elements that the tiles stored.
+            unsafe {
+                self.to
+                    .finish(s, row * self.c_stride + first, last + columns - first)
+            };
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn run<const K: usize, const STEP: usize, const SIGNED: bool>(
         Isa::AvxVnni => unsafe { x86::avx_vnni(lines) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512Vnni => unsafe { x86::avx512_vnni(lines) },
+        Isa::Avx512Vnni | Isa::Amx => unsafe { x86::avx512_vnni(lines) },
         _ => return false,
     }
     true

@@ -1,0 +1,309 @@
+//! Products of tiles: sixteen rows of A with sixteen columns of B, 64 bytes along K in a step.
+//!
+//! A part of a product is cut to tiles of rows at even distances, which are read where they lie;
+//! rows that are not at even distances are copied together first. Both sides are read in whole
+//! steps of K, behind whose end B is 0.
+
+use std::ops::Range;
+
+use super::Panels;
+use super::left::{Left, Rows, Steps};
+use crate::arena::with_scratch;
+use crate::simd::amx::{self, BYTES, Product, ROWS};
+use crate::simd::avx512::Avx512;
+
+/// Fewer rows at even distances than these are copied together with others.
+const FEW: usize = 6;
+
+/// What becomes of sums.
+pub(super) trait Sums {
+    /// Takes `M` rows of `V` vectors of sums, from `row` of the part and column `first` of the
+    /// matrix on, of which `columns` are real.
+    ///
+    /// # Safety
+    /// The rows and columns lie in the part.
+    unsafe fn put<const M: usize, const V: usize>(
+        &self,
+        s: Avx512,
+        sums: *const i32,
+        row: usize,
+        first: usize,
+        columns: usize,
+    );
+
+    /// What is left to do with all that was stored.
+    fn finish(&self, s: Avx512);
+}
+
+/// The right side of a product: groups of 4 bytes along K, in whole steps.
+#[derive(Clone, Copy)]
+pub(super) struct Right<'a> {
+    pub panels: Panels,
+    pub data: &'a [u8],
+    /// Bytes along K of a column.
+    pub bytes: usize,
+}
+
+/// A few rows of A: where they stand, and the distances in bytes of rows, lines and steps.
+#[derive(Clone, Copy)]
+struct Tile {
+    row: usize,
+    a: *const u8,
+    stride: usize,
+    line: usize,
+    step: usize,
+}
+
+/// How many rows a tile has, and the first row of each and whether its rows lie evenly.
+struct Cut {
+    height: usize,
+    tiles: Vec<(usize, bool)>,
+}
+
+/// Where the row at `row` starts.
+#[inline(always)]
+fn start<L: Left<u8>>(left: L, row: usize) -> usize {
+    // SAFETY: callers ask for rows of the part, and the address is not read.
+    unsafe { left.rows::<1>(row, 0).at(0, 0) as usize }
+}
+
+/// Cuts `rows` rows. Tiles may overlap: what is computed twice comes out the same.
+fn cut<L: Left<u8>>(left: L, rows: usize) -> Cut {
+    // The ends of runs of rows at even distances.
+    let mut ends = Vec::new();
+    let mut at = 0;
+    let mut longest = 0;
+    while at < rows {
+        let mut end = (at + 2).min(rows);
+        let distance = start(left, end - 1).wrapping_sub(start(left, at));
+        while end < rows && start(left, end).wrapping_sub(start(left, end - 1)) == distance {
+            end += 1;
+        }
+        longest = longest.max(end - at);
+        ends.push(end);
+        at = end;
+    }
+    let most = rows.min(ROWS);
+    let height = if longest < FEW.min(most) {
+        most
+    } else {
+        longest.min(most)
+    };
+    let mut tiles = Vec::new();
+    let (mut begin, mut row) = (0, 0);
+    for end in ends {
+        while row < end {
+            let even = end - begin >= height;
+            let first = row.min(if even { end } else { rows } - height);
+            tiles.push((first, even));
+            row = first + height;
+        }
+        begin = end;
+    }
+    Cut { height, tiles }
+}
+
+/// Multiplies `rows` rows of A (`steps` in bytes) with `panels` of B.
+///
+/// # Safety
+/// The CPU has AMX and AVX-512; every row is readable to the end of the last step of each of its
+/// lines; `steps.lines` lines in whole steps are `b.bytes`; what `sums` asks.
+pub(super) unsafe fn multiply<P: Product, L: Left<u8>>(
+    (rows, left, steps): (usize, L, Steps),
+    b: Right,
+    panels: Range<usize>,
+    sums: &impl Sums,
+) {
+    let cut = cut(left, rows);
+    let run = steps.run.next_multiple_of(BYTES);
+    debug_assert_eq!(run * steps.lines, b.bytes);
+    let copied = cut.tiles.iter().filter(|t| !t.1).count();
+    let size = b.bytes * cut.height;
+    with_scratch(copied * size, |scratch: &mut [u8]| {
+        let mut scratch = scratch.as_mut_ptr();
+        let mut tiles = Vec::with_capacity(cut.tiles.len());
+        for (row, even) in cut.tiles {
+            let at = start(left, row);
+            let next = start(left, row + usize::from(cut.height > 1));
+            let mut tile = Tile {
+                row,
+                a: at as *const u8,
+                stride: next.wrapping_sub(at),
+                line: steps.stride,
+                step: BYTES,
+            };
+            if !even {
+                (tile.a, tile.stride, tile.step) = (scratch, BYTES, cut.height * BYTES);
+                tile.line = run / BYTES * tile.step;
+                // SAFETY: the caller's promise; the scratch holds every copied tile.
+                unsafe {
+                    copy(left, row, cut.height, (steps, run), scratch);
+                    scratch = scratch.add(size);
+                }
+            }
+            tiles.push(tile);
+        }
+        let steps = (steps.lines, run / BYTES);
+        // SAFETY: the caller's promise; the height is 1 to 16.
+        unsafe { products::<P, _>(&tiles, cut.height, steps, b, panels, sums) };
+    });
+}
+
+/// Multiplies `tiles` with `panels` of B.
+///
+/// # Safety
+/// As for [`multiply`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+unsafe fn products<P: Product, O: Sums>(
+    tiles: &[Tile],
+    height: usize,
+    steps: (usize, usize),
+    b: Right,
+    panels: Range<usize>,
+    sums: &O,
+) {
+    let mut block = Block([0; 4 * ROWS * 16]);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let s = Avx512::prove();
+        amx::configure(height);
+        for p in panels {
+            let (first, columns, vectors) = b.panels.panel(p);
+            let data = b.data[first * b.bytes..].as_ptr();
+            for two in tiles.chunks(2) {
+                let both = [&two[0], &two[two.len() - 1]];
+                let to = &mut block.0;
+                match (two.len(), vectors) {
+                    (2, 2) => multiply_pair::<P, 2, 2>(both, data, steps, height, to),
+                    (2, _) => multiply_pair::<P, 2, 1>(both, data, steps, height, to),
+                    (_, 2) => multiply_pair::<P, 1, 2>(both, data, steps, height, to),
+                    _ => multiply_pair::<P, 1, 1>(both, data, steps, height, to),
+                }
+                for (i, tile) in two.iter().enumerate() {
+                    let place = (tile.row, height, first, columns);
+                    let block = block.0[i * height * vectors * 16..].as_ptr();
+                    if vectors == 2 {
+                        deal::<O, 2>(s, place, block, sums);
+                    } else {
+                        deal::<O, 1>(s, place, block, sums);
+                    }
+                }
+            }
+        }
+        amx::release();
+        sums.finish(s);
+    }
+}
+
+/// Sums of two tiles of rows and of columns.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Block([i32; 4 * ROWS * 16]);
+
+/// Hands out the sums of a tile of rows.
+///
+/// # Safety
+/// As for [`Sums::put`]; `block` has `height` rows of `V` vectors.
+#[inline(always)]
+unsafe fn deal<O: Sums, const V: usize>(
+    s: Avx512,
+    (row, height, first, columns): (usize, usize, usize, usize),
+    block: *const i32,
+    sums: &O,
+) {
+    let mut at = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while at + 4 <= height {
+            sums.put::<4, V>(s, block.add(at * V * 16), row + at, first, columns);
+            at += 4;
+        }
+        while at < height {
+            sums.put::<1, V>(s, block.add(at * V * 16), row + at, first, columns);
+            at += 1;
+        }
+    }
+}
+
+/// Copies `height` rows from `row` on to tiles of 64 bytes along K, one after another.
+///
+/// # Safety
+/// The rows are readable, and `to` is writable.
+#[inline(always)]
+unsafe fn copy<L: Left<u8>>(
+    left: L,
+    row: usize,
+    height: usize,
+    (steps, run): (Steps, usize),
+    to: *mut u8,
+) {
+    for line in 0..steps.lines {
+        for i in 0..height {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let from = left.rows::<1>(row + i, line * steps.stride).at(0, 0);
+                for at in 0..run / BYTES {
+                    let to = to.add(((line * run / BYTES + at) * height + i) * BYTES);
+                    to.copy_from_nonoverlapping(from.add(at * BYTES), BYTES);
+                }
+            }
+        }
+    }
+}
+
+/// Multiplies `M` tiles of rows with `V` tiles of columns over all of K. Sums go to `block`, rows
+/// of `V` vectors one after another.
+///
+/// # Safety
+/// As for [`multiply`]; the block holds the sums.
+#[inline(always)]
+unsafe fn multiply_pair<P: Product, const M: usize, const V: usize>(
+    tiles: [&Tile; 2],
+    mut b: *const u8,
+    (lines, steps): (usize, usize),
+    height: usize,
+    block: &mut [i32],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        amx::zero::<0>();
+        amx::zero::<1>();
+        amx::zero::<2>();
+        amx::zero::<3>();
+        for line in 0..lines {
+            let mut x = tiles[0].a.add(line * tiles[0].line);
+            let mut y = tiles[1].a.add(line * tiles[1].line);
+            for _ in 0..steps {
+                amx::load::<6>(b, V * BYTES);
+                amx::load::<4>(x, tiles[0].stride);
+                P::add::<0, 4, 6>();
+                if V == 2 {
+                    amx::load::<7>(b.add(BYTES), V * BYTES);
+                    P::add::<1, 4, 7>();
+                }
+                if M == 2 {
+                    amx::load::<5>(y, tiles[1].stride);
+                    P::add::<2, 5, 6>();
+                    if V == 2 {
+                        P::add::<3, 5, 7>();
+                    }
+                }
+                b = b.add(V * ROWS * BYTES);
+                x = x.wrapping_add(tiles[0].step);
+                y = y.wrapping_add(tiles[1].step);
+            }
+        }
+        let (to, width) = (block.as_mut_ptr().cast::<u8>(), V * BYTES);
+        let below = height * width;
+        amx::store::<0>(to, width);
+        if V == 2 {
+            amx::store::<1>(to.add(BYTES), width);
+        }
+        if M == 2 {
+            amx::store::<2>(to.add(below), width);
+            if V == 2 {
+                amx::store::<3>(to.add(below + BYTES), width);
+            }
+        }
+    }
+}

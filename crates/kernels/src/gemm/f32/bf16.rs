@@ -1,0 +1,438 @@
+//! Products of floats that are rounded to BF16 on both sides and added in f32, by tiles.
+
+use std::ops::Range;
+
+use super::store::Store;
+use super::{PackedF32, Target};
+use crate::activation::Activation;
+use crate::arena::{Buffer, with_scratch};
+use crate::gemm::amx::{Right, Sums, multiply};
+use crate::gemm::left::{Even, Left, Steps};
+use crate::gemm::{Order, Panels};
+use crate::simd::Simd;
+use crate::simd::amx::{BYTES, Bf16};
+use crate::simd::avx512::{Avx512, to_bf16};
+
+/// Numbers of a step along K.
+pub(crate) const STEP: usize = BYTES / 2;
+
+/// Rows of a matrix for which tiles are not worth it.
+const FEW: usize = 16;
+
+/// Whether a matrix of `k` rows is worth rounding.
+pub(crate) fn suits(k: usize) -> bool {
+    k >= FEW
+}
+
+/// Lays out a matrix in whole steps of pairs along K.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+pub(super) fn pack(b: &[f32], stride: usize, order: Order, k: usize, panels: Panels) -> Buffer {
+    let rows = k.next_multiple_of(STEP);
+    let mut data = Buffer::zeroed(rows * panels.padded() * 2);
+    let out = data.typed_mut::<u32>();
+    for p in 0..panels.count() {
+        let (first, columns, vectors) = panels.panel(p);
+        let width = vectors * panels.lanes;
+        let out = &mut out[first * rows / 2..][..width * rows / 2];
+        let groups = out.chunks_exact_mut(width);
+        match order {
+            Order::KN => {
+                for (group, out) in groups.enumerate().take(k.div_ceil(2)) {
+                    let row = |i: usize| &b[i * stride + first..][..columns];
+                    let low = row(2 * group);
+                    if 2 * group + 1 < k {
+                        let both = low.iter().zip(row(2 * group + 1));
+                        for (to, (&x, &y)) in out.iter_mut().zip(both) {
+                            *to = rounded(x) | rounded(y) << 16;
+                        }
+                    } else {
+                        for (to, &x) in out.iter_mut().zip(low) {
+                            *to = rounded(x);
+                        }
+                    }
+                }
+            }
+            Order::NK => {
+                for c in 0..columns {
+                    let column = &b[(first + c) * stride..][..k];
+                    for (group, pair) in column.chunks(2).enumerate() {
+                        let high = pair.get(1).map_or(0, |&y| rounded(y) << 16);
+                        out[group * width + c] = rounded(pair[0]) | high;
+                    }
+                }
+            }
+        }
+    }
+    data
+}
+
+/// The BF16 number next to `x`, ties to even; 0 where `x` is below the normal range.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let near = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    let normal = bits & 0x7f80_0000 != 0;
+    let quiet = bits >> 16 | 0x40;
+    let near = if x.is_nan() { quiet } else { near };
+    if normal { near } else { 0 }
+}
+
+/// Rounds `from` to BF16; whether all are finite. The CPU has BF16, where there are matrices of it.
+pub(crate) fn narrow(to: &mut [u16], from: &[f32]) -> bool {
+    assert!(to.len() >= from.len(), "numbers fit");
+    // SAFETY: the slices have these lengths, and the caller has the instructions.
+    unsafe { to_bf16(from.as_ptr(), from.len(), to.as_mut_ptr(), from.len()) }
+}
+
+/// Rows of BF16 that are anywhere.
+#[derive(Clone, Copy)]
+struct Windows<'a> {
+    rows: &'a [*const u16],
+}
+
+impl Left<u8> for Windows<'_> {
+    type Rows<const M: usize> = [*const u8; M];
+    #[inline(always)]
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> [*const u8; M] {
+        let mut rows = [std::ptr::null(); M];
+        for (i, to) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *to = unsafe { self.rows.get_unchecked(row + i).cast::<u8>().add(offset) };
+        }
+        rows
+    }
+}
+
+impl Target<'_> {
+    /// [`Target::multiply`] for a matrix of BF16.
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn multiply_rounded(
+        &self,
+        rows: Range<usize>,
+        (a, a_stride): (*const f32, usize),
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        let pitch = b.k.next_multiple_of(STEP);
+        with_scratch(rows.len() * pitch, |all: &mut [u16]| {
+            for (i, to) in all.chunks_exact_mut(pitch.max(1)).enumerate() {
+                // SAFETY: the caller's promise; a row of the scratch has room for `pitch`.
+                unsafe { to_bf16(a.add(i * a_stride), b.k, to.as_mut_ptr(), pitch) };
+            }
+            let left = Even {
+                a: all.as_ptr().cast(),
+                a_stride: pitch * 2,
+            };
+            // SAFETY: the scratch has these rows; the output by the caller's promise.
+            unsafe { self.multiply_bf16(rows, left, (1, pitch, 0), b, panels, offset) };
+        });
+    }
+
+    /// As [`Target::multiply_windows`], for rows of BF16 whose runs of `line` numbers are
+    /// followed by others up to `steps.run`, where the matrix has zeros; `finite`: those are finite.
+    ///
+    /// # Safety
+    /// As there; runs are readable to their end.
+    pub(crate) unsafe fn multiply_bf16_windows(
+        &self,
+        rows: Range<usize>,
+        (a, steps): (&[*const u16], Steps),
+        (line, finite): (usize, bool),
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        assert_eq!(
+            (a.len(), steps.lines * steps.run, steps.run % STEP),
+            (rows.len(), b.k, 0),
+            "rows of windows"
+        );
+        let (lines, run) = (steps.lines, steps.run);
+        if line == run || finite {
+            let left = Windows { rows: a };
+            // SAFETY: the caller's promise.
+            unsafe {
+                self.multiply_bf16(rows, left, (lines, run, steps.stride), b, panels, offset)
+            };
+            return;
+        }
+        with_scratch(rows.len() * b.k, |all: &mut [u16]| {
+            all.fill(0);
+            for (to, from) in all.chunks_exact_mut(b.k).zip(a) {
+                for (i, to) in to.chunks_exact_mut(run).enumerate() {
+                    // SAFETY: the caller's promise; a line fits its run.
+                    unsafe {
+                        let from = from.add(i * steps.stride);
+                        to.as_mut_ptr().copy_from_nonoverlapping(from, line);
+                    }
+                }
+            }
+            let left = Even {
+                a: all.as_ptr().cast(),
+                a_stride: b.k * 2,
+            };
+            // SAFETY: the scratch has these rows; the output by the caller's promise.
+            unsafe { self.multiply_bf16(rows, left, (1, b.k, 0), b, panels, offset) };
+        });
+    }
+
+    /// # Safety
+    /// As for [`Target::multiply_windows`], for rows of BF16 in whole steps.
+    unsafe fn multiply_bf16<L: Left<u8>>(
+        &self,
+        rows: Range<usize>,
+        left: L,
+        (lines, run, stride): (usize, usize, usize),
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        if rows.is_empty() || panels.is_empty() {
+            return;
+        }
+        let at = rows.start * self.stride + offset;
+        let (begin, _, _) = b.panels.panel(panels.start);
+        let (last, columns, _) = b.panels.panel(panels.end - 1);
+        let sums = Floats {
+            to: self.store(at, offset),
+            stride: self.stride,
+            rows: rows.len(),
+            columns: begin..last + columns,
+            then: self.then(),
+        };
+        let right = Right {
+            panels: b.panels,
+            data: b.data.bytes(),
+            bytes: lines * run * 2,
+        };
+        let steps = Steps {
+            lines,
+            run: run * 2,
+            stride: stride * 2,
+        };
+        // SAFETY: a matrix is packed so only where the CPU has AMX; the caller's promise.
+        unsafe { multiply::<Bf16, L>((rows.len(), left, steps), right, panels, &sums) };
+    }
+}
+
+/// Where sums of floats go.
+struct Floats {
+    to: Store,
+    stride: usize,
+    rows: usize,
+    columns: Range<usize>,
+    then: Option<Activation>,
+}
+
+impl Sums for Floats {
+    #[inline(always)]
+    unsafe fn put<const M: usize, const V: usize>(
+        &self,
+        s: Avx512,
+        sums: *const i32,
+        row: usize,
+        first: usize,
+        columns: usize,
+    ) {
+        let mut all = [[s.splat(0.0); V]; M];
+        let last = columns - (V - 1) * Avx512::LANES;
+        let at = row * self.stride + first;
+        // SAFETY: the caller's promise.
+        unsafe {
+            for (i, all) in all.iter_mut().enumerate() {
+                *all = s.load_all(sums.add(i * V * Avx512::LANES).cast());
+            }
+            self.to.put(s, all, at, self.stride, first, last);
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, s: Avx512) {
+        let Some(activation) = self.then else {
+            return;
+        };
+        for row in 0..self.rows {
+            let at = row * self.stride + self.columns.start;
+            // SAFETY: these are the elements of C that the tiles stored.
+            unsafe { self.to.finish(s, activation, at, self.columns.len()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::ConvF32;
+    use crate::conv::tests::{plain, some_geometry};
+    use crate::gemm::{Epilogue, gemm, matmul};
+    use crate::testing::{Random, close};
+    use crate::{Ctx, Isa, Threads};
+
+    /// On one thread and on two, where this CPU multiplies BF16.
+    fn contexts() -> Vec<Ctx> {
+        let of = |n| Ctx::new(Isa::Amx, Threads::new(n)).with_bf16(true);
+        [1, 2].map(of).into_iter().filter(Ctx::bf16).collect()
+    }
+
+    fn round(x: &[f32]) -> Vec<f32> {
+        x.iter()
+            .map(|&x| f32::from_bits(rounded(x) << 16))
+            .collect()
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest_even_and_below_the_normal_range_to_zero() {
+        let mut random = Random::new(1);
+        let special = [
+            0.0,
+            -0.0,
+            1.0,
+            f32::MAX,
+            f32::INFINITY,
+            f32::NAN,
+            1e-40,
+            f32::MIN_POSITIVE,
+        ];
+        for i in 0..100_000 {
+            let x = special
+                .get(i)
+                .copied()
+                .unwrap_or(f32::from_bits(random.next() as u32));
+            let want = if x.is_subnormal() {
+                0.0
+            } else {
+                half::bf16::from_f32(x).to_f32()
+            };
+            let got = f32::from_bits(rounded(x) << 16);
+            assert!(
+                got == want || (got.is_nan() && want.is_nan()),
+                "{x:e}: {got:e}"
+            );
+        }
+    }
+
+    #[test]
+    fn slices_are_rounded_like_single_numbers() {
+        let mut random = Random::new(2);
+        for n in [0, 1, 15, 16, 17, 31, 32, 33, 70] {
+            let x = random.floats(n);
+            for _ in contexts() {
+                let mut x = x.clone();
+                let mut y = vec![7; n];
+                assert!(narrow(&mut y, &x));
+                assert!(x.iter().zip(&y).all(|(&x, &y)| rounded(x) == u32::from(y)));
+                for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
+                    if let Some(last) = x.last_mut() {
+                        *last = bad;
+                        assert!(!narrow(&mut y, &x), "{bad} among {n}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_equal_those_of_rounded_numbers() {
+        let mut random = Random::new(3);
+        let sizes = [1, 2, 5, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 130];
+        for round_of in 0..150 {
+            let [m, k, n] = [(); 3].map(|()| random.pick(&sizes));
+            let k = if round_of % 10 == 0 { k + 700 } else { k };
+            let (a, b) = (random.floats(m * k), random.floats(k * n));
+            let (bias, residual) = (random.floats(n), random.floats(m * n));
+            let epilogue = Epilogue {
+                bias: (round_of % 2 == 0).then_some(&bias[..]),
+                residual: (round_of % 3 == 0).then_some(&residual[..]),
+                activation: random.pick(&[Activation::None, Activation::Relu, Activation::Sigmoid]),
+            };
+            let (ra, rb) = if suits(k) {
+                (round(&a), round(&b))
+            } else {
+                (a.clone(), b.clone())
+            };
+            let exact = Ctx::new(Isa::Generic, Threads::new(1));
+            let mut want = vec![0.0; m * n];
+            matmul(&exact, [m, k, n], &ra, &rb, Order::KN, &mut want, &epilogue);
+            let transposed: Vec<f32> = (0..k * n).map(|i| b[i % k * n + i / k]).collect();
+            let mut first: Option<Vec<f32>> = None;
+            for ctx in contexts() {
+                let mut c = vec![f32::NAN; m * n];
+                matmul(&ctx, [m, k, n], &a, &b, Order::KN, &mut c, &epilogue);
+                let tolerance = 2e-5 * (k as f32).sqrt();
+                close(&c, &want, tolerance, &format!("{m} {k} {n}"));
+                let mut d = vec![f32::NAN; m * n];
+                matmul(
+                    &ctx,
+                    [m, k, n],
+                    &a,
+                    &transposed,
+                    Order::NK,
+                    &mut d,
+                    &epilogue,
+                );
+                assert_eq!(c, d, "both orders of B give the same");
+                assert_eq!(first.get_or_insert(c.clone()), &c, "threads change nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn convolutions_equal_those_of_rounded_numbers() {
+        let mut random = Random::new(4);
+        for _ in 0..200 {
+            let (g, batch) = (some_geometry(&mut random), 1 + random.below(2));
+            let (input, output) = g.sizes(batch);
+            let (x, w) = (
+                random.floats(input),
+                random.floats(g.channels_out * g.depth()),
+            );
+            let narrow = !g.is_depthwise() && suits(g.depth());
+            let want = if narrow {
+                plain(&g, batch, &round(&x), &round(&w), 0.0)
+            } else {
+                plain(&g, batch, &x, &w, 0.0)
+            };
+            for ctx in contexts() {
+                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+                let mut y = vec![f32::NAN; output];
+                conv.run(&ctx, batch, &x, &mut y, &Epilogue::default());
+                close(&y, &want, 1e-4, &format!("{g:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_reaches_no_window_but_its_own() {
+        let mut g = some_geometry(&mut Random::new(5));
+        (g.kernel, g.stride, g.dilation, g.groups) = ([3, 3], [1, 1], [1, 1], 1);
+        (g.pad_begin, g.pad_end, g.input) = ([1, 1], [1, 1], [8, 20]);
+        (g.channels_in, g.channels_out) = (5, 7);
+        let mut x = vec![1.0; 8 * 20 * 5];
+        x[(3 * 20 + 6) * 5 + 2] = f32::NAN;
+        for ctx in contexts() {
+            let conv = ConvF32::prepare(&ctx, g, &vec![0.5; 7 * g.depth()]).unwrap();
+            let mut y = vec![0.0; 8 * 20 * 7];
+            conv.run(&ctx, 1, &x, &mut y, &Epilogue::default());
+            for (pixel, y) in y.chunks(7).enumerate() {
+                let near = (pixel / 20).abs_diff(3) < 2 && (pixel % 20).abs_diff(6) < 2;
+                assert!(y.iter().all(|y| y.is_nan() == near), "pixel {pixel}");
+            }
+        }
+    }
+
+    #[test]
+    fn strides_leave_the_gaps_alone() {
+        let mut random = Random::new(6);
+        let (a, b) = (random.floats(40 * 25), random.floats(20 * 21));
+        for ctx in contexts() {
+            let packed = PackedF32::new(&ctx, &b, Order::KN, 20, 21);
+            let mut c = vec![7.0; 40 * 24];
+            gemm(&ctx, 40, &a, 25, &packed, &mut c, 24, &Epilogue::default());
+            let gaps = c.chunks(24).all(|row| row[21..].iter().all(|x| *x == 7.0));
+            assert!(gaps && c.chunks(24).all(|row| row[..21].iter().all(|x| *x != 7.0)));
+        }
+    }
+}
