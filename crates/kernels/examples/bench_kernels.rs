@@ -1,7 +1,7 @@
 //! Measures kernels on one thread against this machine's own peak.
 //!
-//! `cargo run --release -p edgesmith-kernels --example bench_kernels [ISA|all [WORD]]`: a WORD
-//! selects lines that hold it.
+//! `cargo run --release -p edgesmith-kernels --example bench_kernels [ISA|bf16|all [WORD]]`: a WORD
+//! selects lines that hold it; `bf16` rounds floats to BF16 where this CPU multiplies that.
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
 use std::hint::black_box;
@@ -150,9 +150,10 @@ fn product(ctx: &Ctx, [m, k, n]: [usize; 3], copies: usize, peak: f64) {
 }
 
 fn main() {
-    let cap = std::env::args().nth(1).and_then(|name| Isa::parse(&name));
+    let first = std::env::args().nth(1).unwrap_or_default();
     let word = std::env::args().nth(2).unwrap_or_default();
-    let ctx = Ctx::new(Isa::detect_capped(cap), Threads::new(1));
+    let isa = Isa::detect_capped(Isa::parse(&first));
+    let ctx = Ctx::new(isa, Threads::new(1)).with_bf16(first == "bf16");
     let peak = peak(&ctx);
     let info = CpuInfo::read();
     println!(

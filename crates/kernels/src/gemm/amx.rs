@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::Panels;
 use super::left::{Left, Rows, Steps};
 use crate::arena::with_scratch;
@@ -147,6 +149,30 @@ pub(super) unsafe fn multiply<P: Product, L: Left<u8>>(
         // SAFETY: the caller's promise; the height is 1 to 16.
         unsafe { products::<P, _>(&tiles, cut.height, steps, b, panels, sums) };
     });
+}
+
+/// [`multiply`] for `rows` rows that lie in tiles of `height` rows, `size` bytes from one to the
+/// next, each step of a tile behind the one before; the last tile ends with the last row.
+///
+/// # Safety
+/// As for [`multiply`].
+pub(super) unsafe fn multiply_tiles<P: Product>(
+    (rows, height): (usize, usize),
+    (a, size): (*const u8, usize),
+    b: Right,
+    panels: Range<usize>,
+    sums: &impl Sums,
+) {
+    let tile = |i: usize| Tile {
+        row: (i * height).min(rows - height),
+        a: a.wrapping_add(i * size),
+        stride: BYTES,
+        line: 0,
+        step: height * BYTES,
+    };
+    let tiles: SmallVec<[Tile; 16]> = (0..rows.div_ceil(height)).map(tile).collect();
+    // SAFETY: the caller's promise.
+    unsafe { products::<P, _>(&tiles, height, (1, b.bytes / BYTES), b, panels, sums) };
 }
 
 /// Multiplies `tiles` with `panels` of B.

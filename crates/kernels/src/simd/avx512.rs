@@ -140,13 +140,21 @@ impl Dot<Avx512> for Vnni512 {
     }
 }
 
-/// Rounds `n` floats to BF16, ties to even, and clears what follows up to `room`. Numbers below
-/// the normal range become 0. Returns whether all are finite.
+/// Rounds `n` floats to BF16, ties to even, and clears what follows up to `room`. Each 32 numbers
+/// stand `jump` behind those before. Numbers below the normal range become 0. Returns whether all
+/// are finite.
 ///
 /// # Safety
 /// The CPU has AVX-512 F, BW and BF16; `n` floats are readable and `room` numbers writable.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) unsafe fn to_bf16(from: *const f32, n: usize, to: *mut u16, room: usize) -> bool {
+pub(crate) unsafe fn to_bf16(
+    from: *const f32,
+    n: usize,
+    to: *mut u16,
+    room: usize,
+    jump: usize,
+) -> bool {
     // The least magnitude that is rounded to infinity.
     let infinite = _mm512_set1_epi32(0x7f7f_8000);
     let magnitude = _mm512_set1_epi32(i32::MAX);
@@ -168,7 +176,7 @@ pub(crate) unsafe fn to_bf16(from: *const f32, n: usize, to: *mut u16, room: usi
             let all = 1u64
                 .wrapping_shl((room - at).min(32) as u32)
                 .wrapping_sub(1) as u32;
-            _mm512_mask_storeu_epi16(to.add(at).cast(), all, y);
+            _mm512_mask_storeu_epi16(to.add(at / 32 * jump).cast(), all, y);
             at += 32;
         }
     }

@@ -6,11 +6,11 @@ use super::store::Store;
 use super::{PackedF32, Target};
 use crate::activation::Activation;
 use crate::arena::{Buffer, with_scratch};
-use crate::gemm::amx::{Right, Sums, multiply};
+use crate::gemm::amx::{Right, Sums, multiply, multiply_tiles};
 use crate::gemm::left::{Even, Left, Steps};
 use crate::gemm::{Order, Panels};
 use crate::simd::Simd;
-use crate::simd::amx::{BYTES, Bf16};
+use crate::simd::amx::{BYTES, Bf16, ROWS};
 use crate::simd::avx512::{Avx512, to_bf16};
 
 /// Numbers of a step along K.
@@ -81,7 +81,7 @@ fn rounded(x: f32) -> u32 {
 pub(crate) fn narrow(to: &mut [u16], from: &[f32]) -> bool {
     assert!(to.len() >= from.len(), "numbers fit");
     // SAFETY: the slices have these lengths, and the caller has the instructions.
-    unsafe { to_bf16(from.as_ptr(), from.len(), to.as_mut_ptr(), from.len()) }
+    unsafe { to_bf16(from.as_ptr(), from.len(), to.as_mut_ptr(), from.len(), 32) }
 }
 
 /// Rows of BF16 that are anywhere.
@@ -116,18 +116,19 @@ impl Target<'_> {
         panels: Range<usize>,
         offset: usize,
     ) {
-        let pitch = b.k.next_multiple_of(STEP);
-        with_scratch(rows.len() * pitch, |all: &mut [u16]| {
-            for (i, to) in all.chunks_exact_mut(pitch.max(1)).enumerate() {
-                // SAFETY: the caller's promise; a row of the scratch has room for `pitch`.
-                unsafe { to_bf16(a.add(i * a_stride), b.k, to.as_mut_ptr(), pitch) };
+        let Some(sums) = self.sums(&rows, b, &panels, offset) else {
+            return;
+        };
+        let count = rows.len();
+        let (height, pitch) = (count.min(ROWS), b.k.next_multiple_of(STEP));
+        let size = height * pitch;
+        with_scratch(count.div_ceil(height) * size, |all: &mut [u16]| {
+            // SAFETY: the caller's promise; the scratch has room for every tile.
+            unsafe {
+                round_tiles((a, a_stride, count), (b.k, pitch), height, all.as_mut_ptr());
+                let tiles = (all.as_ptr().cast(), size * 2);
+                multiply_tiles::<Bf16>((count, height), tiles, b.right(pitch), panels, &sums);
             }
-            let left = Even {
-                a: all.as_ptr().cast(),
-                a_stride: pitch * 2,
-            };
-            // SAFETY: the scratch has these rows; the output by the caller's promise.
-            unsafe { self.multiply_bf16(rows, left, (1, pitch, 0), b, panels, offset) };
         });
     }
 
@@ -190,31 +191,74 @@ impl Target<'_> {
         panels: Range<usize>,
         offset: usize,
     ) {
-        if rows.is_empty() || panels.is_empty() {
+        let Some(sums) = self.sums(&rows, b, &panels, offset) else {
             return;
-        }
-        let at = rows.start * self.stride + offset;
-        let (begin, _, _) = b.panels.panel(panels.start);
-        let (last, columns, _) = b.panels.panel(panels.end - 1);
-        let sums = Floats {
-            to: self.store(at, offset),
-            stride: self.stride,
-            rows: rows.len(),
-            columns: begin..last + columns,
-            then: self.then(),
-        };
-        let right = Right {
-            panels: b.panels,
-            data: b.data.bytes(),
-            bytes: lines * run * 2,
         };
         let steps = Steps {
             lines,
             run: run * 2,
             stride: stride * 2,
         };
+        let right = b.right(lines * run);
         // SAFETY: a matrix is packed so only where the CPU has AMX; the caller's promise.
         unsafe { multiply::<Bf16, L>((rows.len(), left, steps), right, panels, &sums) };
+    }
+
+    /// Where sums go; `None` where there are none.
+    fn sums(
+        &self,
+        rows: &Range<usize>,
+        b: &PackedF32,
+        panels: &Range<usize>,
+        offset: usize,
+    ) -> Option<Floats> {
+        if rows.is_empty() || panels.is_empty() {
+            return None;
+        }
+        let (first, _, _) = b.panels.panel(panels.start);
+        let (last, columns, _) = b.panels.panel(panels.end - 1);
+        Some(Floats {
+            to: self.store(rows.start * self.stride + offset, offset),
+            stride: self.stride,
+            rows: rows.len(),
+            columns: first..last + columns,
+            then: self.then(),
+        })
+    }
+}
+
+impl PackedF32 {
+    /// The matrix of BF16, `k` rows with what fills the last step.
+    fn right(&self, k: usize) -> Right<'_> {
+        Right {
+            panels: self.panels,
+            data: self.data.bytes(),
+            bytes: k * 2,
+        }
+    }
+}
+
+/// Rounds `count` rows of `k` floats, `stride` apart at `a`, to tiles of `height` rows, each step
+/// of a tile behind the one before. A last tile of fewer rows begins earlier.
+///
+/// # Safety
+/// The CPU has BF16; the rows are readable, and the tiles are writable at `to`.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn round_tiles(
+    (a, stride, count): (*const f32, usize, usize),
+    (k, pitch): (usize, usize),
+    height: usize,
+    to: *mut u16,
+) {
+    for tile in 0..count.div_ceil(height) {
+        let first = (tile * height).min(count - height);
+        for i in 0..height {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = to.add(tile * height * pitch + i * STEP);
+                to_bf16(a.add((first + i) * stride), k, to, pitch, height * STEP);
+            }
+        }
     }
 }
 
