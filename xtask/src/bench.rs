@@ -62,6 +62,14 @@ struct Row {
     int8: bool,
 }
 
+impl Row {
+    /// Measured in BF16 too, where this CPU multiplies it.
+    fn bf16(&self) -> bool {
+        let named = ["mobilenet_v2", resnet18::NAME, "minilm"].contains(&self.model);
+        named && edgesmith_kernels::Isa::detect().multiplies_bf16()
+    }
+}
+
 const fn row(model: &'static str, batch: usize, int8: bool) -> Row {
     Row {
         model,
@@ -112,8 +120,9 @@ static ROWS: &[Row] = &[
 const KINDS: [&str; 3] = ["u8", "s8", "dynamic"];
 
 /// The tables.
-const TITLES: [&str; 3] = [
+const TITLES: [&str; 4] = [
     "FP32",
+    "BF16 (products round both sides to BF16; OpenVINO too, ONNX Runtime in FP32)",
     "INT8 (files made by `edgesmith quantize`)",
     "INT8 (files made by ONNX Runtime's quantiser)",
 ];
@@ -196,7 +205,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         println!("{name}: {}", ratios.collect::<Vec<_>>().join(" "));
         Ok(Some(Line { name, measured }))
     };
-    let [mut floats, mut bytes, mut others] = [(); 3].map(|()| Vec::new());
+    let [mut floats, mut halves, mut bytes, mut others] = [(); 4].map(|()| Vec::new());
     for row in ROWS {
         let folder = models.join(row.model);
         let mut file = folder.join("model.onnx");
@@ -211,6 +220,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
         let words = words(row, &folder);
         let name = name(row);
         floats.extend(bench(name.clone(), &file, &words)?);
+        if row.bf16() {
+            let precision = ["--precision", "bf16"].map(String::from);
+            let words = [&words[..], &precision].concat();
+            halves.extend(bench(format!("{name}, BF16"), &file, &words)?);
+        }
         if let Some(quantized) = matches.get_one::<PathBuf>("quantized") {
             for kind in KINDS {
                 let file = quantized.join(format!("{}.{kind}.onnx", row.model));
@@ -227,7 +241,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         }
     }
     std::fs::remove_dir_all(&work)?;
-    let text = report([&floats, &bytes, &others], (threads, repeats));
+    let text = report([&floats, &halves, &bytes, &others], (threads, repeats));
     println!("{text}");
     if matches.get_flag("write") {
         std::fs::write(crate::tidy::root().join("docs/performance.md"), text)?;
@@ -278,7 +292,7 @@ fn quantize(program: &Path, folder: &Path, to: &Path) -> Result<()> {
 }
 
 /// The tables, with what they were measured on.
-fn report(tables: [&[Line]; 3], (threads, repeats): (u64, u64)) -> String {
+fn report(tables: [&[Line]; 4], (threads, repeats): (u64, u64)) -> String {
     let peers = tables.into_iter().flatten().flat_map(|l| &l.measured.vs);
     let mut names: Vec<String> = peers
         .map(|p| format!("{} {}", p.engine, p.version))
@@ -292,7 +306,7 @@ fn report(tables: [&[Line]; 3], (threads, repeats): (u64, u64)) -> String {
          peer's, run in turn in one process, so below 1 is faster, with the quartiles of the \
          ratios of single rounds; of {repeats} process(es) the one of the middle ratio is shown. Cold is reading the file, preparing and the first run, in a process \
          of its own, and how far that process grows; the loading of the peer's library is left \
-         out. Engines run the file as it is, at their highest level, in f32.\n",
+         out. Engines run the file as it is, at their highest level, in f32 where the title does not say otherwise.\n",
         cpu.brand,
         cpu.sets.join(", "),
         names.join(", ")

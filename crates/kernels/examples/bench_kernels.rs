@@ -8,6 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use edgesmith_kernels::activation::Activation;
+use edgesmith_kernels::attention::{Rows, Scores, Shape, attention};
 use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8};
 use edgesmith_kernels::gemm::{
     Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, Requant, gemm, gemm8,
@@ -149,6 +150,36 @@ fn product(ctx: &Ctx, [m, k, n]: [usize; 3], copies: usize, peak: f64) {
     );
 }
 
+/// Attention of twelve heads of 32 elements.
+fn heads(ctx: &Ctx, places: usize) {
+    let shape = Shape {
+        batch: 1,
+        heads: 12,
+        queries: places,
+        keys: places,
+        size: 32,
+        value_size: 32,
+    };
+    let data = vec![0.5; places * 12 * 32];
+    let rows = Rows {
+        data: &data,
+        batch: 0,
+        head: 32,
+        row: 12 * 32,
+    };
+    let scores = Scores {
+        scale: 0.2,
+        ..Scores::default()
+    };
+    let mut y = vec![0.0; data.len()];
+    let seconds = time(|| attention(ctx, shape, [rows; 3], scores, &mut y));
+    let rate = 4.0 * (12 * places * places * 32) as f64 / seconds / 1e9;
+    println!(
+        "{:34} f32 {rate:7.1} GFLOP/s",
+        format!("attention 12x{places}x32")
+    );
+}
+
 fn main() {
     let first = std::env::args().nth(1).unwrap_or_default();
     let word = std::env::args().nth(2).unwrap_or_default();
@@ -177,6 +208,11 @@ fn main() {
     ] {
         if "gemm".contains(&word) {
             product(&ctx, shape, copies, peak);
+        }
+    }
+    for places in [16, 128, 512] {
+        if "attention".contains(&word) {
+            heads(&ctx, places);
         }
     }
     for (kernel, stride, size, inputs, outputs, groups) in [

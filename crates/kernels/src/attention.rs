@@ -12,7 +12,7 @@ use crate::simd::{Body, MAX_LANES, Simd, dispatch};
 use crate::threads::Shared;
 
 /// Queries of a block.
-const QUERIES: usize = 24;
+const QUERIES: usize = 48;
 
 /// Keys of a part.
 const KEYS: usize = 128;

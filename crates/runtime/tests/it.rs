@@ -247,3 +247,40 @@ fn recurrent_kernels_give_the_reference_answer() {
         }
     }
 }
+
+#[test]
+fn bf16_is_near_f32_or_refused_where_the_cpu_lacks_it() {
+    let model = text::parse(
+        "opset 17
+         graph g(x: f32[2,32], w: f32[32,3]) -> (y) {
+           s = Softmax(x)
+           y = MatMul(s, w)
+         }",
+    )
+    .unwrap();
+    let generic = Options {
+        isa: Some(edgesmith_kernels::Isa::Generic),
+        bf16: true,
+        ..Options::default()
+    };
+    let error = Session::prepare(&model, &generic).err().unwrap();
+    assert!(error.to_string().contains("generic does not multiply BF16"));
+    if !edgesmith_kernels::Isa::detect().multiplies_bf16() {
+        return;
+    }
+    let numbers = |n: usize| (0..n).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let x = Tensor::from_vec::<f32>(&[2, 32], numbers(64)).unwrap();
+    let w = Tensor::from_vec::<f32>(&[32, 3], numbers(96)).unwrap();
+    let inputs = [("x", x), ("w", w)];
+    let options = Options {
+        bf16: true,
+        ..Options::default()
+    };
+    let y = Session::prepare(&model, &options)
+        .unwrap()
+        .run(&inputs)
+        .unwrap();
+    let expected = eval::evaluate(&model, &inputs).unwrap();
+    assert_ne!(y[0], expected[0], "products are rounded");
+    close("bf16", &expected[0], &y[0], 1.0 / 128.0, 0);
+}

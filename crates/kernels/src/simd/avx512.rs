@@ -173,10 +173,13 @@ pub(crate) unsafe fn to_bf16(
             }
             let y = _mm512_cvtne2ps_pbh(high, low);
             let y = std::mem::transmute::<__m512bh, __m512i>(y);
-            let all = 1u64
-                .wrapping_shl((room - at).min(32) as u32)
-                .wrapping_sub(1) as u32;
-            _mm512_mask_storeu_epi16(to.add(at / 32 * jump).cast(), all, y);
+            let to = to.add(at / 32 * jump);
+            if room - at >= 32 {
+                _mm512_storeu_si512(to.cast(), y);
+            } else {
+                let some = (1u32 << (room - at)) - 1;
+                _mm512_mask_storeu_epi16(to.cast(), some, y);
+            }
             at += 32;
         }
     }
