@@ -98,7 +98,7 @@ impl Activation {
 
     /// # Safety
     /// `n` floats are readable at `x` and writable at `y`; they are the same or do not overlap.
-    unsafe fn map(self, isa: Isa, x: *const f32, y: *mut f32, n: usize) {
+    pub(crate) unsafe fn map(self, isa: Isa, x: *const f32, y: *mut f32, n: usize) {
         dispatch(
             isa,
             Map {
@@ -135,13 +135,7 @@ impl Body for Map {
 /// # Safety
 /// As for `Activation::map`.
 #[inline(always)]
-pub(crate) unsafe fn map_with<S: Simd>(
-    s: S,
-    activation: Activation,
-    x: *const f32,
-    y: *mut f32,
-    n: usize,
-) {
+unsafe fn map_with<S: Simd>(s: S, activation: Activation, x: *const f32, y: *mut f32, n: usize) {
     macro_rules! each {
         ($f:expr) => {{
             let f = $f;

@@ -36,20 +36,11 @@ impl Peak {
         let (isa, lanes) = (ctx.isa(), lanes(ctx.isa()));
         let calls = (CHAINS * ROUNDS) as f64;
         let f32_macs = calls * lanes as f64 / best(|| crate::simd::dispatch(isa, Floats));
-        let mut int8_macs = 0.0;
-        let mut bf16_macs = None;
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Amx {
-            let tiles = (4 * ROUNDS * 16 * 16 * 16) as f64;
-            // SAFETY: a `Ctx` holds only sets that this CPU has.
-            int8_macs = tiles * 4.0 / best(|| unsafe { x86::amx::<U8I8>() });
-            // SAFETY: as above.
-            bf16_macs = Some(tiles * 2.0 / best(|| unsafe { x86::amx::<Bf16>() }));
-        }
-        if int8_macs == 0.0 {
-            let group = crate::gemm::int8::group(isa);
-            int8_macs = calls * (lanes * group) as f64 / best(|| integers(isa));
-        }
+        let tiles = tiles(isa);
+        let group = crate::gemm::int8::group(isa);
+        let vectors = || calls * (lanes * group) as f64 / best(|| integers(isa));
+        let int8_macs = tiles.map_or_else(vectors, |[int8, _]| int8);
+        let bf16_macs = tiles.map(|[_, bf16]| bf16);
         let data = vec![1u64; BYTES / 8];
         let sum = || {
             black_box(
@@ -76,6 +67,21 @@ fn best(mut work: impl FnMut()) -> f64 {
         best = best.min(started.elapsed().as_secs_f64());
     }
     best
+}
+
+/// Multiply-accumulates in a second by tiles, of bytes and of BF16, where `isa` has tiles.
+fn tiles(isa: Isa) -> Option<[f64; 2]> {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Amx {
+        let products = (4 * ROUNDS * 16 * 16 * 16) as f64;
+        // SAFETY: a `Ctx` holds only sets that this CPU has.
+        let int8 = best(|| unsafe { x86::amx::<U8I8>() });
+        // SAFETY: as above.
+        let bf16 = best(|| unsafe { x86::amx::<Bf16>() });
+        return Some([products * 4.0 / int8, products * 2.0 / bf16]);
+    }
+    let _ = isa;
+    None
 }
 
 struct Lanes;

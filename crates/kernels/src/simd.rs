@@ -67,10 +67,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type F: Copy;
     /// A vector of `LANES` 32-bit integers, also read as twice as many 16-bit ones.
     type I: Copy;
+    /// The least set that has these vectors.
+    const ISA: Isa;
     /// Lanes of a vector; at most [`MAX_LANES`].
     const LANES: usize;
     /// Rows of a matrix tile that is two vectors wide, so that its sums stay in registers.
     const ROWS: usize;
+    /// Whether [`Simd::store_rounded_rows`] is quicker than a row at a time.
+    const ROUNDS_ROWS: bool = false;
 
     fn splat(self, x: f32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;

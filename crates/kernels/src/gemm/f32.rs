@@ -13,7 +13,7 @@ pub(crate) use store::{Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};
 use super::{Cut, Order, Panels, tile_rows};
-use crate::activation::{Activation, map_with};
+use crate::activation::Activation;
 use crate::arena::Buffer;
 use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
@@ -410,7 +410,7 @@ impl<L: Left<f32>> Body for Block<'_, L> {
                 // SAFETY: these are the elements of C that the tiles stored.
                 unsafe {
                     let c = self.to.c.add(row * self.c_stride + first);
-                    map_with(s, activation, c, c, last + columns - first);
+                    activation.map(S::ISA, c, c, last + columns - first);
                 }
             }
         }
@@ -569,7 +569,7 @@ impl<L: Left<f32>> Block<'_, L> {
             // SAFETY: these are the elements of C that were stored.
             unsafe {
                 let c = self.to.c.add(first);
-                map_with(s, activation, c, c, last + columns - first);
+                activation.map(S::ISA, c, c, last + columns - first);
             }
         }
     }

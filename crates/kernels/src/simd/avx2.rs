@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Body, ByteRange, Dot, Simd};
+use crate::Isa;
 
 /// Proof of AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -63,6 +64,7 @@ fn spread(x: __m256i) -> __m256i {
 impl Simd for Avx2 {
     type F = __m256;
     type I = __m256i;
+    const ISA: Isa = Isa::Avx2;
     const LANES: usize = 8;
     const ROWS: usize = 6;
 

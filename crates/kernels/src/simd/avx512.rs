@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Body, ByteRange, Dot, Simd};
+use crate::Isa;
 
 /// Proof of AVX-512 F, BW, VL and DQ.
 #[derive(Clone, Copy)]
@@ -35,8 +36,10 @@ fn mask(n: usize) -> __mmask16 {
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
+    const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
     const ROWS: usize = 12;
+    const ROUNDS_ROWS: bool = true;
 
     super::ops! {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);

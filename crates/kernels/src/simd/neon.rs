@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::{Body, Simd};
+use crate::Isa;
 
 /// Proof of NEON.
 #[derive(Clone, Copy)]
@@ -39,6 +40,7 @@ unsafe fn four(p: *const u8) -> uint8x8_t {
 impl Simd for Neon {
     type F = float32x4_t;
     type I = int32x4_t;
+    const ISA: Isa = Isa::Neon;
     const LANES: usize = 4;
     const ROWS: usize = 8;
 

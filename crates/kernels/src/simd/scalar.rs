@@ -1,6 +1,7 @@
 //! Four lanes of portable Rust, which the compiler turns into whatever the base CPU has.
 
 use super::Simd;
+use crate::Isa;
 
 /// Always available.
 #[derive(Clone, Copy)]
@@ -38,6 +39,7 @@ macro_rules! lanes {
 impl Simd for Scalar {
     type F = [f32; 4];
     type I = [i32; 4];
+    const ISA: Isa = Isa::Generic;
     const LANES: usize = 4;
     const ROWS: usize = 4;
 

@@ -1,6 +1,6 @@
 //! Tiles of sums on their way to C: bias, residual, bounds.
 
-use crate::activation::{Activation, map_with};
+use crate::activation::Activation;
 use crate::simd::Simd;
 
 /// Where sums go in C, and what is added and cut off before.
@@ -18,9 +18,9 @@ impl Store {
     /// # Safety
     /// As for `put`.
     #[inline(always)]
-    pub(crate) unsafe fn finish<S: Simd>(&self, s: S, activation: Activation, at: usize, n: usize) {
+    pub(crate) unsafe fn finish<S: Simd>(&self, _: S, activation: Activation, at: usize, n: usize) {
         // SAFETY: the caller's promise.
-        unsafe { map_with(s, activation, self.c.add(at), self.c.add(at), n) };
+        unsafe { activation.map(S::ISA, self.c.add(at), self.c.add(at), n) };
     }
 
     /// Stores a tile of sums at `at` in C, rows `stride` apart, which belongs to `column` and

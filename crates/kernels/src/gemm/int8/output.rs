@@ -1,6 +1,6 @@
 //! What becomes of the sums of a byte product: stored as they are, as bytes, or as floats.
 
-use crate::activation::{Activation, map_with};
+use crate::activation::Activation;
 use crate::gemm::f32::{fits, load_row, store_row};
 use crate::simd::{ByteRange, Simd};
 use crate::threads::Shared;
@@ -198,7 +198,7 @@ impl Store8 {
     /// # Safety
     /// As for `put`.
     #[inline(always)]
-    pub(crate) unsafe fn finish<S: Simd>(&self, s: S, at: usize, n: usize) {
+    pub(crate) unsafe fn finish<S: Simd>(&self, _: S, at: usize, n: usize) {
         if let Store8::F32 {
             c,
             then: Some(activation),
@@ -206,7 +206,7 @@ impl Store8 {
         } = *self
         {
             // SAFETY: the caller's promise.
-            unsafe { map_with(s, activation, c.add(at), c.add(at), n) };
+            unsafe { activation.map(S::ISA, c.add(at), c.add(at), n) };
         }
     }
 }
@@ -246,7 +246,7 @@ unsafe fn put_bytes<S: Simd, const M: usize, const V: usize>(
         }
         return;
     }
-    if V == 1 && last == S::LANES {
+    if S::ROUNDS_ROWS && V == 1 && last == S::LANES {
         for four in 0..M.div_ceil(4) {
             let (mut to, mut x) = ([c; 4], [s.splat(0.0); 4]);
             for (i, (to, x)) in to.iter_mut().zip(&mut x).enumerate() {

@@ -76,24 +76,23 @@ impl Target8<'_> {
         row_sums: &'b [i32],
         (panels, offset): (Range<usize>, usize),
     ) -> Block<'b, L> {
-        Block {
-            to: self.store(rows.start * self.stride + offset, offset),
+        let to = Ends {
+            store: self.store(rows.start * self.stride + offset, offset),
             rows: rows.len(),
-            left,
-            steps,
             b,
             start,
             row_sums,
             panels,
             c_stride: self.stride,
-        }
+        };
+        Block { left, steps, to }
     }
 }
 
 /// Runs `block` with the kernel that its matrix is packed for.
 fn dispatch<L: Left<u8>>(block: &Block<L>) {
-    let isa = block.b.isa;
-    if block.b.group == <Widen as Dot<Scalar>>::GROUP {
+    let isa = block.to.b.isa;
+    if block.to.b.group == <Widen as Dot<Scalar>>::GROUP {
         return crate::simd::dispatch(isa, Widened(block));
     }
     match isa {
@@ -125,7 +124,7 @@ impl<L: Left<u8>> crate::simd::Body for Widened<'_, '_, L> {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Block, Left};
+    use super::{Block, Ends, Left};
     use crate::gemm::amx::{Right, Sums, multiply};
     use crate::simd::Simd;
     use crate::simd::amx::U8I8;
@@ -159,17 +158,18 @@ mod x86 {
     /// # Safety
     /// The CPU has AMX and what comes with it.
     pub(super) unsafe fn amx<L: Left<u8>>(block: &Block<L>) {
+        let to = &block.to;
         let right = Right {
-            panels: block.b.panels,
-            data: block.b.data.bytes(),
-            bytes: block.b.row_bytes(),
+            panels: to.b.panels,
+            data: to.b.data.bytes(),
+            bytes: to.b.row_bytes(),
         };
-        let left = (block.rows, block.left, block.steps);
+        let left = (to.rows, block.left, block.steps);
         // SAFETY: the caller's promise; `Target8::multiply` promises the memory.
-        unsafe { multiply::<U8I8, L>(left, right, block.panels.clone(), block) };
+        unsafe { multiply::<U8I8, L>(left, right, to.panels.clone(), to) };
     }
 
-    impl<L: Left<u8>> Sums for Block<'_, L> {
+    impl Sums for Ends<'_> {
         #[inline(always)]
         unsafe fn put<const M: usize, const V: usize>(
             &self,
@@ -189,50 +189,55 @@ mod x86 {
                         all[v] = s.add_i(all[v], sum);
                     }
                 }
-                Block::put(self, s, all, (row, first, columns));
+                Ends::put(self, s, all, (row, first, columns));
             }
         }
 
         #[inline(always)]
         fn finish(&self, s: Avx512) {
-            Block::finish(self, s);
+            Ends::finish(self, s);
         }
     }
 }
 
 /// A part of a product that one thread computes.
 struct Block<'a, L> {
-    rows: usize,
     left: L,
     steps: Steps,
+    to: Ends<'a>,
+}
+
+/// What becomes of a part's sums, and what belongs to them beside the rows of A.
+struct Ends<'a> {
+    rows: usize,
     b: &'a PackedI8,
     start: &'a [i32],
     row_sums: &'a [i32],
     panels: Range<usize>,
-    to: Store8,
+    store: Store8,
     c_stride: usize,
 }
 
 impl<L: Left<u8>> Block<'_, L> {
     #[inline(always)]
     fn run<S: Simd, D: Dot<S>>(&self, s: S) {
-        let data = self.b.data.typed::<i8>();
-        for p in self.panels.clone() {
-            let (first, columns, vectors) = self.b.panels.panel(p);
-            let b = data[first * self.b.groups * D::GROUP..].as_ptr();
-            let b = (b, self.b.spills.get(p));
-            let depth = self.b.groups * D::GROUP;
-            let next = if p + 1 < self.panels.end {
-                &data[self.b.panels.part(p + 1, depth, 0..depth)]
+        let data = self.to.b.data.typed::<i8>();
+        for p in self.to.panels.clone() {
+            let (first, columns, vectors) = self.to.b.panels.panel(p);
+            let b = data[first * self.to.b.groups * D::GROUP..].as_ptr();
+            let b = (b, self.to.b.spills.get(p));
+            let depth = self.to.b.groups * D::GROUP;
+            let next = if p + 1 < self.to.panels.end {
+                &data[self.to.b.panels.part(p + 1, depth, 0..depth)]
             } else {
                 &[]
             };
             // Tiles of even height: a last one of few rows would wait for its own sums.
-            let tiles = self.rows.div_ceil(S::ROWS);
-            let (least, more) = (self.rows / tiles, self.rows % tiles);
+            let tiles = self.to.rows.div_ceil(S::ROWS);
+            let (least, more) = (self.to.rows / tiles, self.to.rows % tiles);
             let mut row = 0;
             for tile in 0..tiles {
-                let ahead = Ahead::new(next, self.b.groups, tile, tiles);
+                let ahead = Ahead::new(next, self.to.b.groups, tile, tiles);
                 let rows = least + usize::from(tile < more);
                 // SAFETY: `Target8::multiply` promises the memory.
                 unsafe {
@@ -246,7 +251,7 @@ impl<L: Left<u8>> Block<'_, L> {
                 row += rows;
             }
         }
-        self.finish(s);
+        self.to.finish(s);
     }
 
     /// # Safety
@@ -287,7 +292,7 @@ impl<L: Left<u8>> Block<'_, L> {
         // SAFETY: M rows of groups are readable at `a`, groups of V vectors at `b`; `start`
         // covers whole panels; M rows of `columns` elements are writable in the output.
         unsafe {
-            let start = self.start.as_ptr().add(first);
+            let start = self.to.start.as_ptr().add(first);
             let start: [S::I; V] = s.load_all_i(start);
             let mut sums = [start; M];
             macro_rules! step {
@@ -324,10 +329,12 @@ impl<L: Left<u8>> Block<'_, L> {
                     step!(a, k, b.as_ptr());
                 }
             }
-            self.put(s, sums, (row, first, columns));
+            self.to.put(s, sums, (row, first, columns));
         }
     }
+}
 
+impl Ends<'_> {
     /// Stores the sums of `M` rows and `V` vectors at (row, column), of which `columns` are real.
     ///
     /// # Safety
@@ -353,7 +360,7 @@ impl<L: Left<u8>> Block<'_, L> {
             }
             let last = columns - (V - 1) * S::LANES;
             let at = row * self.c_stride + first;
-            self.to.put(s, sums, at, self.c_stride, first, last);
+            self.store.put(s, sums, at, self.c_stride, first, last);
         }
     }
 
@@ -365,7 +372,7 @@ impl<L: Left<u8>> Block<'_, L> {
         for row in 0..self.rows {
             // SAFETY: these are the elements that the tiles stored.
             unsafe {
-                self.to
+                self.store
                     .finish(s, row * self.c_stride + first, last + columns - first)
             };
         }
