@@ -132,6 +132,23 @@ impl ConvGeometry {
         Cow::Owned(ordered)
     }
 
+    /// Elements of a line of a window of all channels.
+    pub(crate) fn line(&self) -> usize {
+        self.kernel[1] * self.channels_in
+    }
+
+    /// What [`ConvGeometry::group_weights`] gives for the only group, with zeros behind each line
+    /// of a window up to `whole` elements.
+    pub(crate) fn whole_lines<T: bytemuck::Pod>(&self, weights: &[T], whole: usize) -> Vec<T> {
+        let line = self.line();
+        let mut lines = vec![T::zeroed(); weights.len() / line * whole];
+        let from = weights.chunks_exact(line);
+        for (to, from) in lines.chunks_exact_mut(whole).zip(from) {
+            to[..line].copy_from_slice(from);
+        }
+        lines
+    }
+
     /// Weights of a depthwise convolution, from ONNX's `[channels, 1, h, w]` to `[h w, channels]`.
     pub(crate) fn tap_weights<T: Copy>(&self, weights: &[T]) -> Vec<T> {
         let (taps, channels) = (self.kernel[0] * self.kernel[1], self.channels_out);

@@ -77,8 +77,8 @@ impl Ctx {
         }
     }
 
-    /// With products of floats that round both sides to BF16 and add in f32, or as exact as f32
-    /// is. Only sets that multiply BF16 do: see [`Isa::multiplies_bf16`].
+    /// With products of floats that round both sides to BF16 and add in f32; `false`: products of
+    /// f32, which all sets have that do not multiply BF16 ([`Isa::multiplies_bf16`]).
     #[must_use]
     pub fn with_bf16(mut self, bf16: bool) -> Self {
         self.bf16 = bf16 && self.isa.multiplies_bf16();

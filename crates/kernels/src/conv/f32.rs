@@ -43,19 +43,12 @@ impl ConvF32 {
         } else {
             let pack = |g| {
                 let weights = geometry.group_weights(weights, g);
-                let (mut k, n) = (geometry.depth(), geometry.group_out());
-                let mut lines = Vec::new();
-                if let Some(whole) = line {
-                    let run = geometry.kernel[1] * geometry.channels_in;
-                    k = geometry.kernel[0] * whole;
-                    lines = vec![0.0; n * k];
-                    let from = weights.chunks_exact(run);
-                    for (to, from) in lines.chunks_exact_mut(whole).zip(from) {
-                        to[..run].copy_from_slice(from);
-                    }
-                }
-                let weights = if line.is_some() { &lines } else { &weights[..] };
-                PackedF32::new(ctx, weights, Order::NK, k, n)
+                let (k, n) = (geometry.depth(), geometry.group_out());
+                let Some(whole) = line else {
+                    return PackedF32::new(ctx, &weights, Order::NK, k, n);
+                };
+                let lines = geometry.whole_lines(&weights, whole);
+                PackedF32::new(ctx, &lines, Order::NK, geometry.kernel[0] * whole, n)
             };
             Weights::Groups((0..geometry.groups).map(pack).collect())
         };
@@ -146,8 +139,10 @@ impl ConvF32 {
             #[cfg(target_arch = "x86_64")]
             if let Some(whole) = self.line {
                 let finite = Cell::new(true);
-                let lay =
-                    |to: &mut [u16], x: &[f32]| finite.set(bf16::narrow(to, x) & finite.get());
+                let lay = |to: &mut [u16], x: &[f32]| {
+                    // SAFETY: lines of BF16 are packed only where the CPU has it.
+                    finite.set(unsafe { bf16::narrow(to, x) } & finite.get());
+                };
                 let images = windows::Images {
                     x,
                     as_is: None,
@@ -155,9 +150,8 @@ impl ConvF32 {
                     copy: &lay,
                     run: whole,
                 };
-                let line = g.kernel[1] * g.channels_in;
                 windows::each_part(g, images, rows, |rows, a, steps| {
-                    let (line, panels) = ((line, finite.get()), panels.clone());
+                    let (line, panels) = ((g.line(), finite.get()), panels.clone());
                     // SAFETY: windows are readable; the output as above.
                     unsafe {
                         target.multiply_bf16_windows(rows, (a, steps), line, b, panels, offset);
@@ -171,7 +165,7 @@ impl ConvF32 {
                     as_is: Some(x),
                     outside: 0.0,
                     copy: &<[f32]>::copy_from_slice,
-                    run: g.kernel[1] * g.channels_in,
+                    run: g.line(),
                 };
                 windows::each_part(g, images, rows, |rows, a, steps| {
                     // SAFETY: windows are readable; the output as above.
@@ -195,7 +189,7 @@ impl ConvF32 {
 fn bf16_line(ctx: &Ctx, g: &ConvGeometry) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     if ctx.bf16() && bf16::suits(g.depth()) && windows::suit(g) && !g.is_pointwise() {
-        return Some((g.kernel[1] * g.channels_in).next_multiple_of(bf16::STEP));
+        return Some(g.line().next_multiple_of(bf16::STEP));
     }
     let _ = (ctx, g);
     None

@@ -57,7 +57,7 @@ impl ConvI8 {
             && takes_any_bytes(ctx.isa())
             && windows::suit(&geometry)
             && geometry.kernel[0] > 1
-            && !line(&geometry).is_multiple_of(step_bytes(ctx.isa()));
+            && !geometry.line().is_multiple_of(step_bytes(ctx.isa()));
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseI8::new(ctx, &geometry, weights, zeros)))
         } else {
@@ -77,12 +77,8 @@ impl ConvI8 {
                 if !padded {
                     return PackedI8::new(ctx, bytes, Order::NK, geometry.depth(), size, zeros);
                 }
-                let (line, whole) = (line(&geometry), whole_line(ctx.isa(), &geometry));
-                let mut lines = vec![0; size * geometry.kernel[0] * whole];
-                let from = raw.chunks_exact(line);
-                for (to, from) in lines.chunks_exact_mut(whole).zip(from) {
-                    to[..line].copy_from_slice(from);
-                }
+                let whole = whole_line(ctx.isa(), &geometry);
+                let lines = geometry.whole_lines(&raw, whole);
                 let (bytes, k) = (bytemuck::cast_slice(&lines), geometry.kernel[0] * whole);
                 PackedI8::new(ctx, Bytes::I8(bytes), Order::NK, k, size, &[])
             };
@@ -134,7 +130,7 @@ impl ConvI8 {
     /// Whether windows are read where they lie.
     fn by_windows(&self, b: &PackedI8) -> bool {
         let g = &self.geometry;
-        let whole = g.kernel[0] == 1 || line(g).is_multiple_of(step_bytes(b.isa()));
+        let whole = g.kernel[0] == 1 || g.line().is_multiple_of(step_bytes(b.isa()));
         !g.is_pointwise() && windows::suit(g) && b.takes_bytes() && (whole || self.padded)
     }
 
@@ -245,14 +241,9 @@ impl ConvI8 {
     }
 }
 
-/// Bytes of a line of a window.
-fn line(g: &ConvGeometry) -> usize {
-    g.kernel[1] * g.channels_in
-}
-
 /// Bytes of a line of a window, up to whole steps of the instruction set.
 fn whole_line(isa: Isa, g: &ConvGeometry) -> usize {
-    line(g).next_multiple_of(step_bytes(isa))
+    g.line().next_multiple_of(step_bytes(isa))
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ impl<'g> Frame<'g> {
         let (g, x) = (self.geometry, images.x);
         let (line, channels) = (g.input[1] * g.channels_in, g.channels_in);
         let image = self.image * g.input[0];
-        let slack = images.run - g.kernel[1] * g.channels_in;
+        let slack = images.run - g.line();
         if let (true, Some(x)) = (self.is_inside, images.as_is) {
             let from = (image + self.lines.start - g.pad_begin[0]) * line;
             if from + self.lines.len() * line + slack <= x.len() {

@@ -51,9 +51,12 @@ pub(super) unsafe fn pack(
                 let (low, high) = two.split_at_mut(width);
                 for (group, out) in groups.enumerate().take(k.div_ceil(2)) {
                     let row = &b[2 * group * stride + first..][..columns];
-                    narrow(low, row);
+                    // SAFETY: the caller's promise.
+                    unsafe { narrow(low, row) };
                     if 2 * group + 1 < k {
-                        narrow(high, &b[(2 * group + 1) * stride + first..][..columns]);
+                        let row = &b[(2 * group + 1) * stride + first..][..columns];
+                        // SAFETY: as above.
+                        unsafe { narrow(high, row) };
                     } else {
                         high.fill(0);
                     }
@@ -65,7 +68,8 @@ pub(super) unsafe fn pack(
             }
             Order::NK => {
                 for c in 0..columns {
-                    narrow(&mut two, &b[(first + c) * stride..][..k]);
+                    // SAFETY: the caller's promise.
+                    unsafe { narrow(&mut two, &b[(first + c) * stride..][..k]) };
                     two[k..].first_mut().into_iter().for_each(|next| *next = 0);
                     let (pairs, _) = two[..k.next_multiple_of(2)].as_chunks::<2>();
                     for (to, &[x, y]) in out[c..].iter_mut().step_by(width).zip(pairs) {
@@ -78,10 +82,13 @@ pub(super) unsafe fn pack(
     data
 }
 
-/// Rounds `from` to BF16; whether all are finite. The CPU has BF16, where there are matrices of it.
-pub(crate) fn narrow(to: &mut [u16], from: &[f32]) -> bool {
+/// Rounds `from` to BF16; whether all are finite.
+///
+/// # Safety
+/// The CPU has AVX-512 F, BW and BF16.
+pub(crate) unsafe fn narrow(to: &mut [u16], from: &[f32]) -> bool {
     assert!(to.len() >= from.len(), "numbers fit");
-    // SAFETY: the slices have these lengths, and the caller has the instructions.
+    // SAFETY: the slices have these lengths; the caller's promise.
     unsafe { to_bf16(from.as_ptr(), from.len(), to.as_mut_ptr(), from.len(), 32) }
 }
 
@@ -344,12 +351,14 @@ mod tests {
             for _ in contexts() {
                 let mut x = x.clone();
                 let mut y = vec![7; n];
-                assert!(narrow(&mut y, &x));
+                // SAFETY: contexts are of CPUs with BF16.
+                assert!(unsafe { narrow(&mut y, &x) });
                 assert!(x.iter().zip(&y).all(|(&x, &y)| rounded(x) == u32::from(y)));
                 for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
                     if let Some(last) = x.last_mut() {
                         *last = bad;
-                        assert!(!narrow(&mut y, &x), "{bad} among {n}");
+                        // SAFETY: as above.
+                        assert!(!unsafe { narrow(&mut y, &x) }, "{bad} among {n}");
                     }
                 }
             }
