@@ -11,11 +11,12 @@ use serde::Deserialize;
 use crate::{Task, flag, number, number_of};
 
 mod resnet18;
+mod rust_engines;
 
 /// The task.
 pub static TASK: Task = Task {
     name: "bench",
-    about: "Measure a folder of models beside ONNX Runtime and OpenVINO",
+    about: "Measure a folder of models beside ONNX Runtime and OpenVINO, and tract and rten",
     args: |c| {
         c.arg(path("models", "The folder: a folder for each model").required(true))
             .arg(
@@ -39,12 +40,16 @@ pub static TASK: Task = Task {
                     .value_name("TEXT")
                     .help("Only rows with this in their name"),
             )
+            .arg(flag(
+                "rust-engines",
+                "Measure tract and rten too, which cargo builds apart",
+            ))
             .arg(flag("write", "Write docs/performance.md").conflicts_with("filter"))
     },
     run,
 };
 
-fn path(name: &'static str, help: &'static str) -> Arg {
+pub fn path(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name)
         .long(name)
         .help(help)
@@ -132,7 +137,14 @@ const TITLES: [&str; 4] = [
 struct Measured {
     cpu_p50_ms: f64,
     cold: Cold,
+    memory: Memory,
     vs: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Memory {
+    arena_bytes: f64,
+    lower_bound: f64,
 }
 
 #[derive(Deserialize)]
@@ -162,6 +174,8 @@ struct Latency {
 struct Line {
     name: String,
     measured: Measured,
+    /// Of a file made by `edgesmith prepare`.
+    prepared: Cold,
 }
 
 fn run(matches: &ArgMatches) -> Result<()> {
@@ -170,17 +184,18 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let work = std::env::temp_dir().join(format!("edgesmith-bench-{}", std::process::id()));
     std::fs::create_dir_all(&work)?;
     let filter = matches.get_one::<String>("filter");
+    let wanted = |name: &str| filter.is_none_or(|f| name.contains(f.as_str()));
     let (iterations, threads) = (
         number_of(matches, "iterations"),
         number_of(matches, "threads"),
     );
-    let once = |file: &Path, words: &[String]| -> Result<Measured> {
+    let once = |file: &Path, words: &[String], iterations: u64, vs: &[&str]| -> Result<Measured> {
         let output = Command::new(program)
             .arg("bench")
             .arg(file)
             .args(words)
-            .args(["--vs", "onnxruntime,openvino", "--json"])
-            .args(["--cold-starts", "1"])
+            .args(vs)
+            .args(["--json", "--cold-starts", "1"])
             .args(["--iterations", &iterations.to_string()])
             .args(["--threads", &threads.to_string()])
             .stderr(Stdio::inherit())
@@ -191,21 +206,33 @@ fn run(matches: &ArgMatches) -> Result<()> {
     };
     let repeats = number_of(matches, "repeats").max(1);
     let bench = |name: String, file: &Path, words: &[String]| -> Result<Option<Line>> {
-        if filter.is_some_and(|f| !name.contains(f.as_str())) {
+        if !wanted(&name) {
             return Ok(None);
         }
         let mut runs = Vec::new();
         for _ in 0..repeats {
-            runs.push(once(file, words)?);
+            let vs = ["--vs", "onnxruntime,openvino"];
+            runs.push(once(file, words, iterations, &vs)?);
         }
+        let ready = work.join("prepared");
+        prepare(program, file, words, &ready)?;
+        let prepared = once(&ready, words, 3, &[])?.cold;
         let ratio = |m: &Measured| m.vs.first().map_or(0.0, |p| p.cpu_ratio);
         runs.sort_by(|a, b| ratio(a).total_cmp(&ratio(b)));
         let measured = runs.swap_remove(runs.len() / 2);
         let ratios = measured.vs.iter().map(|p| format!("{:.2}", p.cpu_ratio));
         println!("{name}: {}", ratios.collect::<Vec<_>>().join(" "));
-        Ok(Some(Line { name, measured }))
+        Ok(Some(Line {
+            name,
+            measured,
+            prepared,
+        }))
     };
     let [mut floats, mut halves, mut bytes, mut others] = [(); 4].map(|()| Vec::new());
+    let mut rust = match matches.get_flag("rust-engines") {
+        true => Some(rust_engines::Engines::build(iterations)?),
+        false => None,
+    };
     for row in ROWS {
         let folder = models.join(row.model);
         let mut file = folder.join("model.onnx");
@@ -220,6 +247,9 @@ fn run(matches: &ArgMatches) -> Result<()> {
         let words = words(row, &folder);
         let name = name(row);
         floats.extend(bench(name.clone(), &file, &words)?);
+        if let Some(rust) = rust.as_mut().filter(|_| wanted(&name)) {
+            rust.measure(&name, &file, &words)?;
+        }
         if row.bf16() {
             let precision = ["--precision", "bf16"].map(String::from);
             let words = [&words[..], &precision].concat();
@@ -234,14 +264,18 @@ fn run(matches: &ArgMatches) -> Result<()> {
             }
         }
         let name = format!("{name}, INT8");
-        if row.int8 && filter.is_none_or(|f| name.contains(f.as_str())) {
+        if row.int8 && wanted(&name) {
             let small = work.join(format!("{}-int8.onnx", row.model));
             quantize(program, &folder, &small)?;
+            if let Some(rust) = &mut rust {
+                rust.measure(&name, &small, &words)?;
+            }
             bytes.extend(bench(name, &small, &words)?);
         }
     }
     std::fs::remove_dir_all(&work)?;
-    let text = report([&floats, &halves, &bytes, &others], (threads, repeats));
+    let mut text = report([&floats, &halves, &bytes, &others], (threads, repeats));
+    text.extend(rust.map(|r| r.table()));
     println!("{text}");
     if matches.get_flag("write") {
         std::fs::write(crate::tidy::root().join("docs/performance.md"), text)?;
@@ -276,7 +310,7 @@ fn words(row: &Row, folder: &Path) -> Vec<String> {
     words
 }
 
-fn quantize(program: &Path, folder: &Path, to: &Path) -> Result<()> {
+pub fn quantize(program: &Path, folder: &Path, to: &Path) -> Result<()> {
     let status = Command::new(program)
         .arg("quantize")
         .arg(folder.join("model.onnx"))
@@ -288,6 +322,19 @@ fn quantize(program: &Path, folder: &Path, to: &Path) -> Result<()> {
         .stderr(Stdio::null())
         .status()?;
     ensure!(status.success(), "{} cannot be quantised", folder.display());
+    Ok(())
+}
+
+/// Prepares a model for the words of a row.
+fn prepare(program: &Path, file: &Path, words: &[String], to: &Path) -> Result<()> {
+    let mut command = Command::new(program);
+    command.arg("prepare").arg(file).arg("-o").arg(to);
+    let status = command
+        .arg("--force")
+        .args(words)
+        .stderr(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "{} cannot be prepared", file.display());
     Ok(())
 }
 
@@ -306,7 +353,8 @@ fn report(tables: [&[Line]; 4], (threads, repeats): (u64, u64)) -> String {
          peer's, run in turn in one process, so below 1 is faster, with the quartiles of the \
          ratios of single rounds; of {repeats} process(es) the one of the middle ratio is shown. Cold is reading the file, preparing and the first run, in a process \
          of its own, and how far that process grows; the loading of the peer's library is left \
-         out. Engines run the file as it is, at their highest level, in f32 where the title does not say otherwise.\n",
+         out; prepared is the same of a file made by `edgesmith prepare`. Arena is that of \
+         activations in parts of its lower bound. Engines run the file as it is, at their highest level, in f32 where the title does not say otherwise.\n",
         cpu.brand,
         cpu.sets.join(", "),
         names.join(", ")
@@ -321,10 +369,11 @@ fn report(tables: [&[Line]; 4], (threads, repeats): (u64, u64)) -> String {
 
 fn table(lines: &[Line]) -> String {
     let mut text = String::from(
-        "| model | ms | vs ONNX Runtime | vs OpenVINO | cold ms | of ONNX Runtime | memory MiB | of ONNX \
-         Runtime | apart |\n|---|---|---|---|---|---|---|---|---|\n",
+        "| model | ms | vs ONNX Runtime | vs OpenVINO | cold ms | of ONNX Runtime | prepared ms | of \
+         ONNX Runtime | memory MiB | of ONNX Runtime | arena | apart |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    let mut products: [Vec<f64>; 5] = Default::default();
+    let mut products: [Vec<f64>; 6] = Default::default();
     for line in lines {
         let m = &line.measured;
         let peer = |name: &str| m.vs.iter().find(|p| p.engine == name);
@@ -337,6 +386,7 @@ fn table(lines: &[Line]) -> String {
         let (ort, vino) = (peer("onnxruntime"), peer("openvino"));
         let cold = |c: &Cold| c.load_ms + c.first_ms;
         let start = ort.map(|p| cold(&m.cold) / cold(&p.cold));
+        let ready = ort.map(|p| cold(&line.prepared) / cold(&p.cold));
         let bytes = |c: &Cold| c.peak_bytes.map(|b| b as f64 / 1024.0 / 1024.0);
         let memory = ort.and_then(|p| Some(bytes(&m.cold)? / bytes(&p.cold)?));
         let best = m.vs.iter().map(|p| p.latency.cpu_p50_ms);
@@ -345,6 +395,7 @@ fn table(lines: &[Line]) -> String {
             ort.map(|p| p.cpu_ratio),
             vino.map(|p| p.cpu_ratio),
             start,
+            ready,
             memory,
             best,
         ];
@@ -355,33 +406,40 @@ fn table(lines: &[Line]) -> String {
             |x: Option<f64>, digits: usize| x.map_or_else(String::new, |x| format!("{x:.digits$}"));
         let _ = writeln!(
             text,
-            "| {} | {:.3} | {} | {} | {:.1} | {} | {} | {} | {} |",
+            "| {} | {:.3} | {} | {} | {:.1} | {} | {:.1} | {} | {} | {} | {:.2} | {} |",
             line.name,
             m.cpu_p50_ms,
             ratio(ort),
             ratio(vino),
             cold(&m.cold),
             number(start, 2),
+            cold(&line.prepared),
+            number(ready, 2),
             number(bytes(&m.cold), 1),
             number(memory, 2),
+            m.memory.arena_bytes / m.memory.lower_bound.max(1.0),
             ort.and_then(|p| p.difference)
                 .map_or_else(String::new, |d| format!("{d:.0e}")),
         );
     }
-    let mean = |values: &[f64]| {
-        let logs = values.iter().map(|v| v.ln()).sum::<f64>();
-        (logs / values.len().max(1) as f64).exp()
-    };
-    let [ort, vino, cold, memory, best] = &products;
+    let [ort, vino, cold, ready, memory, best] = &products;
     let worst = best.iter().copied().fold(f64::NAN, f64::max);
     let _ = writeln!(
         text,
-        "| **geometric mean** | | **{:.2}** | **{:.2}** | | **{:.2}** | | **{:.2}** | |\n\n\
+        "| **geometric mean** | | **{:.2}** | **{:.2}** | | **{:.2}** | | **{:.2}** | | **{:.2}** | \
+         | |\n\n\
          Largest ratio to the faster of the two peers: {worst:.2}.",
         mean(ort),
         mean(vino),
         mean(cold),
+        mean(ready),
         mean(memory)
     );
     text
+}
+
+/// The geometric mean.
+fn mean(values: &[f64]) -> f64 {
+    let logs = values.iter().map(|v| v.ln()).sum::<f64>();
+    (logs / values.len().max(1) as f64).exp()
 }

@@ -1,5 +1,6 @@
 //! ONNX's own backend tests, run through every provider with and without optimisation.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -36,6 +37,13 @@ pub static TASK: Task = Task {
                 .long("filter")
                 .value_name("TEXT")
                 .help("Only cases with this in their name"),
+        )
+        .arg(
+            Arg::new("program")
+                .last(true)
+                .num_args(0..)
+                .help("What starts a worker: an emulator, its options and the xtask of its CPU")
+                .value_parser(clap::value_parser!(OsString)),
         )
         .arg(flag("json", "Print JSON"))
         .arg(flag("write", "Write docs/reference/conformance.md").conflicts_with("filter"))
@@ -112,7 +120,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
     if let Some(part) = matches.get_one::<String>("filter") {
         cases.retain(|c| format!("{}/{}", c.folder, c.name).contains(part));
     }
-    let mut findings = pool::run(&folder, cases)?;
+    let program: Vec<OsString> = matches
+        .get_many("program")
+        .map_or_else(Vec::new, |words| words.cloned().collect());
+    let mut findings = pool::run(&folder, cases, &program)?;
     for finding in &mut findings {
         let reason = reasons.iter().find(|r| r.name == finding.case.name);
         finding.exception = reason.map(|r| r.reason.clone());

@@ -5,6 +5,7 @@
     reason = "a task is run by hand for what it prints"
 )]
 
+mod aarch64;
 mod bench;
 mod ci;
 mod conformance;
@@ -27,6 +28,7 @@ struct Task {
 
 /// Every task, by name.
 static TASKS: &[&Task] = &[
+    &aarch64::TASK,
     &bench::TASK,
     &ci::TASK,
     &conformance::TASK,

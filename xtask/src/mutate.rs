@@ -112,7 +112,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     workers::each(jobs, range, &|worker, seed| {
         let mut alive = match worker.take() {
             Some(worker) => worker,
-            None => Worker::start(&["mutate", "--worker"])?,
+            None => Worker::start(&[], &["mutate", "--worker"])?,
         };
         let answer = alive.ask(&seed.to_string(), MAX_TIME);
         if answer.is_ok() {

@@ -1,6 +1,6 @@
 //! Processes that do dangerous work: one that is aborted or hangs takes nothing else with it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -18,12 +18,21 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts this program with other words.
+    /// Starts this program, or the one whose name and first words are `program`, with other
+    /// words.
     ///
     /// # Errors
     /// When no process can be started.
-    pub fn start<S: AsRef<OsStr>>(words: &[S]) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
+    pub fn start<S: AsRef<OsStr>>(program: &[OsString], words: &[S]) -> Result<Self> {
+        let mut command = match program {
+            [] => Command::new(std::env::current_exe()?),
+            [name, first @ ..] => {
+                let mut command = Command::new(name);
+                command.args(first);
+                command
+            }
+        };
+        let mut process = command
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -11,6 +11,7 @@ pub mod formats;
 pub mod inspect;
 pub mod ops;
 pub mod optimize;
+pub mod prepare;
 pub mod providers;
 pub mod quantize;
 pub mod run;
@@ -39,6 +40,7 @@ pub static COMMANDS: &[&Command] = &[
     &optimize::OPTIMIZE,
     &quantize::QUANTIZE,
     &convert::CONVERT,
+    &prepare::PREPARE,
     &ops::OPS,
     &formats::FORMATS,
     &targets::TARGETS,

@@ -2,23 +2,104 @@
 
 use std::path::Path;
 
+use edgesmith_formats::prepared;
 use edgesmith_ir::analysis::{cost, lengths, memory};
 use edgesmith_ir::error::At;
 use edgesmith_ir::infer::{self, Inferred};
 use edgesmith_ir::types::{Dim, Type};
 use edgesmith_ir::{Error, Graph, Model, Result, ValueId, verify};
+use edgesmith_kernels::Isa;
 use edgesmith_passes::{Level, RunOptions};
 use edgesmith_report::evidence::{ModelFacts, Port};
+use edgesmith_runtime::{Options, Session, stored};
 use sha2::{Digest, Sha256};
+
+use crate::ui;
 
 /// Reads a model and checks it.
 ///
 /// # Errors
 /// When the file cannot be read or the graph breaks a rule; every fault is listed.
 pub fn open(path: &Path) -> Result<Model> {
-    let model = edgesmith_formats::read(path)?;
-    check(&model).at(|| name_of(path))?;
-    Ok(model)
+    Ok(Opened::open(path)?.model)
+}
+
+/// A model, and its packed weights where the file is a prepared one.
+pub struct Opened {
+    /// The model as it is in the file.
+    pub model: Model,
+    packed: Option<(prepared::Settings, stored::Kept)>,
+}
+
+impl Opened {
+    /// Reads a file and checks the model.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let opened = match prepared::read(path)? {
+            Some(file) => Self {
+                model: file.model,
+                packed: Some((file.settings, file.weights)),
+            },
+            None => Self {
+                model: edgesmith_formats::read(path)?,
+                packed: None,
+            },
+        };
+        check(&opened.model).at(|| name_of(path))?;
+        Ok(opened)
+    }
+
+    /// Whether the file is a prepared one.
+    pub fn is_prepared(&self) -> bool {
+        self.packed.is_some()
+    }
+
+    /// The model that runs, optimised to `level` where it is not a prepared one, and a session of
+    /// it. Weights that are packed for something else are packed anew.
+    ///
+    /// # Errors
+    /// As [`optimized`] and [`Session::prepare`].
+    pub fn session(&self, level: &str, options: &Options) -> Result<(Model, Session)> {
+        let (model, kept) = match &self.packed {
+            None => (optimized(&self.model, level)?, Vec::new()),
+            Some((found, kept)) if *found == settings(options) => {
+                (self.model.clone(), kept.clone())
+            }
+            Some((found, _)) => {
+                let list = |s: &prepared::Settings| s.values().cloned().collect::<Vec<_>>();
+                ui::say(&format!(
+                    "the file was prepared for {}, not for {}: its weights are packed anew",
+                    list(found).join(" "),
+                    list(&settings(options)).join(" ")
+                ));
+                (self.model.clone(), Vec::new())
+            }
+        };
+        let session = Session::prepare_stored(&model, options, kept)?;
+        Ok((model, session))
+    }
+}
+
+/// What packed weights depend on.
+pub fn settings(options: &Options) -> prepared::Settings {
+    let isa = Isa::detect_capped(options.isa).name();
+    let precision = if options.bf16 { "bf16" } else { "f32" };
+    let numbers = if options.integer { "integer" } else { "float" };
+    let providers = options.providers.join(",");
+    [
+        (
+            "1 program",
+            concat!("edgesmith ", env!("CARGO_PKG_VERSION")),
+        ),
+        ("2 instructions", isa),
+        ("3 precision", precision),
+        ("4 arithmetic", numbers),
+        ("5 providers", &providers),
+    ]
+    .map(|(name, value)| (name.to_string(), value.to_string()))
+    .into()
 }
 
 /// Checks a model; all faults come as one error.

@@ -11,6 +11,7 @@ mod map;
 pub mod npy;
 pub mod npz;
 pub mod onnx;
+pub mod prepared;
 
 pub use file::write as write_file;
 

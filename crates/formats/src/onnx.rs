@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Model, Result};
 
@@ -32,6 +33,28 @@ pub static ONNX: Format = Format {
     read,
     write,
 };
+
+/// The bytes of a model whose tensors of at least `over` bytes stand in the second bytes.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_outside(model: &Model, over: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+    let parts = write::encode_external(model, "data", over)?;
+    let mut data = Vec::new();
+    for (offset, bytes) in &parts.data {
+        data.resize(*offset, 0);
+        data.extend_from_slice(bytes);
+    }
+    Ok((parts.model, data))
+}
+
+/// The model of such bytes, which it shares.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_within(model: Bytes, data: Bytes) -> Result<Model> {
+    read::decode_with(model, external::ExternalFiles::within(data))
+}
 
 /// Bytes of memory that reading a file of `length` bytes and writing it again may take, whatever
 /// is in the file: 64 MiB and 64 bytes for each of its own. Mapped files do not count.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 /// Alignment of every buffer, in bytes: a cache line, and the widest vector.
@@ -17,11 +18,24 @@ unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above; it is `Copy` and has no references.
 unsafe impl bytemuck::Pod for Line {}
 
-/// A zeroed byte buffer aligned to [`ALIGNMENT`].
-#[derive(Clone, Default)]
+/// Bytes aligned to [`ALIGNMENT`], up to a whole line: own ones that were zeros at first, or a
+/// part of what others hold, such as a mapped file.
+#[derive(Clone)]
 pub struct Buffer {
-    lines: Vec<Line>,
+    lines: Lines,
     len: usize,
+}
+
+#[derive(Clone)]
+enum Lines {
+    Own(Vec<Line>),
+    Shared(Bytes),
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::zeroed(0)
+    }
 }
 
 impl std::fmt::Debug for Buffer {
@@ -34,9 +48,20 @@ impl Buffer {
     /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
         Self {
-            lines: bytemuck::zeroed_vec(len.div_ceil(ALIGNMENT)),
+            lines: Lines::Own(bytemuck::zeroed_vec(len.div_ceil(ALIGNMENT))),
             len,
         }
+    }
+
+    /// The first `len` of `bytes`, which are not copied; `None` where they are not aligned, or
+    /// do not go on to the end of a line.
+    pub fn shared(bytes: &Bytes, len: usize) -> Option<Self> {
+        let whole = len.checked_next_multiple_of(ALIGNMENT)?;
+        let aligned = bytes.as_ptr().addr().is_multiple_of(ALIGNMENT);
+        (aligned && bytes.len() >= whole).then(|| Self {
+            lines: Lines::Shared(bytes.slice(..whole)),
+            len,
+        })
     }
 
     /// Length in bytes.
@@ -51,12 +76,24 @@ impl Buffer {
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        match &self.lines {
+            Lines::Own(lines) => &bytemuck::cast_slice(lines)[..self.len],
+            Lines::Shared(bytes) => &bytes[..self.len],
+        }
     }
 
-    /// The bytes, to write.
+    /// The bytes, to write; those of others are copied first.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        if let Lines::Shared(bytes) = &self.lines {
+            let lines = bytes
+                .chunks_exact(ALIGNMENT)
+                .map(bytemuck::pod_read_unaligned);
+            self.lines = Lines::Own(lines.collect());
+        }
+        match &mut self.lines {
+            Lines::Own(lines) => &mut bytemuck::cast_slice_mut(lines)[..self.len],
+            Lines::Shared(_) => unreachable!("they were copied"),
+        }
     }
 
     /// The whole elements of type `T` in it.

@@ -19,16 +19,22 @@ pub enum Isa {
     Amx,
     /// 64-bit Arm with NEON.
     Neon,
+    /// NEON with the int8 dot product of Armv8.2.
+    NeonDot,
+    /// NEON with the dot product, and that of unsigned with signed bytes of Armv8.6.
+    NeonI8mm,
 }
 
 impl Isa {
     /// All of them, best first.
-    pub const ALL: [Isa; 7] = [
+    pub const ALL: [Isa; 9] = [
         Isa::Amx,
         Isa::Avx512Vnni,
         Isa::Avx512,
         Isa::AvxVnni,
         Isa::Avx2,
+        Isa::NeonI8mm,
+        Isa::NeonDot,
         Isa::Neon,
         Isa::Generic,
     ];
@@ -43,6 +49,8 @@ impl Isa {
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Amx => "amx",
             Isa::Neon => "neon",
+            Isa::NeonDot => "neon-dotprod",
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -59,6 +67,8 @@ impl Isa {
             Isa::Avx2 => wide || matches!(self, Isa::Avx2 | Isa::AvxVnni),
             Isa::Avx512 => wide,
             Isa::Avx512Vnni => matches!(self, Isa::Avx512Vnni | Isa::Amx),
+            Isa::Neon => matches!(self, Isa::Neon | Isa::NeonDot | Isa::NeonI8mm),
+            Isa::NeonDot => matches!(self, Isa::NeonDot | Isa::NeonI8mm),
             _ => self == other,
         }
     }
@@ -119,15 +129,18 @@ fn probe(isa: Isa) -> bool {
         Isa::Amx => {
             avx512 && has!("avx512vnni") && has!("avx512bf16") && crate::simd::amx::available()
         }
-        Isa::Neon => false,
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => false,
     }
 }
 
 #[cfg(target_arch = "aarch64")]
 fn probe(isa: Isa) -> bool {
+    use std::arch::is_aarch64_feature_detected as has;
     match isa {
         Isa::Generic => true,
-        Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+        Isa::Neon => has!("neon"),
+        Isa::NeonDot => has!("neon") && has!("dotprod"),
+        Isa::NeonI8mm => has!("neon") && has!("dotprod") && has!("i8mm"),
         _ => false,
     }
 }

@@ -53,6 +53,16 @@ pub static KERNELS: &[Kernel] = &[
         weight_bytes: 1,
     },
     Kernel {
+        name: "aarch64-neon-i8mm-u8i8-8x8",
+        isa: Isa::NeonI8mm,
+        weight_bytes: 1,
+    },
+    Kernel {
+        name: "aarch64-neon-dotprod-i8i8-8x8",
+        isa: Isa::NeonDot,
+        weight_bytes: 1,
+    },
+    Kernel {
         name: "aarch64-neon-u8i8-8x8",
         isa: Isa::Neon,
         weight_bytes: 1,
@@ -104,16 +114,6 @@ pub enum Order {
     KN,
     /// `[N, K]`: the transposed matrix.
     NK,
-}
-
-impl Order {
-    /// Where element (k, n) stands.
-    pub(crate) fn at(self, k: usize, n: usize, (ks, ns): (usize, usize)) -> usize {
-        match self {
-            Order::KN => k * ns + n,
-            Order::NK => n * ks + k,
-        }
-    }
 }
 
 /// Rows of which tasks of `isa` have multiples.

@@ -37,12 +37,18 @@ pub mod threads;
 pub use cpu::Isa;
 pub use threads::Threads;
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use arena::Buffer;
+
 /// What a kernel may use: an instruction set that this CPU has, and threads.
 #[derive(Clone, Debug)]
 pub struct Ctx {
     isa: Isa,
     threads: Threads,
     bf16: bool,
+    stored: Option<Arc<Mutex<VecDeque<Buffer>>>>,
 }
 
 impl Ctx {
@@ -52,6 +58,7 @@ impl Ctx {
             isa: Isa::detect_capped(Some(isa)),
             threads,
             bf16: false,
+            stored: None,
         }
     }
 
@@ -73,7 +80,7 @@ impl Ctx {
     pub(crate) fn on_one_thread(&self) -> Self {
         Self {
             threads: Threads::new(1),
-            ..*self
+            ..self.clone()
         }
     }
 
@@ -88,6 +95,30 @@ impl Ctx {
     /// Whether products of floats round both sides to BF16.
     pub fn bf16(&self) -> bool {
         self.bf16
+    }
+
+    /// For packing weights that were packed before by the same instruction set and precision:
+    /// `parts` are what `parts` of the packed weights gave, in their order. Where one has not the
+    /// length that is wanted, it and those after it are left out, and weights are packed anew.
+    #[must_use]
+    pub fn with_stored(&self, parts: Vec<Buffer>) -> Self {
+        Self {
+            stored: Some(Arc::new(Mutex::new(parts.into()))),
+            ..self.clone()
+        }
+    }
+
+    /// The next stored parts, where they have these lengths.
+    pub(crate) fn stored<const N: usize>(&self, lengths: [usize; N]) -> Option<[Buffer; N]> {
+        let mut parts = self.stored.as_ref()?.lock().ok()?;
+        let fits = (0..N).all(|i| parts.get(i).is_some_and(|p| p.len() == lengths[i]));
+        if !fits {
+            parts.clear();
+            return None;
+        }
+        Some(std::array::from_fn(|_| {
+            parts.pop_front().unwrap_or_default()
+        }))
     }
 
     /// The instruction set; this CPU has it.
@@ -112,3 +143,131 @@ impl std::fmt::Display for Unsupported {
 }
 
 impl std::error::Error for Unsupported {}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes as Shared;
+
+    use super::*;
+    use crate::arena::ALIGNMENT;
+    use crate::conv::{ConvF32, ConvI8};
+    use crate::gemm::{Bytes, Order, PackedF32, PackedI8};
+    use crate::recurrent::{Cell, Recurrent, Sizes};
+    use crate::testing::{Random, contexts};
+
+    /// Parts as they come out of a file.
+    fn kept<'a>(parts: impl IntoIterator<Item = &'a Buffer>) -> Vec<Buffer> {
+        let one = |part: &Buffer| {
+            let mut whole = Buffer::zeroed(part.len().next_multiple_of(ALIGNMENT));
+            whole.bytes_mut()[..part.len()].copy_from_slice(part.bytes());
+            let len = part.len();
+            Buffer::shared(&Shared::from_owner(Aligned(whole)), len).unwrap()
+        };
+        parts.into_iter().map(one).collect()
+    }
+
+    struct Aligned(Buffer);
+
+    impl AsRef<[u8]> for Aligned {
+        fn as_ref(&self) -> &[u8] {
+            self.0.bytes()
+        }
+    }
+
+    fn bytes<'a>(parts: impl IntoIterator<Item = &'a Buffer>) -> Vec<Vec<u8>> {
+        parts.into_iter().map(|p| p.bytes().to_vec()).collect()
+    }
+
+    /// What `pack` makes of ones equals what it makes of `weights`, where that is stored.
+    fn comes_back<T: 'static>(
+        ctx: &Ctx,
+        pack: impl Fn(&Ctx, bool) -> T,
+        parts: impl Fn(&T) -> Vec<&Buffer>,
+    ) {
+        let first = pack(ctx, true);
+        let all = parts(&first);
+        let stored = ctx.with_stored(kept(all.iter().copied()));
+        let again = pack(&stored, false);
+        assert_eq!(bytes(all.iter().copied()), bytes(parts(&again)));
+        assert!(stored.stored([0]).is_none(), "nothing is left");
+    }
+
+    #[test]
+    fn what_was_packed_and_kept_is_not_packed_again() {
+        let mut random = Random::new(11);
+        for ctx in contexts() {
+            for (k, n) in [(1, 1), (20, 40), (64, 33), (130, 7)] {
+                let (w, ones) = (random.floats(k * n), vec![1.0; k * n]);
+                let pick = |real: bool| if real { &w[..] } else { &ones[..] };
+                let pack = |ctx: &Ctx, real| PackedF32::new(ctx, pick(real), Order::KN, k, n);
+                comes_back(&ctx, pack, |p| p.parts().collect());
+                if ctx.isa() != Isa::Avx2 {
+                    let (w, ones) = (random.signed(k * n), vec![1; k * n]);
+                    let pick = |real: bool| Bytes::I8(if real { &w[..] } else { &ones[..] });
+                    let pack =
+                        |ctx: &Ctx, real| PackedI8::new(ctx, pick(real), Order::NK, k, n, &[]);
+                    comes_back(&ctx, pack, |p| p.parts().collect());
+                }
+            }
+            let sizes = Sizes {
+                input: 17,
+                hidden: 9,
+            };
+            let (w, r) = (random.floats(2 * 3 * 9 * 17), random.floats(2 * 3 * 9 * 9));
+            let ones = vec![1.0; w.len()];
+            let cell = Cell::Gru {
+                linear_before_reset: true,
+            };
+            let pack = |ctx: &Ctx, real: bool| {
+                let weights = match real {
+                    true => (&w[..], &r[..], None),
+                    false => (&ones[..], &ones[..r.len()], None),
+                };
+                Recurrent::new(ctx, cell, sizes, weights, &[false, true])
+            };
+            comes_back(&ctx, pack, Recurrent::parts);
+            for _ in 0..20 {
+                let g = conv::tests::some_geometry(&mut random);
+                let count = g.channels_out * g.depth();
+                let (w, ones) = (random.floats(count), vec![1.0; count]);
+                let pack = |ctx: &Ctx, real: bool| {
+                    ConvF32::prepare(ctx, g, if real { &w } else { &ones }).unwrap()
+                };
+                comes_back(&ctx, pack, ConvF32::parts);
+                if ctx.isa() != Isa::Avx2 && !g.is_depthwise() {
+                    let (w, ones) = (random.signed(count), vec![1; count]);
+                    let pack = |ctx: &Ctx, real: bool| {
+                        let w = Bytes::I8(if real { &w } else { &ones });
+                        ConvI8::prepare(ctx, g, w, &[]).unwrap()
+                    };
+                    comes_back(&ctx, pack, ConvI8::parts);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_another_size_are_left_out() {
+        for ctx in contexts() {
+            let packed = PackedF32::new(&ctx, &[2.0; 12], Order::KN, 3, 4);
+            let stored = ctx.with_stored(kept(packed.parts()));
+            let ones = [1.0; 300];
+            let other = PackedF32::new(&stored, &ones, Order::KN, 15, 20);
+            let wanted = PackedF32::new(&ctx, &ones, Order::KN, 15, 20);
+            assert_eq!(bytes(other.parts()), bytes(wanted.parts()));
+        }
+    }
+
+    #[test]
+    fn shared_bytes_are_aligned_whole_lines_and_copied_before_they_are_written() {
+        let bytes = Shared::from_owner(Aligned(Buffer::zeroed(192)));
+        assert!(Buffer::shared(&bytes, 193).is_none());
+        assert!(Buffer::shared(&bytes.slice(1..), 64).is_none());
+        assert!(Buffer::shared(&bytes.slice(64..100), 10).is_none());
+        assert!(Buffer::shared(&bytes, usize::MAX).is_none());
+        let mut part = Buffer::shared(&bytes.slice(64..), 70).unwrap();
+        part.bytes_mut()[69] = 7;
+        assert_eq!((part.len(), part.bytes()[69]), (70, 7));
+        assert!(bytes.iter().all(|b| *b == 0));
+    }
+}

@@ -154,6 +154,12 @@ fn integers(isa: Isa) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512Vnni => unsafe { x86::avx512_vnni() },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonDot => unsafe { arm::dot() },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonI8mm => unsafe { arm::i8mm() },
         _ => crate::simd::dispatch(isa, Integers),
     }
 }
@@ -207,6 +213,28 @@ mod x86 {
     pub(super) unsafe fn avx512_vnni() {
         // SAFETY: the caller's promise.
         products::<Avx512, Vnni512>(unsafe { Avx512::prove() });
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::products;
+    use crate::simd::neon::{MixedDot, Neon, SignedDot};
+
+    /// # Safety
+    /// The CPU has NEON and its dot product.
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) unsafe fn dot() {
+        // SAFETY: the caller's promise.
+        products::<Neon, SignedDot>(unsafe { Neon::prove() });
+    }
+
+    /// # Safety
+    /// The CPU has NEON with I8MM.
+    #[target_feature(enable = "neon,i8mm")]
+    pub(super) unsafe fn i8mm() {
+        // SAFETY: the caller's promise.
+        products::<Neon, MixedDot>(unsafe { Neon::prove() });
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::Ctx;
 use crate::activation::Activation;
-use crate::arena::with_scratch;
+use crate::arena::{Buffer, with_scratch};
 use crate::gemm::{Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, gemm, gemm8};
 use crate::quantize::quantize8_dynamically;
 
@@ -79,6 +79,13 @@ pub struct WeightsI8 {
 }
 
 impl Weights {
+    fn parts(&self) -> Vec<&Buffer> {
+        match self {
+            Self::Floats(w) => w.parts().collect(),
+            Self::Bytes(w) => w.packed.parts().collect(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Floats(w) => w.bytes(),
@@ -208,6 +215,17 @@ impl Recurrent {
             sizes,
             directions: directions.collect(),
         }
+    }
+
+    /// What is packed, for [`Ctx::with_stored`].
+    pub fn parts(&self) -> Vec<&Buffer> {
+        let mut parts = Vec::new();
+        for d in &self.directions {
+            parts.extend(d.input.parts());
+            parts.extend(d.state.parts());
+            parts.extend(d.hidden.iter().flat_map(PackedF32::parts));
+        }
+        parts
     }
 
     /// Size of the packed weights.

@@ -43,19 +43,35 @@ impl Ahead {
     /// A step.
     #[inline(always)]
     pub(crate) fn step(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let at = self.at.wrapping_add((self.done >> 8) * Self::LINE);
-            // SAFETY: it reads nothing, and every x86-64 CPU has it.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-            if self.rate > 256 {
-                // SAFETY: as above.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(Self::LINE).cast()) };
-            }
-            self.done += self.rate;
+        let at = self.at.wrapping_add((self.done >> 8) * Self::LINE);
+        ask(at);
+        if self.rate > 256 {
+            ask(at.wrapping_add(Self::LINE));
         }
+        self.done += self.rate;
     }
+}
+
+/// Asks for the line at `at`, which need not be there.
+#[inline(always)]
+fn ask(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it reads nothing, and every x86-64 CPU has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: it reads nothing, and every 64-bit Arm CPU has it.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{at}]",
+            at = in(reg) at,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
 }
 
 /// Vectors of an instruction set. Closures do not belong in what uses them: one that is not
@@ -373,6 +389,11 @@ pub(crate) trait Dot<S: Simd>: Copy + 'static {
     unsafe fn weights(s: S, p: *const i8) -> S::I;
 }
 
+/// Whether `isa` multiplies bytes with signed ones only, rather than unsigned with signed.
+pub(crate) fn takes_signed(isa: Isa) -> bool {
+    isa == Isa::NeonDot
+}
+
 /// Widens both sides to 16 bits: exact on every CPU.
 #[derive(Clone, Copy)]
 pub(crate) struct Widen;
@@ -417,7 +438,7 @@ pub(crate) fn dispatch_vector<B: Body>(isa: Isa, body: B) -> Result<B::Out, B> {
         Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => Ok(unsafe { avx512::run(body) }),
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Isa::Neon => Ok(unsafe { neon::run(body) }),
+        Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Ok(unsafe { neon::run(body) }),
         _ => Err(body),
     }
 }

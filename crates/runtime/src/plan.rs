@@ -27,7 +27,7 @@ mod reference;
 pub(crate) use late::{Rest, fed};
 pub(crate) use layout::in_memory;
 pub(crate) use maker::Maker;
-pub(crate) use packed::{Packed, Shelf};
+pub(crate) use packed::{Packed, Shelf, Stored};
 pub(crate) use parts::OnDevice;
 pub(crate) use program::{Program, Watch};
 pub(crate) use reference::{Arg, Evaluate};

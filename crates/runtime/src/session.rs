@@ -16,6 +16,7 @@ use crate::providers::{self, BY_DEFAULT, Provider};
 
 mod inputs;
 pub(crate) mod run;
+pub mod stored;
 
 /// About what one core has of the caches that it does not share.
 const BATCH_BYTES: usize = 1 << 20;
@@ -94,6 +95,10 @@ impl Session {
     /// # Errors
     /// When a provider is unknown, a shape rule fails, or a node cannot be run.
     pub fn prepare(model: &Model, options: &Options) -> Result<Self> {
+        Self::prepare_on(model, options, Shelf::default())
+    }
+
+    fn prepare_on(model: &Model, options: &Options, shelf: Shelf) -> Result<Self> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if options.threads == 0 {
             cores()
@@ -129,7 +134,6 @@ impl Session {
             batch_bytes: options.batch_bytes,
             depth: 0,
         };
-        let shelf = Shelf::default();
         let types = lengths::concrete_inputs(model, &[]);
         let (plan, placements) = match maker.plan(model, &types, &BTreeSet::new(), &shelf) {
             Ok(plan) => {

@@ -20,7 +20,8 @@ use super::{
 use crate::measure::cold::{self, Cold};
 use crate::measure::sustained::{self, Second};
 use crate::measure::{self, Effort, Inputs, peers};
-use crate::{opened, ui};
+use crate::opened::Opened;
+use crate::ui;
 
 mod show;
 
@@ -95,9 +96,22 @@ struct Measured {
     latency: Latency,
     /// In a process of its own: `load_ms`, `first_ms`, `peak_bytes`.
     cold: Option<Cold>,
+    /// Of the plan that ran: `arena_bytes`, `lower_bound`, `weight_bytes`.
+    memory: Option<Held>,
     vs: Vec<Peer>,
     sustained: Vec<Second>,
     nodes: Vec<Node>,
+}
+
+/// What a session holds.
+#[derive(Clone, Copy, Serialize)]
+struct Held {
+    /// The arena of activations.
+    arena_bytes: usize,
+    /// The most that lives at one time: no arena can be smaller.
+    lower_bound: usize,
+    /// Packed weights.
+    weight_bytes: usize,
 }
 
 /// Another engine on the same model.
@@ -135,7 +149,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let models = matches.get_many::<String>("model").into_iter().flatten();
     let models: Vec<PathBuf> = models.map(PathBuf::from).collect();
     if let (Some(contender), [model]) = (matches.get_one::<String>("cold"), &models[..]) {
-        let inputs = inputs(matches, &opened::open(model)?)?;
+        let inputs = inputs(matches, &Opened::open(model)?.model)?;
         let options = super::run::options(matches)?;
         let level = text(matches, "level");
         return ui::print_json(&cold::here(contender, model, level, &options, &inputs)?);
@@ -151,7 +165,8 @@ fn run(matches: &ArgMatches) -> Result<()> {
     }
 }
 
-fn inputs(matches: &ArgMatches, model: &Model) -> Result<Inputs> {
+/// The inputs of `--input`, or random ones of the lengths of `--dim`.
+pub fn inputs(matches: &ArgMatches, model: &Model) -> Result<Inputs> {
     Ok(match matches.get_one::<String>("input") {
         Some(path) => measure::first_samples(model, &npz::read(Path::new(path))?)?,
         None => measure::random_inputs(model, &dims(matches))?,
@@ -159,9 +174,8 @@ fn inputs(matches: &ArgMatches, model: &Model) -> Result<Inputs> {
 }
 
 fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
-    let source = opened::open(path)?;
-    let inputs = inputs(matches, &source)?;
-    let model = opened::optimized(&source, text(matches, "level"))?;
+    let opened = Opened::open(path)?;
+    let inputs = inputs(matches, &opened.model)?;
     let options = super::run::options(matches)?;
     let threads = measure::threads(options.threads);
     let effort = Effort {
@@ -170,9 +184,20 @@ fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
     };
     let names = matches.get_many::<String>("vs").into_iter().flatten();
     let engines: Vec<_> = names.map(|n| peers::open(n)).collect::<Result<_, _>>()?;
-    let mut session = Session::prepare(&model, &options)?;
+    if opened.is_prepared() && !engines.is_empty() {
+        return Err(Error::usage("no other engine reads a prepared file")
+            .at(path.display().to_string())
+            .hint("give the model itself, or leave --vs out")
+            .into());
+    }
+    let (model, mut session) = opened.session(text(matches, "level"), &options)?;
     let ours = session.run(&measure::borrowed(&inputs))?;
     super::run::warn_of_faults(&session);
+    let memory = session.memory().map(|m| Held {
+        arena_bytes: m.arena_bytes,
+        lower_bound: m.lower_bound,
+        weight_bytes: m.weight_bytes,
+    });
     let mut runs = vec![peers::ours(session, inputs.clone())];
     let mut differences = Vec::new();
     for engine in &engines {
@@ -216,6 +241,7 @@ fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
         model: path.display().to_string(),
         latency: times[0].latency(threads),
         cold,
+        memory,
         vs: vs.collect(),
         sustained: seconds,
         nodes: match matches.get_flag("profile") {

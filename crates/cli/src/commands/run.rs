@@ -14,7 +14,8 @@ use super::{
     threads_arg,
 };
 use crate::measure::peers;
-use crate::{arrays, opened, ui};
+use crate::opened::Opened;
+use crate::{arrays, ui};
 
 /// The command.
 pub static RUN: Command = Command {
@@ -45,8 +46,8 @@ fn run(matches: &ArgMatches) -> Result<()> {
             .hint("give another name, or --force to overwrite it")
             .into());
     }
-    let model = opened::optimized(&opened::open(path)?, text(matches, "level"))?;
-    let mut session = Session::prepare(&model, &options(matches)?)?;
+    let opened = Opened::open(path)?;
+    let (model, mut session) = opened.session(text(matches, "level"), &options(matches)?)?;
     let arrays = npz::read(Path::new(text(matches, "input")))?;
     let outputs = session.run_items(&arrays::inputs(&model, &arrays)?)?;
     warn_of_faults(&session);

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::ArgMatches;
-use edgesmith_runtime::{Options, Session};
+use edgesmith_runtime::Options;
 use serde::{Deserialize, Serialize};
 
 use super::{Inputs, borrowed, median, peers};
-use crate::opened;
+use crate::opened::Opened;
 
 /// What one cold start took.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -46,8 +46,7 @@ pub fn here(
     let started = Instant::now();
     let mut run = match engine {
         None => {
-            let model = opened::optimized(&opened::open(path)?, level)?;
-            let mut session = Session::prepare(&model, options)?;
+            let (_, mut session) = Opened::open(path)?.session(level, options)?;
             let inputs = inputs.clone();
             Box::new(move || session.run(&borrowed(&inputs)).map(drop)) as super::Run
         }

@@ -14,6 +14,8 @@ use crate::map::map;
 pub struct ExternalFiles {
     folder: Option<PathBuf>,
     mapped: RefCell<BTreeMap<PathBuf, Bytes>>,
+    /// What every location means, where there are no files.
+    within: Option<Bytes>,
 }
 
 impl ExternalFiles {
@@ -22,6 +24,15 @@ impl ExternalFiles {
         Self {
             folder: folder.map(Path::to_path_buf),
             mapped: RefCell::default(),
+            within: None,
+        }
+    }
+
+    /// Bytes that stand for the file at any location.
+    pub fn within(bytes: Bytes) -> Self {
+        Self {
+            within: Some(bytes),
+            ..Self::new(None)
         }
     }
 
@@ -63,6 +74,9 @@ impl ExternalFiles {
     }
 
     fn file(&self, location: &str) -> Result<Bytes> {
+        if let Some(bytes) = &self.within {
+            return Ok(bytes.clone());
+        }
         let relative = Path::new(location);
         let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir);
         if location.is_empty() || !relative.components().all(inside) {

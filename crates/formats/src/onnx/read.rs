@@ -79,6 +79,11 @@ impl Problems {
 /// # Errors
 /// When the bytes are no ONNX model, or one that is broken; all that is broken is told at once.
 pub fn decode(bytes: Bytes, folder: Option<&Path>) -> Result<Model> {
+    decode_with(bytes, ExternalFiles::new(folder))
+}
+
+/// As [`decode`], with external data from `files`.
+pub(crate) fn decode_with(bytes: Bytes, files: ExternalFiles) -> Result<Model> {
     let length = bytes.len();
     if length > i32::MAX as usize {
         return Err(
@@ -100,7 +105,7 @@ pub fn decode(bytes: Bytes, folder: Option<&Path>) -> Result<Model> {
         )));
     }
     let mut reader = ModelReader {
-        tensors: TensorReader::new(ExternalFiles::new(folder)),
+        tensors: TensorReader::new(files),
         problems: Problems::default(),
         ir_version,
     };

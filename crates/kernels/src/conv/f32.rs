@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::depthwise::DepthwiseF32;
 use super::gather::{Run, gather};
 use super::{ConvGeometry, Tasks, windows};
-use crate::arena::with_scratch;
+use crate::arena::{Buffer, with_scratch};
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::f32::bf16;
 use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
@@ -42,13 +42,13 @@ impl ConvF32 {
             Weights::Depthwise(Arc::new(DepthwiseF32::new(ctx, &geometry, weights)))
         } else {
             let pack = |g| {
-                let weights = geometry.group_weights(weights, g);
                 let (k, n) = (geometry.depth(), geometry.group_out());
+                let own = || geometry.group_weights(weights, g);
                 let Some(whole) = line else {
-                    return PackedF32::new(ctx, &weights, Order::NK, k, n);
+                    return PackedF32::of(ctx, Order::NK, [k, n], || own().into());
                 };
-                let lines = geometry.whole_lines(&weights, whole);
-                PackedF32::new(ctx, &lines, Order::NK, geometry.kernel[0] * whole, n)
+                let lines = || geometry.whole_lines(&own(), whole).into();
+                PackedF32::of(ctx, Order::NK, [geometry.kernel[0] * whole, n], lines)
             };
             Weights::Groups((0..geometry.groups).map(pack).collect())
         };
@@ -84,6 +84,14 @@ impl ConvF32 {
         match &self.weights {
             Weights::Depthwise(weights) => weights.bytes(),
             Weights::Groups(groups) => groups.iter().map(PackedF32::bytes).sum(),
+        }
+    }
+
+    /// What is packed, for [`Ctx::with_stored`].
+    pub fn parts(&self) -> Vec<&Buffer> {
+        match &self.weights {
+            Weights::Depthwise(weights) => weights.parts().collect(),
+            Weights::Groups(groups) => groups.iter().flat_map(PackedF32::parts).collect(),
         }
     }
 

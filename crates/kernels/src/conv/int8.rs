@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::depthwise::DepthwiseI8;
 use super::gather::{Run, gather};
 use super::{ConvGeometry, Tasks, windows};
-use crate::arena::with_scratch;
+use crate::arena::{Buffer, with_scratch};
 use crate::gemm::int8::{
     Bytes, Input8, Output8, PackedI8, Row8, Target8, isa_for, rows_in_cache, takes_any_bytes,
 };
@@ -68,19 +68,15 @@ impl ConvI8 {
                 } else {
                     zeros
                 };
-                let raw = geometry.group_weights(raw, g);
-                let bytes = if signed {
-                    Bytes::I8(bytemuck::cast_slice(&raw))
-                } else {
-                    Bytes::U8(&raw)
-                };
+                let own = || geometry.group_weights(raw, g);
                 if !padded {
-                    return PackedI8::new(ctx, bytes, Order::NK, geometry.depth(), size, zeros);
+                    let sizes = [geometry.depth(), size];
+                    return PackedI8::of(ctx, signed, Order::NK, sizes, zeros, || own().into());
                 }
                 let whole = whole_line(ctx.isa(), &geometry);
-                let lines = geometry.whole_lines(&raw, whole);
-                let (bytes, k) = (bytemuck::cast_slice(&lines), geometry.kernel[0] * whole);
-                PackedI8::new(ctx, Bytes::I8(bytes), Order::NK, k, size, &[])
+                let sizes = [geometry.kernel[0] * whole, size];
+                let lines = || geometry.whole_lines(&own(), whole).into();
+                PackedI8::of(ctx, true, Order::NK, sizes, &[], lines)
             };
             Weights::Groups((0..geometry.groups).map(pack).collect())
         };
@@ -116,6 +112,15 @@ impl ConvI8 {
         match &self.weights {
             Weights::Depthwise(weights) => weights.bytes(),
             Weights::Groups(groups) => groups.iter().map(PackedI8::bytes).sum(),
+        }
+    }
+
+    /// What is packed, for [`Ctx::with_stored`]; weights of a depthwise convolution are few, and
+    /// not stored.
+    pub fn parts(&self) -> Vec<&Buffer> {
+        match &self.weights {
+            Weights::Depthwise(_) => Vec::new(),
+            Weights::Groups(groups) => groups.iter().flat_map(PackedI8::parts).collect(),
         }
     }
 
@@ -196,7 +201,7 @@ impl ConvI8 {
                 let images = windows::Images {
                     x: data,
                     outside: row8.zero as u8,
-                    as_is: (!signed).then_some(data),
+                    as_is: row8.is_plain().then_some(data),
                     copy: &put,
                     run: whole_line(b.isa(), g),
                 };

@@ -3,6 +3,7 @@
 //! Every element of C is one sum over K from first to last, so neither the cut into tiles nor
 //! the number of threads changes a bit of it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
@@ -47,9 +48,48 @@ pub struct PackedF32 {
 impl PackedF32 {
     /// Packs `b`, which has `k * n` elements in the given order.
     pub fn new(ctx: &Ctx, b: &[f32], order: Order, k: usize, n: usize) -> Self {
+        Self::of(ctx, order, [k, n], || Cow::Borrowed(b))
+    }
+
+    /// As [`PackedF32::new`], of a matrix that is made only where it is not stored.
+    pub(crate) fn of<'a>(
+        ctx: &Ctx,
+        order: Order,
+        [k, n]: [usize; 2],
+        b: impl FnOnce() -> Cow<'a, [f32]>,
+    ) -> Self {
+        if let Some(stored) = Self::stored(ctx, k, n) {
+            return stored;
+        }
+        let b = b();
         assert_eq!(b.len(), k * n, "the matrix has k * n elements");
         let stride = if order == Order::KN { n } else { k };
-        Self::of_rows(ctx, b, stride, order, k, n)
+        Self::of_rows(ctx, &b, stride, order, k, n)
+    }
+
+    fn stored(ctx: &Ctx, k: usize, n: usize) -> Option<Self> {
+        let panels = Panels {
+            n,
+            lanes: super::shape(ctx.isa()).0,
+        };
+        let (bf16, bytes) = match () {
+            #[cfg(target_arch = "x86_64")]
+            () if ctx.bf16() && bf16::suits(k) => (true, bf16::bytes(k, panels)),
+            () => (false, k * panels.padded() * 4),
+        };
+        let [data] = ctx.stored([bytes])?;
+        Some(Self {
+            k,
+            panels,
+            isa: ctx.isa(),
+            bf16,
+            data,
+        })
+    }
+
+    /// What is packed, for [`Ctx::with_stored`].
+    pub fn parts(&self) -> impl Iterator<Item = &Buffer> {
+        std::iter::once(&self.data)
     }
 
     /// As [`PackedF32::new`], from rows that are `stride` elements apart.

@@ -6,6 +6,7 @@
 mod output;
 mod tile;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 pub use output::{Output8, Requant};
@@ -14,7 +15,7 @@ pub(crate) use output::{Store8, Target8};
 use super::{Cut, Order, Panels};
 use crate::arena::{Buffer, with_scratch};
 use crate::gemm::f32::fits;
-use crate::simd::{Body, Simd, dispatch};
+use crate::simd::{Body, Simd, dispatch, takes_signed};
 use crate::{Ctx, Isa};
 
 /// Unsigned or signed bytes.
@@ -57,8 +58,84 @@ pub struct PackedI8 {
     data: Buffer,
     /// For each panel, where products of pairs would saturate.
     spills: Vec<Spill>,
-    sums: Vec<i32>,
+    /// Of each column, as 32-bit integers.
+    sums: Buffer,
     zeros: Option<Vec<i32>>,
+}
+
+/// How bytes are laid out.
+struct Pack<'a> {
+    isa: Isa,
+    panels: Panels,
+    order: Order,
+    k: usize,
+    /// Makes them signed.
+    flip: u8,
+    b: &'a [u8],
+}
+
+impl Pack<'_> {
+    /// In groups of so many, with the sum of each column.
+    fn by(&self, group: usize) -> (Buffer, Buffer) {
+        let (panels, k) = (self.panels, self.k);
+        let groups = groups(self.isa, k, group);
+        let mut data = Buffer::zeroed(groups * group * panels.padded());
+        let mut all = Buffer::zeroed(panels.padded() * 4);
+        if k == 0 {
+            return (data, all);
+        }
+        let (out, sums) = (data.typed_mut::<i8>(), all.typed_mut::<i32>());
+        for p in 0..panels.count() {
+            let (first, columns, vectors) = panels.panel(p);
+            let width = vectors * panels.lanes;
+            let out = &mut out[first * groups * group..][..width * groups * group];
+            let sums = &mut sums[first..][..columns];
+            match (self.order, group) {
+                (Order::NK, 4) => self.columns::<4>(out, sums, first, width),
+                (Order::NK, _) => self.columns::<2>(out, sums, first, width),
+                (Order::KN, 4) => self.rows::<4>(out, sums, first, width),
+                (Order::KN, _) => self.rows::<2>(out, sums, first, width),
+            }
+        }
+        (data, all)
+    }
+
+    /// Columns from `first` on that lie one after another, as a panel of `width`.
+    fn columns<const G: usize>(
+        &self,
+        out: &mut [i8],
+        sums: &mut [i32],
+        first: usize,
+        width: usize,
+    ) {
+        let mut own = vec![0; self.k.next_multiple_of(G)];
+        let out = out.as_chunks_mut::<G>().0;
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let from = &self.b[(first + column) * self.k..][..self.k];
+            for (to, from) in own.iter_mut().zip(from) {
+                *to = (from ^ self.flip) as i8;
+            }
+            *sum = own.iter().map(|&w| i32::from(w)).sum();
+            let places = out[column..].iter_mut().step_by(width);
+            for (to, from) in places.zip(own.as_chunks::<G>().0) {
+                *to = *from;
+            }
+        }
+    }
+
+    /// As [`Pack::columns`], where the rows lie one after another.
+    fn rows<const G: usize>(&self, out: &mut [i8], sums: &mut [i32], first: usize, width: usize) {
+        let out = out.as_chunks_mut::<G>().0;
+        for row in 0..self.k {
+            let from = &self.b[row * self.panels.n + first..][..sums.len()];
+            let to = &mut out[row / G * width..][..sums.len()];
+            for ((to, from), sum) in to.iter_mut().zip(from).zip(&mut *sums) {
+                let weight = (from ^ self.flip) as i8;
+                to[row % G] = weight;
+                *sum += i32::from(weight);
+            }
+        }
+    }
 }
 
 /// The second halves of pairs of weights whose products with two unsigned bytes may pass 16 bits.
@@ -121,7 +198,19 @@ impl PackedI8 {
     /// which costs a little time.
     pub fn new(ctx: &Ctx, b: Bytes, order: Order, k: usize, n: usize, zeros: &[i32]) -> Self {
         let (b, signed) = b.raw();
-        assert_eq!(b.len(), k * n, "the matrix has k * n elements");
+        Self::of(ctx, signed, order, [k, n], zeros, || Cow::Borrowed(b))
+    }
+
+    /// As [`PackedI8::new`], of bytes, signed or not, that are made only where they are not
+    /// stored.
+    pub(crate) fn of<'a>(
+        ctx: &Ctx,
+        signed: bool,
+        order: Order,
+        [k, n]: [usize; 2],
+        zeros: &[i32],
+        b: impl FnOnce() -> Cow<'a, [u8]>,
+    ) -> Self {
         assert!(
             matches!(zeros.len(), 0 | 1) || zeros.len() == n,
             "no zero point, one, or n"
@@ -132,38 +221,42 @@ impl PackedI8 {
             n,
             lanes: super::shape(isa).0,
         };
-        let mut sums = vec![0; panels.padded()];
-        let mut pack = |group: usize| {
-            let groups = groups(isa, k, group);
-            let mut data = Buffer::zeroed(groups * group * panels.padded());
-            let out = data.typed_mut::<i8>();
-            for p in 0..panels.count() {
-                let (first, columns, vectors) = panels.panel(p);
-                let width = vectors * panels.lanes;
-                let out = &mut out[first * groups * group..];
-                for (column, sum) in (0..columns).zip(&mut sums[first..]) {
-                    *sum = 0;
-                    for row in 0..k {
-                        let weight = (b[order.at(row, first + column, (k, n))] ^ flip) as i8;
-                        out[(row / group * width + column) * group + row % group] = weight;
-                        *sum += i32::from(weight);
+        let mut group = group(isa);
+        let padded = panels.padded();
+        let bytes = [groups(isa, k, group) * group * padded, padded * 4];
+        // How bytes are laid out that may saturate depends on what they are.
+        let stored = if saturates(isa) {
+            None
+        } else {
+            ctx.stored(bytes)
+        };
+        let mut spills = Vec::new();
+        let (data, sums) = match stored {
+            Some([data, sums]) => (data, sums),
+            None => {
+                let b = b();
+                assert_eq!(b.len(), k * n, "the matrix has k * n elements");
+                let pack = Pack {
+                    isa,
+                    panels,
+                    order,
+                    k,
+                    flip,
+                    b: &b,
+                };
+                let (mut data, mut sums) = pack.by(group);
+                if saturates(isa) {
+                    match Spill::of_panels(panels, data.typed_mut()) {
+                        Some(all) => spills = all,
+                        None => {
+                            group = 2;
+                            (data, sums) = pack.by(group);
+                        }
                     }
                 }
+                (data, sums)
             }
-            data
         };
-        let mut group = group(isa);
-        let mut data = pack(group);
-        let mut spills = Vec::new();
-        if group == 4 && saturates(isa) {
-            match Spill::of_panels(panels, data.typed_mut()) {
-                Some(all) => spills = all,
-                None => {
-                    group = 2;
-                    data = pack(group);
-                }
-            }
-        }
         let groups = groups(isa, k, group);
         let zero = |c: usize| {
             zeros
@@ -188,6 +281,12 @@ impl PackedI8 {
         }
     }
 
+    /// What is packed, for [`Ctx::with_stored`]; nothing where it is not stored.
+    pub fn parts(&self) -> impl Iterator<Item = &Buffer> {
+        let parts = (!saturates(self.isa)).then_some([&self.data, &self.sums]);
+        parts.into_iter().flatten()
+    }
+
     /// Rows of the matrix.
     pub fn k(&self) -> usize {
         self.k
@@ -201,7 +300,7 @@ impl PackedI8 {
     /// Size of the packed matrix.
     pub fn bytes(&self) -> usize {
         let spilt: usize = self.spills.iter().map(|s| s.data.len()).sum();
-        self.data.len() + spilt + self.sums.len() * 4
+        self.data.len() + spilt + self.sums.len()
     }
 
     /// The name of the micro-kernel that it is packed for.
@@ -225,7 +324,7 @@ impl PackedI8 {
     /// Whether `rows` rows of activations, `stride` apart in `a`, need not be copied. Each is read
     /// to the end of its last group, where the weights are 0.
     pub(crate) fn reads_as_is(&self, row: Row8, rows: usize, stride: usize, a: &[u8]) -> bool {
-        let bytes = !row.wide && !row.signed && self.zeros.is_none();
+        let bytes = row.is_plain() && self.zeros.is_none();
         bytes && fits(rows, self.row_bytes(), stride, a.len())
     }
 
@@ -240,10 +339,10 @@ impl PackedI8 {
             bias.is_none_or(|b| b.len() == self.n()),
             "bias has n elements"
         );
-        let zero = input.zero;
+        let (zero, sums) = (input.zero, self.sums.typed::<i32>());
         let at = |c: usize| {
             let weight_zero = self.zeros.as_ref().map_or(0, |z| z[c]);
-            let sum = self.sums[c].wrapping_sub(weight_zero.wrapping_mul(self.k as i32));
+            let sum = sums[c].wrapping_sub(weight_zero.wrapping_mul(self.k as i32));
             let bias = bias.and_then(|b| b.get(c)).copied().unwrap_or(0);
             bias.wrapping_sub(sum.wrapping_mul(zero))
         };
@@ -258,6 +357,9 @@ impl PackedI8 {
         let row = |r: usize| {
             let row = &panel[r * self.row_bytes()..][..self.row_bytes()];
             match self.group {
+                4 if takes_signed(self.isa) => {
+                    row[..self.k].iter().map(|b| i32::from(*b as i8)).sum()
+                }
                 4 => row[..self.k].iter().map(|b| i32::from(*b)).sum(),
                 _ => row
                     .chunks_exact(2)
@@ -272,10 +374,10 @@ impl PackedI8 {
 
 /// Neighbours along K that the instruction set multiplies in one step at best.
 pub(crate) fn group(isa: Isa) -> usize {
-    if matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni | Isa::Amx) || saturates(isa) {
-        4
-    } else {
-        2
+    match isa {
+        Isa::AvxVnni | Isa::Avx512Vnni | Isa::Amx | Isa::NeonDot | Isa::NeonI8mm => 4,
+        _ if saturates(isa) => 4,
+        _ => 2,
     }
 }
 
@@ -304,25 +406,34 @@ fn saturates(isa: Isa) -> bool {
     isa == Isa::Avx2
 }
 
-/// How rows of activations are laid out for a micro-kernel: as 16-bit integers, or as unsigned
-/// bytes; signed bytes are then shifted by 128, and their zero point too.
+/// How rows of activations are laid out for a micro-kernel: as 16-bit integers, or as bytes of
+/// the sign that the instruction set takes; bytes of the other one are then shifted by 128, and
+/// their zero point too.
 #[derive(Clone, Copy)]
 pub(crate) struct Row8 {
     isa: Isa,
     wide: bool,
     signed: bool,
+    shifted: bool,
     pub zero: i32,
 }
 
 impl Row8 {
     pub(crate) fn new(b: &PackedI8, signed: bool, zero: i32) -> Self {
         let wide = b.group == 2;
+        let shifted = !wide && signed != takes_signed(b.isa);
         Self {
             isa: b.isa,
             wide,
             signed,
-            zero: zero + if signed && !wide { 128 } else { 0 },
+            shifted,
+            zero: zero + if shifted { shift(signed) } else { 0 },
         }
+    }
+
+    /// Whether bytes stay as they are.
+    pub(crate) fn is_plain(self) -> bool {
+        !self.wide && !self.shifted
     }
 
     /// Writes `from` at element `at` of the row `to`.
@@ -338,7 +449,7 @@ impl Row8 {
             }
         } else {
             let to = &mut to[at..][..from.len()];
-            if self.signed {
+            if self.shifted {
                 to.iter_mut()
                     .zip(from)
                     .for_each(|(to, from)| *to = from ^ 0x80);
@@ -396,8 +507,8 @@ impl Row8 {
             let x = match (self.wide, self.signed) {
                 (true, true) => s.load_i8_pairs(from.cast()),
                 (true, false) => s.load_u8_pairs(from),
-                (false, true) => s.xor_i(s.load_i(from.cast()), s.splat_i(FLIP)),
-                (false, false) => s.load_i(from.cast()),
+                _ if self.shifted => s.xor_i(s.load_i(from.cast()), s.splat_i(FLIP)),
+                _ => s.load_i(from.cast()),
             };
             s.store_i(to.cast(), x);
         }
@@ -424,7 +535,12 @@ impl Row8 {
 /// Bytes of a group of activations.
 pub(crate) const GROUP_BYTES: usize = 4;
 
-/// Shifts four signed bytes by 128.
+/// What is added to the zero point of signed bytes that become unsigned, or the other way.
+pub(crate) fn shift(signed: bool) -> i32 {
+    if signed { 128 } else { -128 }
+}
+
+/// Shifts four bytes by 128.
 pub(crate) const FLIP: i32 = 0x8080_8080_u32 as i32;
 
 /// Lays out neighbouring rows that need no padding.

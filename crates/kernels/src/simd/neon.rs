@@ -1,8 +1,11 @@
-//! Four lanes: 64-bit Arm with NEON.
+//! Four lanes: 64-bit Arm with NEON, and the dot products of bytes that came to it later.
+//!
+//! Those are written out: what the compiler calls them is not settled.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
-use super::{Body, Simd};
+use super::{Body, Dot, Simd};
 use crate::Isa;
 
 /// Proof of NEON.
@@ -93,4 +96,47 @@ impl Simd for Neon {
         interleave_u8(p: *const u8, q: *const u8) -> int32x4_t =
             vreinterpretq_s32_u16(vmovl_u8(vzip1_u8(four(p), four(q))));
     }
+}
+
+/// Defines the dot product that is one instruction.
+macro_rules! dot {
+    ($(#[$doc:meta])* $name:ident = $instruction:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name;
+
+        impl Dot<Neon> for $name {
+            const GROUP: usize = 4;
+            #[inline(always)]
+            fn dot(_: Neon, acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+                let mut sum = acc;
+                // SAFETY: it touches registers alone, and kernels with this `Dot` are entered
+                // only where the CPU has the instruction.
+                unsafe {
+                    asm!(
+                        concat!($instruction, " {sum:v}.4s, {a:v}.16b, {b:v}.16b"),
+                        sum = inout(vreg) sum,
+                        a = in(vreg) a,
+                        b = in(vreg) b,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                }
+                sum
+            }
+            #[inline(always)]
+            unsafe fn weights(s: Neon, p: *const i8) -> int32x4_t {
+                // SAFETY: the caller promises the bytes of four lanes.
+                unsafe { s.load_i(p.cast()) }
+            }
+        }
+    };
+}
+
+dot! {
+    /// The dot product of signed bytes.
+    SignedDot = "sdot"
+}
+dot! {
+    /// The dot product of unsigned with signed bytes.
+    MixedDot = "usdot"
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use edgesmith_ir::{NodeId, Tensor, ValueId};
 use edgesmith_kernels::Ctx;
+use edgesmith_kernels::arena::Buffer;
 use edgesmith_kernels::conv::{ConvF32, ConvI8};
 use edgesmith_kernels::gemm::{PackedF32, PackedI8};
 use edgesmith_kernels::recurrent::Recurrent;
@@ -23,6 +24,17 @@ pub(crate) enum Packed {
 }
 
 impl Packed {
+    /// What is packed, in the order in which it was.
+    pub fn parts(&self) -> Vec<&Buffer> {
+        match self {
+            Self::Conv(c) => c.parts(),
+            Self::Conv8(c) => c.parts(),
+            Self::Gemm(g) => g.parts().collect(),
+            Self::Gemm8(g) => g.parts().collect(),
+            Self::Recurrent(r) => r.parts(),
+        }
+    }
+
     /// Their size.
     pub fn bytes(&self) -> usize {
         match self {
@@ -43,6 +55,32 @@ pub(crate) struct Shelf(Arc<Mutex<Row>>);
 struct Row {
     packed: BTreeMap<NodeId, Packed>,
     inner: BTreeMap<(NodeId, String), Shelf>,
+    stored: Stored,
+}
+
+/// What was packed for a graph before, by the places of nodes, and for the graphs inside of them.
+#[derive(Default)]
+pub(crate) struct Stored {
+    parts: BTreeMap<usize, Vec<Buffer>>,
+    inner: BTreeMap<(usize, String), Stored>,
+}
+
+impl Stored {
+    /// Adds what was packed for the node that [`Shelf::each`] called `name`.
+    pub fn add(&mut self, name: &str, parts: Vec<Buffer>) -> Option<()> {
+        let (node, rest) = match name.split_once('.') {
+            Some((node, rest)) => (node, Some(rest)),
+            None => (name, None),
+        };
+        let node = node.parse().ok()?;
+        let Some(rest) = rest else {
+            self.parts.insert(node, parts);
+            return Some(());
+        };
+        let (attribute, rest) = rest.split_once('.')?;
+        let inner = self.inner.entry((node, attribute.into())).or_default();
+        inner.add(rest, parts)
+    }
 }
 
 impl Shelf {
@@ -62,8 +100,29 @@ impl Shelf {
 
     /// The shelf of the graph in attribute `name` of a node.
     pub fn inner(&self, id: NodeId, name: &str) -> Self {
-        let mut row = self.row();
-        row.inner.entry((id, name.into())).or_default().clone()
+        let Row { inner, stored, .. } = &mut *self.row();
+        let key = (id.index(), name.to_string());
+        let new = || Self::of(stored.inner.remove(&key).unwrap_or_default());
+        inner.entry((id, name.into())).or_insert_with(new).clone()
+    }
+
+    /// An empty shelf, for which this was packed before.
+    pub fn of(stored: Stored) -> Self {
+        Self(Arc::new(Mutex::new(Row {
+            stored,
+            ..Row::default()
+        })))
+    }
+
+    /// Shows everything that is packed, with names of nodes for [`Stored::add`].
+    pub fn each(&self, within: &str, see: &mut dyn FnMut(String, &Packed)) {
+        let row = self.row();
+        for (id, packed) in &row.packed {
+            see(format!("{within}{}", id.index()), packed);
+        }
+        for ((id, name), inner) in &row.inner {
+            inner.each(&format!("{within}{}.{name}.", id.index()), see);
+        }
     }
 
     /// Bytes of all packed weights.
@@ -84,7 +143,11 @@ impl<'a> Planner<'a> {
         if let Some(packed) = self.shelf.get(id) {
             return Some(packed);
         }
-        let packed = make(&self.maker.ctx)?;
+        let stored = self.shelf.row().stored.parts.remove(&id.index());
+        let packed = match stored {
+            Some(parts) => make(&self.maker.ctx.with_stored(parts))?,
+            None => make(&self.maker.ctx)?,
+        };
         self.shelf.put(id, packed.clone());
         Some(packed)
     }

@@ -4,7 +4,7 @@ use edgesmith_report::evidence::Latency;
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 
-use super::{Measured, Node};
+use super::{Held, Measured, Node};
 use crate::measure::cold::Cold;
 use crate::measure::sustained;
 use crate::ui;
@@ -20,6 +20,7 @@ pub fn text(all: &[Measured]) -> String {
         parts.push(comparison(all));
     }
     for one in all {
+        parts.extend(one.memory.map(held));
         if !one.nodes.is_empty() {
             parts.push(nodes(&one.nodes));
         }
@@ -122,6 +123,12 @@ fn missing() -> String {
 
 fn memory(cold: &Cold) -> String {
     cold.peak_bytes.map_or_else(missing, format::bytes)
+}
+
+fn held(memory: Held) -> String {
+    let [arena, bound, weights] = [memory.arena_bytes, memory.lower_bound, memory.weight_bytes]
+        .map(|bytes| format::bytes(bytes as u64));
+    format!("arena {arena} (lower bound {bound}), packed weights {weights}")
 }
 
 fn nodes(nodes: &[Node]) -> String {

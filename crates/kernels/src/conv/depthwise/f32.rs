@@ -19,13 +19,23 @@ pub(crate) struct DepthwiseF32 {
 
 impl DepthwiseF32 {
     pub(crate) fn new(ctx: &Ctx, g: &ConvGeometry, weights: &[f32]) -> Self {
-        let ordered = g.tap_weights(weights);
-        let mut weights = Buffer::zeroed(ordered.len() * 4);
-        weights.typed_mut::<f32>().copy_from_slice(&ordered);
+        let weights = match ctx.stored([weights.len() * 4]) {
+            Some([stored]) => stored,
+            None => {
+                let mut made = Buffer::zeroed(weights.len() * 4);
+                made.typed_mut::<f32>()
+                    .copy_from_slice(&g.tap_weights(weights));
+                made
+            }
+        };
         Self {
             isa: ctx.isa().narrowed(g.channels_out),
             weights,
         }
+    }
+
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Buffer> {
+        std::iter::once(&self.weights)
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -36,7 +46,7 @@ impl DepthwiseF32 {
         match self.isa {
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => "x86_64-avx512-depthwise-f32-4x32",
             Isa::Avx2 | Isa::AvxVnni => "x86_64-avx2-depthwise-f32-4x16",
-            Isa::Neon => "aarch64-neon-depthwise-f32-4x8",
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => "aarch64-neon-depthwise-f32-4x8",
             Isa::Generic => "generic-depthwise-f32-4x8",
         }
     }

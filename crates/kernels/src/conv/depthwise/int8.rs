@@ -8,8 +8,8 @@ use std::ops::Range;
 use super::{TOGETHER, Tiles, grain};
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
-use crate::gemm::int8::{Bytes, Input8, Store8, Target8, takes_any_bytes};
-use crate::simd::{Body, MAX_LANES, Simd, dispatch};
+use crate::gemm::int8::{Bytes, Input8, Store8, Target8, shift, takes_any_bytes};
+use crate::simd::{Body, MAX_LANES, Simd, dispatch, takes_signed};
 use crate::{Ctx, Isa};
 
 /// Weights `[pairs of kernel elements, channels, 2]` in 16 bits, less their zero point, and as
@@ -124,7 +124,9 @@ impl DepthwiseI8 {
             Isa::AvxVnni if self.fours.is_some() => "x86_64-avx-vnni-depthwise-u8i8-4x16",
             Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => "x86_64-avx512-depthwise-u8i8-4x32",
             Isa::Avx2 | Isa::AvxVnni => "x86_64-avx2-depthwise-u8i8-4x16",
-            Isa::Neon => "aarch64-neon-depthwise-u8i8-4x8",
+            Isa::NeonI8mm if self.fours.is_some() => "aarch64-neon-i8mm-depthwise-u8i8-4x8",
+            Isa::NeonDot if self.fours.is_some() => "aarch64-neon-dotprod-depthwise-i8i8-4x8",
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => "aarch64-neon-depthwise-u8i8-4x8",
             Isa::Generic => "generic-depthwise-u8i8-4x8",
         }
     }
@@ -141,7 +143,9 @@ impl DepthwiseI8 {
     ) {
         let (data, signed) = x.data.raw();
         let channels = g.channels_out;
-        let zero = x.zero + if signed { 128 } else { 0 };
+        let signs = self.fours.is_some() && takes_signed(self.isa);
+        let shifted = signed != signs;
+        let zero = x.zero + if shifted { shift(signed) } else { 0 };
         let start = |c: usize| {
             let bias = bias.map_or(0, |bias| bias[c]);
             bias.wrapping_sub(self.sums[c].wrapping_mul(zero))
@@ -162,7 +166,7 @@ impl DepthwiseI8 {
         };
         ctx.threads().parallel_ranges(pixels, grain(g), |range| {
             let to = target.store(0, 0);
-            if signed {
+            if shifted {
                 work.pixels::<true>(range, to);
             } else {
                 work.pixels::<false>(range, to);
@@ -173,16 +177,16 @@ impl DepthwiseI8 {
 
 impl Work<'_> {
     /// Computes output pixels, which `Target8::new` checked.
-    fn pixels<const SIGNED: bool>(&self, range: Range<usize>, to: Store8) {
+    fn pixels<const SHIFTED: bool>(&self, range: Range<usize>, to: Store8) {
         if lines::serve(self.isa, self.geometry) {
-            return lines::run::<SIGNED>(self, range, to);
+            return lines::run::<SHIFTED>(self, range, to);
         }
         let together = if self.geometry.channels_out < MAX_LANES {
             1
         } else {
             TOGETHER
         };
-        let block = Block::<SIGNED> {
+        let block = Block::<SHIFTED> {
             tiles: Tiles::new(self.geometry, self.x, self.outside, range.clone(), together),
             range,
             channels: self.geometry.channels_out,
@@ -193,10 +197,10 @@ impl Work<'_> {
     }
 }
 
-/// Shifts signed bytes, interleaved, by 128.
+/// Shifts bytes, interleaved, by 128 where asked to.
 #[inline(always)]
-fn signed_apart<S: Simd>(s: S, x: S::I, signed: bool) -> S::I {
-    if signed {
+fn shifted_apart<S: Simd>(s: S, x: S::I, shifted: bool) -> S::I {
+    if shifted {
         s.xor_i(x, s.splat_i(0x0080_0080))
     } else {
         x
@@ -208,7 +212,7 @@ fn signed_apart<S: Simd>(s: S, x: S::I, signed: bool) -> S::I {
 /// # Safety
 /// `V` vectors of bytes are readable at both.
 #[inline(always)]
-unsafe fn interleave<S: Simd, const V: usize, const SIGNED: bool>(
+unsafe fn interleave<S: Simd, const V: usize, const SHIFTED: bool>(
     s: S,
     p: *const u8,
     q: *const u8,
@@ -218,10 +222,10 @@ unsafe fn interleave<S: Simd, const V: usize, const SIGNED: bool>(
     unsafe {
         if V == 2 {
             let [low, high] = s.interleave_u8_twice(p, q);
-            x[0] = signed_apart(s, low, SIGNED);
-            x[V - 1] = signed_apart(s, high, SIGNED);
+            x[0] = shifted_apart(s, low, SHIFTED);
+            x[V - 1] = shifted_apart(s, high, SHIFTED);
         } else {
-            x[0] = signed_apart(s, s.interleave_u8(p, q), SIGNED);
+            x[0] = shifted_apart(s, s.interleave_u8(p, q), SHIFTED);
         }
     }
     x
@@ -241,7 +245,7 @@ fn part<S: Simd>(channels: usize, c: usize) -> (usize, usize) {
 }
 
 /// Any kernel: reads an address for each pixel and kernel element.
-struct Block<'a, const SIGNED: bool> {
+struct Block<'a, const SHIFTED: bool> {
     tiles: Tiles<'a, u8>,
     range: Range<usize>,
     channels: usize,
@@ -249,7 +253,7 @@ struct Block<'a, const SIGNED: bool> {
     to: Store8,
 }
 
-impl<const SIGNED: bool> Body for Block<'_, SIGNED> {
+impl<const SHIFTED: bool> Body for Block<'_, SHIFTED> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
@@ -284,7 +288,7 @@ impl<const SIGNED: bool> Body for Block<'_, SIGNED> {
     }
 }
 
-impl<const SIGNED: bool> Block<'_, SIGNED> {
+impl<const SHIFTED: bool> Block<'_, SHIFTED> {
     /// Copies channels that do not fill a vector to where a vector can be read.
     fn stage(&mut self, stage: &mut Vec<[u8; MAX_LANES]>) {
         let taps = &mut self.tiles.taps;
@@ -315,7 +319,7 @@ impl<const SIGNED: bool> Block<'_, SIGNED> {
                 let (first, second) = (&taps[*first], &taps[*second]);
                 for t in 0..T {
                     let (p, q) = (first[t].add(c), second[t].add(c));
-                    let x = interleave::<S, V, SIGNED>(s, p, q);
+                    let x = interleave::<S, V, SHIFTED>(s, p, q);
                     for v in 0..V {
                         sums[t][v] = s.dot_pairs(sums[t][v], x[v], w[v]);
                     }

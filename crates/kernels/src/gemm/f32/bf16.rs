@@ -24,6 +24,11 @@ pub(crate) fn suits(k: usize) -> bool {
     k >= FEW
 }
 
+/// Bytes of a matrix of `k` rows as it is laid out.
+pub(super) fn bytes(k: usize, panels: Panels) -> usize {
+    k.next_multiple_of(STEP) * panels.padded() * 2
+}
+
 /// Lays out a matrix in whole steps of pairs along K.
 ///
 /// # Safety
@@ -37,7 +42,7 @@ pub(super) unsafe fn pack(
     panels: Panels,
 ) -> Buffer {
     let rows = k.next_multiple_of(STEP);
-    let mut data = Buffer::zeroed(rows * panels.padded() * 2);
+    let mut data = Buffer::zeroed(bytes(k, panels));
     let out = data.typed_mut::<u32>();
     let width = 2 * panels.lanes;
     let mut two = vec![0; 2 * width.max(rows)];

@@ -108,6 +108,12 @@ fn dispatch<L: Left<u8>>(block: &Block<L>) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Amx => unsafe { x86::amx(block) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonDot => unsafe { arm::dot(block) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonI8mm => unsafe { arm::i8mm(block) },
         _ => unreachable!("only these are packed in fours"),
     }
 }
@@ -197,6 +203,28 @@ mod x86 {
         fn finish(&self, s: Avx512) {
             Ends::finish(self, s);
         }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{Block, Left};
+    use crate::simd::neon::{MixedDot, Neon, SignedDot};
+
+    /// # Safety
+    /// The CPU has NEON and its dot product.
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) unsafe fn dot<L: Left<u8>>(block: &Block<L>) {
+        // SAFETY: the caller's promise.
+        block.run::<Neon, SignedDot>(unsafe { Neon::prove() });
+    }
+
+    /// # Safety
+    /// The CPU has NEON with I8MM.
+    #[target_feature(enable = "neon,i8mm")]
+    pub(super) unsafe fn i8mm<L: Left<u8>>(block: &Block<L>) {
+        // SAFETY: the caller's promise.
+        block.run::<Neon, MixedDot>(unsafe { Neon::prove() });
     }
 }
 

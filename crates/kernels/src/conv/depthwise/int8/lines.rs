@@ -23,22 +23,22 @@ pub(super) fn serve(isa: Isa, g: &ConvGeometry) -> bool {
 }
 
 /// Computes output pixels of a geometry that `serve` accepts.
-pub(super) fn run<const SIGNED: bool>(work: &Work, range: Range<usize>, to: Store8) {
+pub(super) fn run<const SHIFTED: bool>(work: &Work, range: Range<usize>, to: Store8) {
     let done = match (work.geometry.kernel[1], work.geometry.stride[1]) {
-        (3, 1) => lines::<3, 1, SIGNED>(work, range, to),
-        (3, _) => lines::<3, 2, SIGNED>(work, range, to),
-        (_, 1) => lines::<5, 1, SIGNED>(work, range, to),
-        (_, _) => lines::<5, 2, SIGNED>(work, range, to),
+        (3, 1) => lines::<3, 1, SHIFTED>(work, range, to),
+        (3, _) => lines::<3, 2, SHIFTED>(work, range, to),
+        (_, 1) => lines::<5, 1, SHIFTED>(work, range, to),
+        (_, _) => lines::<5, 2, SHIFTED>(work, range, to),
     };
     assert!(done, "the instruction set has vectors");
 }
 
-fn lines<const K: usize, const STEP: usize, const SIGNED: bool>(
+fn lines<const K: usize, const STEP: usize, const SHIFTED: bool>(
     work: &Work,
     range: Range<usize>,
     to: Store8,
 ) -> bool {
-    let lines = Lines::<K, STEP, SIGNED>::new(work, range, to);
+    let lines = Lines::<K, STEP, SHIFTED>::new(work, range, to);
     if work.fours.is_some() {
         return fours::run(work.isa, lines);
     }
@@ -46,13 +46,13 @@ fn lines<const K: usize, const STEP: usize, const SIGNED: bool>(
 }
 
 /// How the sums of pixels come about.
-trait Way<S: Simd, const K: usize, const STEP: usize, const SIGNED: bool> {
+trait Way<S: Simd, const K: usize, const STEP: usize, const SHIFTED: bool> {
     /// The sums of `T` pixels from the one `at` in the line, and of `V` vectors of channels.
     ///
     /// # Safety
     /// The table has the columns of these pixels, and `V` vectors of channels start at `c`.
     unsafe fn sums<const T: usize, const V: usize>(
-        lines: &Lines<K, STEP, SIGNED>,
+        lines: &Lines<K, STEP, SHIFTED>,
         s: S,
         at: usize,
         c: usize,
@@ -62,12 +62,12 @@ trait Way<S: Simd, const K: usize, const STEP: usize, const SIGNED: bool> {
 /// Kernel elements in pairs of 16 bits.
 struct InPairs;
 
-impl<S: Simd, const K: usize, const STEP: usize, const SIGNED: bool> Way<S, K, STEP, SIGNED>
+impl<S: Simd, const K: usize, const STEP: usize, const SHIFTED: bool> Way<S, K, STEP, SHIFTED>
     for InPairs
 {
     #[inline(always)]
     unsafe fn sums<const T: usize, const V: usize>(
-        lines: &Lines<K, STEP, SIGNED>,
+        lines: &Lines<K, STEP, SHIFTED>,
         s: S,
         at: usize,
         c: usize,
@@ -97,7 +97,7 @@ macro_rules! columns {
 use columns;
 
 /// Kernels `K` wide with stride `STEP`.
-struct Lines<'a, const K: usize, const STEP: usize, const SIGNED: bool> {
+struct Lines<'a, const K: usize, const STEP: usize, const SHIFTED: bool> {
     work: &'a Work<'a>,
     range: Range<usize>,
     to: Store8,
@@ -107,7 +107,7 @@ struct Lines<'a, const K: usize, const STEP: usize, const SIGNED: bool> {
     columns: usize,
 }
 
-impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K, STEP, SIGNED> {
+impl<const K: usize, const STEP: usize, const SHIFTED: bool> Body for Lines<'_, K, STEP, SHIFTED> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -115,10 +115,10 @@ impl<const K: usize, const STEP: usize, const SIGNED: bool> Body for Lines<'_, K
     }
 }
 
-impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STEP, SIGNED> {
+impl<'a, const K: usize, const STEP: usize, const SHIFTED: bool> Lines<'a, K, STEP, SHIFTED> {
     /// Computes and stores all pixels.
     #[inline(always)]
-    fn walk<S: Simd, W: Way<S, K, STEP, SIGNED>>(mut self, s: S) {
+    fn walk<S: Simd, W: Way<S, K, STEP, SHIFTED>>(mut self, s: S) {
         let out_w = self.work.geometry.output()[1];
         let mut pixel = self.range.start;
         while pixel < self.range.end {
@@ -187,7 +187,7 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
 
     /// `T` pixels from the one `at` in the line of `pixel`; stores the first `n`.
     #[inline(always)]
-    fn tile<S: Simd, W: Way<S, K, STEP, SIGNED>, const T: usize>(
+    fn tile<S: Simd, W: Way<S, K, STEP, SHIFTED>, const T: usize>(
         &self,
         s: S,
         pixel: usize,
@@ -264,7 +264,7 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
                         const J: usize = $j;
                         if J < end {
                             let (p, q) = (upper.add(J).read(), lower.add(J).read());
-                            let x = interleave::<S, V, SIGNED>(s, p.add(c), q.add(c));
+                            let x = interleave::<S, V, SHIFTED>(s, p.add(c), q.add(c));
                             for t in 0..T {
                                 if t * STEP <= J && J < t * STEP + K {
                                     for v in 0..V {
@@ -286,7 +286,7 @@ impl<'a, const K: usize, const STEP: usize, const SIGNED: bool> Lines<'a, K, STE
                         const J: usize = $j;
                         if J < end && (STEP == 1 || J % 2 == 0) {
                             let next = row.add((J + 1).min(end - 1)).read();
-                            let x = interleave::<S, V, SIGNED>(
+                            let x = interleave::<S, V, SHIFTED>(
                                 s,
                                 row.add(J).read().add(c),
                                 next.add(c),

@@ -6,9 +6,9 @@ use crate::gemm::int8::FLIP;
 use crate::simd::{Dot, Simd};
 
 /// Computes output pixels where the CPU has `isa`, and `isa` takes bytes in fours; else false.
-pub(super) fn run<const K: usize, const STEP: usize, const SIGNED: bool>(
+pub(super) fn run<const K: usize, const STEP: usize, const SHIFTED: bool>(
     isa: Isa,
-    lines: Lines<K, STEP, SIGNED>,
+    lines: Lines<K, STEP, SHIFTED>,
 ) -> bool {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -17,6 +17,12 @@ pub(super) fn run<const K: usize, const STEP: usize, const SIGNED: bool>(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512Vnni | Isa::Amx => unsafe { x86::avx512_vnni(lines) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonDot => unsafe { arm::dot(lines) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Isa::NeonI8mm => unsafe { arm::i8mm(lines) },
         _ => return false,
     }
     true
@@ -31,8 +37,8 @@ mod x86 {
     /// # Safety
     /// The CPU has AVX2, FMA, F16C and AVX-VNNI.
     #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    pub(super) unsafe fn avx_vnni<const K: usize, const STEP: usize, const SIGNED: bool>(
-        lines: Lines<K, STEP, SIGNED>,
+    pub(super) unsafe fn avx_vnni<const K: usize, const STEP: usize, const SHIFTED: bool>(
+        lines: Lines<K, STEP, SHIFTED>,
     ) {
         // SAFETY: the caller's promise.
         lines.walk::<Avx2, InFours<Vnni256>>(unsafe { Avx2::prove() });
@@ -41,23 +47,49 @@ mod x86 {
     /// # Safety
     /// The CPU has AVX-512 F, BW, VL, DQ and VNNI.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    pub(super) unsafe fn avx512_vnni<const K: usize, const STEP: usize, const SIGNED: bool>(
-        lines: Lines<K, STEP, SIGNED>,
+    pub(super) unsafe fn avx512_vnni<const K: usize, const STEP: usize, const SHIFTED: bool>(
+        lines: Lines<K, STEP, SHIFTED>,
     ) {
         // SAFETY: the caller's promise.
         lines.walk::<Avx512, InFours<Vnni512>>(unsafe { Avx512::prove() });
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{InFours, Lines};
+    use crate::simd::neon::{MixedDot, Neon, SignedDot};
+
+    /// # Safety
+    /// The CPU has NEON and its dot product.
+    #[target_feature(enable = "neon,dotprod")]
+    pub(super) unsafe fn dot<const K: usize, const STEP: usize, const SHIFTED: bool>(
+        lines: Lines<K, STEP, SHIFTED>,
+    ) {
+        // SAFETY: the caller's promise.
+        lines.walk::<Neon, InFours<SignedDot>>(unsafe { Neon::prove() });
+    }
+
+    /// # Safety
+    /// The CPU has NEON with I8MM.
+    #[target_feature(enable = "neon,i8mm")]
+    pub(super) unsafe fn i8mm<const K: usize, const STEP: usize, const SHIFTED: bool>(
+        lines: Lines<K, STEP, SHIFTED>,
+    ) {
+        // SAFETY: the caller's promise.
+        lines.walk::<Neon, InFours<MixedDot>>(unsafe { Neon::prove() });
+    }
+}
+
 /// Kernel elements below each other in fours, which `D` multiplies.
 struct InFours<D>(std::marker::PhantomData<D>);
 
-impl<S: Simd, D: Dot<S>, const K: usize, const STEP: usize, const SIGNED: bool>
-    Way<S, K, STEP, SIGNED> for InFours<D>
+impl<S: Simd, D: Dot<S>, const K: usize, const STEP: usize, const SHIFTED: bool>
+    Way<S, K, STEP, SHIFTED> for InFours<D>
 {
     #[inline(always)]
     unsafe fn sums<const T: usize, const V: usize>(
-        lines: &Lines<K, STEP, SIGNED>,
+        lines: &Lines<K, STEP, SHIFTED>,
         s: S,
         at: usize,
         c: usize,
@@ -69,9 +101,9 @@ impl<S: Simd, D: Dot<S>, const K: usize, const STEP: usize, const SIGNED: bool>
             let mut sums = [starts; T];
             for group in 0..rows.div_ceil(4) {
                 if 4 * group + 3 < rows {
-                    add::<S, D, K, STEP, SIGNED, T, V, true>(lines, s, (group, at, c), &mut sums);
+                    add::<S, D, K, STEP, SHIFTED, T, V, true>(lines, s, (group, at, c), &mut sums);
                 } else {
-                    add::<S, D, K, STEP, SIGNED, T, V, false>(lines, s, (group, at, c), &mut sums);
+                    add::<S, D, K, STEP, SHIFTED, T, V, false>(lines, s, (group, at, c), &mut sums);
                 }
             }
             sums
@@ -89,12 +121,12 @@ unsafe fn add<
     D: Dot<S>,
     const K: usize,
     const STEP: usize,
-    const SIGNED: bool,
+    const SHIFTED: bool,
     const T: usize,
     const V: usize,
     const FOUR: bool,
 >(
-    lines: &Lines<K, STEP, SIGNED>,
+    lines: &Lines<K, STEP, SHIFTED>,
     s: S,
     (group, at, c): (usize, usize, usize),
     sums: &mut [[S::I; V]; T],
@@ -126,7 +158,7 @@ unsafe fn add<
                         };
                         let even = s.interleave_u8(p.read().add(c), r.read().add(c));
                         let mut x = s.or_i(even, s.byte_up(odd));
-                        if SIGNED {
+                        if SHIFTED {
                             x = s.xor_i(x, s.splat_i(FLIP));
                         }
                         for t in 0..T {
