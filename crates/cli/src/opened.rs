@@ -68,11 +68,15 @@ impl Opened {
                 (self.model.clone(), kept.clone())
             }
             Some((found, _)) => {
-                let list = |s: &prepared::Settings| s.values().cloned().collect::<Vec<_>>();
+                let own = settings(options);
+                let apart = |s: &prepared::Settings, other: &prepared::Settings| {
+                    let apart = s.iter().filter(|(k, v)| other.get(*k) != Some(v));
+                    apart.map(|(_, v)| v.as_str()).collect::<Vec<_>>().join(" ")
+                };
                 ui::say(&format!(
                     "the file was prepared for {}, not for {}: its weights are packed anew",
-                    list(found).join(" "),
-                    list(&settings(options)).join(" ")
+                    apart(found, &own),
+                    apart(&own, found)
                 ));
                 (self.model.clone(), Vec::new())
             }
