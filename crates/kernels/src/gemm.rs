@@ -178,6 +178,9 @@ impl Panels {
     }
 }
 
+/// Rows that are not worth cutting: each part would read the whole of B.
+const FEW_ROWS: usize = 64;
+
 /// A cut of `rows` x `panels` into tasks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
@@ -203,6 +206,15 @@ impl Cut {
                 panels,
                 row_step: most,
                 panel_step: panels.max(1),
+            };
+        }
+        if rows <= FEW_ROWS.max(2 * tile_rows).min(most) {
+            let panel_step = panels.div_ceil(threads).max(1);
+            return Self {
+                rows,
+                panels,
+                row_step: rows.max(1),
+                panel_step,
             };
         }
         let wanted = threads * 3;

@@ -4,12 +4,14 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+mod pool;
+
+use pool::Pool;
 
 /// How many threads work on a kernel. Cloning shares the pool.
 #[derive(Clone)]
 pub struct Threads {
-    pool: Option<Arc<rayon::ThreadPool>>,
+    pool: Option<Arc<Pool>>,
 }
 
 impl std::fmt::Debug for Threads {
@@ -23,38 +25,20 @@ impl Threads {
     /// threads, the calling thread does the work.
     pub fn new(count: usize) -> Self {
         let pool = (count > 1)
-            .then(|| {
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(count)
-                    .build()
-                    .ok()
-                    .map(Arc::new)
-            })
+            .then(|| Pool::new(count).map(Arc::new))
             .flatten();
         Self { pool }
     }
 
     /// How many threads there are.
     pub fn count(&self) -> usize {
-        self.pool
-            .as_ref()
-            .map_or(1, |pool| pool.current_num_threads())
-    }
-
-    /// Runs `work` inside the pool, so that the kernels it calls start without a hand-over.
-    pub fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
-        }
+        self.pool.as_ref().map_or(1, |pool| pool.count())
     }
 
     /// Calls `task` once with each of `0..tasks`, in any order.
     pub fn parallel_for(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         match &self.pool {
-            Some(pool) if tasks > 1 => {
-                pool.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(&task));
-            }
+            Some(pool) if tasks > 1 => pool.run(tasks, &task),
             _ => (0..tasks).for_each(task),
         }
     }

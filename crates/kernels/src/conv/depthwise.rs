@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use super::ConvGeometry;
 use super::gather::inside;
+use crate::Ctx;
 
 /// Pixels that are computed together.
 const TOGETHER: usize = 4;
@@ -120,7 +121,19 @@ impl<'a, T: Copy> Tiles<'a, T> {
     }
 }
 
-/// Output pixels that are worth a task.
-fn grain(g: &ConvGeometry) -> usize {
-    (64 * 1024 / (g.channels_out * g.kernel[0] * g.kernel[1])).max(8)
+/// Calls `task` with ranges of output pixels that are worth it, whole lines where there are many:
+/// pixels of a line share what they read.
+fn in_parallel(ctx: &Ctx, g: &ConvGeometry, pixels: usize, task: impl Fn(Range<usize>) + Sync) {
+    let line = g.output()[1].max(1);
+    // A few lines, as those of signals are, are cut up.
+    let unit = if pixels / line < 2 * ctx.threads().count() {
+        1
+    } else {
+        line
+    };
+    let work = unit * g.channels_out * g.kernel[0] * g.kernel[1];
+    let grain = (64 * 1024 / work.max(1)).max(8 / unit).max(1);
+    ctx.threads().parallel_ranges(pixels / unit, grain, |part| {
+        task(part.start * unit..part.end * unit);
+    });
 }

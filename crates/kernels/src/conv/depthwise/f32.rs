@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::strips::{LONG, SHORT, Strips};
-use super::{TOGETHER, Tiles, grain};
+use super::{TOGETHER, Tiles, in_parallel};
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
 use crate::gemm::f32::{Epilogue, Store, Target, load_row};
@@ -64,7 +64,7 @@ impl DepthwiseF32 {
         let pixels = g.sizes(batch).1 / channels;
         let target = Target::new(pixels, channels, y, channels, epilogue);
         let outside = vec![0.0; channels];
-        ctx.threads().parallel_ranges(pixels, grain(g), |range| {
+        in_parallel(ctx, g, pixels, |range| {
             let part = Part {
                 range: range.clone(),
                 channels,

@@ -5,7 +5,7 @@ mod lines;
 
 use std::ops::Range;
 
-use super::{TOGETHER, Tiles, grain};
+use super::{TOGETHER, Tiles, in_parallel};
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
 use crate::gemm::int8::{Bytes, Input8, Store8, Target8, shift, takes_any_bytes};
@@ -164,7 +164,7 @@ impl DepthwiseI8 {
             fours: self.fours.as_ref().map(Buffer::typed),
             starts: &starts,
         };
-        ctx.threads().parallel_ranges(pixels, grain(g), |range| {
+        in_parallel(ctx, g, pixels, |range| {
             let to = target.store(0, 0);
             if shifted {
                 work.pixels::<true>(range, to);
