@@ -2,6 +2,9 @@
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
+use edgesmith_ir::{Error, Model};
+
+use crate::opened;
 
 pub mod bench;
 pub mod compare;
@@ -164,12 +167,26 @@ fn parse_dim(text: &str) -> Result<(String, usize), String> {
     parts.ok_or_else(|| "expected NAME=N, such as batch=1".into())
 }
 
-/// The values of `--dim`.
-fn dims(matches: &ArgMatches) -> Vec<(String, usize)> {
-    matches
-        .get_many("dim")
-        .map(|v| v.cloned().collect())
-        .unwrap_or_default()
+/// The lengths of `--dim`, each of an axis that `model` leaves open.
+fn dims(matches: &ArgMatches, model: &Model) -> Result<Vec<(String, usize)>> {
+    let given = matches.get_many::<(String, usize)>("dim");
+    let given: Vec<_> = given.into_iter().flatten().cloned().collect();
+    let open = opened::open_axes(model);
+    for (name, _) in &given {
+        if !open.contains(name) {
+            let hint = match &open[..] {
+                [] => "its lengths are all fixed".to_string(),
+                open => format!("they are called {}", open.join(", ")),
+            };
+            return Err(
+                Error::usage(format!("no input has an open length \"{name}\""))
+                    .at("--dim")
+                    .hint(hint)
+                    .into(),
+            );
+        }
+    }
+    Ok(given)
 }
 
 /// A string argument that has a default or is required.

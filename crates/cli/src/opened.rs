@@ -252,6 +252,27 @@ fn ports(graph: &Graph, values: &[ValueId]) -> Vec<Port> {
     values.iter().map(port).collect()
 }
 
+/// The names by which `--dim` sets the open lengths of the inputs, each once: their own, and
+/// `INPUT:AXIS`.
+pub fn open_axes(model: &Model) -> Vec<String> {
+    let mut names = Vec::new();
+    for &v in &model.graph.inputs {
+        let value = model.graph.value(v);
+        let shape = value.tensor_type().and_then(|t| t.shape.as_ref());
+        for (axis, dim) in shape.into_iter().flat_map(|s| s.iter()).enumerate() {
+            match dim {
+                Dim::Known(_) => continue,
+                Dim::Symbol(name) => names.push(name.to_string()),
+                Dim::Unknown => {}
+            }
+            names.push(lengths::axis_name(&value.name, axis));
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// The symbolic and unknown dimensions of the inputs, each once.
 pub fn dynamic_dims(model: &Model) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();

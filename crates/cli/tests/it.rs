@@ -477,7 +477,7 @@ fn the_reference_of_the_operators_is_their_list() {
 fn help_teaches_every_command() {
     let folder = Folder::new("help");
     for command in [
-        "compare", "inspect", "run", "bench", "optimize", "quantize", "convert",
+        "compare", "inspect", "run", "bench", "optimize", "quantize", "convert", "prepare",
     ] {
         let output = folder.run(&format!("{command} --help"));
         let text = String::from_utf8(output.stdout).unwrap();
@@ -514,4 +514,48 @@ fn optimize_names_a_pass_that_does_not_exist() {
     );
     assert!(said.contains("fold_constants"), "{said}");
     assert!(!folder.path("out.onnx").exists());
+}
+
+#[test]
+fn a_prepared_model_runs_as_the_model_does() {
+    let folder = Folder::new("prepared");
+    for name in ["model.onnx", "test.npz"] {
+        std::fs::copy(example(name), folder.path(name)).unwrap();
+    }
+    for words in [
+        "prepare model.onnx -o ready",
+        "run model.onnx --input test.npz --output a.npz --threads 1",
+        "run ready --input test.npz --output b.npz --threads 1",
+        "bench ready --iterations 3 --cold-starts 1",
+        "inspect ready",
+    ] {
+        let output = folder.run(words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words}: {error}");
+        assert!(!error.contains("packed anew"), "{words}: {error}");
+    }
+    let [a, b] = ["a.npz", "b.npz"].map(|name| npz::read(&folder.path(name)).unwrap());
+    assert_eq!(a, b);
+    let whole = std::fs::read(folder.path("ready")).unwrap();
+    std::fs::write(folder.path("cut"), &whole[..whole.len() / 2]).unwrap();
+    let output = folder.run("run cut --input test.npz --output c.npz");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("the prepared file is damaged") && error.contains("edgesmith prepare"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_prepared_file_that_exists() {
+    let folder = Folder::new("prepared-exists").with_model("Relu");
+    assert!(folder.run("prepare model.onnx -o ready").status.success());
+    folder.fails("prepare model.onnx -o ready", expect![[]]);
+}
+
+#[test]
+fn a_length_that_the_model_does_not_have() {
+    let folder = Folder::new("lengths").with_model("Relu");
+    folder.fails("bench model.onnx --dim sequence=3", expect![[]]);
 }

@@ -169,7 +169,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
 pub fn inputs(matches: &ArgMatches, model: &Model) -> Result<Inputs> {
     Ok(match matches.get_one::<String>("input") {
         Some(path) => measure::first_samples(model, &npz::read(Path::new(path))?)?,
-        None => measure::random_inputs(model, &dims(matches))?,
+        None => measure::random_inputs(model, &dims(matches, model)?)?,
     })
 }
 

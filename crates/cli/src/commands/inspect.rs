@@ -56,7 +56,7 @@ struct OpRow {
 fn run(matches: &ArgMatches) -> Result<()> {
     let path = Path::new(text(matches, "model"));
     let model = opened::open(path)?;
-    let figures = opened::figures(&model, &dims(matches))?;
+    let figures = opened::figures(&model, &dims(matches, &model)?)?;
     let facts = opened::facts(path, &model, &figures)?;
     let ops = count_ops(&model);
     let notes = match matches.get_one::<String>("target") {
@@ -91,7 +91,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
 /// Where the nodes would run, once optimised.
 fn placements(matches: &ArgMatches, model: &Model) -> Result<Vec<Placement>> {
     let mut model = model.clone();
-    let given = dims(matches);
+    let given = dims(matches, &model)?;
     let given: Vec<(&str, usize)> = given.iter().map(|(n, v)| (n.as_str(), *v)).collect();
     for (v, ty) in lengths::workable_inputs(&model, &given)? {
         model.graph.value_mut(v).ty = Some(ty);

@@ -240,7 +240,10 @@ fn explain(rows: &[Row]) -> String {
 fn check(before: &Model, after: &Model, matches: &ArgMatches) -> Result<f64> {
     let inputs = match matches.get_one::<String>("input") {
         Some(file) => arrays::inputs(before, &npz::read(Path::new(file))?)?,
-        None => arrays::inputs(before, &measure::random_inputs(before, &dims(matches))?)?,
+        None => arrays::inputs(
+            before,
+            &measure::random_inputs(before, &dims(matches, before)?)?,
+        )?,
     };
     let answers = |m: &Model| -> edgesmith_ir::Result<_> {
         let found = Session::prepare(m, &Options::default())?.run_items(&inputs)?;
