@@ -235,11 +235,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     };
     for row in ROWS {
         let folder = models.join(row.model);
-        let mut file = folder.join("model.onnx");
-        if row.model == resnet18::NAME {
-            file = work.join("resnet18.onnx");
-            resnet18::write(&file)?;
-        }
+        let file = file_of(row, &folder, &work)?;
         if !file.is_file() {
             println!("{}: not in the folder", row.model);
             continue;
@@ -283,6 +279,16 @@ fn run(matches: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
+/// The model of a row; one that no folder has is written.
+fn file_of(row: &Row, folder: &Path, work: &Path) -> Result<PathBuf> {
+    if row.model != resnet18::NAME {
+        return Ok(folder.join("model.onnx"));
+    }
+    let file = work.join("resnet18.onnx");
+    resnet18::write(&file)?;
+    Ok(file)
+}
+
 fn name(row: &Row) -> String {
     let length = row.words.last().and_then(|w| w.split_once('='));
     match length {
@@ -298,13 +304,13 @@ fn words(row: &Row, folder: &Path) -> Vec<String> {
         "magika" => "unk__214",
         _ => "batch",
     };
+    if row.model == "silero_vad" {
+        words.extend(["--dim".into(), "sequence=576".into()]);
+    }
     if row.model == "silero_vad" && row.batch == 1 {
         words.push("--input".into());
         words.push(folder.join("test.npz").display().to_string());
         return words;
-    }
-    if row.model == "silero_vad" {
-        words.extend(["--dim".into(), "sequence=576".into()]);
     }
     words.extend(["--dim".into(), format!("{batch}={}", row.batch)]);
     words

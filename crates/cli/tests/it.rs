@@ -551,19 +551,25 @@ fn a_prepared_model_runs_as_the_model_does() {
 fn a_prepared_file_that_exists() {
     let folder = Folder::new("prepared-exists").with_model("Relu");
     assert!(folder.run("prepare model.onnx -o ready").status.success());
-    folder.fails("prepare model.onnx -o ready", expect![[r#"
+    folder.fails(
+        "prepare model.onnx -o ready",
+        expect![[r#"
         exit 2
         error: ready: the file exists already
         hint: give another name, or --force to overwrite it
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_length_that_the_model_does_not_have() {
     let folder = Folder::new("lengths").with_model("Relu");
-    folder.fails("bench model.onnx --dim sequence=3", expect![[r#"
+    folder.fails(
+        "bench model.onnx --dim sequence=3",
+        expect![[r#"
         exit 2
         error: --dim: no input has an open length "sequence"
         hint: they are called batch, x:0
-    "#]]);
+    "#]],
+    );
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::{DType, Model, Tensor};
 use edgesmith_passes::{Level, RunOptions};
 use edgesmith_runtime::{Options, Session};
@@ -27,7 +28,10 @@ fn main() -> Result<()> {
     let model = edgesmith_formats::read(path)?;
     let inputs = inputs(&model, dims)?;
     let mut runs = vec![ours(model, &inputs)?];
-    let peers = [("tract", tract(path, &inputs)), ("rten", rten(path, &inputs))];
+    let peers = [
+        ("tract", tract(path, &inputs)),
+        ("rten", rten(path, &inputs)),
+    ];
     let wanted = runs[0]()?;
     let mut told = json!({});
     let mut names = Vec::new();
@@ -54,26 +58,20 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Inputs of the declared shapes, where `dims` gives the lengths that have names: small numbers.
+/// Inputs of the declared shapes, with the lengths that `dims` names, or such as the model can work
+/// with: small numbers.
 fn inputs(model: &Model, dims: &[String]) -> Result<Inputs> {
-    let length = |name: &str| {
-        let found = dims.iter().filter_map(|d| d.split_once('='));
-        let mut found = found.filter(|(n, _)| *n == name);
-        found.next().map_or(Ok(1), |(_, n)| n.parse::<usize>())
-    };
+    let mut given = Vec::new();
+    for dim in dims {
+        let (name, n) = dim.split_once('=').context("lengths are NAME=LENGTH")?;
+        given.push((name, n.parse()?));
+    }
     let mut inputs = Vec::new();
-    for &v in &model.graph.inputs {
+    for (v, ty) in lengths::workable_inputs(model, &given)? {
         let value = model.graph.value(v);
-        let ty = value.tensor_type().context("inputs are tensors")?;
-        let shape = ty.shape.as_ref().context("inputs have shapes")?;
-        let mut lengths = Vec::new();
-        for dim in &shape.0 {
-            lengths.push(match dim {
-                edgesmith_ir::types::Dim::Known(n) => *n,
-                edgesmith_ir::types::Dim::Symbol(name) => length(name)?,
-                edgesmith_ir::types::Dim::Unknown => 1,
-            });
-        }
+        let ty = ty.tensor().context("inputs are tensors")?;
+        let shape = ty.shape.as_ref().and_then(|s| s.known());
+        let lengths = shape.context("inputs have shapes")?;
         let count: usize = lengths.iter().product();
         let number = |i: usize| i.wrapping_mul(2_654_435_761) % 1000;
         let tensor = match ty.dtype {
@@ -119,15 +117,18 @@ fn tract(path: &Path, inputs: &Inputs) -> Result<Run> {
         model = model.with_input_fact(i, InferenceFact::dt_shape(kind, dims))?;
         let bytes = tensor.bytes();
         // SAFETY: every pattern of bits is a number of these types.
-        let tensor = unsafe {
-            tract_onnx::prelude::Tensor::from_raw_dt(kind, dims, &bytes)?
-        };
+        let tensor = unsafe { tract_onnx::prelude::Tensor::from_raw_dt(kind, dims, &bytes)? };
         fed.push(tensor.into_tvalue());
     }
     let model = model.into_optimized()?.into_runnable()?;
     Ok(Box::new(move || {
         let outputs = model.run(fed.clone())?;
-        Ok(outputs[0].cast_to::<f32>()?.to_plain_array_view::<f32>()?.iter().copied().collect())
+        Ok(outputs[0]
+            .cast_to::<f32>()?
+            .to_plain_array_view::<f32>()?
+            .iter()
+            .copied()
+            .collect())
     }))
 }
 
@@ -154,7 +155,11 @@ fn rten(path: &Path, inputs: &Inputs) -> Result<Run> {
             }
             // It holds 64-bit integers in 32 bits.
             _ => {
-                let data = tensor.to_i64()?.iter().map(|&x| x as i32).collect::<Vec<_>>();
+                let data = tensor
+                    .to_i64()?
+                    .iter()
+                    .map(|&x| x as i32)
+                    .collect::<Vec<_>>();
                 rten_tensor::Tensor::from_data(dims, data).into()
             }
         };
@@ -164,7 +169,10 @@ fn rten(path: &Path, inputs: &Inputs) -> Result<Run> {
     let pool = Arc::new(rten::ThreadPool::with_num_threads(1));
     Ok(Box::new(move || {
         let options = rten::RunOptions::default().with_thread_pool(Some(pool.clone()));
-        let fed = fed.iter().map(|(id, v)| (*id, v.as_view().into())).collect();
+        let fed = fed
+            .iter()
+            .map(|(id, v)| (*id, v.as_view().into()))
+            .collect();
         let found = model.run(fed, &outputs, Some(options))?;
         let first = found.into_iter().next().context("there is an output")?;
         match first.into_tensor::<f32>() {

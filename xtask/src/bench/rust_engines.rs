@@ -58,7 +58,7 @@ impl Engines {
             None => crate::tidy::root().join("target/peers"),
         };
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--release", "--locked", "--manifest-path"]);
+        cargo.args(["build", "--release", "--manifest-path"]);
         cargo.arg(crate::tidy::root().join("xtask/peers/Cargo.toml"));
         let status = cargo.arg("--target-dir").arg(&target).status()?;
         ensure!(status.success(), "tract and rten cannot be built");

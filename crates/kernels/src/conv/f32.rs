@@ -45,7 +45,7 @@ impl ConvF32 {
                 let (k, n) = (geometry.depth(), geometry.group_out());
                 let own = || geometry.group_weights(weights, g);
                 let Some(whole) = line else {
-                    return PackedF32::of(ctx, Order::NK, [k, n], || own().into());
+                    return PackedF32::of(ctx, Order::NK, [k, n], own);
                 };
                 let lines = || geometry.whole_lines(&own(), whole).into();
                 PackedF32::of(ctx, Order::NK, [geometry.kernel[0] * whole, n], lines)

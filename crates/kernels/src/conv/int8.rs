@@ -71,7 +71,7 @@ impl ConvI8 {
                 let own = || geometry.group_weights(raw, g);
                 if !padded {
                     let sizes = [geometry.depth(), size];
-                    return PackedI8::of(ctx, signed, Order::NK, sizes, zeros, || own().into());
+                    return PackedI8::of(ctx, signed, Order::NK, sizes, zeros, own);
                 }
                 let whole = whole_line(ctx.isa(), &geometry);
                 let sizes = [geometry.kernel[0] * whole, size];

@@ -3,22 +3,22 @@
 //! Every element of C is one sum over K from first to last, so neither the cut into tiles nor
 //! the number of threads changes a bit of it.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
+mod packed;
 mod store;
 
+pub use packed::PackedF32;
 pub(crate) use store::{Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};
-use super::{Cut, Order, Panels, tile_rows};
+use super::{Cut, Order, tile_rows};
+use crate::Ctx;
 use crate::activation::Activation;
-use crate::arena::Buffer;
 use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
-use crate::{Ctx, Isa};
 
 /// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
 const DEPTH: usize = 192;
@@ -32,160 +32,6 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a [f32]>,
     /// The last thing that happens.
     pub activation: Activation,
-}
-
-/// A matrix `[K, N]`, laid out for the micro-kernel of one instruction set; rounded to BF16 where
-/// the context lets it be.
-#[derive(Clone, Debug)]
-pub struct PackedF32 {
-    k: usize,
-    panels: Panels,
-    isa: Isa,
-    bf16: bool,
-    data: Buffer,
-}
-
-impl PackedF32 {
-    /// Packs `b`, which has `k * n` elements in the given order.
-    pub fn new(ctx: &Ctx, b: &[f32], order: Order, k: usize, n: usize) -> Self {
-        Self::of(ctx, order, [k, n], || Cow::Borrowed(b))
-    }
-
-    /// As [`PackedF32::new`], of a matrix that is made only where it is not stored.
-    pub(crate) fn of<'a>(
-        ctx: &Ctx,
-        order: Order,
-        [k, n]: [usize; 2],
-        b: impl FnOnce() -> Cow<'a, [f32]>,
-    ) -> Self {
-        if let Some(stored) = Self::stored(ctx, k, n) {
-            return stored;
-        }
-        let b = b();
-        assert_eq!(b.len(), k * n, "the matrix has k * n elements");
-        let stride = if order == Order::KN { n } else { k };
-        Self::of_rows(ctx, &b, stride, order, k, n)
-    }
-
-    fn stored(ctx: &Ctx, k: usize, n: usize) -> Option<Self> {
-        let panels = Panels {
-            n,
-            lanes: super::shape(ctx.isa()).0,
-        };
-        let (bf16, bytes) = match () {
-            #[cfg(target_arch = "x86_64")]
-            () if ctx.bf16() && bf16::suits(k) => (true, bf16::bytes(k, panels)),
-            () => (false, k * panels.padded() * 4),
-        };
-        let [data] = ctx.stored([bytes])?;
-        Some(Self {
-            k,
-            panels,
-            isa: ctx.isa(),
-            bf16,
-            data,
-        })
-    }
-
-    /// What is packed, for [`Ctx::with_stored`].
-    pub fn parts(&self) -> impl Iterator<Item = &Buffer> {
-        std::iter::once(&self.data)
-    }
-
-    /// As [`PackedF32::new`], from rows that are `stride` elements apart.
-    pub(crate) fn of_rows(
-        ctx: &Ctx,
-        b: &[f32],
-        stride: usize,
-        order: Order,
-        k: usize,
-        n: usize,
-    ) -> Self {
-        let panels = Panels {
-            n,
-            lanes: super::shape(ctx.isa()).0,
-        };
-        #[cfg(target_arch = "x86_64")]
-        if ctx.bf16() && bf16::suits(k) {
-            return Self {
-                k,
-                panels,
-                isa: ctx.isa(),
-                bf16: true,
-                // SAFETY: a context has BF16 only where the CPU has it, and AVX-512.
-                data: unsafe { bf16::pack(b, stride, order, k, panels) },
-            };
-        }
-        let mut data = Buffer::zeroed(k * panels.padded() * 4);
-        let out = data.typed_mut::<f32>();
-        for p in 0..panels.count() {
-            let (first, columns, vectors) = panels.panel(p);
-            let width = vectors * panels.lanes;
-            let out = &mut out[first * k..][..width * k];
-            match order {
-                Order::KN => {
-                    for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                        out[..columns].copy_from_slice(&b[row * stride + first..][..columns]);
-                    }
-                }
-                Order::NK => transpose_panel(&b[first * stride..], stride, columns, out, width),
-            }
-        }
-        Self {
-            k,
-            panels,
-            isa: ctx.isa(),
-            bf16: false,
-            data,
-        }
-    }
-
-    /// Rows of the matrix.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Columns of the matrix.
-    pub fn n(&self) -> usize {
-        self.panels.n
-    }
-
-    /// Size of the packed matrix.
-    pub fn bytes(&self) -> usize {
-        self.data.len()
-    }
-
-    pub(crate) fn panel_count(&self) -> usize {
-        self.panels.count()
-    }
-
-    /// The name of the micro-kernel that it is packed for.
-    pub fn kernel_name(&self) -> &'static str {
-        super::kernel(self.isa, if self.bf16 { 2 } else { 4 }).name
-    }
-
-    /// Rows of which tasks of a product have multiples.
-    pub(crate) fn tile_rows(&self) -> usize {
-        if self.bf16 {
-            super::tasks_of(self.isa)
-        } else {
-            super::shape(self.isa).1
-        }
-    }
-}
-
-/// The first elements of `columns` columns, `stride` apart in `from`, as rows of `width`.
-fn transpose_panel(from: &[f32], stride: usize, columns: usize, out: &mut [f32], width: usize) {
-    /// Rows whose lines stay in the first cache while every column is put in them.
-    const ROWS: usize = 128;
-    for (block, out) in out.chunks_mut(ROWS * width).enumerate() {
-        for c in 0..columns {
-            let column = &from[c * stride + block * ROWS..][..out.len() / width];
-            for (row, &x) in out.chunks_exact_mut(width).zip(column) {
-                row[c] = x;
-            }
-        }
-    }
 }
 
 /// `C[m, n] = act(A[m, k] B + bias + residual)`. Row `r` of A starts at `a[r * a_stride]`, that
@@ -618,6 +464,7 @@ impl<L: Left<f32>> Block<'_, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
     use crate::testing::{Random, close, contexts};
 
     fn expected(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], ep: &Epilogue) -> Vec<f32> {

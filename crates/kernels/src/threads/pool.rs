@@ -43,17 +43,13 @@ struct Taken(AtomicUsize);
 
 #[derive(Default)]
 struct Slot {
-    work: Option<Work>,
+    /// Borrowed for as long as it is here.
+    work: Option<&'static Tasks<'static>>,
     sleeping: usize,
     is_closed: bool,
 }
 
 /// Tasks, of which each is done once.
-#[derive(Clone, Copy)]
-struct Work {
-    tasks: &'static Tasks<'static>,
-}
-
 struct Tasks<'a> {
     task: &'a (dyn Fn(usize) + Sync),
     count: usize,
@@ -96,13 +92,13 @@ impl Common {
                 return;
             }
             seen = self.count.load(Ordering::Relaxed);
-            let Some(work) = slot.work else {
+            let Some(tasks) = slot.work else {
                 continue;
             };
             self.at_work.fetch_add(1, Ordering::Relaxed);
             drop(slot);
-            if catch_unwind(AssertUnwindSafe(|| self.work(work.tasks, own))).is_err() {
-                work.tasks.has_panicked.store(true, Ordering::Relaxed);
+            if catch_unwind(AssertUnwindSafe(|| self.work(tasks, own))).is_err() {
+                tasks.has_panicked.store(true, Ordering::Relaxed);
             }
             self.at_work.fetch_sub(1, Ordering::Release);
         }
@@ -189,7 +185,7 @@ impl Pool {
             for taken in &self.common.taken {
                 taken.0.store(0, Ordering::Relaxed);
             }
-            slot.work = Some(Work { tasks: shared });
+            slot.work = Some(shared);
             self.common.count.fetch_add(1, Ordering::Release);
             if slot.sleeping > 0 {
                 self.common.wake.notify_all();
