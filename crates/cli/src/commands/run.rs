@@ -64,7 +64,7 @@ pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
         libraries: peers::folders(),
         ..Options::default()
     };
-    if let Some(&threads) = matches.get_one("threads") {
+    if let Ok(Some(&threads)) = matches.try_get_one("threads") {
         options.threads = threads;
     }
     let precision = matches.try_get_one::<String>("precision");
