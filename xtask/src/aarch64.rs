@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgMatches};
 
 use crate::bench::{path, quantize};
-use crate::{Task, flag, tidy};
+use crate::{Task, flag, target, tidy};
 
 /// The task.
 pub static TASK: Task = Task {
@@ -45,6 +45,9 @@ pub static TASK: Task = Task {
 };
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
+
+/// Where it is built.
+const FOLDER: &str = "aarch64";
 
 /// Where the libraries of the target lie.
 const SYSROOT: &str = "/usr/aarch64-linux-gnu";
@@ -125,10 +128,10 @@ fn tools() -> Result<()> {
 
 /// Cargo for the target. Optimisation across crates would take minutes and change nothing here.
 fn cargo(task: &str) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = crate::cargo();
     cargo.current_dir(tidy::root());
     cargo.args([task, "--release", "--target", TARGET, "--target-dir"]);
-    cargo.arg(folder());
+    cargo.arg(target(FOLDER));
     for (name, value) in [
         (
             "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
@@ -142,17 +145,9 @@ fn cargo(task: &str) -> Command {
     cargo
 }
 
-/// Where the target is built: a compiler of its own does not disturb what is built beside it.
-fn folder() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(folder) => Path::new(&folder).join("aarch64"),
-        None => tidy::root().join("target/aarch64"),
-    }
-}
-
 /// Where cargo puts what it builds.
 fn built(name: &str) -> PathBuf {
-    folder().join(TARGET).join("release").join(name)
+    target(FOLDER).join(TARGET).join("release").join(name)
 }
 
 fn emulator(cpu: &str) -> [OsString; 5] {

@@ -317,30 +317,24 @@ fn words(row: &Row, folder: &Path) -> Vec<String> {
 }
 
 pub fn quantize(program: &Path, folder: &Path, to: &Path) -> Result<()> {
-    let status = Command::new(program)
-        .arg("quantize")
-        .arg(folder.join("model.onnx"))
-        .arg("-o")
-        .arg(to)
-        .args(["--to", "int8", "--force", "--calibrate"])
-        .arg(folder.join("calib.npz"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "{} cannot be quantised", folder.display());
-    Ok(())
+    let mut command = Command::new(program);
+    command.arg("quantize").arg(folder.join("model.onnx"));
+    command.args(["--to", "int8", "--calibrate"]);
+    make(command.arg(folder.join("calib.npz")), to)
 }
 
 /// Prepares a model for the words of a row.
 fn prepare(program: &Path, file: &Path, words: &[String], to: &Path) -> Result<()> {
     let mut command = Command::new(program);
-    command.arg("prepare").arg(file).arg("-o").arg(to);
-    let status = command
-        .arg("--force")
-        .args(words)
-        .stderr(Stdio::null())
-        .status()?;
-    ensure!(status.success(), "{} cannot be prepared", file.display());
+    make(command.arg("prepare").arg(file).args(words), to)
+}
+
+/// Has a command write `to`.
+fn make(command: &mut Command, to: &Path) -> Result<()> {
+    command.arg("--force").arg("-o").arg(to);
+    let output = command.stdout(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {said}");
     Ok(())
 }
 

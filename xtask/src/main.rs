@@ -51,6 +51,19 @@ fn main() -> Result<()> {
     (task.context("the list has every task")?.run)(matches)
 }
 
+/// Cargo, as it started this program.
+fn cargo() -> std::process::Command {
+    std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A folder of its own for what is built with other settings or another compiler.
+fn target(name: &str) -> std::path::PathBuf {
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map(std::path::PathBuf::from);
+    folder
+        .unwrap_or_else(|| tidy::root().join("target"))
+        .join(name)
+}
+
 /// An option with a number that is `default` where it is not given.
 fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
     Arg::new(name)

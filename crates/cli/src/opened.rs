@@ -64,21 +64,22 @@ impl Opened {
     pub fn session(&self, level: &str, options: &Options) -> Result<(Model, Session)> {
         let (model, kept) = match &self.packed {
             None => (optimized(&self.model, level)?, Vec::new()),
-            Some((found, kept)) if *found == settings(options) => {
-                (self.model.clone(), kept.clone())
-            }
-            Some((found, _)) => {
+            Some((found, kept)) => {
                 let own = settings(options);
                 let apart = |s: &prepared::Settings, other: &prepared::Settings| {
                     let apart = s.iter().filter(|(k, v)| other.get(*k) != Some(v));
                     apart.map(|(_, v)| v.as_str()).collect::<Vec<_>>().join(" ")
                 };
-                ui::say(&format!(
-                    "the file was prepared for {}, not for {}: its weights are packed anew",
-                    apart(found, &own),
-                    apart(&own, found)
-                ));
-                (self.model.clone(), Vec::new())
+                if *found == own {
+                    (self.model.clone(), kept.clone())
+                } else {
+                    ui::say(&format!(
+                        "the file was prepared for {}, not for {}: its weights are packed anew",
+                        apart(found, &own),
+                        apart(&own, found)
+                    ));
+                    (self.model.clone(), Vec::new())
+                }
             }
         };
         let session = Session::prepare_stored(&model, options, kept)?;
@@ -90,17 +91,15 @@ impl Opened {
 pub fn settings(options: &Options) -> prepared::Settings {
     let isa = Isa::detect_capped(options.isa).name();
     let precision = if options.bf16 { "bf16" } else { "f32" };
-    let numbers = if options.integer { "integer" } else { "float" };
+    let arithmetic = if options.integer { "integer" } else { "float" };
+    let layout = format!("layout {:016x}", stored::layout(options));
     let providers = options.providers.join(",");
     [
-        (
-            "1 program",
-            concat!("edgesmith ", env!("CARGO_PKG_VERSION")),
-        ),
-        ("2 instructions", isa),
-        ("3 precision", precision),
-        ("4 arithmetic", numbers),
-        ("5 providers", &providers),
+        ("instructions", isa),
+        ("precision", precision),
+        ("arithmetic", arithmetic),
+        ("layout", &layout),
+        ("providers", &providers),
     ]
     .map(|(name, value)| (name.to_string(), value.to_string()))
     .into()

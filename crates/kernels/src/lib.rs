@@ -21,6 +21,7 @@ pub mod convert;
 pub mod cpu;
 pub mod elementwise;
 pub mod gemm;
+pub mod layout;
 pub mod norm;
 pub mod peak;
 pub mod permute;

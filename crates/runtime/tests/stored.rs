@@ -92,7 +92,7 @@ fn weights_that_do_not_fit_are_packed_anew() {
     let mut own = Session::prepare(&model, &options()).unwrap();
     let inputs = input(&own);
     let wanted = answer(&mut own, &inputs);
-    for way in 0..5 {
+    for way in 0..6 {
         let mut weights = file.weights.clone();
         for (name, parts) in &mut weights {
             match way {
@@ -100,6 +100,7 @@ fn weights_that_do_not_fit_are_packed_anew() {
                 1 => parts[0].1 -= 1,
                 2 => parts[0].0 = Bytes::new(),
                 3 => name.push_str(".nothing"),
+                4 => *name = "0.body.".repeat(200_000) + "0",
                 _ => parts[0] = (vec![0; ALIGNMENT].into(), usize::MAX),
             }
         }
@@ -110,11 +111,14 @@ fn weights_that_do_not_fit_are_packed_anew() {
 
 #[test]
 fn every_random_graph_is_prepared_and_read() {
+    let mut nodes = 0;
     for seed in 0..60 {
         let model = random::graph(seed);
         let (file, packed) = file(&model, "edgesmith-random");
         let kept = Session::prepare_stored(&file.model, &options(), file.weights).unwrap();
         let names = |all: &[PackedNode]| all.iter().map(|n| n.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&kept.packed()), names(&packed), "seed {seed}");
+        nodes += packed.len();
     }
+    assert!(nodes > 20, "some graphs have weights: {nodes} nodes");
 }

@@ -53,11 +53,8 @@ impl Engines {
     /// # Errors
     /// When cargo fails.
     pub fn build(iterations: u64) -> Result<Self> {
-        let target = match std::env::var_os("CARGO_TARGET_DIR") {
-            Some(folder) => Path::new(&folder).join("peers"),
-            None => crate::tidy::root().join("target/peers"),
-        };
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let target = crate::target("peers");
+        let mut cargo = crate::cargo();
         cargo.args(["build", "--release", "--manifest-path"]);
         cargo.arg(crate::tidy::root().join("xtask/peers/Cargo.toml"));
         let status = cargo.arg("--target-dir").arg(&target).status()?;

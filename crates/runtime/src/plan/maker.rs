@@ -11,7 +11,7 @@ use super::{Placement, Plan, Planner, Setting, Shelf, fold};
 use crate::providers::Chosen;
 
 /// Graphs that are planned inside each other at most; deeper ones are evaluated.
-const MAX_DEPTH: usize = 24;
+pub(super) const MAX_DEPTH: usize = 24;
 
 /// Instructions and threads, providers, and what a run may do and use.
 #[derive(Clone)]

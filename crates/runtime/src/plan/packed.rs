@@ -12,6 +12,7 @@ use edgesmith_kernels::gemm::{PackedF32, PackedI8};
 use edgesmith_kernels::recurrent::Recurrent;
 
 use super::Planner;
+use super::maker::MAX_DEPTH;
 
 /// Weights packed for kernels; they serve every plan of a session.
 #[derive(Clone)]
@@ -66,20 +67,21 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Adds what was packed for the node that [`Shelf::each`] called `name`.
+    /// Adds what was packed for the node that [`Shelf::each`] called `name`; nothing where the
+    /// name is none that it gives.
     pub fn add(&mut self, name: &str, parts: Vec<Buffer>) -> Option<()> {
-        let (node, rest) = match name.split_once('.') {
-            Some((node, rest)) => (node, Some(rest)),
-            None => (name, None),
-        };
-        let node = node.parse().ok()?;
-        let Some(rest) = rest else {
-            self.parts.insert(node, parts);
-            return Some(());
-        };
-        let (attribute, rest) = rest.split_once('.')?;
-        let inner = self.inner.entry((node, attribute.into())).or_default();
-        inner.add(rest, parts)
+        let (mut stored, mut rest, mut depth) = (self, name, 0);
+        while let Some((node, inner)) = rest.split_once('.') {
+            let (attribute, inner) = inner.split_once('.')?;
+            let key = (node.parse().ok()?, attribute.to_string());
+            depth += 1;
+            if depth > MAX_DEPTH {
+                return None;
+            }
+            (stored, rest) = (stored.inner.entry(key).or_default(), inner);
+        }
+        stored.parts.insert(rest.parse().ok()?, parts);
+        Some(())
     }
 }
 

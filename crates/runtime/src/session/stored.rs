@@ -4,6 +4,8 @@ use bytes::Bytes;
 use edgesmith_ir::{Model, Result};
 pub use edgesmith_kernels::arena::ALIGNMENT;
 use edgesmith_kernels::arena::Buffer;
+use edgesmith_kernels::layout::fingerprint;
+use edgesmith_kernels::{Ctx, Isa, Threads};
 
 use super::{Options, Session};
 use crate::plan::{Packed, Shelf, Stored};
@@ -40,18 +42,15 @@ impl Session {
     }
 
     /// As [`Session::prepare`], with weights that were packed for the same model, instruction set
-    /// and options before, and are read where they lie. Weights whose size is not what a kernel
-    /// expects are packed anew.
+    /// and options before ([`layout`] is the same), and are read where they lie. Weights whose size
+    /// or place is not what a kernel expects are packed anew.
     ///
     /// # Errors
     /// As [`Session::prepare`].
     pub fn prepare_stored(model: &Model, options: &Options, kept: Kept) -> Result<Self> {
         let mut stored = Stored::default();
         for (name, parts) in kept {
-            let parts = parts.iter().map(|(bytes, len)| {
-                let shared = Buffer::shared(bytes, *len);
-                shared.or_else(|| copied(bytes.get(..*len)?))
-            });
+            let parts = parts.iter().map(|(bytes, len)| Buffer::shared(bytes, *len));
             if let Some(parts) = parts.collect() {
                 // A name that means nothing is of a node that is packed anew.
                 let _ = stored.add(&name, parts);
@@ -61,9 +60,8 @@ impl Session {
     }
 }
 
-/// Bytes that do not lie as kernels want them.
-fn copied(bytes: &[u8]) -> Option<Buffer> {
-    let mut buffer = Buffer::zeroed(bytes.len());
-    buffer.bytes_mut().copy_from_slice(bytes);
-    Some(buffer)
+/// What packed weights depend on beside the model and the options: how kernels lay them out.
+pub fn layout(options: &Options) -> u64 {
+    let isa = Isa::detect_capped(options.isa);
+    fingerprint(&Ctx::new(isa, Threads::new(1)).with_bf16(options.bf16))
 }

@@ -32,8 +32,9 @@ impl PackedF32 {
         [k, n]: [usize; 2],
         b: impl FnOnce() -> Cow<'a, [f32]>,
     ) -> Self {
-        if let Some(stored) = Self::stored(ctx, k, n) {
-            return stored;
+        let (layout, bytes) = Self::layout(ctx, k, n);
+        if let Some([data]) = ctx.stored([bytes]) {
+            return Self { data, ..layout };
         }
         let b = b();
         assert_eq!(b.len(), k * n, "the matrix has k * n elements");
@@ -41,7 +42,8 @@ impl PackedF32 {
         Self::of_rows(ctx, &b, stride, order, k, n)
     }
 
-    fn stored(ctx: &Ctx, k: usize, n: usize) -> Option<Self> {
+    /// How a matrix is laid out, without the matrix, and the bytes that it takes.
+    fn layout(ctx: &Ctx, k: usize, n: usize) -> (Self, usize) {
         let panels = Panels {
             n,
             lanes: shape(ctx.isa()).0,
@@ -51,14 +53,14 @@ impl PackedF32 {
             () if ctx.bf16() && bf16::suits(k) => (true, bf16::bytes(k, panels)),
             () => (false, k * panels.padded() * 4),
         };
-        let [data] = ctx.stored([bytes])?;
-        Some(Self {
+        let layout = Self {
             k,
             panels,
             isa: ctx.isa(),
             bf16,
-            data,
-        })
+            data: Buffer::zeroed(0),
+        };
+        (layout, bytes)
     }
 
     /// What is packed, for [`Ctx::with_stored`].
@@ -75,22 +77,15 @@ impl PackedF32 {
         k: usize,
         n: usize,
     ) -> Self {
-        let panels = Panels {
-            n,
-            lanes: shape(ctx.isa()).0,
-        };
+        let (layout, bytes) = Self::layout(ctx, k, n);
+        let panels = layout.panels;
         #[cfg(target_arch = "x86_64")]
-        if ctx.bf16() && bf16::suits(k) {
-            return Self {
-                k,
-                panels,
-                isa: ctx.isa(),
-                bf16: true,
-                // SAFETY: a context has BF16 only where the CPU has it, and AVX-512.
-                data: unsafe { bf16::pack(b, stride, order, k, panels) },
-            };
+        if layout.bf16 {
+            // SAFETY: a context has BF16 only where the CPU has it, and AVX-512.
+            let data = unsafe { bf16::pack(b, stride, order, k, panels) };
+            return Self { data, ..layout };
         }
-        let mut data = Buffer::zeroed(k * panels.padded() * 4);
+        let mut data = Buffer::zeroed(bytes);
         let out = data.typed_mut::<f32>();
         for p in 0..panels.count() {
             let (first, columns, vectors) = panels.panel(p);
@@ -105,13 +100,7 @@ impl PackedF32 {
                 Order::NK => transpose_panel(&b[first * stride..], stride, columns, out, width),
             }
         }
-        Self {
-            k,
-            panels,
-            isa: ctx.isa(),
-            bf16: false,
-            data,
-        }
+        Self { data, ..layout }
     }
 
     /// Rows of the matrix.

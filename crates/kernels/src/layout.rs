@@ -1,0 +1,90 @@
+//! What tells one way of packing weights from another.
+
+use crate::Ctx;
+use crate::arena::Buffer;
+use crate::conv::{ConvF32, ConvGeometry, ConvI8};
+use crate::gemm::{Bytes, Order, PackedF32, PackedI8};
+use crate::recurrent::{Cell, Recurrent, Sizes};
+
+/// A number that is another one where weights are packed in another way, by this program or by
+/// another version of it: a hash (FNV-1a, of words) of known weights, packed.
+pub fn fingerprint(ctx: &Ctx) -> u64 {
+    const FLOATS: usize = 80 * 96;
+    let floats: Vec<f32> = (0..FLOATS).map(|i| i as f32).collect();
+    let bytes: Vec<i8> = (0..FLOATS).map(|i| (i % 127) as i8).collect();
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    for order in [Order::KN, Order::NK] {
+        add(
+            &mut hash,
+            PackedF32::new(ctx, &floats, order, 96, 80).parts(),
+        );
+        let bytes = Bytes::I8(&bytes);
+        let packed = PackedI8::new(ctx, bytes, order, 96, 80, &[]);
+        add(&mut hash, packed.parts());
+    }
+    for (channels_in, channels_out, groups) in [(6, 40, 1), (6, 40, 2), (40, 40, 40)] {
+        let g = ConvGeometry {
+            input: [9, 9],
+            channels_in,
+            channels_out,
+            kernel: [3, 3],
+            stride: [1, 1],
+            pad_begin: [1, 1],
+            pad_end: [1, 1],
+            dilation: [1, 1],
+            groups,
+        };
+        let count = channels_out * g.depth();
+        if let Ok(conv) = ConvF32::prepare(ctx, g, &floats[..count]) {
+            add(&mut hash, conv.parts());
+        }
+        if let Ok(conv) = ConvI8::prepare(ctx, g, Bytes::I8(&bytes[..count]), &[]) {
+            add(&mut hash, conv.parts());
+        }
+    }
+    let sizes = Sizes {
+        input: 20,
+        hidden: 9,
+    };
+    let gru = Cell::Gru {
+        linear_before_reset: true,
+    };
+    for cell in [Cell::Lstm, gru] {
+        let rows = 2 * cell.gates() * sizes.hidden;
+        let w = &floats[..rows * sizes.input];
+        let r = &floats[w.len()..][..rows * sizes.hidden];
+        let recurrent = Recurrent::new(ctx, cell, sizes, (w, r, None), &[false, true]);
+        add(&mut hash, recurrent.parts());
+    }
+    hash
+}
+
+fn add<'a>(hash: &mut u64, parts: impl IntoIterator<Item = &'a Buffer>) {
+    for part in parts {
+        let (words, rest) = part.bytes().as_chunks::<8>();
+        let words = words.iter().map(|w| u64::from_le_bytes(*w));
+        let rest = rest.iter().map(|b| u64::from(*b));
+        for word in [part.len() as u64].into_iter().chain(words).chain(rest) {
+            *hash = (*hash ^ word).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::contexts;
+
+    #[test]
+    fn it_is_the_same_every_time_and_another_one_for_another_order_of_weights() {
+        for ctx in contexts() {
+            assert_eq!(fingerprint(&ctx), fingerprint(&ctx));
+            let [mut a, mut b] = [0; 2];
+            let matrix: Vec<f32> = (0..9).map(|i| i as f32).collect();
+            for (hash, order) in [(&mut a, Order::KN), (&mut b, Order::NK)] {
+                add(hash, PackedF32::new(&ctx, &matrix, order, 3, 3).parts());
+            }
+            assert_ne!(a, b);
+        }
+    }
+}
