@@ -151,12 +151,14 @@ unsafe fn add<
                 if J < end {
                     for v in 0..V {
                         let c = c + v * S::LANES;
-                        let [p, q, r, u] = upper.map(|row| row.add(J));
+                        let [p, q, r, u] = upper;
+                        let (p, r) = (p.add(J).read(), r.add(J).read());
+                        let q = q.add(J).read();
                         let odd = match FOUR {
-                            true => s.interleave_u8(q.read().add(c), u.read().add(c)),
-                            false => s.load_u8(q.read().add(c)),
+                            true => s.interleave_u8(q.add(c), u.add(J).read().add(c)),
+                            false => s.load_u8(q.add(c)),
                         };
-                        let even = s.interleave_u8(p.read().add(c), r.read().add(c));
+                        let even = s.interleave_u8(p.add(c), r.add(c));
                         let mut x = s.or_i(even, s.byte_up(odd));
                         if SHIFTED {
                             x = s.xor_i(x, s.splat_i(FLIP));
