@@ -69,12 +69,8 @@ impl<T: Copy> Left<T> for Windows<'_, T> {
     type Rows<const M: usize> = [*const T; M];
     #[inline(always)]
     unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> [*const T; M] {
-        let mut rows = [std::ptr::null(); M];
-        for (i, to) in rows.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *to = unsafe { self.rows.get_unchecked(row + i).add(offset) };
-        }
-        rows
+        // SAFETY: the caller's promise.
+        std::array::from_fn(|i| unsafe { self.rows.get_unchecked(row + i).add(offset) })
     }
 }
 
