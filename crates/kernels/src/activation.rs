@@ -61,6 +61,24 @@ pub enum Activation {
     },
     /// `x * tanh(ln(1 + exp(x)))`
     Mish,
+    /// `|x|`
+    Abs,
+    /// `-x`
+    Neg,
+    /// `1 / x`
+    Reciprocal,
+    /// The square root.
+    Sqrt,
+    /// `x * x`
+    Square,
+    /// `x * x * x`
+    Cube,
+    /// The largest integer that is not above.
+    Floor,
+    /// The smallest integer that is not below.
+    Ceil,
+    /// The nearest integer, ties to even.
+    Round,
 }
 
 impl Activation {
@@ -175,6 +193,15 @@ unsafe fn map_with<S: Simd>(s: S, activation: Activation, x: *const f32, y: *mut
         Activation::GeluTanh => each!(GeluTanh),
         Activation::Swish { alpha } => each!(Swish(alpha)),
         Activation::Mish => each!(Mish),
+        Activation::Abs => each!(Abs),
+        Activation::Neg => each!(Neg),
+        Activation::Reciprocal => each!(Reciprocal),
+        Activation::Sqrt => each!(Sqrt),
+        Activation::Square => each!(Square),
+        Activation::Cube => each!(Cube),
+        Activation::Floor => each!(Floor),
+        Activation::Ceil => each!(Ceil),
+        Activation::Round => each!(Round),
     }
 }
 
@@ -212,6 +239,24 @@ struct GeluTanh;
 struct Swish(f32);
 #[derive(Clone, Copy)]
 struct Mish;
+#[derive(Clone, Copy)]
+struct Abs;
+#[derive(Clone, Copy)]
+struct Neg;
+#[derive(Clone, Copy)]
+struct Reciprocal;
+#[derive(Clone, Copy)]
+struct Sqrt;
+#[derive(Clone, Copy)]
+struct Square;
+#[derive(Clone, Copy)]
+struct Cube;
+#[derive(Clone, Copy)]
+struct Floor;
+#[derive(Clone, Copy)]
+struct Ceil;
+#[derive(Clone, Copy)]
+struct Round;
 
 impl Function for Clip {
     #[inline(always)]
@@ -316,6 +361,71 @@ impl Function for Mish {
         let e = exp(s, s.min(s.splat(20.0), x));
         let n = s.mul(e, s.add(e, s.splat(2.0)));
         s.mul(x, s.div(n, s.add(n, s.splat(2.0))))
+    }
+}
+
+impl Function for Abs {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        abs(s, x)
+    }
+}
+
+impl Function for Neg {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.float_of(s.xor_i(s.bits(x), s.splat_i(i32::MIN)))
+    }
+}
+
+impl Function for Reciprocal {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.div(s.splat(1.0), x)
+    }
+}
+
+impl Function for Sqrt {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.sqrt(x)
+    }
+}
+
+impl Function for Square {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.mul(x, x)
+    }
+}
+
+impl Function for Cube {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.mul(s.mul(x, x), x)
+    }
+}
+
+impl Function for Floor {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let near = s.round(x);
+        s.if_less(x, near, s.sub(near, s.splat(1.0)), near)
+    }
+}
+
+impl Function for Ceil {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        let near = s.round(x);
+        s.if_less(near, x, s.add(near, s.splat(1.0)), near)
+    }
+}
+
+impl Function for Round {
+    #[inline(always)]
+    fn eval<S: Simd>(self, s: S, x: S::F) -> S::F {
+        s.round(x)
     }
 }
 
@@ -533,6 +643,38 @@ mod tests {
                 let mut tail = x[1000..].to_vec();
                 activation.apply(&ctx, &mut tail);
                 assert_eq!(tail, y[1000..], "the place in the slice changes nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn functions_that_are_exact_equal_those_of_rust() {
+        let mut x: Vec<f32> = Random::new(32).floats(77);
+        x.extend([0.5, 1.5, -0.5, -1.5, -0.25, 2.5, 0.0, -0.0, 8_388_609.0]);
+        x.extend([3e9, -3e9, f32::MAX, f32::MIN_POSITIVE, 1e-40, f32::NAN]);
+        x.extend([f32::INFINITY, f32::NEG_INFINITY]);
+        type Case = (Activation, fn(f32) -> f32);
+        let cases: [Case; 9] = [
+            (Activation::Abs, f32::abs),
+            (Activation::Neg, |x| -x),
+            (Activation::Reciprocal, |x| 1.0 / x),
+            (Activation::Sqrt, f32::sqrt),
+            (Activation::Square, |x| x * x),
+            (Activation::Cube, |x| x * x * x),
+            (Activation::Floor, f32::floor),
+            (Activation::Ceil, f32::ceil),
+            (Activation::Round, f32::round_ties_even),
+        ];
+        for (ctx, (f, exact)) in contexts()
+            .into_iter()
+            .flat_map(|c| cases.map(|f| (c.clone(), f)))
+        {
+            let mut y = x.clone();
+            f.apply(&ctx, &mut y);
+            for (x, y) in x.iter().zip(&y) {
+                let want = exact(*x);
+                let same = *y == want || (y.is_nan() && want.is_nan());
+                assert!(same, "{f:?} {:?} {x}: {y}, not {want}", ctx.isa());
             }
         }
     }

@@ -88,8 +88,10 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-/// For each index of the padded axis the index it shows; `None` for the constant.
-fn sources(len: usize, pads: (i64, i64), mode: &str) -> Result<Vec<Option<usize>>> {
+/// For each index of an axis of `len`, padded before and after, the index that it shows; `None`
+/// for the constant. Negative pads cut. An error where nothing is there to show, or the axis is
+/// too long.
+pub fn sources(len: usize, pads: (i64, i64), mode: &str) -> Result<Vec<Option<usize>>> {
     let out = padded(len, pads)?;
     crate::checked_count(&[out])?;
     // What a negative pad cuts off is not seen by the reflection or the wrap.

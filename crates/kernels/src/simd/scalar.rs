@@ -49,6 +49,7 @@ impl Simd for Scalar {
         sub(a: Self::F, b: Self::F) -> Self::F = zip(a, b, |a, b| a - b);
         mul(a: Self::F, b: Self::F) -> Self::F = zip(a, b, |a, b| a * b);
         div(a: Self::F, b: Self::F) -> Self::F = zip(a, b, |a, b| a / b);
+        sqrt(a: Self::F) -> Self::F = a.map(f32::sqrt);
         fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F = Scalar.add(Scalar.mul(a, b), c);
         min(a: Self::F, b: Self::F) -> Self::F = zip(a, b, |a, b| if a < b { a } else { b });
         max(a: Self::F, b: Self::F) -> Self::F = zip(a, b, |a, b| if a > b { a } else { b });

@@ -50,11 +50,33 @@ pub(crate) fn of(planner: &Planner, node: &Node) -> Option<Activation> {
         "Gelu" if node.string("approximate").is_none_or(|a| a == "none") => Activation::Gelu,
         "Gelu" if node.string("approximate") == Some("tanh") => Activation::GeluTanh,
         "Mish" => Activation::Mish,
+        "Abs" => Activation::Abs,
+        "Neg" => Activation::Neg,
+        "Reciprocal" => Activation::Reciprocal,
+        "Sqrt" => Activation::Sqrt,
+        "Floor" => Activation::Floor,
+        "Ceil" => Activation::Ceil,
+        "Round" => Activation::Round,
+        "Pow" => power(planner, node)?,
         "Swish" => Activation::Swish {
             alpha: float("alpha", 1.0),
         },
         _ => return None,
     })
+}
+
+/// A power that is a product, where the exponent adds no axes.
+fn power(planner: &Planner, node: &Node) -> Option<Activation> {
+    let (base, exponent) = (node.input(0)?, node.input(1)?);
+    let dims = &planner.typed(exponent)?.1;
+    if dims.iter().any(|&n| n != 1) || dims.len() > planner.typed(base)?.1.len() {
+        return None;
+    }
+    match planner.floats(exponent)?[..] {
+        [2.0] => Some(Activation::Square),
+        [3.0] => Some(Activation::Cube),
+        _ => None,
+    }
 }
 
 /// The activation of a fused node of `com.microsoft`, where kernels have it.
