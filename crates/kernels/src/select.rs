@@ -25,14 +25,32 @@ pub fn take(ctx: &Ctx, x: &[u8], [len, block]: [usize; 2], places: &[usize], y: 
     let grain = (GRAIN / block).max(1);
     ctx.threads()
         .parallel_ranges(outer * places.len(), grain, |range: Range<usize>| {
-            for i in range {
-                let (part, place) = (i / places.len(), places[i % places.len()]);
-                assert!(place < len, "places lie on the axis");
-                let from = &x[(part * len + place) * block..][..block];
-                // SAFETY: every block belongs to one task.
-                unsafe { shared.slice(i * block..(i + 1) * block) }.copy_from_slice(from);
+            // SAFETY: every block belongs to one task.
+            let y = unsafe { shared.slice(range.start * block..range.end * block) };
+            match block {
+                // Blocks of elements: their copies are no calls.
+                1 => take_part(x, [len, 1], places, range.start, y),
+                2 => take_part(x, [len, 2], places, range.start, y),
+                4 => take_part(x, [len, 4], places, range.start, y),
+                8 => take_part(x, [len, 8], places, range.start, y),
+                _ => take_part(x, [len, block], places, range.start, y),
             }
         });
+}
+
+/// The blocks of [`take`] from block `first` of the result on, as many as fit `y`.
+#[inline(always)]
+fn take_part(x: &[u8], [len, block]: [usize; 2], places: &[usize], first: usize, y: &mut [u8]) {
+    let (mut part, mut at) = (first / places.len() * len, first % places.len());
+    for y in y.chunks_exact_mut(block) {
+        let place = places[at];
+        assert!(place < len, "places lie on the axis");
+        y.copy_from_slice(&x[(part + place) * block..][..block]);
+        at += 1;
+        if at == places.len() {
+            (at, part) = (0, part + len);
+        }
+    }
 }
 
 /// An operand and the step of each axis of the result, in elements; 0 repeats.

@@ -20,6 +20,7 @@ pub static CAST: OpDef = OpDef {
     eval: Some(eval_cast),
     examples: &[
         "Cast(f32[2,3]) {to=7}",
+        "Cast(i64[3]) {to=1}",
         "Cast(f32[3]{-1.5,300,0}) {to=2}",
         "Cast(i64[2]) {to=10}",
         "Cast(i64[2]{3,4}) {to=6}",

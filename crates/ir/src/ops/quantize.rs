@@ -51,7 +51,10 @@ pub static DYNAMIC_QUANTIZE_LINEAR: OpDef = OpDef {
         Ok(())
     },
     eval: Some(eval_dynamic),
-    examples: &["DynamicQuantizeLinear(f32[2,3])"],
+    examples: &[
+        "DynamicQuantizeLinear(f32[2,3])",
+        "DynamicQuantizeLinear(f32[2,3]) -> 3",
+    ],
     ..OpDef::BASE
 };
 

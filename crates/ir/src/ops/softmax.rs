@@ -20,9 +20,11 @@ const fn row(name: &'static str, example: &'static [&'static str], eval: EvalFn)
 }
 
 /// ONNX Softmax.
-pub static SOFTMAX: OpDef = row("Softmax", &["Softmax(f32[2,3,4]) {axis=1}"], |cx| {
-    lines(cx, softmax_line)
-});
+pub static SOFTMAX: OpDef = row(
+    "Softmax",
+    &["Softmax(f32[2,3,4]) {axis=1}", "Softmax(f32[2,5])"],
+    |cx| lines(cx, softmax_line),
+);
 
 /// ONNX LogSoftmax.
 pub static LOG_SOFTMAX: OpDef = row("LogSoftmax", &["LogSoftmax(f32[2,3])"], |cx| {

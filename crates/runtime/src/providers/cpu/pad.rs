@@ -165,11 +165,7 @@ mod tests {
     #[test]
     fn indices_that_follow_each_other_are_one_part() {
         let shown = [Some(1), Some(0), Some(1), Some(2), None, None];
-        let expected = [
-            Part::Shown(1..2),
-            Part::Shown(0..3),
-            Part::Constant(2),
-        ];
+        let expected = [Part::Shown(1..2), Part::Shown(0..3), Part::Constant(2)];
         assert_eq!(parts(&shown), expected);
     }
 

@@ -133,15 +133,12 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     for &v in &inputs {
         widths.push(planner.typed(v)?.1[axis] * inner);
         constants.push(planner.constant(v).cloned());
-        let (dtype, dims) = planner.typed(v)?;
-        let count: usize = dims.iter().product();
-        if widths.last().map(|w| w * outer) != Some(count) {
-            return None;
-        }
-        let expected = dtype.bytes_of(count);
-        if planner
-            .constant(v)
-            .is_some_and(|t| Some(t.byte_len()) != expected)
+        let (own, dims) = planner.typed(v)?;
+        let bytes = dims.iter().product::<usize>() * size;
+        let is_whole = |t: &edgesmith_ir::Tensor| t.byte_len() == bytes;
+        if own != dtype
+            || widths.last().map(|w| w * outer) != Some(bytes)
+            || !planner.constant(v).is_none_or(is_whole)
         {
             return None;
         }
