@@ -9,6 +9,7 @@ pub mod f32;
 mod gather;
 pub mod int8;
 mod windows;
+mod winograd;
 
 pub use self::f32::ConvF32;
 pub use self::int8::ConvI8;

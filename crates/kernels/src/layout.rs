@@ -22,7 +22,7 @@ pub fn fingerprint(ctx: &Ctx) -> u64 {
         let packed = PackedI8::new(ctx, bytes, order, 96, 80, &[]);
         add(&mut hash, packed.parts());
     }
-    for (channels_in, channels_out, groups) in [(6, 40, 1), (6, 40, 2), (40, 40, 40)] {
+    for (channels_in, channels_out, groups) in [(6, 40, 1), (6, 40, 2), (40, 40, 40), (16, 40, 1)] {
         let g = ConvGeometry {
             input: [9, 9],
             channels_in,

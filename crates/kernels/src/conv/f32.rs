@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::depthwise::DepthwiseF32;
 use super::gather::{Run, gather};
+use super::winograd::Winograd;
 use super::{ConvGeometry, Tasks, windows};
 use crate::arena::{Buffer, with_scratch};
 #[cfg(target_arch = "x86_64")]
@@ -26,6 +27,7 @@ pub struct ConvF32 {
 #[derive(Clone, Debug)]
 enum Weights {
     Depthwise(Arc<DepthwiseF32>),
+    Winograd(Winograd),
     Groups(Arc<[PackedF32]>),
 }
 
@@ -37,26 +39,37 @@ impl ConvF32 {
         weights: &[f32],
     ) -> Result<Self, Unsupported> {
         geometry.check_weights(weights.len())?;
-        let line = bf16_line(ctx, &geometry);
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseF32::new(ctx, &geometry, weights)))
+        } else if Winograd::suits(&geometry) && !ctx.bf16() {
+            Weights::Winograd(Winograd::new(ctx, &geometry, weights))
         } else {
-            let pack = |g| {
-                let (k, n) = (geometry.depth(), geometry.group_out());
-                let own = || geometry.group_weights(weights, g);
-                let Some(whole) = line else {
-                    return PackedF32::of(ctx, Order::NK, [k, n], own);
-                };
-                let lines = || geometry.whole_lines(&own(), whole).into();
-                PackedF32::of(ctx, Order::NK, [geometry.kernel[0] * whole, n], lines)
-            };
-            Weights::Groups((0..geometry.groups).map(pack).collect())
+            return Ok(Self::windows(ctx, geometry, weights));
         };
         Ok(Self {
             geometry,
             weights,
-            line,
+            line: None,
         })
+    }
+
+    /// Packs weights for products with the windows of the output pixels.
+    pub(super) fn windows(ctx: &Ctx, geometry: ConvGeometry, weights: &[f32]) -> Self {
+        let line = bf16_line(ctx, &geometry);
+        let pack = |g| {
+            let (k, n) = (geometry.depth(), geometry.group_out());
+            let own = || geometry.group_weights(weights, g);
+            let Some(whole) = line else {
+                return PackedF32::of(ctx, Order::NK, [k, n], own);
+            };
+            let lines = || geometry.whole_lines(&own(), whole).into();
+            PackedF32::of(ctx, Order::NK, [geometry.kernel[0] * whole, n], lines)
+        };
+        Self {
+            geometry,
+            weights: Weights::Groups((0..geometry.groups).map(pack).collect()),
+            line,
+        }
     }
 
     /// The same weights for another input size, padding, stride or dilation.
@@ -65,6 +78,11 @@ impl ConvF32 {
         if self.line.is_some() && (!windows::suit(&geometry) || geometry.is_pointwise()) {
             return Err(Unsupported(
                 "weights are packed for windows without dilation".to_string(),
+            ));
+        }
+        if matches!(self.weights, Weights::Winograd(_)) && !Winograd::fits(&geometry) {
+            return Err(Unsupported(
+                "weights are packed for windows one apart".to_string(),
             ));
         }
         Ok(Self {
@@ -83,6 +101,7 @@ impl ConvF32 {
     pub fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Depthwise(weights) => weights.bytes(),
+            Weights::Winograd(weights) => weights.bytes(),
             Weights::Groups(groups) => groups.iter().map(PackedF32::bytes).sum(),
         }
     }
@@ -91,6 +110,7 @@ impl ConvF32 {
     pub fn parts(&self) -> Vec<&Buffer> {
         match &self.weights {
             Weights::Depthwise(weights) => weights.parts().collect(),
+            Weights::Winograd(weights) => weights.parts().collect(),
             Weights::Groups(groups) => groups.iter().flat_map(PackedF32::parts).collect(),
         }
     }
@@ -99,6 +119,7 @@ impl ConvF32 {
     pub fn kernel_name(&self) -> &'static str {
         match &self.weights {
             Weights::Depthwise(weights) => weights.kernel_name(),
+            Weights::Winograd(weights) => weights.kernel_name(),
             Weights::Groups(groups) => groups[0].kernel_name(),
         }
     }
@@ -115,6 +136,13 @@ impl ConvF32 {
         );
         let groups = match &self.weights {
             Weights::Depthwise(weights) => return weights.run(ctx, g, batch, x, y, epilogue),
+            Weights::Winograd(weights) => {
+                if output > 0 && !weights.run(ctx, g, batch, x, y, epilogue) {
+                    let windows = Self::windows(ctx, self.geometry, &weights.weights());
+                    windows.run(ctx, batch, x, y, epilogue);
+                }
+                return;
+            }
             Weights::Groups(groups) => groups,
         };
         let Some(pixels) = output.checked_div(g.channels_out) else {

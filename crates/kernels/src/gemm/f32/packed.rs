@@ -42,6 +42,24 @@ impl PackedF32 {
         Self::of_rows(ctx, &b, stride, order, k, n)
     }
 
+    /// A matrix of zeros, not rounded to BF16.
+    pub(crate) fn empty(ctx: &Ctx, size: [usize; 2]) -> Self {
+        let bytes = Self::layout(&ctx.clone().with_bf16(false), size[0], size[1]).1;
+        Self::of_data(ctx, size, Buffer::zeroed(bytes))
+    }
+
+    /// A matrix that is laid out in `data`, not rounded to BF16.
+    pub(crate) fn of_data(ctx: &Ctx, [k, n]: [usize; 2], data: Buffer) -> Self {
+        let (layout, bytes) = Self::layout(&ctx.clone().with_bf16(false), k, n);
+        assert_eq!(bytes, data.len(), "the bytes of the matrix");
+        Self { data, ..layout }
+    }
+
+    /// The elements as they are laid out.
+    pub(crate) fn data_mut(&mut self) -> &mut [f32] {
+        self.data.typed_mut()
+    }
+
     /// How a matrix is laid out, without the matrix, and the bytes that it takes.
     fn layout(ctx: &Ctx, k: usize, n: usize) -> (Self, usize) {
         let panels = Panels {
@@ -120,6 +138,13 @@ impl PackedF32 {
 
     pub(crate) fn panel_count(&self) -> usize {
         self.panels.count()
+    }
+
+    /// An element of a matrix that was not rounded to BF16.
+    pub(crate) fn element(&self, k: usize, n: usize) -> f32 {
+        let (first, _, vectors) = self.panels.panel(n / (2 * self.panels.lanes));
+        let width = vectors * self.panels.lanes;
+        self.data.typed::<f32>()[first * self.k + k * width + n - first]
     }
 
     /// The name of the micro-kernel that it is packed for.
