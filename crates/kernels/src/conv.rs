@@ -57,6 +57,23 @@ impl ConvGeometry {
         })
     }
 
+    /// Makes a column of pixels a line of them: its windows are then one run of neighbours each.
+    pub fn lay_down(&mut self) {
+        let pads = self.pad_begin[1] + self.pad_end[1];
+        if self.input[1] == 1 && self.kernel[1] == 1 && pads == 0 {
+            for pair in [
+                &mut self.kernel,
+                &mut self.stride,
+                &mut self.dilation,
+                &mut self.pad_begin,
+                &mut self.pad_end,
+                &mut self.input,
+            ] {
+                pair.swap(0, 1);
+            }
+        }
+    }
+
     /// Whether every channel has a kernel of its own.
     pub fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.groups == self.channels_in && self.groups == self.channels_out
@@ -285,6 +302,20 @@ pub(crate) mod tests {
             y.push(sum as f32);
         }
         y
+    }
+
+    #[test]
+    fn a_column_laid_down_computes_the_same() {
+        let mut random = Random::new(2);
+        let mut g = some_geometry(&mut random);
+        (g.kernel, g.stride, g.dilation) = ([3, 1], [2, 1], [1, 2]);
+        (g.input, g.pad_begin, g.pad_end) = ([9, 1], [1, 0], [0, 0]);
+        let x = random.floats(g.sizes(2).0);
+        let w = random.floats(g.channels_out * g.depth());
+        let column = plain(&g, 2, &x, &w, 0.0);
+        g.lay_down();
+        assert_eq!((g.kernel, g.output()), ([1, 3], [1, 4]));
+        assert_eq!(plain(&g, 2, &x, &w, 0.0), column);
     }
 
     #[test]

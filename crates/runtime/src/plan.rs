@@ -458,6 +458,12 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// True where the value is there row-major.
+    pub fn has_plain(&self, v: ValueId) -> bool {
+        let p = &self.places[v.index()];
+        p.plain.is_some() || p.wide_plain.is_some()
+    }
+
     /// True where the value is there channels-last.
     pub fn has_last(&self, v: ValueId) -> bool {
         let p = &self.places[v.index()];

@@ -44,7 +44,7 @@ pub(crate) fn geometry(
     let pick = |f: fn(&edgesmith_ir::geometry::Axis) -> usize, one: usize| {
         [0, 1].map(|i| axis(i).map_or(one, f))
     };
-    let geometry = ConvGeometry {
+    let mut geometry = ConvGeometry {
         kernel: pick(|a| a.kernel, 1),
         stride: pick(|a| a.stride, 1),
         pad_begin: pick(|a| a.begin, 0),
@@ -58,7 +58,11 @@ pub(crate) fn geometry(
     geometry.check().ok()?;
     let expected: Vec<usize> = window.output();
     let found = geometry.output();
-    (found[2 - expected.len()..] == expected[..]).then_some((geometry, xd[0]))
+    if found[2 - expected.len()..] != expected[..] {
+        return None;
+    }
+    geometry.lay_down();
+    Some((geometry, xd[0]))
 }
 
 /// What follows a float Conv or product within its kernel: nodes, residual, function, result.

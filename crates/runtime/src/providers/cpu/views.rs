@@ -33,11 +33,29 @@ pub(crate) fn alias(planner: &mut Planner, id: NodeId) -> Option<()> {
     if a.0 != b.0 || a.1.iter().product::<usize>() != b.1.iter().product::<usize>() {
         return None;
     }
-    let slot = planner.read(x, Layout::Plain)?;
-    planner.aliased(id, y, slot);
+    view(planner, id, (x, &a.1), (y, &b.1))?;
     planner.fused(&nodes, id);
     if integer {
         planner.mark_integer(&nodes);
+    }
+    Some(())
+}
+
+/// Makes `y` the same bytes as `x`, channels-last where they are there in that order alone and
+/// the axes behind the channels hold the same elements.
+fn view(
+    planner: &mut Planner,
+    id: NodeId,
+    (x, from): (ValueId, &[usize]),
+    (y, to): (ValueId, &[usize]),
+) -> Option<()> {
+    let keeps_last = from.len() >= 3 && to.len() >= 3 && from[..2] == to[..2];
+    if keeps_last && !planner.has_plain(x) && planner.has_last(x) {
+        let slot = planner.read(x, Layout::Last)?;
+        planner.aliased_last(id, y, slot);
+    } else {
+        let slot = planner.read(x, Layout::Plain)?;
+        planner.aliased(id, y, slot);
     }
     Some(())
 }
@@ -74,12 +92,11 @@ pub(crate) fn transpose(planner: &mut Planner, id: NodeId) -> Option<()> {
             .collect::<Option<_>>()?,
         None => (0..rank).rev().collect(),
     };
-    // A plain [batch, spatial…, channels] is the channels-last form of its transpose.
-    let to_first: Vec<usize> = [0, rank.wrapping_sub(1)]
-        .into_iter()
-        .chain(1..rank.max(1) - 1)
-        .collect();
-    if rank >= 3 && axes == to_first {
+    // A plain [batch, spatial…, channels] is the channels-last form of its transpose, wherever
+    // axes of length 1 stand.
+    let last = in_memory(&axes, Layout::Last);
+    let long = last.iter().filter(|&&a| dims[a] != 1);
+    if rank >= 3 && long.is_sorted() {
         let slot = planner.read(x, Layout::Plain)?;
         planner.aliased_last(id, y, slot);
         planner.fused(&nodes, id);
@@ -271,6 +288,9 @@ pub(crate) fn slice(planner: &mut Planner, id: NodeId) -> Option<()> {
         scaled[a] = strides[a].checked_mul(isize::try_from(step).ok()?)?;
     }
     let start = usize::try_from(offset).ok()?;
+    if out == dims && scaled == strides {
+        return view(planner, id, (x, &dims), (y, &out));
+    }
     let read = planner.read(x, Layout::Plain)?;
     let write = planner.write(y, Layout::Plain)?;
     planner.step(
