@@ -7,16 +7,17 @@
 //! a matrix product of tiles x channels each. With these points errors are about twice those of
 //! a plain sum; those of the usual 0, ±1, ±2 are five times as large.
 
-use std::ops::Range;
+mod tiles;
+mod weights;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use self::tiles::{Input, Output, Part};
 use super::ConvGeometry;
-use super::gather::inside;
 use crate::arena::{Buffer, with_scratch};
-use crate::gemm::f32::{Epilogue, PackedF32, Store, Target};
-use crate::gemm::{Panels, shape};
-use crate::simd::{Body, Simd, dispatch};
+use crate::gemm::f32::{Epilogue, PackedF32, Target};
+use crate::simd::dispatch;
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
 
@@ -29,6 +30,9 @@ const PLACES: usize = IN * IN;
 /// The points other than 0 and infinity are these and their negatives; all their powers here are
 /// exact.
 const POINTS: [f32; 2] = [0.75, 1.5];
+
+/// Weights at the points take four times the memory: of larger ones that is too much.
+const MOST_BYTES: usize = 16 << 20;
 
 /// Weights at the points: for each place a matrix of input x output channels.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ impl Winograd {
             && height.min(width) >= OUT
             // All weights are read for each block of tiles: few pixels are not worth four times
             // the bytes, unless those stay in a cache.
-            && (height * width >= 100 || weights <= 1 << 20)
+            && weights <= if height * width >= 100 { MOST_BYTES } else { 1 << 20 }
     }
 
     /// Whether it can do it.
@@ -58,27 +62,12 @@ impl Winograd {
     /// Packs weights `[out, in, 3, 3]`.
     pub fn new(ctx: &Ctx, g: &ConvGeometry, weights: &[f32]) -> Self {
         let size = [g.channels_in, g.channels_out];
-        let empty = PackedF32::empty(ctx, size);
-        let places = match ctx.stored([empty.bytes(); PLACES]) {
+        let bytes = PackedF32::empty(ctx, size).bytes();
+        let places = match ctx.stored([bytes; PLACES]) {
             Some(stored) => stored
                 .map(|data| PackedF32::of_data(ctx, size, data))
                 .into(),
-            None => {
-                let mut places = vec![empty; PLACES];
-                let to = places.iter_mut().map(PackedF32::data_mut).collect();
-                let panels = Panels {
-                    n: size[1],
-                    lanes: shape(ctx.isa()).0,
-                };
-                let body = AtPoints {
-                    weights,
-                    inputs: size[0],
-                    panels,
-                    to,
-                };
-                dispatch(ctx.isa(), body);
-                places.into()
-            }
+            None => weights::at_points(ctx, weights, size),
         };
         Self {
             isa: ctx.isa(),
@@ -178,460 +167,7 @@ impl Winograd {
 
     /// The weights that were packed, `[out, in, 3, 3]`, up to a rounding or two.
     pub fn weights(&self) -> Vec<f32> {
-        let (inputs, outputs) = (self.places[0].k(), self.places[0].n());
-        let [a, _] = POINTS.map(f64::from);
-        let [zero, first, _] = scales();
-        let mut weights = Vec::with_capacity(9 * inputs * outputs);
-        // The line of three weights with these values at the points 0, ±3/4 and infinity.
-        let line = |u: [f64; 4]| [u[0] / zero, (u[1] - u[2]) / (2.0 * a * first), u[3]];
-        for o in 0..outputs {
-            for i in 0..inputs {
-                let at = |y: usize, x: usize| f64::from(self.places[y * IN + x].element(i, o));
-                let rows = [0, 1, 2, 5].map(|y| line([0, 1, 2, 5].map(|x| at(y, x))));
-                let columns = [0, 1, 2].map(|x| line([0, 1, 2, 3].map(|y| rows[y][x])));
-                for y in 0..3 {
-                    weights.extend(columns.map(|column| column[y] as f32));
-                }
-            }
-        }
-        weights
-    }
-}
-
-/// One over the products of the distances from the points 0, ±3/4 and ±3/2 to the other ones.
-fn scales() -> [f64; 3] {
-    let [a, b] = POINTS.map(|p| f64::from(p * p));
-    [a * b, 2.0 * a * (a - b), 2.0 * b * (b - a)].map(f64::recip)
-}
-
-/// Weights of this many output channels that are worked on together.
-const TOGETHER: usize = 8;
-
-/// One number for each of a few output channels.
-type Few = [f64; TOGETHER];
-
-/// Weights `[out, in, 3, 3]` to those at the points, in double precision, rounded once.
-struct AtPoints<'a> {
-    weights: &'a [f32],
-    inputs: usize,
-    panels: Panels,
-    /// For each place a packed matrix of input x output channels.
-    to: Vec<&'a mut [f32]>,
-}
-
-impl Body for AtPoints<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<S: Simd>(mut self, _: S) {
-        let inputs = self.inputs;
-        for p in 0..self.panels.count() {
-            let (first, columns, vectors) = self.panels.panel(p);
-            let width = vectors * self.panels.lanes;
-            for o in (0..columns).step_by(TOGETHER) {
-                let n = (columns - o).min(TOGETHER);
-                let kernels = &self.weights[(first + o) * inputs * 9..];
-                for i in 0..inputs {
-                    let mut rows = [[[0.0; TOGETHER]; 3]; 3];
-                    for j in 0..n {
-                        let kernel = &kernels[(j * inputs + i) * 9..][..9];
-                        for y in 0..3 {
-                            for x in 0..3 {
-                                rows[y][x][j] = f64::from(kernel[y * 3 + x]);
-                            }
-                        }
-                    }
-                    let at = first * inputs + i * width + o;
-                    let rows = [
-                        weight_line(rows[0]),
-                        weight_line(rows[1]),
-                        weight_line(rows[2]),
-                    ];
-                    for x in 0..IN {
-                        let column = weight_line([rows[0][x], rows[1][x], rows[2][x]]);
-                        for y in 0..IN {
-                            let mut few = [0.0; TOGETHER];
-                            for j in 0..TOGETHER {
-                                few[j] = column[y][j] as f32;
-                            }
-                            self.to[y * IN + x][at..][..n].copy_from_slice(&few[..n]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Three weights in a line at the points.
-#[inline(always)]
-fn weight_line(g: [Few; 3]) -> [Few; IN] {
-    let ([a, b], [zero, first, second]) = (POINTS.map(f64::from), scales());
-    let mut all = [[0.0; TOGETHER]; IN];
-    for j in 0..TOGETHER {
-        let (even, odd) = (g[0][j] + a * a * g[2][j], a * g[1][j]);
-        all[0][j] = g[0][j] * zero;
-        all[1][j] = (even + odd) * first;
-        all[2][j] = (even - odd) * first;
-        let (even, odd) = (g[0][j] + b * b * g[2][j], b * g[1][j]);
-        all[3][j] = (even + odd) * second;
-        all[4][j] = (even - odd) * second;
-        all[5][j] = g[2][j];
-    }
-    all
-}
-
-/// The tiles of a task.
-struct Part<'a> {
-    g: &'a ConvGeometry,
-    /// Tiles of an image, down and across.
-    across: [usize; 2],
-    tiles: Range<usize>,
-}
-
-impl Part<'_> {
-    /// Image, and line and column of the first output pixel, of a tile.
-    #[inline(always)]
-    fn corner(&self, tile: usize) -> (usize, usize, usize) {
-        let [down, across] = self.across;
-        let line = tile / across;
-        (line / down, line % down * OUT, tile % across * OUT)
-    }
-}
-
-/// `s.load` of all lanes, or of the first `n`.
-///
-/// # Safety
-/// They are readable.
-#[inline(always)]
-unsafe fn load<S: Simd, const PART: bool>(s: S, p: *const f32, n: usize) -> S::F {
-    // SAFETY: the caller's promise.
-    unsafe { if PART { s.load_n(p, n) } else { s.load(p) } }
-}
-
-/// `s.store` of all lanes, or of the first `n`.
-///
-/// # Safety
-/// They are writable.
-#[inline(always)]
-unsafe fn store<S: Simd, const PART: bool>(s: S, p: *mut f32, x: S::F, n: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if PART {
-            s.store_n(p, x, n)
-        } else {
-            s.store(p, x)
-        }
-    }
-}
-
-/// Input pixels at the points: for each place a row of channels for each tile.
-struct Input<'a> {
-    part: &'a Part<'a>,
-    x: &'a [f32],
-    /// A pixel outside of the image.
-    outside: &'a [f32],
-    v: *mut f32,
-    /// Elements from one place to the next.
-    place: usize,
-}
-
-impl Body for Input<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let g = self.part.g;
-        let channels = g.channels_in;
-        let line = g.input[1] * channels;
-        let mut v = self.v;
-        let mut pixels = [self.outside.as_ptr(); PLACES];
-        for tile in self.part.tiles.clone() {
-            let (image, oy, ox) = self.part.corner(tile);
-            let inner = oy >= g.pad_begin[0]
-                && ox >= g.pad_begin[1]
-                && oy + IN <= g.pad_begin[0] + g.input[0]
-                && ox + IN <= g.pad_begin[1] + g.input[1];
-            let corner = if inner {
-                let at = (image * g.input[0] + oy - g.pad_begin[0]) * line;
-                self.x[at + (ox - g.pad_begin[1]) * channels..].as_ptr()
-            } else {
-                self.pixels(&mut pixels, image, oy, ox);
-                pixels[0]
-            };
-            let mut c = 0;
-            while c < channels {
-                let left = channels - c;
-                // SAFETY: each pixel has these channels, and each place a row of them for each
-                // tile.
-                unsafe {
-                    let at = Inner {
-                        corner: corner.add(c),
-                        line,
-                        pixel: channels,
-                    };
-                    let to = v.add(c);
-                    match (left >= S::LANES, inner) {
-                        (true, true) => self.vector::<S, false>(s, at, to, left),
-                        (true, false) => {
-                            self.vector::<S, false>(s, Anywhere { pixels: &pixels, c }, to, left)
-                        }
-                        (false, true) => self.vector::<S, true>(s, at, to, left),
-                        (false, false) => {
-                            self.vector::<S, true>(s, Anywhere { pixels: &pixels, c }, to, left)
-                        }
-                    }
-                }
-                c += S::LANES;
-            }
-            v = v.wrapping_add(channels);
-        }
-    }
-}
-
-/// Where the pixels of a tile stand.
-trait Pixels: Copy {
-    /// # Safety
-    /// The pixels are there.
-    unsafe fn at(self, y: usize, x: usize) -> *const f32;
-}
-
-/// In the image, all of them.
-#[derive(Clone, Copy)]
-struct Inner {
-    corner: *const f32,
-    line: usize,
-    pixel: usize,
-}
-
-impl Pixels for Inner {
-    #[inline(always)]
-    unsafe fn at(self, y: usize, x: usize) -> *const f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.corner.add(y * self.line + x * self.pixel) }
-    }
-}
-
-/// Each at its address, from channel `c` on.
-#[derive(Clone, Copy)]
-struct Anywhere<'a> {
-    pixels: &'a [*const f32; PLACES],
-    c: usize,
-}
-
-impl Pixels for Anywhere<'_> {
-    #[inline(always)]
-    unsafe fn at(self, y: usize, x: usize) -> *const f32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.pixels[y * IN + x].add(self.c) }
-    }
-}
-
-impl Input<'_> {
-    /// The addresses of the pixels of a tile.
-    fn pixels(&self, pixels: &mut [*const f32; PLACES], image: usize, oy: usize, ox: usize) {
-        let g = self.part.g;
-        for (i, line) in pixels.chunks_exact_mut(IN).enumerate() {
-            line.fill(self.outside.as_ptr());
-            let Some(y) = inside(oy + i, g.pad_begin[0], g.input[0]) else {
-                continue;
-            };
-            let line_at = (image * g.input[0] + y) * g.input[1];
-            for (j, pixel) in line.iter_mut().enumerate() {
-                if let Some(x) = inside(ox + j, g.pad_begin[1], g.input[1]) {
-                    *pixel = self.x[(line_at + x) * g.channels_in..].as_ptr();
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// A vector of channels (`left` where `PART`) is readable at each pixel, and writable in each
-    /// place from `to` on.
-    #[inline(always)]
-    unsafe fn vector<S: Simd, const PART: bool>(
-        &self,
-        s: S,
-        from: impl Pixels,
-        to: *mut f32,
-        left: usize,
-    ) {
-        let mut lines = [[s.splat(0.0); IN]; IN];
-        // SAFETY: the caller's promise.
-        unsafe {
-            for (i, line) in lines.iter_mut().enumerate() {
-                let mut d = [s.splat(0.0); IN];
-                for (j, d) in d.iter_mut().enumerate() {
-                    *d = load::<S, PART>(s, from.at(i, j), left);
-                }
-                *line = input_line(s, d);
-            }
-            for x in 0..IN {
-                let mut d = [s.splat(0.0); IN];
-                for y in 0..IN {
-                    d[y] = lines[y][x];
-                }
-                let v = input_line(s, d);
-                for (y, v) in v.iter().enumerate() {
-                    store::<S, PART>(s, to.add((y * IN + x) * self.place), *v, left);
-                }
-            }
-        }
-    }
-}
-
-/// Six numbers in a line at the points.
-#[inline(always)]
-fn input_line<S: Simd>(s: S, d: [S::F; IN]) -> [S::F; IN] {
-    let [a, b] = POINTS;
-    let [aa, bb] = [a * a, b * b];
-    // With A = a², B = b²: the ends are AB d0 - (A + B) d2 + d4 and the same one further on.
-    let ends = [s.splat(aa * bb), s.splat(-(aa + bb))];
-    let zero = s.fma(ends[0], d[0], s.fma(ends[1], d[2], d[4]));
-    let infinity = s.fma(ends[0], d[1], s.fma(ends[1], d[3], d[5]));
-    let (even, odd) = (
-        s.fma(s.splat(-bb), d[2], d[4]),
-        s.fma(s.splat(-bb), d[1], d[3]),
-    );
-    let first = [s.fma(s.splat(a), odd, even), s.fma(s.splat(-a), odd, even)];
-    let (even, odd) = (
-        s.fma(s.splat(-aa), d[2], d[4]),
-        s.fma(s.splat(-aa), d[1], d[3]),
-    );
-    let second = [s.fma(s.splat(b), odd, even), s.fma(s.splat(-b), odd, even)];
-    [zero, first[0], first[1], second[0], second[1], infinity]
-}
-
-/// Four sums in a line from their values at the points.
-#[inline(always)]
-fn output_line<S: Simd>(s: S, m: [S::F; IN]) -> [S::F; OUT] {
-    let [a, b] = POINTS;
-    let (even_a, odd_a) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
-    let (even_b, odd_b) = (s.add(m[3], m[4]), s.sub(m[3], m[4]));
-    [
-        s.add(m[0], s.add(even_a, even_b)),
-        s.fma(s.splat(a), odd_a, s.mul(s.splat(b), odd_b)),
-        s.fma(s.splat(a * a), even_a, s.mul(s.splat(b * b), even_b)),
-        s.add(
-            m[5],
-            s.fma(s.splat(a * a * a), odd_a, s.mul(s.splat(b * b * b), odd_b)),
-        ),
-    ]
-}
-
-/// Sums at the points to output pixels.
-struct Output<'a> {
-    part: &'a Part<'a>,
-    m: &'a [f32],
-    /// Elements from one place to the next.
-    place: usize,
-    target: &'a Target<'a>,
-}
-
-impl Body for Output<'_> {
-    /// Whether all sums are finite.
-    type Out = bool;
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> bool {
-        let channels = self.part.g.channels_out;
-        let [height, width] = self.part.g.output();
-        let to = self.target.store(0, 0);
-        let mut rest = s.splat(0.0);
-        let mut m = self.m.as_ptr();
-        for tile in self.part.tiles.clone() {
-            let (image, oy, ox) = self.part.corner(tile);
-            let spot = Spot {
-                first: ((image * height + oy) * width + ox) * channels,
-                line: width * channels,
-                there: [(height - oy).min(OUT), (width - ox).min(OUT)],
-            };
-            let mut c = 0;
-            // SAFETY: each place has a row of channels for each tile, and tasks write different
-            // pixels, which `Target::new` checked.
-            unsafe {
-                while c < channels {
-                    rest = if channels - c >= S::LANES {
-                        self.vector::<S, false>(s, m.add(c), &to, &spot, c, rest)
-                    } else {
-                        self.vector::<S, true>(s, m.add(c), &to, &spot, c, rest)
-                    };
-                    c += S::LANES;
-                }
-                if let Some(activation) = self.target.then() {
-                    let [height, width] = spot.there;
-                    for i in 0..height {
-                        let at = spot.first + i * spot.line;
-                        to.finish(s, activation, at, width * channels);
-                    }
-                }
-            }
-            m = m.wrapping_add(channels);
-        }
-        s.sum(rest) == 0.0
-    }
-}
-
-/// Where the output of a tile goes.
-struct Spot {
-    first: usize,
-    /// Elements from one line to the next.
-    line: usize,
-    /// Lines and columns that lie in the image.
-    there: [usize; 2],
-}
-
-impl Output<'_> {
-    /// Stores what lies in the image; `rest`, or NaN where a sum is no number or infinite.
-    ///
-    /// # Safety
-    /// A vector of channels (in part where `PART`) from `c` on is readable in each place from `m`
-    /// on, and those of the pixels of the tile belong to this task.
-    #[inline(always)]
-    unsafe fn vector<S: Simd, const PART: bool>(
-        &self,
-        s: S,
-        m: *const f32,
-        to: &Store,
-        spot: &Spot,
-        c: usize,
-        mut rest: S::F,
-    ) -> S::F {
-        let channels = self.part.g.channels_out;
-        let last = if PART { channels - c } else { S::LANES };
-        let mut lines = [[s.splat(0.0); OUT]; IN];
-        for (i, line) in lines.iter_mut().enumerate() {
-            let mut values = [s.splat(0.0); IN];
-            for (j, value) in values.iter_mut().enumerate() {
-                // SAFETY: the caller's promise.
-                *value = unsafe { load::<S, PART>(s, m.add((i * IN + j) * self.place), last) };
-            }
-            *line = output_line(s, values);
-        }
-        let mut sums = [[[s.splat(0.0)]; OUT]; OUT];
-        for x in 0..OUT {
-            let mut values = [s.splat(0.0); IN];
-            for y in 0..IN {
-                values[y] = lines[y][x];
-            }
-            let column = output_line(s, values);
-            for (y, sum) in column.iter().enumerate() {
-                sums[y][x] = [*sum];
-                rest = s.fma(*sum, s.splat(0.0), rest);
-            }
-        }
-        let [height, width] = spot.there;
-        for (i, line) in sums.iter().enumerate().take(height) {
-            let at = spot.first + i * spot.line + c;
-            // SAFETY: the caller's promise.
-            unsafe {
-                if width == OUT {
-                    to.put(s, *line, at, channels, c, last);
-                } else {
-                    for (j, sum) in line.iter().enumerate().take(width) {
-                        to.put(s, [*sum], at + j * channels, channels, c, last);
-                    }
-                }
-            }
-        }
-        rest
+        weights::back(&self.places)
     }
 }
 
