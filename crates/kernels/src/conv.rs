@@ -8,11 +8,13 @@ pub mod depthwise;
 pub mod f32;
 mod gather;
 pub mod int8;
+pub mod transposed;
 mod windows;
 mod winograd;
 
 pub use self::f32::ConvF32;
 pub use self::int8::ConvI8;
+pub use self::transposed::{ConvTransposeF32, TransposedGeometry};
 
 use std::borrow::Cow;
 

@@ -28,6 +28,7 @@ pub mod permute;
 pub mod pool;
 pub mod quantize;
 pub mod recurrent;
+pub mod resample;
 pub mod select;
 
 pub(crate) mod simd;

@@ -33,17 +33,25 @@ pub static CONV_TRANSPOSE: OpDef = OpDef {
 };
 
 /// Where the kernels lie on one spatial axis.
-struct Spread {
-    input: usize,
-    kernel: usize,
-    stride: usize,
-    dilation: usize,
-    begin: usize,
-    output: usize,
+#[derive(Debug)]
+pub struct Spread {
+    /// Length of the input.
+    pub input: usize,
+    /// Length of the kernel.
+    pub kernel: usize,
+    /// Steps of the input in the output.
+    pub stride: usize,
+    /// Distance of kernel elements in the output.
+    pub dilation: usize,
+    /// Elements before the output, which are cut off.
+    pub begin: usize,
+    /// Length of the output.
+    pub output: usize,
 }
 
-/// The spatial axes, by the equations of ONNX ConvTranspose.
-fn spreads(node: &Node, input: &[usize], kernel: &[usize]) -> Result<Vec<Spread>> {
+/// The spatial axes, by the equations of ONNX ConvTranspose; an error where attributes do not fit
+/// the lengths or the output is too large.
+pub fn spreads(node: &Node, input: &[usize], kernel: &[usize]) -> Result<Vec<Spread>> {
     let axes = input.len();
     let spec = WindowSpec::of(node, axes)?;
     let extra = lengths(node, "output_padding", axes, 0)?;

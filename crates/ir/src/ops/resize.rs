@@ -201,8 +201,21 @@ fn open(
     Ok(out)
 }
 
-fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    let x = cx.input(0)?;
+/// How an axis is resized.
+#[derive(Debug)]
+pub struct Resized {
+    /// Its new length.
+    pub length: usize,
+    /// For each new element the elements that it reads, with weights, none where it lies outside;
+    /// `None` where the axis stays as it is.
+    pub taps: Option<Vec<Taps>>,
+}
+
+/// How each axis of an input of lengths `from` is resized; the other inputs are read.
+///
+/// # Errors
+/// When attributes or inputs do not fit, or the result is too large.
+pub fn resized(cx: &EvalCx, from: &[usize]) -> Result<Vec<Resized>> {
     let (s, z) = places(cx.node, cx.version);
     let scales = match cx.node.floats("scales") {
         Some(v) => Some(v.iter().map(|&x| f64::from(x)).collect()),
@@ -212,42 +225,48 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
         Some(_) => None,
         None => cx.optional(z).map(Tensor::to_i64).transpose()?,
     };
-    let plan = plan(cx.node, x.dims(), scales, sizes)?;
+    let plan = plan(cx.node, from, scales, sizes)?;
     let dims: Vec<usize> = plan.iter().map(|a| a.length).collect();
     checked_count(&dims)?;
-    let lost = x
-        .dims()
-        .iter()
-        .zip(&dims)
-        .any(|(&from, &to)| from == 0 && to > 0);
-    if lost {
+    let is_lost = |(&from, &to): (&usize, &usize)| from == 0 && to > 0;
+    if from.iter().zip(&dims).any(is_lost) {
         return Err(Error::invalid(format!(
-            "{} has nothing to be made larger",
-            x.ty()
+            "lengths of {from:?} have nothing to be made larger"
         )));
     }
-    let coordinates = Coordinates::of(cx, x.rank())?;
+    let coordinates = Coordinates::of(cx, from.len())?;
+    let none = dims.contains(&0);
+    let one = |(a, axis): (usize, &Axis)| {
+        let same = Axis {
+            length: from[a],
+            scale: 1.0,
+        };
+        let taps = if none || (*axis == same && !coordinates.crops()) {
+            None
+        } else {
+            let each = (0..axis.length).map(|i| coordinates.taps(cx.node, a, i, *axis, from[a]));
+            Some(each.collect::<Result<_>>()?)
+        };
+        let length = axis.length;
+        Ok(Resized { length, taps })
+    };
+    plan.iter().enumerate().map(one).collect()
+}
+
+fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let x = cx.input(0)?;
+    let axes = resized(cx, x.dims())?;
+    let dims: Vec<usize> = axes.iter().map(|a| a.length).collect();
     if dims.contains(&0) {
         return Ok(vec![Numbers::Float(vec![]).tensor(x.dtype(), &dims)?]);
     }
     let mut values = Numbers::of(x)?.into_floats();
     let mut now = x.dims().to_vec();
     let mut outside = vec![Vec::new(); dims.len()];
-    for (a, axis) in plan.iter().enumerate() {
-        if *axis
-            == (Axis {
-                length: now[a],
-                scale: 1.0,
-            })
-            && !coordinates.crops()
-        {
-            continue;
-        }
-        let taps: Vec<Taps> = (0..axis.length)
-            .map(|i| coordinates.taps(cx.node, a, i, *axis, now[a]))
-            .collect::<Result<_>>()?;
+    for (a, axis) in axes.iter().enumerate() {
+        let Some(taps) = &axis.taps else { continue };
         outside[a] = taps.iter().map(Vec::is_empty).collect();
-        values = along(&values, &now, a, &taps)?;
+        values = along(&values, &now, a, taps)?;
         now[a] = axis.length;
     }
     let fill = f64::from(cx.float("extrapolation_value", 0.0));

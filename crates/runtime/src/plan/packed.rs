@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use edgesmith_ir::{NodeId, Tensor, ValueId};
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::arena::Buffer;
-use edgesmith_kernels::conv::{ConvF32, ConvI8};
+use edgesmith_kernels::conv::{ConvF32, ConvI8, ConvTransposeF32};
 use edgesmith_kernels::gemm::{PackedF32, PackedI8};
 use edgesmith_kernels::recurrent::Recurrent;
 
@@ -19,6 +19,7 @@ use super::maker::MAX_DEPTH;
 pub(crate) enum Packed {
     Conv(ConvF32),
     Conv8(ConvI8),
+    ConvTranspose(ConvTransposeF32),
     Gemm(Arc<PackedF32>),
     Gemm8(Arc<PackedI8>),
     Recurrent(Arc<Recurrent>),
@@ -30,6 +31,7 @@ impl Packed {
         match self {
             Self::Conv(c) => c.parts(),
             Self::Conv8(c) => c.parts(),
+            Self::ConvTranspose(c) => c.parts(),
             Self::Gemm(g) => g.parts().collect(),
             Self::Gemm8(g) => g.parts().collect(),
             Self::Recurrent(r) => r.parts(),
@@ -41,6 +43,7 @@ impl Packed {
         match self {
             Self::Conv(c) => c.bytes(),
             Self::Conv8(c) => c.bytes(),
+            Self::ConvTranspose(c) => c.bytes(),
             Self::Gemm(g) => g.bytes(),
             Self::Gemm8(g) => g.bytes(),
             Self::Recurrent(r) => r.bytes(),

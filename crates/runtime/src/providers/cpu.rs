@@ -10,6 +10,7 @@ mod attention;
 mod binary;
 mod compare;
 mod conv;
+mod conv_transpose;
 mod convert;
 pub(crate) mod dequantize;
 mod dynamic;
@@ -23,6 +24,7 @@ mod pool;
 mod qlinear;
 mod quantize;
 mod recurrent;
+mod resize;
 mod views;
 
 /// The provider.
@@ -55,6 +57,7 @@ static BINDINGS: &[Binding] = &[
     bind("Concat", views::concat),
     bind("Conv", conv::plan),
     bind("ConvInteger", dynamic::conv),
+    bind("ConvTranspose", conv_transpose::plan),
     bind("DequantizeLinear", dequantize::plan),
     bind("Div", binary::plan),
     bind("Dropout", views::dropout),
@@ -102,6 +105,7 @@ static BINDINGS: &[Binding] = &[
     bind("ReduceSum", norm::reduce),
     bind("Relu", activations::plan),
     bind("Reshape", views::alias),
+    bind("Resize", resize::plan),
     bind("Round", activations::plan),
     bind("Sigmoid", activations::plan),
     bind("SimplifiedLayerNormalization", fused::rms),
@@ -115,6 +119,7 @@ static BINDINGS: &[Binding] = &[
     bind("Tanh", activations::plan),
     bind("Transpose", views::transpose),
     bind("Unsqueeze", views::alias),
+    bind("Upsample", resize::plan),
     bind("Where", gather::where_),
 ];
 

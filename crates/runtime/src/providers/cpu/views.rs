@@ -94,9 +94,11 @@ pub(crate) fn transpose(planner: &mut Planner, id: NodeId) -> Option<()> {
     };
     // A plain [batch, spatial…, channels] is the channels-last form of its transpose, wherever
     // axes of length 1 stand.
-    let last = in_memory(&axes, Layout::Last);
-    let long = last.iter().filter(|&&a| dims[a] != 1);
-    if rank >= 3 && long.is_sorted() {
+    let is_last = || {
+        let last = in_memory(&axes, Layout::Last);
+        last.iter().filter(|&&a| dims[a] != 1).is_sorted()
+    };
+    if rank >= 3 && is_last() {
         let slot = planner.read(x, Layout::Plain)?;
         planner.aliased_last(id, y, slot);
         planner.fused(&nodes, id);

@@ -1,0 +1,56 @@
+//! Resize and Upsample of floats, in the layout in which the value is.
+
+use edgesmith_ir::NodeId;
+use edgesmith_ir::eval::EvalCx;
+use edgesmith_ir::ops::resize::resized;
+use edgesmith_kernels::resample::{Taps, resample};
+
+use super::activations::present_layout;
+use crate::plan::{Kernel, Planner, in_memory};
+
+/// By constant scales or sizes, where nothing lies outside of the input.
+pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    let (dims, to) = (planner.float_dims(x)?, planner.float_dims(y)?);
+    let mut inputs = vec![None];
+    for v in &node.inputs()[1..] {
+        inputs.push(match v {
+            Some(v) => Some(planner.constant(*v)?.clone().into()),
+            None => None,
+        });
+    }
+    let cx = EvalCx::new(planner.model(), node, &inputs);
+    let resized = resized(&cx, &dims).ok()?;
+    let layout = present_layout(planner, x);
+    let places: Vec<usize> = (0..dims.len()).collect();
+    let (sizes, places) = (in_memory(&dims, layout), in_memory(&places, layout));
+    let mut axes = Vec::new();
+    for (at, &axis) in places.iter().enumerate() {
+        let Some(each) = &resized[axis].taps else {
+            continue;
+        };
+        let mut taps = Taps::default();
+        for element in each {
+            if element.is_empty() {
+                return None;
+            }
+            let mut found = Vec::new();
+            for &(i, weight) in element {
+                let i = usize::try_from(i).ok().filter(|&i| i < dims[axis])?;
+                found.push((i, weight as f32));
+            }
+            taps.push(found);
+        }
+        axes.push((at, taps));
+    }
+    if axes.is_empty() || to.contains(&0) {
+        return None;
+    }
+    let read = planner.read_f32(x, layout)?;
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+        resample(ctx, x, &sizes, &axes, y);
+    });
+    planner.step_f32(id, &[id], (y, layout), "resample", vec![read], work)
+}
