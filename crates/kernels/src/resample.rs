@@ -118,13 +118,7 @@ impl Body for Rows<'_> {
                 }
                 let to = y[at..][..left].as_mut_ptr();
                 // SAFETY: as above.
-                unsafe {
-                    if left == S::LANES {
-                        s.store(to, sum);
-                    } else {
-                        s.store_n(to, sum, left);
-                    }
-                }
+                unsafe { s.store_up_to(to, sum, left) };
                 at += left;
             }
         }

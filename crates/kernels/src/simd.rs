@@ -274,6 +274,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
+    /// [`Simd::store_n`], quick where `n` is all.
+    ///
+    /// # Safety
+    /// `n <= LANES` floats are writable at `p`.
+    #[inline(always)]
+    unsafe fn store_up_to(self, p: *mut f32, a: Self::F, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if n == Self::LANES {
+                self.store(p, a);
+            } else {
+                self.store_n(p, a, n);
+            }
+        }
+    }
+
     /// Stores the low byte of the first `n <= LANES` lanes; else as [`Simd::store_bytes`].
     ///
     /// # Safety

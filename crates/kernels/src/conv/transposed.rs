@@ -293,12 +293,7 @@ impl Body for Sum<'_> {
                 for part in self.parts {
                     sum = s.add(sum, s.load_up_to(part.as_ptr().add(at), left));
                 }
-                let to = self.y.as_mut_ptr().add(at);
-                if left == S::LANES {
-                    s.store(to, sum);
-                } else {
-                    s.store_n(to, sum, left);
-                }
+                s.store_up_to(self.y.as_mut_ptr().add(at), sum, left);
             }
             at += left;
         }

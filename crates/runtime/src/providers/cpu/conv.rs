@@ -148,6 +148,15 @@ fn normalised(planner: &Planner, y: ValueId, channels: usize) -> Option<Norm> {
     })
 }
 
+/// The bias of a convolution, if it has one; `None` where it is computed or of another length.
+pub(crate) fn constant_bias(planner: &Planner, id: NodeId, len: usize) -> Option<Option<Vec<f32>>> {
+    let Some(b) = planner.graph().node(id).input(2) else {
+        return Some(None);
+    };
+    let bias = planner.float_weights(b)?;
+    (bias.len() == len).then(|| Some(bias.into_owned()))
+}
+
 fn float(
     planner: &mut Planner,
     id: NodeId,
@@ -157,16 +166,7 @@ fn float(
 ) -> Option<()> {
     let node = planner.graph().node(id);
     planner.float_dims(y)?;
-    let mut bias = match node.input(2) {
-        Some(b) => Some(planner.float_weights(b)?.into_owned()),
-        None => None,
-    };
-    if bias
-        .as_ref()
-        .is_some_and(|b| b.len() != geometry.channels_out)
-    {
-        return None;
-    }
+    let mut bias = constant_bias(planner, id, geometry.channels_out)?;
     let is_fused = node.op == "FusedConv";
     let norm = if is_fused {
         None

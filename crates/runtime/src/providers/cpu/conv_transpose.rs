@@ -4,7 +4,7 @@ use edgesmith_ir::NodeId;
 use edgesmith_ir::ops::conv_transpose::{Spread, spreads};
 use edgesmith_kernels::conv::{ConvTransposeF32, TransposedGeometry};
 
-use super::conv::tail;
+use super::conv::{constant_bias, tail};
 use crate::plan::{Kernel, Layout, Packed, Planner};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -34,16 +34,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         channels_in: xd[1],
         channels_out: wd[1].checked_mul(groups)?,
     };
-    let bias = match node.input(2) {
-        Some(b) => Some(planner.float_weights(b)?.into_owned()),
-        None => None,
-    };
-    if bias
-        .as_ref()
-        .is_some_and(|b| b.len() != geometry.channels_out)
-    {
-        return None;
-    }
+    let bias = constant_bias(planner, id, geometry.channels_out)?;
     let weights = planner.weights_to_pack(id, w)?;
     let packed = planner.packed(id, |ctx| {
         ConvTransposeF32::prepare(ctx, geometry, &weights)
