@@ -63,7 +63,12 @@ impl Opened {
     /// As [`optimized`] and [`Session::prepare`].
     pub fn session(&self, level: &str, options: &Options) -> Result<(Model, Session)> {
         let (model, kept) = match &self.packed {
-            None => (optimized(&self.model, level)?, Vec::new()),
+            None => {
+                let model = optimized(&self.model, level)?;
+                // What passes read to make other weights of it is not read again.
+                edgesmith_formats::release_all();
+                (model, Vec::new())
+            }
             Some((found, kept)) => {
                 let own = settings(options);
                 let apart = |s: &prepared::Settings, other: &prepared::Settings| {

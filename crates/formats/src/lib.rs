@@ -14,6 +14,7 @@ pub mod onnx;
 pub mod prepared;
 
 pub use file::write as write_file;
+pub use map::{release, release_all};
 
 /// A row of the format list.
 pub struct Format {

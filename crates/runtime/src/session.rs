@@ -47,6 +47,9 @@ pub struct Options {
     pub batch_bytes: usize,
     /// The most that a run, or the planning of one, may use.
     pub limits: Limits,
+    /// Told the bytes of weights that kernels hold in another form from now on: where they lie in
+    /// a mapped file, their memory may be given back.
+    pub packed: Option<fn(&[u8])>,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
             profile: false,
             batch_bytes: BATCH_BYTES,
             limits: Limits::default(),
+            packed: None,
         }
     }
 }
@@ -132,6 +136,7 @@ impl Session {
             profile: options.profile,
             limits: options.limits,
             batch_bytes: options.batch_bytes,
+            packed: options.packed,
             depth: 0,
         };
         let types = lengths::concrete_inputs(model, &[]);

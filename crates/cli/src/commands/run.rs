@@ -62,6 +62,7 @@ pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
         isa: Some(isa()?),
         more: edgesmith_engines::PROVIDERS,
         libraries: peers::folders(),
+        packed: Some(edgesmith_formats::release),
         ..Options::default()
     };
     if let Ok(Some(&threads)) = matches.try_get_one("threads") {

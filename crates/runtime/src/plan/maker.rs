@@ -25,6 +25,8 @@ pub(crate) struct Maker {
     pub limits: Limits,
     /// The most that the values of one piece of a batch take.
     pub batch_bytes: usize,
+    /// Told of weights that are packed.
+    pub packed: Option<fn(&[u8])>,
     /// How many plans stand around this one.
     pub depth: usize,
 }

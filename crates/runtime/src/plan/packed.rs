@@ -154,6 +154,11 @@ impl<'a> Planner<'a> {
             None => make(&self.maker.ctx)?,
         };
         self.shelf.put(id, packed.clone());
+        for v in std::mem::take(&mut self.packing) {
+            if let (Some(tell), Some(t)) = (self.maker.packed, self.constant(v)) {
+                tell(t.bytes());
+            }
+        }
         Some(packed)
     }
 
@@ -167,10 +172,14 @@ impl<'a> Planner<'a> {
     }
 
     /// As [`Planner::float_weights`], for node `id` to pack; empty where they are packed already.
-    pub fn weights_to_pack(&self, id: NodeId, v: ValueId) -> Option<Cow<'a, [f32]>> {
+    pub fn weights_to_pack(&mut self, id: NodeId, v: ValueId) -> Option<Cow<'a, [f32]>> {
+        self.packing.clear();
         match self.shelf.get(id) {
             Some(_) => Some(Cow::Borrowed(&[])),
-            None => self.float_weights(v),
+            None => {
+                self.packing.push(v);
+                self.float_weights(v)
+            }
         }
     }
 
