@@ -154,8 +154,6 @@ pub(crate) struct Planner<'a> {
     outputs: BTreeSet<ValueId>,
     macs: BTreeMap<NodeId, u64>,
     shelf: &'a Shelf,
-    /// Constants that the next node packs.
-    packing: Vec<ValueId>,
     places: Vec<Place>,
     slots: Vec<Slot>,
     steps: Vec<Step>,
@@ -190,7 +188,6 @@ impl<'a> Planner<'a> {
             outputs: graph.outputs.iter().copied().collect(),
             macs: setting.macs,
             shelf: setting.shelf,
-            packing: Vec::new(),
             places: vec![Place::default(); graph.value_slots()],
             slots: Vec::new(),
             steps: Vec::new(),

@@ -66,7 +66,31 @@ impl TransposedGeometry {
                     .to_string(),
             ));
         }
+        let reach = self.dilation[0].saturating_mul(self.kernel[0] - 1);
+        let lines = self.lines_together().saturating_add(reach) / self.stride[0] + 1;
+        let lines = lines.min(self.input[0]);
+        let rows = lines.checked_mul(self.input[1]);
+        let products =
+            rows.and_then(|r| r.checked_mul(self.taps())?.checked_mul(self.of_group()[1]));
+        if products.is_none_or(|n| n > MOST_PRODUCTS) {
+            return Err(Unsupported(
+                "a few lines of the image have too many products with the kernel".to_string(),
+            ));
+        }
         Ok(())
+    }
+
+    /// Output lines of a block on one thread: their products stay in the L2 cache, and few input
+    /// lines are used by two blocks.
+    fn lines_together(&self) -> usize {
+        const BYTES: usize = 512 * 1024;
+        let products = [4, self.input[1], self.taps(), self.of_group()[1]];
+        let bytes = products.into_iter().fold(1usize, usize::saturating_mul);
+        let shared = self.dilation[0].saturating_mul(self.kernel[0] - 1) / self.stride[0];
+        let lines = (BYTES / bytes.max(1)).max(shared.saturating_mul(4)).max(1);
+        lines
+            .saturating_mul(self.stride[0])
+            .min(self.output[0].max(1))
     }
 
     /// The input places of axis `axis` from which a kernel reaches output places `output`.
@@ -89,6 +113,9 @@ impl TransposedGeometry {
         })
     }
 }
+
+/// The most products that a block may hold: of a hostile model they could be any number.
+const MOST_PRODUCTS: usize = 1 << 26;
 
 /// A transposed convolution with packed weights.
 #[derive(Clone, Debug)]
@@ -190,7 +217,10 @@ impl ConvTransposeF32 {
         if y.is_empty() {
             return;
         }
-        let lines = self.lines_together(ctx);
+        let lines = match ctx.threads().count() {
+            1 => g.lines_together(),
+            threads => g.lines_together().min(height.div_ceil(2 * threads)),
+        };
         let blocks = height.div_ceil(lines);
         let shared = Shared::new(y);
         ctx.threads().parallel_for(batch * blocks, |task| {
@@ -207,20 +237,6 @@ impl ConvTransposeF32 {
             // SAFETY: it is all of `y`.
             unsafe { activation.map(self.isa, p, p, y.len()) };
         });
-    }
-
-    /// Output lines of a block: their products stay in the L2 cache, and few input lines are
-    /// used by two blocks.
-    fn lines_together(&self, ctx: &Ctx) -> usize {
-        const BYTES: usize = 512 * 1024;
-        let g = &self.geometry;
-        let products = (4 * g.input[1] * g.taps() * g.of_group()[1]).max(1);
-        let shared = g.dilation[0] * (g.kernel[0] - 1) / g.stride[0];
-        let lines = (BYTES / products).max(4 * shared).max(1) * g.stride[0];
-        match ctx.threads().count() {
-            1 => lines,
-            threads => lines.min(g.output[0].div_ceil(2 * threads)).max(1),
-        }
     }
 
     /// The output lines `output` of one group, which `y` holds.
@@ -329,6 +345,25 @@ mod tests {
             }
         }
         y.into_iter().map(|y| y as f32).collect()
+    }
+
+    #[test]
+    fn products_without_bounds_are_refused() {
+        let mut g = TransposedGeometry {
+            kernel: [1, 1000],
+            stride: [1, 1],
+            pad_begin: [0, 500_000],
+            dilation: [1, 1],
+            groups: 1,
+            input: [1, 1_000_000],
+            output: [1, 1],
+            channels_in: 1,
+            channels_out: 1,
+        };
+        let weights = vec![1.0; 1000];
+        assert!(ConvTransposeF32::prepare(&Ctx::serial(), g, &weights).is_err());
+        g.input[1] = 1000;
+        assert!(ConvTransposeF32::prepare(&Ctx::serial(), g, &weights).is_ok());
     }
 
     #[test]

@@ -154,12 +154,20 @@ impl<'a> Planner<'a> {
             None => make(&self.maker.ctx)?,
         };
         self.shelf.put(id, packed.clone());
-        for v in std::mem::take(&mut self.packing) {
-            if let (Some(tell), Some(t)) = (self.maker.packed, self.constant(v)) {
-                tell(t.bytes());
-            }
+        if let Some(tell) = self.maker.packed {
+            self.constants_of(id).for_each(|t| tell(t.bytes()));
         }
         Some(packed)
+    }
+
+    /// What node `id` reads that is constant, or dequantised from a constant.
+    fn constants_of(&self, id: NodeId) -> impl Iterator<Item = &Tensor> {
+        let graph = self.graph();
+        graph.node(id).inputs().iter().flatten().filter_map(|&v| {
+            let dequantized = graph.producer_is(v, "DequantizeLinear");
+            let from = dequantized.and_then(|q| graph.node(q).input(0));
+            self.constant(from.unwrap_or(v))
+        })
     }
 
     /// A constant as f32, or the constant behind a DequantizeLinear, computed.
@@ -172,14 +180,10 @@ impl<'a> Planner<'a> {
     }
 
     /// As [`Planner::float_weights`], for node `id` to pack; empty where they are packed already.
-    pub fn weights_to_pack(&mut self, id: NodeId, v: ValueId) -> Option<Cow<'a, [f32]>> {
-        self.packing.clear();
+    pub fn weights_to_pack(&self, id: NodeId, v: ValueId) -> Option<Cow<'a, [f32]>> {
         match self.shelf.get(id) {
             Some(_) => Some(Cow::Borrowed(&[])),
-            None => {
-                self.packing.push(v);
-                self.float_weights(v)
-            }
+            None => self.float_weights(v),
         }
     }
 

@@ -8,11 +8,25 @@ use edgesmith_kernels::resample::{Taps, resample};
 use super::activations::present_layout;
 use crate::plan::{Kernel, Planner, in_memory};
 
+/// Axes that become longer have no table of what they read: it would be made before the limits of
+/// a run are seen.
+pub(crate) const LONGEST: usize = 1 << 20;
+
+/// Orders axes so that nothing in between is larger than the input and the result.
+fn shrinking_first(axes: &mut [(usize, Taps)], sizes: &[usize]) {
+    axes.sort_by(|(a, new_a), (b, new_b)| {
+        (new_a.len() * sizes[*b]).cmp(&(new_b.len() * sizes[*a]))
+    });
+}
+
 /// By constant scales or sizes, where nothing lies outside of the input.
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
     let (dims, to) = (planner.float_dims(x)?, planner.float_dims(y)?);
+    if to.iter().any(|&n| n > LONGEST) {
+        return None;
+    }
     let mut inputs = vec![None];
     for v in &node.inputs()[1..] {
         inputs.push(match v {
@@ -47,10 +61,28 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     if axes.is_empty() || to.contains(&0) {
         return None;
     }
+    shrinking_first(&mut axes, &sizes);
     let read = planner.read_f32(x, layout)?;
     let work: Kernel = Box::new(move |ctx, x, y| {
         let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
         resample(ctx, x, &sizes, &axes, y);
     });
     planner.step_f32(id, &[id], (y, layout), "resample", vec![read], work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_axis_that_shrinks_goes_first() {
+        let of_length = |n: usize| {
+            let mut taps = Taps::default();
+            (0..n).for_each(|_| taps.push([(0, 1.0)]));
+            taps
+        };
+        let mut axes = [(0, of_length(900)), (1, of_length(2))];
+        shrinking_first(&mut axes, &[30, 1000]);
+        assert_eq!(axes.map(|a| a.0), [1, 0]);
+    }
 }
