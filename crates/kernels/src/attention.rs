@@ -134,7 +134,7 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
                 gemm(&serial, rows, a, q.row, packed_keys, scores, KEYS, &plain);
                 dispatch(serial.isa(), Weigh(&mut block, &among));
                 let carried = Epilogue {
-                    residual: Some(&block.carried),
+                    residual: Some(block.carried[..].into()),
                     ..Epilogue::default()
                 };
                 let (weights, sums) = (&block.scores, &mut block.sums);

@@ -6,7 +6,7 @@ pub mod f32;
 pub mod int8;
 mod left;
 
-pub use self::f32::{Epilogue, PackedF32, gemm, matmul};
+pub use self::f32::{Epilogue, PackedF32, gemm, gemm_mixed, matmul};
 pub use self::int8::{Bytes, Input8, Output8, PackedI8, Requant, gemm8};
 pub(crate) use self::left::Steps;
 

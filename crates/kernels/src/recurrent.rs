@@ -123,7 +123,7 @@ impl Weights {
             gemm8(ctx, x.len() / k.max(1), input, k, &w.packed, None, to, n);
         }
         if let Some(residual) = epilogue.residual {
-            y.iter_mut().zip(residual).for_each(|(y, r)| *y += r);
+            y.iter_mut().zip(residual.f32()).for_each(|(y, r)| *y += r);
         }
     }
 }
@@ -330,7 +330,7 @@ impl Recurrent {
     ) {
         let n = self.sizes.hidden;
         let epilogue = Epilogue {
-            residual: Some(given),
+            residual: Some(given.into()),
             ..Epilogue::default()
         };
         d.state.product(ctx, h, 1, epilogue, gates);
@@ -365,18 +365,19 @@ impl Recurrent {
         let (Some(hidden), Weights::Floats(state)) = (&d.hidden, &d.state) else {
             return;
         };
-        let with = |residual| Epilogue {
-            residual,
+        let whole = Epilogue {
+            residual: Some(given.into()),
             ..Epilogue::default()
         };
-        gemm(ctx, batch, h, n, state, gates, 3 * n, &with(Some(given)));
+        gemm(ctx, batch, h, n, state, gates, 3 * n, &whole);
         for gates in gates.chunks_exact_mut(3 * n) {
             Activation::Sigmoid.apply(ctx, &mut gates[..2 * n]);
         }
         let is_late = !d.hidden_bias.is_empty();
         let epilogue = Epilogue {
             bias: is_late.then_some(&d.hidden_bias),
-            ..with((!is_late).then(|| &given[2 * n..]))
+            residual: (!is_late).then(|| given[2 * n..].into()),
+            ..Epilogue::default()
         };
         if !is_late {
             let reset = gates.chunks_exact(3 * n).flat_map(|g| &g[n..2 * n]);

@@ -11,6 +11,7 @@ use edgesmith_ir::{DType, Error, Graph, Model, NodeId, Result, Tensor, ValueId, 
 use edgesmith_kernels::Ctx;
 
 use parts::Next;
+use place::Place;
 
 pub(crate) mod fold;
 mod late;
@@ -21,6 +22,7 @@ mod packed;
 mod partition;
 mod parts;
 mod pieces;
+mod place;
 mod program;
 mod reference;
 
@@ -29,6 +31,7 @@ pub(crate) use layout::in_memory;
 pub(crate) use maker::Maker;
 pub(crate) use packed::{Packed, Shelf, Stored};
 pub(crate) use parts::OnDevice;
+pub(crate) use place::Form;
 pub(crate) use program::{Program, Watch};
 pub(crate) use reference::{Arg, Evaluate};
 
@@ -102,20 +105,6 @@ pub struct Placement {
     pub fused_into: Option<String>,
     /// Why it is where it is, where that is not plain.
     pub note: Option<String>,
-}
-
-/// The slots that hold one value.
-#[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    plain: Option<SlotId>,
-    last: Option<SlotId>,
-    /// As f32, where the value is narrower.
-    wide_plain: Option<SlotId>,
-    wide_last: Option<SlotId>,
-    /// On the heap, because its shape is known only when it is there.
-    heap: bool,
-    /// Made on demand by this DequantizeLinear.
-    lazy: Option<NodeId>,
 }
 
 struct Slot {
@@ -245,7 +234,7 @@ impl<'a> Planner<'a> {
             let known = self.typed(v);
             inputs.push(known.and_then(|(dtype, dims)| {
                 let slot = self.slot(dtype.bytes_of(dims.iter().product())?);
-                self.places[v.index()].plain = Some(slot);
+                *self.places[v.index()].slot(Layout::Plain, Form::Own) = Some(slot);
                 Some((slot, dtype, dims))
             }));
             if inputs.last() == Some(&None) {
@@ -386,12 +375,6 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// True where a value is there already, or can be made on demand.
-    pub fn is_ready(&self, v: ValueId) -> bool {
-        let p = &self.places[v.index()];
-        p.plain.is_some() || p.last.is_some() || p.wide_last.is_some() || p.wide_plain.is_some()
-    }
-
     /// The node that makes `v`, where nothing has planned it yet.
     pub fn pending(&self, v: ValueId) -> Option<NodeId> {
         let (id, _) = self.graph().value(v).producer()?;
@@ -429,7 +412,7 @@ impl<'a> Planner<'a> {
 
     /// Says that a node's output is another value's memory under another shape.
     pub fn aliased(&mut self, id: NodeId, to: ValueId, slot: SlotId) {
-        self.places[to.index()].plain = Some(slot);
+        *self.places[to.index()].slot(Layout::Plain, Form::Own) = Some(slot);
         self.place(id, "cpu", "view", false);
         if self.wanted.contains(&to) {
             let work = Work::Kernel(Box::new(|_, _, _| ()));
@@ -445,7 +428,7 @@ impl<'a> Planner<'a> {
 
     /// As [`Planner::aliased`], where the memory is the channels-last form of `to`.
     pub fn aliased_last(&mut self, id: NodeId, to: ValueId, slot: SlotId) {
-        self.places[to.index()].last = Some(slot);
+        *self.places[to.index()].slot(Layout::Last, Form::Own) = Some(slot);
         self.place(id, "cpu", "view", false);
         if self.wanted.contains(&to) {
             self.push(Step {
@@ -456,22 +439,6 @@ impl<'a> Planner<'a> {
                 makes: vec![(to, slot, Layout::Last)],
             });
         }
-    }
-
-    /// True where the value is there row-major.
-    pub fn has_plain(&self, v: ValueId) -> bool {
-        let p = &self.places[v.index()];
-        p.plain.is_some() || p.wide_plain.is_some()
-    }
-
-    /// True where the value is there channels-last.
-    pub fn has_last(&self, v: ValueId) -> bool {
-        let p = &self.places[v.index()];
-        let lazy = || {
-            let node = self.graph().node(p.lazy?);
-            Some(self.places[node.input(0)?.index()].last.is_some())
-        };
-        p.last.is_some() || p.wide_last.is_some() || lazy().unwrap_or(false)
     }
 
     /// The postponed DequantizeLinear that makes `v`, once.

@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::cell::Cell;
+#[cfg(target_arch = "x86_64")]
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::depthwise::DepthwiseF32;
@@ -9,6 +11,7 @@ use super::gather::{Run, gather};
 use super::winograd::Winograd;
 use super::{ConvGeometry, Tasks, windows};
 use crate::arena::{Buffer, with_scratch};
+use crate::floats::{Floats, FloatsMut};
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::f32::bf16;
 use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
@@ -124,9 +127,27 @@ impl ConvF32 {
         }
     }
 
+    /// Whether images may be rounded to BF16: all that a convolution by channel reads and writes,
+    /// or any of what others do.
+    pub fn rounds(&self) -> bool {
+        match &self.weights {
+            Weights::Depthwise(weights) => weights.rounds(),
+            Weights::Winograd(_) => false,
+            Weights::Groups(groups) => {
+                let reads = self.geometry.is_pointwise() || self.line.is_some();
+                reads && groups[0].rounded()
+            }
+        }
+    }
+
     /// Convolves `x`, `[batch, height, width, in]`, to `y`, `[batch, height, width, out]`. A
     /// residual of the epilogue is laid out like `y`.
     pub fn run(&self, ctx: &Ctx, batch: usize, x: &[f32], y: &mut [f32], epilogue: &Epilogue) {
+        self.run_mixed(ctx, batch, x.into(), y.into(), epilogue);
+    }
+
+    /// As [`ConvF32::run`], of images that may be rounded where [`ConvF32::rounds`].
+    pub fn run_mixed(&self, ctx: &Ctx, batch: usize, x: Floats, y: FloatsMut, epilogue: &Epilogue) {
         let g = &self.geometry;
         let (input, output) = g.sizes(batch);
         assert_eq!(
@@ -135,8 +156,9 @@ impl ConvF32 {
             "slices hold the images"
         );
         let groups = match &self.weights {
-            Weights::Depthwise(weights) => return weights.run(ctx, g, batch, x, y, epilogue),
+            Weights::Depthwise(weights) => return weights.run(ctx, g, batch, (x, y), epilogue),
             Weights::Winograd(weights) => {
+                let (x, y) = (x.f32(), y.f32());
                 if output > 0 && !weights.run(ctx, g, batch, x, y, epilogue) {
                     let windows = Self::windows(ctx, self.geometry, &weights.weights());
                     windows.run(ctx, batch, x, y, epilogue);
@@ -167,34 +189,24 @@ impl ConvF32 {
             let (group, rows, panels) = tasks.task(i);
             let (b, offset) = (&groups[group], group * g.group_out());
             if g.is_pointwise() {
-                let a = x[rows.start * g.channels_in + group * g.group_in()..].as_ptr();
+                let a = (x, rows.start * g.channels_in + group * g.group_in());
                 // SAFETY: the lengths of `x` and `y` cover all pixels; tasks are disjoint.
-                unsafe { target.multiply(rows, a, g.channels_in, b, panels, offset) };
+                unsafe { target.multiply_floats(rows, a, g.channels_in, b, panels, offset) };
                 return;
             }
             #[cfg(target_arch = "x86_64")]
             if let Some(whole) = self.line {
-                let finite = Cell::new(true);
-                let lay = |to: &mut [u16], x: &[f32]| {
-                    // SAFETY: lines of BF16 are packed only where the CPU has it.
-                    finite.set(unsafe { bf16::narrow(to, x) } & finite.get());
+                let to = Rounded {
+                    target: &target,
+                    b,
+                    panels,
+                    offset,
                 };
-                let images = windows::Images {
-                    x,
-                    as_is: None,
-                    outside: 0,
-                    copy: &lay,
-                    run: whole,
-                };
-                windows::each_part(g, images, rows, |rows, a, steps| {
-                    let (line, panels) = ((g.line(), finite.get()), panels.clone());
-                    // SAFETY: windows are readable; the output as above.
-                    unsafe {
-                        target.multiply_bf16_windows(rows, (a, steps), line, b, panels, offset);
-                    }
-                });
+                // SAFETY: lines of BF16 are packed only where the CPU has it; the output as above.
+                unsafe { to.windows(g, x, whole, rows) };
                 return;
             }
+            let x = x.f32();
             if by_windows {
                 let images = windows::Images {
                     x,
@@ -218,6 +230,67 @@ impl ConvF32 {
                 unsafe { target.multiply(rows, panel.as_ptr(), depth, b, panels, offset) };
             });
         });
+    }
+}
+
+/// A product of windows with weights of BF16.
+#[cfg(target_arch = "x86_64")]
+struct Rounded<'a> {
+    target: &'a Target<'a>,
+    b: &'a PackedF32,
+    panels: Range<usize>,
+    offset: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Rounded<'_> {
+    /// Multiplies the windows of output pixels `rows`, whose lines are read in `whole` numbers.
+    ///
+    /// # Safety
+    /// The CPU has BF16; the pixels lie in the target, and no other thread writes them.
+    unsafe fn windows(self, g: &ConvGeometry, x: Floats, whole: usize, rows: Range<usize>) {
+        let finite = Cell::new(true);
+        let work = |rows: Range<usize>, a: &[*const u16], steps| {
+            let (line, panels) = ((g.line(), finite.get()), self.panels.clone());
+            // SAFETY: windows are readable; the output by the caller's promise.
+            unsafe {
+                let (target, b) = (self.target, self.b);
+                target.multiply_bf16_windows(rows, (a, steps), line, b, panels, self.offset);
+            }
+        };
+        match x {
+            Floats::F32(x) => {
+                let copy = |to: &mut [u16], x: &[f32]| {
+                    // SAFETY: the caller's promise.
+                    finite.set(unsafe { bf16::narrow(to, x) } & finite.get());
+                };
+                let (as_is, outside, copy) = (None, 0, &copy);
+                let images = windows::Images {
+                    x,
+                    as_is,
+                    outside,
+                    copy,
+                    run: whole,
+                };
+                windows::each_part(g, images, rows, work);
+            }
+            Floats::Bf16(x) => {
+                let x: &[u16] = bytemuck::cast_slice(x);
+                let copy = |to: &mut [u16], x: &[u16]| {
+                    to.copy_from_slice(x);
+                    finite.set(bf16::all_finite(x) & finite.get());
+                };
+                let (as_is, outside, copy) = ((whole == g.line()).then_some(x), 0, &copy);
+                let images = windows::Images {
+                    x,
+                    as_is,
+                    outside,
+                    copy,
+                    run: whole,
+                };
+                windows::each_part(g, images, rows, work);
+            }
+        }
     }
 }
 
@@ -249,7 +322,7 @@ mod tests {
             let (bias, residual) = (random.floats(g.channels_out), random.floats(output));
             let ep = Epilogue {
                 bias: Some(&bias),
-                residual: (round % 2 == 0).then_some(&residual),
+                residual: (round % 2 == 0).then_some(residual[..].into()),
                 activation: random.pick(&[
                     Activation::None,
                     Activation::Clip {
@@ -261,7 +334,7 @@ mod tests {
             };
             let mut want: Vec<f32> = plain(&g, batch, &x, &w, 0.0);
             for (i, y) in want.iter_mut().enumerate() {
-                *y += bias[i % g.channels_out] + ep.residual.map_or(0.0, |r| r[i]);
+                *y += bias[i % g.channels_out] + ep.residual.map_or(0.0, |r| r.f32()[i]);
                 *y = match ep.activation {
                     Activation::Clip { min, max } => y.clamp(min, max),
                     Activation::LeakyRelu { alpha } if *y < 0.0 => *y * alpha,

@@ -257,7 +257,7 @@ impl ConvTransposeF32 {
             if rows > 0 && inputs > 0 {
                 let a = x[lines.start * width * g.channels_in + group * inputs..].as_ptr();
                 let plain = Epilogue::default();
-                let target = Target::new(rows, n, products, n, &plain);
+                let target = Target::new(rows, n, &mut *products, n, &plain);
                 // SAFETY: these are rows of the image, and the products are this task's.
                 unsafe { target.multiply(0..rows, a, g.channels_in, b, 0..b.panel_count(), 0) };
             } else {

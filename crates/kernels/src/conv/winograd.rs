@@ -234,7 +234,7 @@ mod tests {
             let (bias, residual) = (random.floats(channels[1]), random.floats(count));
             let ep = Epilogue {
                 bias: (i % 2 == 0).then_some(&bias[..]),
-                residual: (i % 3 != 0).then_some(&residual[..]),
+                residual: (i % 3 != 0).then_some(residual[..].into()),
                 activation: random.pick(&[Activation::None, Activation::Relu, Activation::Tanh]),
             };
             let want = plain(&g, batch, &x, &w, 0.0);
@@ -247,7 +247,7 @@ mod tests {
                 assert!(conv.run(&ctx, &g, batch, &x, &mut y, &ep));
                 for (j, y) in y.iter().enumerate() {
                     let mut sum = want[j] + ep.bias.map_or(0.0, |b| b[j % channels[1]]);
-                    sum += ep.residual.map_or(0.0, |r| r[j]);
+                    sum += ep.residual.map_or(0.0, |r| r.f32()[j]);
                     let sum = match ep.activation {
                         Activation::Relu => sum.max(0.0),
                         Activation::Tanh => sum.tanh(),

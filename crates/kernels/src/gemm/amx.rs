@@ -108,7 +108,7 @@ fn cut<L: Left<u8>>(left: L, rows: usize) -> Cut {
 /// Multiplies `rows` rows of A (`steps` in bytes) with `panels` of B.
 ///
 /// # Safety
-/// The CPU has AMX and AVX-512; every row is readable to the end of the last step of each of its
+/// The CPU has AMX, AVX-512, VNNI and BF16; every row is readable to the end of the last step of each of its
 /// lines; `steps.lines` lines in whole steps are `b.bytes`; what `sums` asks.
 pub(super) unsafe fn multiply<P: Product, L: Left<u8>>(
     (rows, left, steps): (usize, L, Steps),
@@ -179,7 +179,7 @@ pub(super) unsafe fn multiply_tiles<P: Product>(
 ///
 /// # Safety
 /// As for [`multiply`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
 unsafe fn products<P: Product, O: Sums>(
     tiles: &[Tile],
     height: usize,

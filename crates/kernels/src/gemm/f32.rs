@@ -7,16 +7,21 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod mixed;
 mod packed;
 mod store;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use mixed::AnyStore;
 pub use packed::PackedF32;
-pub(crate) use store::{Store, load_row, store_row};
+pub(crate) use store::{Put, Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};
 use super::{Cut, Order, tile_rows};
 use crate::Ctx;
 use crate::activation::Activation;
+use crate::floats::{Floats, FloatsMut};
 use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
 
@@ -28,8 +33,8 @@ const DEPTH: usize = 192;
 pub struct Epilogue<'a> {
     /// One number for each column.
     pub bias: Option<&'a [f32]>,
-    /// A matrix laid out like C.
-    pub residual: Option<&'a [f32]>,
+    /// A matrix laid out like C; rounded only for matrices that are ([`PackedF32::rounded`]).
+    pub residual: Option<Floats<'a>>,
     /// The last thing that happens.
     pub activation: Activation,
 }
@@ -44,6 +49,22 @@ pub fn gemm(
     a_stride: usize,
     b: &PackedF32,
     c: &mut [f32],
+    c_stride: usize,
+    epilogue: &Epilogue,
+) {
+    gemm_mixed(ctx, m, a.into(), a_stride, b, c.into(), c_stride, epilogue);
+}
+
+/// [`gemm`] of rows that may be rounded already, to rows that may be rounded, where B is
+/// ([`PackedF32::rounded`]).
+#[allow(clippy::too_many_arguments, reason = "the operands of a product")]
+pub fn gemm_mixed(
+    ctx: &Ctx,
+    m: usize,
+    a: Floats,
+    a_stride: usize,
+    b: &PackedF32,
+    c: FloatsMut,
     c_stride: usize,
     epilogue: &Epilogue,
 ) {
@@ -63,9 +84,17 @@ pub fn gemm(
     );
     ctx.threads().parallel_for(cut.tasks(), |i| {
         let (rows, panels) = cut.task(i);
-        let a = a[rows.start * a_stride..].as_ptr();
         // SAFETY: the assertions above cover every row of A and C; tasks write disjoint parts.
-        unsafe { target.multiply(rows, a, a_stride, b, panels, 0) };
+        unsafe {
+            target.multiply_floats(
+                rows.clone(),
+                (a, rows.start * a_stride),
+                a_stride,
+                b,
+                panels,
+                0,
+            )
+        };
     });
 }
 
@@ -96,11 +125,17 @@ pub(crate) fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bo
 
 /// Where a product goes, and what happens to it on the way.
 pub(crate) struct Target<'a> {
-    c: Shared<'a, f32>,
+    c: SharedFloats<'a>,
     stride: usize,
     bias: Option<&'a [f32]>,
-    residual: Option<&'a [f32]>,
+    residual: Option<Floats<'a>>,
     activation: Activation,
+}
+
+enum SharedFloats<'a> {
+    F32(Shared<'a, f32>),
+    #[cfg(target_arch = "x86_64")]
+    Bf16(Shared<'a, half::bf16>),
 }
 
 impl<'a> Target<'a> {
@@ -108,10 +143,11 @@ impl<'a> Target<'a> {
     pub(crate) fn new(
         rows: usize,
         columns: usize,
-        c: &'a mut [f32],
+        c: impl Into<FloatsMut<'a>>,
         stride: usize,
         epilogue: &Epilogue<'a>,
     ) -> Self {
+        let c = c.into();
         assert!(stride >= columns || rows < 2, "rows of C do not overlap");
         assert!(
             fits(rows, columns, stride, c.len()),
@@ -127,8 +163,15 @@ impl<'a> Target<'a> {
             "residual is as long as C"
         );
         let (bias, activation) = (epilogue.bias, epilogue.activation);
+        let c = match c {
+            FloatsMut::F32(c) => SharedFloats::F32(Shared::new(c)),
+            #[cfg(target_arch = "x86_64")]
+            FloatsMut::Bf16(c) => SharedFloats::Bf16(Shared::new(c)),
+            #[cfg(not(target_arch = "x86_64"))]
+            FloatsMut::Bf16(_) => unreachable!("no kernel here rounds"),
+        };
         Self {
-            c: Shared::new(c),
+            c,
             stride,
             bias,
             residual,
@@ -136,16 +179,36 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Stores from element `at` of C, which belongs to column `offset`.
+    /// Stores from element `at` of C, which belongs to column `offset`. All floats are f32.
     pub(crate) fn store(&self, at: usize, offset: usize) -> Store {
+        let c = match &self.c {
+            SharedFloats::F32(c) => c.pointer(at),
+            #[cfg(target_arch = "x86_64")]
+            SharedFloats::Bf16(_) => panic!("this kernel does not round"),
+        };
+        let residual = self.residual.map(|residual| residual.f32()[at..].as_ptr());
         Store {
-            c: self.c.pointer(at),
+            c,
             bias: self.bias.map(|bias| bias[offset..].as_ptr()),
-            residual: self.residual.map(|residual| residual[at..].as_ptr()),
+            residual,
             bounds: self
                 .activation
                 .bounds()
                 .unwrap_or((f32::NEG_INFINITY, f32::INFINITY)),
+        }
+    }
+
+    /// As [`Target::store`], of floats of either kind, for kernels of a CPU with BF16.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn any_store(&self, at: usize, offset: usize) -> AnyStore {
+        AnyStore {
+            c: match &self.c {
+                SharedFloats::F32(c) => mixed::To::F32(c.pointer(at)),
+                SharedFloats::Bf16(c) => mixed::To::Bf16(c.pointer(at)),
+            },
+            bias: self.bias.map(|bias| bias[offset..].as_ptr()),
+            residual: self.residual.map(|r| mixed::From::of(r, at)),
+            activation: self.activation,
         }
     }
 
@@ -175,7 +238,9 @@ impl<'a> Target<'a> {
         #[cfg(target_arch = "x86_64")]
         if b.bf16 {
             // SAFETY: the caller's promise.
-            unsafe { self.multiply_rounded(rows, (a, a_stride), b, panels, offset) };
+            unsafe {
+                self.multiply_rounded(rows, (mixed::From::F32(a), a_stride), b, panels, offset)
+            };
             return;
         }
         let left = Even { a, a_stride };
@@ -186,6 +251,36 @@ impl<'a> Target<'a> {
         };
         // SAFETY: the caller's promise.
         unsafe { self.multiply_left(rows, left, steps, b, panels, offset) };
+    }
+
+    /// As [`Target::multiply`], from element `a.1` of `a.0` on.
+    ///
+    /// # Safety
+    /// As there; A is rounded only where B is.
+    pub(crate) unsafe fn multiply_floats(
+        &self,
+        rows: Range<usize>,
+        a: (Floats, usize),
+        a_stride: usize,
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
+        match a.0 {
+            // SAFETY: the caller's promise.
+            Floats::F32(x) => unsafe {
+                self.multiply(rows, x[a.1..].as_ptr(), a_stride, b, panels, offset);
+            },
+            #[cfg(target_arch = "x86_64")]
+            Floats::Bf16(x) => {
+                assert!(b.bf16, "B is rounded as A is");
+                let a = mixed::From::Bf16(x[a.1..].as_ptr());
+                // SAFETY: the caller's promise.
+                unsafe { self.multiply_rounded(rows, (a, a_stride), b, panels, offset) };
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Floats::Bf16(_) => unreachable!("no kernel here reads BF16"),
+        }
     }
 
     /// As [`Target::multiply`], where each row of A is a few lines of neighbours, and rows may
@@ -473,7 +568,7 @@ mod tests {
             let products =
                 (0..k).map(|p| f64::from(a[i / n * k + p]) * f64::from(b[p * n + i % n]));
             let mut y = products.sum::<f64>() as f32 + ep.bias.map_or(0.0, |bias| bias[i % n]);
-            y += ep.residual.map_or(0.0, |r| r[i]);
+            y += ep.residual.map_or(0.0, |r| r.f32()[i]);
             c[i] = match ep.activation {
                 Activation::Relu => y.max(0.0),
                 Activation::HardSwish => y * (y / 6.0 + 0.5).clamp(0.0, 1.0),
@@ -500,7 +595,7 @@ mod tests {
             let (bias, residual) = (random.floats(n), random.floats(m * n));
             let ep = Epilogue {
                 bias: (round % 2 == 0).then_some(&bias[..]),
-                residual: (round % 3 == 0).then_some(&residual[..]),
+                residual: (round % 3 == 0).then_some(residual[..].into()),
                 activation: random.pick(&[
                     Activation::None,
                     Activation::Relu,

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Body, ByteRange, Dot, Simd};
 use crate::Isa;
 
@@ -188,4 +190,62 @@ pub(crate) unsafe fn to_bf16(
         }
     }
     _mm512_cmpge_epu32_mask(most, infinite) == 0
+}
+
+/// As [`to_bf16`], for numbers that are BF16.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW; `n` numbers are readable and `room` writable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) unsafe fn copy_bf16(
+    from: *const bf16,
+    n: usize,
+    to: *mut u16,
+    room: usize,
+    jump: usize,
+) {
+    for at in (0..room).step_by(32) {
+        let (left, rest) = (n.saturating_sub(at).min(32), (room - at).min(32));
+        let [left, rest] = [left, rest].map(|n| ((1u64 << n) - 1) as __mmask32);
+        // SAFETY: the caller's promise; masks keep to it.
+        unsafe {
+            let x = _mm512_maskz_loadu_epi16(left, from.wrapping_add(at).cast());
+            _mm512_mask_storeu_epi16(to.add(at / 32 * jump).cast(), rest, x);
+        }
+    }
+}
+
+/// The first `n <= 16` numbers of BF16 as floats, then zeros.
+///
+/// # Safety
+/// They are readable at `p`.
+#[inline(always)]
+pub(crate) unsafe fn load_bf16(p: *const bf16, n: usize) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = if n == 16 {
+            _mm256_loadu_si256(p.cast())
+        } else {
+            _mm256_maskz_loadu_epi16(mask(n), p.cast())
+        };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))
+    }
+}
+
+/// Stores the first `n <= 16` floats rounded to BF16, as [`to_bf16`] does.
+///
+/// # Safety
+/// The CPU has BF16, and they are writable at `p`.
+#[inline(always)]
+pub(crate) unsafe fn store_bf16(p: *mut bf16, x: __m512, n: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let y = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x));
+        if n == 16 {
+            _mm256_storeu_si256(p.cast(), y);
+        } else {
+            _mm256_mask_storeu_epi16(p.cast(), mask(n), y);
+        }
+    }
 }

@@ -4,19 +4,8 @@ use edgesmith_ir::{DType, ValueId};
 use edgesmith_kernels::convert;
 use edgesmith_kernels::permute::permute;
 
-use super::{Kernel, Layout, Place, Planner, SlotId, Spec, Step, StepRow, Work};
+use super::{Form, Kernel, Layout, Planner, SlotId, Spec, Step, StepRow, Work};
 use crate::providers::cpu;
-
-impl Place {
-    fn slot(&mut self, layout: Layout, wide: bool) -> &mut Option<SlotId> {
-        match (layout, wide) {
-            (Layout::Plain, false) => &mut self.plain,
-            (Layout::Last, false) => &mut self.last,
-            (Layout::Plain, true) => &mut self.wide_plain,
-            (Layout::Last, true) => &mut self.wide_last,
-        }
-    }
-}
 
 /// The order of axes that leads from plain to channels-last, or back.
 fn order(rank: usize, to: Layout) -> Vec<usize> {
@@ -37,6 +26,36 @@ pub(crate) fn in_memory(dims: &[usize], layout: Layout) -> Vec<usize> {
     }
 }
 
+/// Widens numbers of a narrower type.
+fn widen(dtype: DType) -> Option<Kernel> {
+    Some(match dtype {
+        DType::F16 => Box::new(|ctx, x, y| {
+            let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+            convert::from_f16(ctx, x, y);
+        }),
+        DType::BF16 => Box::new(|ctx, x, y| {
+            let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+            convert::from_bf16(ctx, x, y);
+        }),
+        _ => return None,
+    })
+}
+
+/// Rounds to a narrower type.
+fn narrow(dtype: DType) -> Option<Kernel> {
+    Some(match dtype {
+        DType::F16 => Box::new(|ctx, x, y| {
+            let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+            convert::to_f16(ctx, x, y);
+        }),
+        DType::BF16 => Box::new(|ctx, x, y| {
+            let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+            convert::to_bf16(ctx, x, y);
+        }),
+        _ => return None,
+    })
+}
+
 /// True where both layouts are the same bytes.
 fn coincide(dims: &[usize]) -> bool {
     dims.len() < 3 || dims[1] <= 1 || dims[2..].iter().product::<usize>() <= 1
@@ -47,7 +66,7 @@ impl Planner<'_> {
     /// of unknown shape.
     pub fn read(&mut self, v: ValueId, layout: Layout) -> Option<SlotId> {
         let (dtype, dims) = self.typed(v)?;
-        if let Some(slot) = *self.places[v.index()].slot(layout, false) {
+        if let Some(slot) = *self.places[v.index()].slot(layout, Form::Own) {
             return Some(slot);
         }
         let other = if layout == Layout::Plain {
@@ -55,14 +74,28 @@ impl Planner<'_> {
         } else {
             Layout::Plain
         };
-        if self.places[v.index()].slot(other, false).is_none() {
+        if self.places[v.index()].slot(other, Form::Own).is_none() {
+            if let Some(there) = [layout, other].into_iter().find(|&l| self.is_rounded(v, l)) {
+                self.unrounded(v, there)?;
+                return self.read(v, layout);
+            }
             cpu::dequantize::make(self, v, layout)?;
-            return *self.places[v.index()].slot(layout, false);
+            return *self.places[v.index()].slot(layout, Form::Own);
         }
-        let from = (*self.places[v.index()].slot(other, false))?;
+        let from = (*self.places[v.index()].slot(other, Form::Own))?;
         let slot = self.reordered(v, from, dtype, &dims, layout)?;
-        *self.places[v.index()].slot(layout, false) = Some(slot);
+        *self.places[v.index()].slot(layout, Form::Own) = Some(slot);
         Some(slot)
+    }
+
+    /// Widens what is there in `layout`, rounded to BF16.
+    fn unrounded(&mut self, v: ValueId, layout: Layout) -> Option<()> {
+        let from = (*self.places[v.index()].slot(layout, Form::Rounded))?;
+        let count: usize = self.typed(v)?.1.iter().product();
+        let slot = self.slot(4 * count);
+        self.add("widen", v, from, slot, widen(DType::BF16)?);
+        *self.places[v.index()].slot(layout, Form::Own) = Some(slot);
+        Some(())
     }
 
     fn reordered(
@@ -99,31 +132,28 @@ impl Planner<'_> {
         if dtype == DType::F32 {
             return self.read(v, layout);
         }
-        if let Some(slot) = *self.places[v.index()].slot(layout, true) {
+        if let Some(slot) = *self.places[v.index()].slot(layout, Form::Wide) {
             return Some(slot);
         }
         let from = self.read(v, layout)?;
-        let work: Kernel = match dtype {
-            DType::F16 => Box::new(|ctx, x, y| {
-                convert::from_f16(
-                    ctx,
-                    bytemuck::cast_slice(x[0]),
-                    bytemuck::cast_slice_mut(y[0]),
-                );
-            }),
-            DType::BF16 => Box::new(|ctx, x, y| {
-                convert::from_bf16(
-                    ctx,
-                    bytemuck::cast_slice(x[0]),
-                    bytemuck::cast_slice_mut(y[0]),
-                );
-            }),
-            _ => return None,
-        };
         let slot = self.slot(4 * dims.iter().product::<usize>());
-        self.add("widen", v, from, slot, work);
-        *self.places[v.index()].slot(layout, true) = Some(slot);
+        self.add("widen", v, from, slot, widen(dtype)?);
+        *self.places[v.index()].slot(layout, Form::Wide) = Some(slot);
         Some(slot)
+    }
+
+    /// The slot of `v` in `layout` for a kernel that takes f32, and BF16 where `rounded`; whether it
+    /// is that.
+    pub fn read_floats(
+        &mut self,
+        v: ValueId,
+        layout: Layout,
+        rounded: bool,
+    ) -> Option<(SlotId, bool)> {
+        match *self.places[v.index()].slot(layout, Form::Rounded) {
+            Some(slot) if rounded => Some((slot, true)),
+            _ => Some((self.read_f32(v, layout)?, false)),
+        }
     }
 
     /// Adds a step of the planner's own, which brings `v` from one slot to another.
@@ -148,8 +178,37 @@ impl Planner<'_> {
     pub fn write(&mut self, v: ValueId, layout: Layout) -> Option<SlotId> {
         let (dtype, dims) = self.typed(v)?;
         let slot = self.slot(dtype.bytes_of(dims.iter().product())?);
-        *self.places[v.index()].slot(layout, false) = Some(slot);
+        *self.places[v.index()].slot(layout, Form::Own) = Some(slot);
         Some(slot)
+    }
+
+    /// Adds the step of node `id` that writes `v` rounded to BF16 in `layout`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what a step does, reads and writes"
+    )]
+    pub fn step_rounded(
+        &mut self,
+        id: edgesmith_ir::NodeId,
+        nodes: &[edgesmith_ir::NodeId],
+        (v, layout): (ValueId, Layout),
+        kernel: &'static str,
+        reads: Vec<SlotId>,
+        work: Kernel,
+    ) -> Option<()> {
+        let count: usize = self.typed(v)?.1.iter().product();
+        let slot = self.slot(2 * count);
+        *self.places[v.index()].slot(layout, Form::Rounded) = Some(slot);
+        let spec = Spec {
+            kernel,
+            integer: false,
+            reads,
+            writes: vec![slot],
+            makes: Vec::new(),
+            work,
+        };
+        self.step(id, nodes, spec);
+        Some(())
     }
 
     /// Adds the step of node `id` that writes `v` as f32 in `layout`; a narrower type is rounded
@@ -168,23 +227,9 @@ impl Planner<'_> {
         work: Kernel,
     ) -> Option<()> {
         let (dtype, dims) = self.typed(v)?;
-        let narrow: Option<Kernel> = match dtype {
+        let narrow = match dtype {
             DType::F32 => None,
-            DType::F16 => Some(Box::new(|ctx, x, y| {
-                convert::to_f16(
-                    ctx,
-                    bytemuck::cast_slice(x[0]),
-                    bytemuck::cast_slice_mut(y[0]),
-                );
-            })),
-            DType::BF16 => Some(Box::new(|ctx, x, y| {
-                convert::to_bf16(
-                    ctx,
-                    bytemuck::cast_slice(x[0]),
-                    bytemuck::cast_slice_mut(y[0]),
-                );
-            })),
-            _ => return None,
+            _ => Some(narrow(dtype)?),
         };
         let slot = self.slot(4 * dims.iter().product::<usize>());
         let makes = if narrow.is_none() {
@@ -193,7 +238,7 @@ impl Planner<'_> {
             Vec::new()
         };
         if narrow.is_none() {
-            *self.places[v.index()].slot(layout, false) = Some(slot);
+            *self.places[v.index()].slot(layout, Form::Own) = Some(slot);
         }
         let spec = Spec {
             kernel,

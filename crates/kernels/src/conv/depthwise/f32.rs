@@ -2,11 +2,20 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use half::bf16;
+
 use super::strips::{LONG, SHORT, Strips};
 use super::{TOGETHER, Tiles, in_parallel};
+use crate::activation::Activation;
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
-use crate::gemm::f32::{Epilogue, Store, Target, load_row};
+use crate::floats::{Floats, FloatsMut};
+#[cfg(target_arch = "x86_64")]
+use crate::gemm::f32::AnyStore;
+use crate::gemm::f32::{Epilogue, Put, Store, Target};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx512::{self, Avx512};
 use crate::simd::{Body, Simd, dispatch};
 use crate::{Ctx, Isa};
 
@@ -14,6 +23,8 @@ use crate::{Ctx, Isa};
 #[derive(Clone, Debug)]
 pub(crate) struct DepthwiseF32 {
     isa: Isa,
+    /// Whether images may be rounded to BF16.
+    rounds: bool,
     weights: Buffer,
 }
 
@@ -30,6 +41,7 @@ impl DepthwiseF32 {
         };
         Self {
             isa: ctx.isa().narrowed(g.channels_out),
+            rounds: ctx.bf16(),
             weights,
         }
     }
@@ -51,59 +63,176 @@ impl DepthwiseF32 {
         }
     }
 
+    /// Whether images may be rounded to BF16, both of them.
+    pub(crate) fn rounds(&self) -> bool {
+        self.rounds
+    }
+
     pub(crate) fn run(
         &self,
         ctx: &Ctx,
         g: &ConvGeometry,
         batch: usize,
-        x: &[f32],
-        y: &mut [f32],
+        (x, y): (Floats, FloatsMut),
         epilogue: &Epilogue,
     ) {
         let channels = g.channels_out;
         let pixels = g.sizes(batch).1 / channels;
         let target = Target::new(pixels, channels, y, channels, epilogue);
-        let outside = vec![0.0; channels];
-        in_parallel(ctx, g, pixels, |range| {
-            let part = Part {
-                range: range.clone(),
-                channels,
-                weights: self.weights.typed(),
-                target: &target,
-                to: target.store(0, 0),
-            };
-            if Strips::<f32>::suit(g) {
-                let strips = Strips::new(g, x, &outside, range);
-                let window = (g.kernel[1], g.stride[1]);
-                let body = Overlapping {
-                    strips,
-                    window,
-                    part,
-                };
-                dispatch(self.isa, body);
-            } else {
-                let tiles = Tiles::new(g, x, &outside, range, TOGETHER);
-                dispatch(self.isa, Apart { tiles, part });
+        match x {
+            Floats::F32(x) => {
+                let outside = vec![0.0; channels];
+                let images = Images::new(g, x, &outside, self.weights.typed());
+                in_parallel(ctx, g, pixels, |range| {
+                    let walk = images.walk(range, target.store(0, 0), target.then());
+                    dispatch(self.isa, walk);
+                });
             }
-        });
+            #[cfg(target_arch = "x86_64")]
+            Floats::Bf16(x) => {
+                assert!(self.rounds, "images of BF16 need a CPU that has it");
+                let outside = vec![bf16::ZERO; channels];
+                let images = Images::new(g, x, &outside, self.weights.typed());
+                in_parallel(ctx, g, pixels, |range| {
+                    let walk = images.walk(range, target.any_store(0, 0), None);
+                    // SAFETY: the CPU has BF16.
+                    unsafe { rounded(walk) };
+                });
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Floats::Bf16(_) => unreachable!("no kernel here reads BF16"),
+        }
+    }
+}
+
+/// A channel of a pixel, as images hold it.
+trait Channel<S: Simd>: Copy {
+    /// The first `n <= LANES`, then zeros.
+    ///
+    /// # Safety
+    /// They are readable at `p`.
+    unsafe fn load(s: S, p: *const Self, n: usize) -> S::F;
+}
+
+impl<S: Simd> Channel<S> for f32 {
+    #[inline(always)]
+    unsafe fn load(s: S, p: *const f32, n: usize) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_up_to(p, n) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Channel<Avx512> for bf16 {
+    #[inline(always)]
+    unsafe fn load(_: Avx512, p: *const bf16, n: usize) -> <Avx512 as Simd>::F {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::load_bf16(p, n) }
+    }
+}
+
+/// Runs `walk` with AVX-512 and BF16 enabled.
+///
+/// # Safety
+/// The CPU has them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
+unsafe fn rounded(walk: Walk<bf16, AnyStore>) {
+    // SAFETY: the caller's promise.
+    walk.go(unsafe { Avx512::prove() });
+}
+
+/// Images, and weights.
+struct Images<'a, E> {
+    g: &'a ConvGeometry,
+    x: &'a [E],
+    outside: &'a [E],
+    weights: &'a [f32],
+}
+
+impl<'a, E: Copy> Images<'a, E> {
+    /// `outside` is a pixel that stands outside of an image.
+    fn new(g: &'a ConvGeometry, x: &'a [E], outside: &'a [E], weights: &'a [f32]) -> Self {
+        Self {
+            g,
+            x,
+            outside,
+            weights,
+        }
+    }
+
+    /// The work on some output pixels, whose sums go to `to`; then an activation is left to do.
+    fn walk<P>(&self, range: Range<usize>, to: P, then: Option<Activation>) -> Walk<'a, E, P> {
+        let (g, x, outside) = (self.g, self.x, self.outside);
+        let part = Part {
+            range: range.clone(),
+            channels: g.channels_out,
+            weights: self.weights,
+            to,
+            then,
+        };
+        if Strips::<E>::suit(g) {
+            let strips = Strips::new(g, x, outside, range);
+            let window = (g.kernel[1], g.stride[1]);
+            Walk::Overlapping(Overlapping {
+                strips,
+                window,
+                part,
+            })
+        } else {
+            let tiles = Tiles::new(g, x, outside, range, TOGETHER);
+            Walk::Apart(Apart { tiles, part })
+        }
+    }
+}
+
+/// The way over the pixels of one thread.
+enum Walk<'a, E, P> {
+    Overlapping(Overlapping<'a, E, P>),
+    Apart(Apart<'a, E, P>),
+}
+
+impl Body for Walk<'_, f32, Store> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.go(s);
+    }
+}
+
+impl<E: Copy, P> Walk<'_, E, P> {
+    #[inline(always)]
+    fn go<S: Simd>(self, s: S)
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
+        match self {
+            Self::Overlapping(walk) => walk.go(s),
+            Self::Apart(walk) => walk.go(s),
+        }
     }
 }
 
 /// The pixels of one thread, and what is done with their sums.
-struct Part<'a> {
+struct Part<'a, P> {
     range: Range<usize>,
     channels: usize,
     weights: &'a [f32],
-    target: &'a Target<'a>,
-    to: Store,
+    to: P,
+    /// What is left to do with stored sums.
+    then: Option<Activation>,
 }
 
-impl Part<'_> {
+impl<P> Part<'_, P> {
     /// # Safety
     /// The sums of these pixels are stored.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, s: S) {
-        if let Some(activation) = self.target.then() {
+    unsafe fn finish<S: Simd>(&self, s: S)
+    where
+        P: Put<S>,
+    {
+        if let Some(activation) = self.then {
             let at = self.range.start * self.channels;
             let n = self.range.len() * self.channels;
             // SAFETY: the caller's promise.
@@ -113,17 +242,20 @@ impl Part<'_> {
 }
 
 /// Windows that share columns.
-struct Overlapping<'a> {
-    strips: Strips<'a, f32>,
+struct Overlapping<'a, E, P> {
+    strips: Strips<'a, E>,
     /// Width and distance.
     window: (usize, usize),
-    part: Part<'a>,
+    part: Part<'a, P>,
 }
 
-impl Body for Overlapping<'_> {
-    type Out = ();
+impl<E: Copy, P> Overlapping<'_, E, P> {
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn go<S: Simd>(mut self, s: S)
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
         // SAFETY: `Strips` promises a pixel's channels at every column, and threads write
         // different pixels, which `Target::new` checked.
         unsafe {
@@ -136,15 +268,17 @@ impl Body for Overlapping<'_> {
             self.part.finish(s);
         }
     }
-}
 
-impl Overlapping<'_> {
     /// All strips of windows that are `W` wide and `D` apart.
     ///
     /// # Safety
     /// A pixel's channels are readable at every column.
     #[inline(always)]
-    unsafe fn walk<S: Simd, const W: usize, const D: usize>(&mut self, s: S) {
+    unsafe fn walk<S: Simd, const W: usize, const D: usize>(&mut self, s: S)
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
         while let Some((pixel, count)) = self.strips.advance() {
             let mut c = 0;
             while c < self.part.channels {
@@ -177,7 +311,11 @@ impl Overlapping<'_> {
         s: S,
         pixel: usize,
         c: usize,
-    ) -> usize {
+    ) -> usize
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
         // SAFETY: the caller's promise.
         unsafe {
             match self.part.channels - c >= S::LANES {
@@ -205,7 +343,11 @@ impl Overlapping<'_> {
         s: S,
         pixel: usize,
         c: usize,
-    ) -> usize {
+    ) -> usize
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
         let channels = self.part.channels;
         let last = if PART { channels - c } else { S::LANES };
         let mut sums = [[s.splat(0.0); V]; T];
@@ -215,10 +357,10 @@ impl Overlapping<'_> {
                 let w = self.part.weights.as_ptr().add(line.ky * W * channels + c);
                 let mut taps = [[s.splat(0.0); V]; W];
                 for (kx, to) in taps.iter_mut().enumerate() {
-                    *to = vectors::<S, V, PART>(s, w.add(kx * channels), last);
+                    *to = vectors::<S, f32, V>(s, w.add(kx * channels), last);
                 }
                 for (column, x) in line.columns.iter().enumerate().take((T - 1) * D + W) {
-                    let x = vectors::<S, V, PART>(s, x.add(c), last);
+                    let x = vectors::<S, E, V>(s, x.add(c), last);
                     for (t, sums) in sums.iter_mut().enumerate() {
                         if column >= t * D && column < t * D + W {
                             for v in 0..V {
@@ -235,35 +377,38 @@ impl Overlapping<'_> {
     }
 }
 
-/// `V` vectors, or the first `n` lanes of one where `PART`.
+/// `V` vectors, the last of them with `last` lanes.
 ///
 /// # Safety
 /// They are readable at `p`.
 #[inline(always)]
-unsafe fn vectors<S: Simd, const V: usize, const PART: bool>(
+unsafe fn vectors<S: Simd, E: Channel<S>, const V: usize>(
     s: S,
-    p: *const f32,
-    n: usize,
+    p: *const E,
+    last: usize,
 ) -> [S::F; V] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match PART {
-            true => [s.load_n(p, n); V],
-            false => s.load_all(p),
-        }
+    let mut all = [s.splat(0.0); V];
+    for (v, to) in all.iter_mut().enumerate() {
+        let n = if v + 1 < V { S::LANES } else { last };
+        // SAFETY: the caller's promise.
+        *to = unsafe { E::load(s, p.add(v * S::LANES), n) };
     }
+    all
 }
 
 /// Windows of any width, distance and dilation.
-struct Apart<'a> {
-    tiles: Tiles<'a, f32>,
-    part: Part<'a>,
+struct Apart<'a, E, P> {
+    tiles: Tiles<'a, E>,
+    part: Part<'a, P>,
 }
 
-impl Body for Apart<'_> {
-    type Out = ();
+impl<E: Copy, P> Apart<'_, E, P> {
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn go<S: Simd>(mut self, s: S)
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
         while let Some((pixel, count)) = self.tiles.advance() {
             let mut c = 0;
             while c < self.part.channels {
@@ -288,27 +433,27 @@ impl Body for Apart<'_> {
         // SAFETY: these are the pixels that the tiles stored.
         unsafe { self.part.finish(s) };
     }
-}
 
-impl Apart<'_> {
     /// `T` pixels, `V` vectors of channels from `c` on, the last of them perhaps in part.
     ///
     /// # Safety
     /// A pixel is readable at every address of the tiles, `T` for each kernel element.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const T: usize, const V: usize>(&self, s: S, pixel: usize, c: usize) {
+    unsafe fn tile<S: Simd, const T: usize, const V: usize>(&self, s: S, pixel: usize, c: usize)
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
         let channels = self.part.channels;
         let last = (channels - c - (V - 1) * S::LANES).min(S::LANES);
         let mut sums = [[s.splat(0.0); V]; T];
         // SAFETY: the caller's promise, and weights have rows of all channels.
         unsafe {
             for (tap, x) in self.tiles.taps.as_chunks::<T>().0.iter().enumerate() {
-                let mut w = [s.splat(0.0); V];
-                let weights = self.part.weights.as_ptr().add(tap * channels + c);
-                load_row(s, &mut w, weights, last);
+                let w = self.part.weights.as_ptr().add(tap * channels + c);
+                let w = vectors::<S, f32, V>(s, w, last);
                 for (sums, x) in sums.iter_mut().zip(x) {
-                    let mut row = [s.splat(0.0); V];
-                    load_row(s, &mut row, x.add(c), last);
+                    let row = vectors::<S, E, V>(s, x.add(c), last);
                     for v in 0..V {
                         sums[v] = s.fma(row[v], w[v], sums[v]);
                     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{IN, OUT, PLACES, POINTS};
 use crate::conv::ConvGeometry;
 use crate::conv::gather::inside;
-use crate::gemm::f32::{Store, Target};
+use crate::gemm::f32::{Put, Store, Target};
 use crate::simd::{Body, Simd};
 
 /// The tiles of a task.

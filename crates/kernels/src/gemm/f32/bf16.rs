@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use super::store::Store;
+use super::mixed::{AnyStore, From};
+use super::store::Put;
 use super::{PackedF32, Target};
-use crate::activation::Activation;
 use crate::arena::{Buffer, with_scratch};
 use crate::gemm::amx::{Right, Sums, multiply, multiply_tiles};
 use crate::gemm::left::{Even, Left, Steps};
 use crate::gemm::{Order, Panels};
 use crate::simd::Simd;
 use crate::simd::amx::{BYTES, Bf16, ROWS};
-use crate::simd::avx512::{Avx512, to_bf16};
+use crate::simd::avx512::{Avx512, copy_bf16, to_bf16};
 
 /// Numbers of a step along K.
 pub(crate) const STEP: usize = BYTES / 2;
@@ -97,6 +97,12 @@ pub(crate) unsafe fn narrow(to: &mut [u16], from: &[f32]) -> bool {
     unsafe { to_bf16(from.as_ptr(), from.len(), to.as_mut_ptr(), from.len(), 32) }
 }
 
+/// Whether no number of BF16 is NaN or infinite.
+pub(crate) fn all_finite(x: &[u16]) -> bool {
+    let magnitude = |most: i16, &x: &u16| most.max((x & 0x7fff) as i16);
+    x.iter().fold(0, magnitude) < 0x7f80
+}
+
 /// Rows of BF16 that are anywhere.
 #[derive(Clone, Copy)]
 struct Windows<'a> {
@@ -124,12 +130,21 @@ impl Target<'_> {
     pub(super) unsafe fn multiply_rounded(
         &self,
         rows: Range<usize>,
-        (a, a_stride): (*const f32, usize),
+        (a, a_stride): (From, usize),
         b: &PackedF32,
         panels: Range<usize>,
         offset: usize,
     ) {
-        let Some(sums) = self.sums(&rows, b, &panels, offset) else {
+        if let (From::Bf16(a), 0) = (a, b.k % STEP) {
+            let left = Even {
+                a: a.cast::<u8>(),
+                a_stride: a_stride * 2,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { self.multiply_bf16(rows, left, (1, b.k, 0), b, panels, offset) };
+            return;
+        }
+        let Some(sums) = self.sums(&rows, &panels, offset) else {
             return;
         };
         let count = rows.len();
@@ -204,7 +219,7 @@ impl Target<'_> {
         panels: Range<usize>,
         offset: usize,
     ) {
-        let Some(sums) = self.sums(&rows, b, &panels, offset) else {
+        let Some(sums) = self.sums(&rows, &panels, offset) else {
             return;
         };
         let steps = Steps {
@@ -218,24 +233,13 @@ impl Target<'_> {
     }
 
     /// Where sums go; `None` where there are none.
-    fn sums(
-        &self,
-        rows: &Range<usize>,
-        b: &PackedF32,
-        panels: &Range<usize>,
-        offset: usize,
-    ) -> Option<Floats> {
+    fn sums(&self, rows: &Range<usize>, panels: &Range<usize>, offset: usize) -> Option<Sink> {
         if rows.is_empty() || panels.is_empty() {
             return None;
         }
-        let (first, _, _) = b.panels.panel(panels.start);
-        let (last, columns, _) = b.panels.panel(panels.end - 1);
-        Some(Floats {
-            to: self.store(rows.start * self.stride + offset, offset),
+        Some(Sink {
+            to: self.any_store(rows.start * self.stride + offset, offset),
             stride: self.stride,
-            rows: rows.len(),
-            columns: first..last + columns,
-            then: self.then(),
         })
     }
 }
@@ -251,14 +255,14 @@ impl PackedF32 {
     }
 }
 
-/// Rounds `count` rows of `k` floats, `stride` apart at `a`, to tiles of `height` rows, each step
+/// Lays `count` rows of `k` floats, `stride` apart at `a`, rounded in tiles of `height` rows, each step
 /// of a tile behind the one before. A last tile of fewer rows begins earlier.
 ///
 /// # Safety
 /// The CPU has BF16; the rows are readable, and the tiles are writable at `to`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn round_tiles(
-    (a, stride, count): (*const f32, usize, usize),
+    (a, stride, count): (From, usize, usize),
     (k, pitch): (usize, usize),
     height: usize,
     to: *mut u16,
@@ -269,22 +273,25 @@ unsafe fn round_tiles(
             // SAFETY: the caller's promise.
             unsafe {
                 let to = to.add(tile * height * pitch + i * STEP);
-                to_bf16(a.add((first + i) * stride), k, to, pitch, height * STEP);
+                let row = (first + i) * stride;
+                match a {
+                    From::F32(a) => {
+                        to_bf16(a.add(row), k, to, pitch, height * STEP);
+                    }
+                    From::Bf16(a) => copy_bf16(a.add(row), k, to, pitch, height * STEP),
+                }
             }
         }
     }
 }
 
-/// Where sums of floats go.
-struct Floats {
-    to: Store,
+/// Where sums go.
+struct Sink {
+    to: AnyStore,
     stride: usize,
-    rows: usize,
-    columns: Range<usize>,
-    then: Option<Activation>,
 }
 
-impl Sums for Floats {
+impl Sums for Sink {
     #[inline(always)]
     unsafe fn put<const M: usize, const V: usize>(
         &self,
@@ -307,24 +314,17 @@ impl Sums for Floats {
     }
 
     #[inline(always)]
-    fn finish(&self, s: Avx512) {
-        let Some(activation) = self.then else {
-            return;
-        };
-        for row in 0..self.rows {
-            let at = row * self.stride + self.columns.start;
-            // SAFETY: these are the elements of C that the tiles stored.
-            unsafe { self.to.finish(s, activation, at, self.columns.len()) };
-        }
-    }
+    fn finish(&self, _: Avx512) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::activation::Activation;
     use crate::conv::ConvF32;
     use crate::conv::tests::{plain, some_geometry};
-    use crate::gemm::{Epilogue, gemm, matmul};
+    use crate::floats::{Floats, FloatsMut};
+    use crate::gemm::{Epilogue, gemm, gemm_mixed, matmul};
     use crate::testing::{Random, close};
     use crate::{Ctx, Isa, Threads};
 
@@ -381,7 +381,7 @@ mod tests {
             let (bias, residual) = (random.floats(n), random.floats(m * n));
             let epilogue = Epilogue {
                 bias: (round_of % 2 == 0).then_some(&bias[..]),
-                residual: (round_of % 3 == 0).then_some(&residual[..]),
+                residual: (round_of % 3 == 0).then_some(residual[..].into()),
                 activation: random.pick(&[Activation::None, Activation::Relu, Activation::Sigmoid]),
             };
             let (ra, rb) = if suits(k) {
@@ -440,6 +440,73 @@ mod tests {
         }
     }
 
+    fn halves(x: &[f32]) -> Vec<half::bf16> {
+        let of = |&x: &f32| half::bf16::from_bits(rounded(x) as u16);
+        x.iter().map(of).collect()
+    }
+
+    #[test]
+    fn products_of_rounded_rows_to_rounded_rows_are_the_same() {
+        let mut random = Random::new(7);
+        let sizes = [1, 2, 15, 16, 17, 31, 32, 33, 64, 65, 130];
+        for round_of in 0..100 {
+            let [m, k, n] = [(); 3].map(|()| random.pick(&sizes));
+            let k = k.max(FEW);
+            let (a, b) = (random.floats(m * k), random.floats(k * n));
+            let (bias, r) = (random.floats(n), round(&random.floats(m * n)));
+            let r16 = halves(&r);
+            let activation = random.pick(&[Activation::None, Activation::Relu, Activation::Gelu]);
+            let epilogue = |residual| Epilogue {
+                bias: (round_of % 2 == 0).then_some(&bias[..]),
+                residual,
+                activation,
+            };
+            for ctx in contexts() {
+                let packed = PackedF32::new(&ctx, &b, Order::KN, k, n);
+                assert!(packed.rounded());
+                let mut want = vec![0.0; m * n];
+                let with = epilogue((round_of % 3 == 0).then_some(r[..].into()));
+                gemm(&ctx, m, &a, k, &packed, &mut want, n, &with);
+                let with = epilogue((round_of % 3 == 0).then_some(Floats::Bf16(&r16)));
+                let a = halves(&a);
+                let mut c = vec![f32::NAN; m * n];
+                let (x, y) = (Floats::Bf16(&a), FloatsMut::F32(&mut c));
+                gemm_mixed(&ctx, m, x, k, &packed, y, n, &with);
+                assert_eq!(c, want, "{m} {k} {n}");
+                let mut c = vec![half::bf16::NAN; m * n];
+                gemm_mixed(&ctx, m, x, k, &packed, FloatsMut::Bf16(&mut c), n, &with);
+                assert_eq!(c, halves(&want), "{m} {k} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn convolutions_of_rounded_images_to_rounded_images_are_the_same() {
+        let mut random = Random::new(8);
+        let mut seen = 0;
+        for _ in 0..300 {
+            let (g, batch) = (some_geometry(&mut random), 1 + random.below(2));
+            let (input, output) = g.sizes(batch);
+            let x = round(&random.floats(input));
+            let w = random.floats(g.channels_out * g.depth());
+            let x16 = halves(&x);
+            for ctx in contexts() {
+                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+                if !conv.rounds() {
+                    continue;
+                }
+                seen += 1;
+                let mut want = vec![0.0; output];
+                conv.run(&ctx, batch, &x, &mut want, &Epilogue::default());
+                let mut y = vec![half::bf16::NAN; output];
+                let (from, to) = (Floats::Bf16(&x16), FloatsMut::Bf16(&mut y));
+                conv.run_mixed(&ctx, batch, from, to, &Epilogue::default());
+                assert_eq!(y, halves(&want), "{g:?}");
+            }
+        }
+        assert!(seen > 100 || contexts().is_empty());
+    }
+
     #[test]
     fn what_is_not_finite_reaches_no_window_but_its_own() {
         let mut g = some_geometry(&mut Random::new(5));
@@ -452,9 +519,14 @@ mod tests {
             let conv = ConvF32::prepare(&ctx, g, &vec![0.5; 7 * g.depth()]).unwrap();
             let mut y = vec![0.0; 8 * 20 * 7];
             conv.run(&ctx, 1, &x, &mut y, &Epilogue::default());
-            for (pixel, y) in y.chunks(7).enumerate() {
+            let mut z = vec![half::bf16::ZERO; 8 * 20 * 7];
+            let x: Vec<_> = x.iter().map(|&x| half::bf16::from_f32(x)).collect();
+            let to = FloatsMut::Bf16(&mut z);
+            conv.run_mixed(&ctx, 1, Floats::Bf16(&x), to, &Epilogue::default());
+            for (pixel, (y, z)) in y.chunks(7).zip(z.chunks(7)).enumerate() {
                 let near = (pixel / 20).abs_diff(3) < 2 && (pixel % 20).abs_diff(6) < 2;
                 assert!(y.iter().all(|y| y.is_nan() == near), "pixel {pixel}");
+                assert!(z.iter().all(|z| z.is_nan() == near), "pixel {pixel}");
             }
         }
     }

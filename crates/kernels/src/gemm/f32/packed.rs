@@ -121,6 +121,11 @@ impl PackedF32 {
         Self { data, ..layout }
     }
 
+    /// Whether it is rounded to BF16: products with it take and give floats of either kind.
+    pub fn rounded(&self) -> bool {
+        self.bf16
+    }
+
     /// Rows of the matrix.
     pub fn k(&self) -> usize {
         self.k

@@ -3,6 +3,30 @@
 use crate::activation::Activation;
 use crate::simd::Simd;
 
+/// What takes tiles of sums.
+pub(crate) trait Put<S: Simd>: Copy {
+    /// Stores a tile of sums at `at` in C, rows `stride` apart, which belongs to `column` and
+    /// on; the last vector of a row has `last` elements.
+    ///
+    /// # Safety
+    /// These elements of C, bias and residual are there.
+    unsafe fn put<const M: usize, const V: usize>(
+        &self,
+        s: S,
+        sums: [[S::F; V]; M],
+        at: usize,
+        stride: usize,
+        column: usize,
+        last: usize,
+    );
+
+    /// Applies `activation` to `n` elements at `at`, where `put` did not.
+    ///
+    /// # Safety
+    /// As for `put`.
+    unsafe fn finish(&self, s: S, activation: Activation, at: usize, n: usize);
+}
+
 /// Where sums go in C, and what is added and cut off before.
 #[derive(Clone, Copy)]
 pub(crate) struct Store {
@@ -12,24 +36,15 @@ pub(crate) struct Store {
     pub(super) bounds: (f32, f32),
 }
 
-impl Store {
-    /// Applies `activation` to `n` elements at `at`.
-    ///
-    /// # Safety
-    /// As for `put`.
+impl<S: Simd> Put<S> for Store {
     #[inline(always)]
-    pub(crate) unsafe fn finish<S: Simd>(&self, _: S, activation: Activation, at: usize, n: usize) {
+    unsafe fn finish(&self, _: S, activation: Activation, at: usize, n: usize) {
         // SAFETY: the caller's promise.
         unsafe { activation.map(S::ISA, self.c.add(at), self.c.add(at), n) };
     }
 
-    /// Stores a tile of sums at `at` in C, rows `stride` apart, which belongs to `column` and
-    /// on; the last vector of a row has `last` elements.
-    ///
-    /// # Safety
-    /// These elements of C, bias and residual are there.
     #[inline(always)]
-    pub(crate) unsafe fn put<S: Simd, const M: usize, const V: usize>(
+    unsafe fn put<const M: usize, const V: usize>(
         &self,
         s: S,
         sums: [[S::F; V]; M],

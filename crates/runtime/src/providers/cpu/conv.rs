@@ -4,6 +4,7 @@ use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8};
+use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
 use edgesmith_kernels::gemm::{Epilogue, Input8, Output8, Requant};
 
 use super::dequantize::{self, Quantized, bytes, quantized_output};
@@ -201,33 +202,38 @@ fn float(
         tail(planner, id, result, true)
     };
     tail.nodes.extend(norm.map(|n| n.node));
-    let mut reads = vec![planner.read_f32(x, Layout::Last)?];
+    let to_rounded = conv.rounds()
+        && planner.may_round(tail.result)
+        && (!geometry.is_depthwise() || planner.is_rounded(x, Layout::Last));
+    let takes_rounded = conv.rounds() && (!geometry.is_depthwise() || to_rounded);
+    let (slot, x_rounded) = planner.read_floats(x, Layout::Last, takes_rounded)?;
+    let mut reads = vec![slot];
     let residual = match tail.residual {
         Some(r) if planner.typed(r)?.1 != planner.typed(tail.result)?.1 => return None,
         Some(r) => {
-            reads.push(planner.read_f32(r, Layout::Last)?);
-            true
+            let (slot, rounded) = planner.read_floats(r, Layout::Last, takes_rounded)?;
+            reads.push(slot);
+            Some(rounded)
         }
-        None => false,
+        None => None,
     };
     let kernel = conv.kernel_name();
     let work: Kernel = Box::new(move |ctx, x, y| {
         let epilogue = Epilogue {
             bias: bias.as_deref(),
-            residual: residual.then(|| bytemuck::cast_slice(x[1])),
+            residual: residual.map(|rounded| of_bytes(x[1], rounded)),
             activation: tail.activation,
         };
-        let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
-        conv.run(ctx, batch, x, y, &epilogue);
+        let (x, y) = (of_bytes(x[0], x_rounded), of_bytes_mut(y[0], to_rounded));
+        conv.run_mixed(ctx, batch, x, y, &epilogue);
     });
-    planner.step_f32(
-        id,
-        &tail.nodes,
-        (tail.result, Layout::Last),
-        kernel,
-        reads,
-        work,
-    )
+    let step = if to_rounded {
+        Planner::step_rounded
+    } else {
+        Planner::step_f32
+    };
+    let to = (tail.result, Layout::Last);
+    step(planner, id, &tail.nodes, to, kernel, reads, work)
 }
 
 /// Sums of integers and how they become an output.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::elementwise::{Binary, Operand, binary_in_place};
+use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
 use edgesmith_kernels::gemm::{
-    Epilogue, Order, PackedF32, PackedI8, gemm as gemm_f32, gemm8, matmul as multiply,
+    Epilogue, Order, PackedF32, PackedI8, gemm_mixed, gemm8, matmul as multiply,
 };
 
 use super::conv::{Integer, Sums, Tail, integer_step, tail};
@@ -171,32 +172,35 @@ fn product(
             result: y,
         },
     };
-    let mut reads = vec![planner.read_f32(a, Layout::Plain)?];
+    let rounds = packed.rounded();
+    let to_rounded = rounds && planner.may_round(tail.result);
+    let (slot, a_rounded) = planner.read_floats(a, Layout::Plain, rounds)?;
+    let mut reads = vec![slot];
     let residual = match tail.residual {
         Some(r) => {
-            reads.push(planner.read_f32(r, Layout::Plain)?);
-            true
+            let (slot, rounded) = planner.read_floats(r, Layout::Plain, rounds)?;
+            reads.push(slot);
+            Some(rounded)
         }
-        None => false,
+        None => None,
     };
     let kernel = packed.kernel_name();
     let work: Kernel = Box::new(move |ctx, x, y| {
         let epilogue = Epilogue {
             bias: bias.as_deref(),
-            residual: residual.then(|| bytemuck::cast_slice(x[1])),
+            residual: residual.map(|rounded| of_bytes(x[1], rounded)),
             activation: tail.activation,
         };
-        let (a, c) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
-        gemm_f32(ctx, m, a, k, &packed, c, n, &epilogue);
+        let (a, c) = (of_bytes(x[0], a_rounded), of_bytes_mut(y[0], to_rounded));
+        gemm_mixed(ctx, m, a, k, &packed, c, n, &epilogue);
     });
-    planner.step_f32(
-        id,
-        &tail.nodes,
-        (tail.result, Layout::Plain),
-        kernel,
-        reads,
-        work,
-    )
+    let step = if to_rounded {
+        Planner::step_rounded
+    } else {
+        Planner::step_f32
+    };
+    let to = (tail.result, Layout::Plain);
+    step(planner, id, &tail.nodes, to, kernel, reads, work)
 }
 
 fn integer(
