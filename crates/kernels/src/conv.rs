@@ -8,12 +8,14 @@ pub mod depthwise;
 pub mod f32;
 mod gather;
 pub mod int8;
+mod lines;
 pub mod transposed;
 mod windows;
 mod winograd;
 
 pub use self::f32::ConvF32;
 pub use self::int8::ConvI8;
+pub use self::lines::Strip;
 pub use self::transposed::{ConvTransposeF32, TransposedGeometry};
 
 use std::borrow::Cow;

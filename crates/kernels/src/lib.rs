@@ -80,7 +80,8 @@ impl Ctx {
     }
 
     /// The same on the calling thread only.
-    pub(crate) fn on_one_thread(&self) -> Self {
+    #[must_use]
+    pub fn on_one_thread(&self) -> Self {
         Self {
             threads: Threads::new(1),
             ..self.clone()

@@ -17,6 +17,7 @@ pub(crate) mod fold;
 mod late;
 mod layout;
 mod limits;
+mod lines;
 mod maker;
 mod packed;
 mod partition;
@@ -28,6 +29,7 @@ mod reference;
 
 pub(crate) use late::{Rest, fed};
 pub(crate) use layout::in_memory;
+pub(crate) use lines::{ByLines, OfStrip};
 pub(crate) use maker::Maker;
 pub(crate) use packed::{Packed, Shelf, Stored};
 pub(crate) use parts::OnDevice;
@@ -75,6 +77,8 @@ pub(crate) struct Step {
     pub row: StepRow,
     /// Values that are there after this step, for those who watch.
     pub makes: Vec<(ValueId, SlotId, Layout)>,
+    /// How it goes by lines of images, where it does.
+    pub lines: Option<ByLines>,
 }
 
 /// How the profile names a step.
@@ -212,6 +216,7 @@ impl<'a> Planner<'a> {
         for &v in &graph.outputs {
             outputs.push(self.argument(v)?);
         }
+        self.join_lines(&outputs);
         Ok(self.pack(inputs, outputs))
     }
 
@@ -422,6 +427,7 @@ impl<'a> Planner<'a> {
                 writes: Vec::new(),
                 row: self.row(id, "view", false),
                 makes: vec![(to, slot, Layout::Plain)],
+                lines: None,
             });
         }
     }
@@ -437,6 +443,7 @@ impl<'a> Planner<'a> {
                 writes: Vec::new(),
                 row: self.row(id, "view", false),
                 makes: vec![(to, slot, Layout::Last)],
+                lines: None,
             });
         }
     }
@@ -509,6 +516,7 @@ impl<'a> Planner<'a> {
             writes: spec.writes,
             row,
             makes,
+            lines: None,
         });
     }
 

@@ -83,16 +83,25 @@ impl ConvF32 {
                 "weights are packed for windows without dilation".to_string(),
             ));
         }
-        if matches!(self.weights, Weights::Winograd(_)) && !Winograd::fits(&geometry) {
+        if self.is_winograd() && !Winograd::fits(&geometry) {
             return Err(Unsupported(
                 "weights are packed for windows one apart".to_string(),
             ));
         }
-        Ok(Self {
+        Ok(self.with_geometry(geometry))
+    }
+
+    /// The same weights where they fit as well.
+    pub(super) fn with_geometry(&self, geometry: ConvGeometry) -> Self {
+        Self {
             geometry,
             weights: self.weights.clone(),
             line: self.line,
-        })
+        }
+    }
+
+    pub(super) fn is_winograd(&self) -> bool {
+        matches!(self.weights, Weights::Winograd(_))
     }
 
     /// What it computes.

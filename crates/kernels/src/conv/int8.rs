@@ -95,11 +95,16 @@ impl ConvI8 {
                 "weights are packed for kernels without dilation".to_string(),
             ));
         }
-        Ok(Self {
+        Ok(self.with_geometry(geometry))
+    }
+
+    /// The same weights where they fit as well.
+    pub(super) fn with_geometry(&self, geometry: ConvGeometry) -> Self {
+        Self {
             geometry,
             weights: self.weights.clone(),
             padded: self.padded,
-        })
+        }
     }
 
     /// What it computes.

@@ -141,6 +141,7 @@ impl Planner<'_> {
             writes: Vec::new(),
             row,
             makes: Vec::new(),
+            lines: None,
         });
         Ok(())
     }

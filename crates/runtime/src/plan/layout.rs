@@ -171,6 +171,7 @@ impl Planner<'_> {
             writes,
             row,
             makes: Vec::new(),
+            lines: None,
         });
     }
 

@@ -359,6 +359,7 @@ impl<'a> Planner<'a> {
             writes,
             row,
             makes,
+            lines: None,
         });
         Ok(())
     }

@@ -116,6 +116,7 @@ impl Planner<'_> {
             writes,
             row,
             makes,
+            lines: None,
         });
         Ok(())
     }

@@ -1,15 +1,18 @@
 //! Conv of one or two spatial axes, channels-last, in floats or integers.
 
+use std::sync::Arc;
+
 use edgesmith_ir::geometry::Window;
-use edgesmith_ir::{NodeId, ValueId};
+use edgesmith_ir::{DType, NodeId, ValueId};
+use edgesmith_kernels::Ctx;
 use edgesmith_kernels::activation::Activation;
-use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8};
+use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8, Strip};
 use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
 use edgesmith_kernels::gemm::{Epilogue, Input8, Output8, Requant};
 
 use super::dequantize::{self, Quantized, bytes, quantized_output};
 use super::{activations, dequantize::Weights, norm};
-use crate::plan::{Kernel, Layout, Packed, Planner, Spec};
+use crate::plan::{ByLines, Kernel, Layout, OfStrip, Packed, Planner, Spec};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
@@ -137,7 +140,7 @@ fn normalised(planner: &Planner, y: ValueId, channels: usize) -> Option<Norm> {
         && node.input(0) == Some(y)
         && node.outputs().len() == 1
         && node.int("training_mode").unwrap_or(0) == 0;
-    if !plain || planner.typed(y)?.0 != edgesmith_ir::DType::F32 {
+    if !plain || planner.typed(y)?.0 != DType::F32 {
         return None;
     }
     let (scale, shift) = norm::scale_and_shift(planner, id)?;
@@ -218,22 +221,34 @@ fn float(
         None => None,
     };
     let kernel = conv.kernel_name();
-    let work: Kernel = Box::new(move |ctx, x, y| {
+    let by_lines = conv.goes_by_lines() && planner.typed(tail.result)?.0 == DType::F32;
+    let sizes = [x_rounded, to_rounded].map(|rounded| if rounded { 2 } else { 4 });
+    let run: Arc<OfStrip> = Arc::new(Box::new(move |ctx, strip, x, y| {
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             residual: residual.map(|rounded| of_bytes(x[1], rounded)),
             activation: tail.activation,
         };
-        let (x, y) = (of_bytes(x[0], x_rounded), of_bytes_mut(y[0], to_rounded));
-        conv.run_mixed(ctx, batch, x, y, &epilogue);
-    });
+        let (x, y) = (of_bytes(x[0], x_rounded), of_bytes_mut(y, to_rounded));
+        match strip {
+            Some(strip) => conv.of_strip(strip).run_mixed(ctx, 1, x, y, &epilogue),
+            None => conv.run_mixed(ctx, batch, x, y, &epilogue),
+        }
+    }));
+    let whole = Arc::clone(&run);
+    let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
     let step = if to_rounded {
         Planner::step_rounded
     } else {
         Planner::step_f32
     };
     let to = (tail.result, Layout::Last);
-    step(planner, id, &tail.nodes, to, kernel, reads, work)
+    step(planner, id, &tail.nodes, to, kernel, reads, work)?;
+    if by_lines {
+        let work: OfStrip = Box::new(move |ctx, strip, x, y| run(ctx, strip, x, y));
+        planner.by_lines(ByLines::new(geometry, batch, sizes, work));
+    }
+    Some(())
 }
 
 /// Sums of integers and how they become an output.
@@ -266,19 +281,28 @@ impl Sums {
     }
 }
 
-/// The arithmetic of an integer kernel, whatever its shape: input, bias, output.
-pub(crate) type Integer =
-    Box<dyn Fn(&edgesmith_kernels::Ctx, Input8, Option<&[i32]>, Output8) + Send + Sync>;
+/// The arithmetic of an integer kernel, whatever its shape: a strip of an image, input, bias,
+/// output.
+pub(crate) type Run =
+    Box<dyn Fn(&Ctx, Option<Strip>, Input8, Option<&[i32]>, Output8) + Send + Sync>;
+
+/// An integer kernel with its weights.
+pub(crate) struct Integer {
+    pub kernel: &'static str,
+    /// Of what it reads and writes.
+    pub layout: Layout,
+    /// The geometry and how many images there are, of a convolution.
+    pub images: Option<(ConvGeometry, usize)>,
+    pub run: Run,
+}
 
 /// Adds the integer step of node `id`: to bytes where a Q follows, else to floats.
 pub(crate) fn integer_step(
     planner: &mut Planner,
     id: NodeId,
     y: ValueId,
-    layout: Layout,
     sums: Sums,
-    kernel: &'static str,
-    run: Integer,
+    with: Integer,
 ) -> Option<()> {
     let mut nodes = vec![id];
     let (mut value, mut activation) = (y, Activation::None);
@@ -288,6 +312,7 @@ pub(crate) fn integer_step(
         nodes.push(f);
         (value, activation) = (result, a);
     }
+    let layout = with.layout;
     let read = planner.read(sums.from.value, layout)?;
     let from = sums.from;
     let Some((q, to)) = quantized_output(planner, value) else {
@@ -304,81 +329,77 @@ pub(crate) fn integer_step(
             };
             let y = bytemuck::cast_slice_mut(y[0]);
             let bias = bias.as_deref();
-            run(
-                ctx,
-                x,
-                None,
-                Output8::F32 {
-                    y,
-                    scale: &sums.scales,
-                    bias,
-                    activation,
-                },
-            );
+            let out = Output8::F32 {
+                y,
+                scale: &sums.scales,
+                bias,
+                activation,
+            };
+            (with.run)(ctx, None, x, None, out);
         });
-        planner.step_f32(id, &nodes, (value, layout), kernel, vec![read], work)?;
+        planner.step_f32(id, &nodes, (value, layout), with.kernel, vec![read], work)?;
         planner.mark_integer(&nodes);
         planner.mark_step_integer();
         return Some(());
     };
     nodes.push(q);
-    requantized(
-        planner,
-        id,
-        &nodes,
-        layout,
-        sums,
-        (to, activation),
-        kernel,
-        run,
-    )
+    requantized(planner, id, &nodes, sums, (to, activation), with)
 }
 
 /// Adds the integer step of node `id`, which does `nodes` as well: to the bytes of `to`, after a
 /// function that only cuts off.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "what a step does, reads and writes"
-)]
 pub(crate) fn requantized(
     planner: &mut Planner,
     id: NodeId,
     nodes: &[NodeId],
-    layout: Layout,
     sums: Sums,
     (to, activation): (Quantized, Activation),
-    kernel: &'static str,
-    run: Integer,
+    with: Integer,
 ) -> Option<()> {
+    let Integer {
+        kernel,
+        layout,
+        images,
+        run,
+    } = with;
     let from = sums.from;
     let mult: Vec<f32> = sums.scales.iter().map(|s| s / to.quant.scale).collect();
     let (lo, hi) = byte_bounds(activation, to)?;
     let read = planner.read(from.value, layout)?;
     let write = planner.write(to.value, layout)?;
-    planner.step(
-        id,
-        nodes,
-        Spec {
-            kernel,
-            integer: true,
-            reads: vec![read],
-            writes: vec![write],
-            makes: vec![(to.value, layout)],
-            work: Box::new(move |ctx, x, y| {
-                let x = Input8 {
-                    data: bytes(x[0], from.signed),
-                    zero: from.quant.zero,
-                };
-                let requant = Requant {
-                    mult: &mult,
-                    zero: to.quant.zero,
-                    lo,
-                    hi,
-                };
-                run(ctx, x, sums.bias.as_deref(), Output8::Bytes(y[0], requant));
-            }),
-        },
-    );
+    let run: Arc<OfStrip> = Arc::new(Box::new(move |ctx, strip, x, y| {
+        let x = Input8 {
+            data: bytes(x[0], from.signed),
+            zero: from.quant.zero,
+        };
+        let requant = Requant {
+            mult: &mult,
+            zero: to.quant.zero,
+            lo,
+            hi,
+        };
+        run(
+            ctx,
+            strip,
+            x,
+            sums.bias.as_deref(),
+            Output8::Bytes(y, requant),
+        );
+    }));
+    let whole = Arc::clone(&run);
+    let spec = Spec {
+        kernel,
+        integer: true,
+        reads: vec![read],
+        writes: vec![write],
+        makes: vec![(to.value, layout)],
+        work: Box::new(move |ctx, x, y| whole(ctx, None, x, y[0])),
+    };
+    planner.step(id, nodes, spec);
+    if let Some((geometry, batch)) = images {
+        let work: OfStrip = Box::new(move |ctx, strip, x, y| run(ctx, strip, x, y));
+        planner.by_lines(ByLines::new(geometry, batch, [1, 1], work));
+    }
     Some(())
 }
 
@@ -403,18 +424,18 @@ fn integer(
     let weights = dequantize::weights(planner, w, 0)?;
     let bias = planner.graph().node(id).input(2);
     let sums = Sums::of(planner, x, &weights, bias, geometry.channels_out)?;
-    let (kernel, run) = byte_conv(planner, id, &weights, geometry, batch)?;
-    integer_step(planner, id, y, Layout::Last, sums, kernel, run)
+    let with = byte_conv(planner, id, &weights, geometry, batch)?;
+    integer_step(planner, id, y, sums, with)
 }
 
-/// The convolution of images of bytes with the constant weights of node `id`, and its kernel.
+/// The convolution of images of bytes with the constant weights of node `id`.
 pub(crate) fn byte_conv(
     planner: &mut Planner,
     id: NodeId,
     weights: &Weights,
     geometry: ConvGeometry,
     batch: usize,
-) -> Option<(&'static str, Integer)> {
+) -> Option<Integer> {
     let packed = planner.packed(id, |ctx| {
         let data = bytes(&weights.data, weights.signed);
         ConvI8::prepare(ctx, geometry, data, &weights.zeros)
@@ -425,7 +446,13 @@ pub(crate) fn byte_conv(
         return None;
     };
     let conv = conv.resized(geometry).ok()?;
-    let kernel = conv.kernel_name();
-    let run: Integer = Box::new(move |ctx, x, bias, out| conv.run(ctx, batch, x, bias, out));
-    Some((kernel, run))
+    Some(Integer {
+        kernel: conv.kernel_name(),
+        layout: Layout::Last,
+        images: Some((geometry, batch)),
+        run: Box::new(move |ctx, strip, x, bias, out| match strip {
+            Some(strip) => conv.of_strip(strip).run(ctx, 1, x, bias, out),
+            None => conv.run(ctx, batch, x, bias, out),
+        }),
+    })
 }

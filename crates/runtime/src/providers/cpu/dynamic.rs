@@ -120,9 +120,7 @@ pub(crate) fn signed(dtype: DType) -> Option<bool> {
 /// A product of bytes with constant weights.
 struct Product {
     columns: usize,
-    layout: Layout,
-    kernel: &'static str,
-    run: Integer,
+    with: Integer,
 }
 
 impl Product {
@@ -143,13 +141,8 @@ impl Product {
             return None;
         }
         let weights = weights(planner, b, zero, n)?;
-        let (kernel, run) = byte_product(planner, id, &weights, [m, k, n], Order::KN)?;
-        Some(Self {
-            columns: n,
-            layout: Layout::Plain,
-            kernel,
-            run,
-        })
+        let with = byte_product(planner, id, &weights, [m, k, n], Order::KN)?;
+        Some(Self { columns: n, with })
     }
 
     fn of_images(
@@ -160,12 +153,10 @@ impl Product {
     ) -> Option<Self> {
         let (geometry, batch) = geometry(planner, id, x, w)?;
         let weights = weights(planner, w, zero, geometry.channels_out)?;
-        let (kernel, run) = byte_conv(planner, id, &weights, geometry, batch)?;
+        let with = byte_conv(planner, id, &weights, geometry, batch)?;
         Some(Self {
             columns: geometry.channels_out,
-            layout: Layout::Last,
-            kernel,
-            run,
+            with,
         })
     }
 }
@@ -314,21 +305,21 @@ fn sums(
 ) -> Option<()> {
     let y = planner.graph().node(id).output(0)?;
     let is_signed = signed(planner.typed(x)?.0)?;
-    let axis = match product.layout {
+    let axis = match product.with.layout {
         Layout::Last => 1,
         Layout::Plain => planner.typed(y)?.1.len() - 1,
     };
-    let mut reads = vec![planner.read(x, product.layout)?];
+    let mut reads = vec![planner.read(x, product.with.layout)?];
     let zero = Zero::of(planner, zero, &mut reads)?;
     if let Some(scaled) = scaled(planner, y, axis, &mut reads) {
         return floats(planner, id, reads, (is_signed, zero), product, scaled);
     }
-    let Product {
+    let Integer {
         layout,
         kernel,
         run,
         ..
-    } = product;
+    } = product.with;
     let write = planner.write(y, layout)?;
     let spec = Spec {
         kernel,
@@ -343,6 +334,7 @@ fn sums(
             };
             run(
                 ctx,
+                None,
                 input,
                 None,
                 Output8::I32(bytemuck::cast_slice_mut(y[0])),
@@ -366,7 +358,7 @@ fn floats(
         .into_iter()
         .chain(scaled.nodes.iter().copied())
         .collect();
-    let (to, kernel) = ((scaled.result, product.layout), product.kernel);
+    let (to, kernel) = ((scaled.result, product.with.layout), product.with.kernel);
     let work = Box::new(move |ctx: &_, x: &[&[u8]], y: &mut [&mut [u8]]| {
         let input = Input8 {
             data: bytes(x[0], is_signed),
@@ -381,7 +373,7 @@ fn floats(
             bias: scaled.bias.as_deref(),
             activation: scaled.activation,
         };
-        (product.run)(ctx, input, start.as_deref(), to);
+        (product.with.run)(ctx, None, input, start.as_deref(), to);
     });
     planner.step_f32(id, &nodes, to, kernel, reads, work)?;
     planner.mark_integer(&nodes);
@@ -448,7 +440,7 @@ pub(crate) fn from_floats(planner: &mut Planner, id: NodeId) -> Option<()> {
     let mut reads = vec![planner.read(a, Layout::Plain)?];
     let scaled = own_scale(planner, y, (&[node.input(2)], node.input(4)), &mut reads)?;
     let count: usize = planner.typed(a)?.1.iter().product();
-    let (layout, kernel) = (product.layout, product.kernel);
+    let (layout, kernel) = (product.with.layout, product.with.kernel);
     let writes = vec![planner.write(y, layout)?, planner.slot(count)];
     let spec = Spec {
         kernel,
@@ -471,7 +463,7 @@ pub(crate) fn from_floats(planner: &mut Planner, id: NodeId) -> Option<()> {
                 data: bytes(own, false),
                 zero: found.zero,
             };
-            (product.run)(ctx, input, None, to);
+            (product.with.run)(ctx, None, input, None, to);
         }),
     };
     planner.step(id, &[id], spec);

@@ -212,18 +212,18 @@ fn integer(
 ) -> Option<()> {
     let weights = dequantize::weights(planner, b, if order == Order::NK { 0 } else { 1 })?;
     let sums = Sums::of(planner, a, &weights, bias, n)?;
-    let (kernel, run) = byte_product(planner, id, &weights, [m, k, n], order)?;
-    integer_step(planner, id, y, Layout::Plain, sums, kernel, run)
+    let with = byte_product(planner, id, &weights, [m, k, n], order)?;
+    integer_step(planner, id, y, sums, with)
 }
 
-/// The product of rows of bytes with the constant weights of node `id`, and its kernel.
+/// The product of rows of bytes with the constant weights of node `id`.
 pub(crate) fn byte_product(
     planner: &mut Planner,
     id: NodeId,
     weights: &Weights,
     [m, k, n]: [usize; 3],
     order: Order,
-) -> Option<(&'static str, Integer)> {
+) -> Option<Integer> {
     let packed = planner.packed(id, |ctx| {
         let data = bytes(&weights.data, weights.signed);
         let packed = PackedI8::new(ctx, data, order, k, n, &weights.zeros);
@@ -232,10 +232,12 @@ pub(crate) fn byte_product(
     let Packed::Gemm8(packed) = packed else {
         return None;
     };
-    let kernel = packed.kernel_name();
-    let run: Integer =
-        Box::new(move |ctx, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n));
-    Some((kernel, run))
+    Some(Integer {
+        kernel: packed.kernel_name(),
+        layout: Layout::Plain,
+        images: None,
+        run: Box::new(move |ctx, _, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n)),
+    })
 }
 
 /// How operands stand, and what the product is multiplied by.

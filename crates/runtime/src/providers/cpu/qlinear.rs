@@ -8,7 +8,7 @@ use edgesmith_kernels::quantize::Quant;
 use super::conv::{Sums, byte_conv, geometry, requantized};
 use super::dequantize::{Quantized, Weights};
 use super::matmul::byte_product;
-use crate::plan::{Layout, Planner};
+use crate::plan::Planner;
 
 /// The bytes of `value` by one constant scale and zero point.
 fn quantized(
@@ -110,9 +110,9 @@ pub(crate) fn conv(planner: &mut Planner, id: NodeId) -> Option<()> {
         None => None,
     };
     let sums = parts.sums(bias, columns)?;
-    let (kernel, run) = byte_conv(planner, id, &parts.weights, geometry, batch)?;
+    let with = byte_conv(planner, id, &parts.weights, geometry, batch)?;
     let to = (parts.to, Activation::None);
-    requantized(planner, id, &[id], Layout::Last, sums, to, kernel, run)
+    requantized(planner, id, &[id], sums, to, with)
 }
 
 pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -126,7 +126,7 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
         return None;
     }
     let sums = parts.sums(None, n)?;
-    let (kernel, run) = byte_product(planner, id, &parts.weights, [m, k, n], Order::KN)?;
+    let with = byte_product(planner, id, &parts.weights, [m, k, n], Order::KN)?;
     let to = (parts.to, Activation::None);
-    requantized(planner, id, &[id], Layout::Plain, sums, to, kernel, run)
+    requantized(planner, id, &[id], sums, to, with)
 }
