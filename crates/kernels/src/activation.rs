@@ -7,6 +7,10 @@
 //!
 //! NaN stays NaN everywhere.
 
+mod erf;
+
+use erf::erf;
+
 use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
@@ -496,36 +500,6 @@ const TANH: [f32; 5] = [
     0.020_632_55,
     -0.005_697_387_3,
 ];
-/// Fitted to `erf(x) / x - 1` over `x^2` for `|x| < 1`.
-const ERF_SMALL: [f32; 7] = [
-    0.128_379_17,
-    -0.376_126_26,
-    0.112_835_854,
-    -0.026_853_815,
-    0.005_188_334,
-    -0.000_801_024_24,
-    7.854_009e-5,
-];
-/// Fitted to `ln(1 - erf(x))` for `1 <= x <= 4`.
-const ERF_LARGE: [f32; 7] = [
-    -0.000_332_682_34,
-    -1.127_122_5,
-    -0.638_093_53,
-    -0.103_148_01,
-    0.021_856_336,
-    -0.002_951_882_8,
-    0.000_186_777_62,
-];
-
-#[inline(always)]
-fn erf<S: Simd>(s: S, x: S::F) -> S::F {
-    let (one, magnitude) = (s.splat(1.0), abs(s, x));
-    let small = s.fma(x, polynomial(s, s.mul(x, x), &ERF_SMALL), x);
-    let capped = s.min(s.splat(4.0), magnitude);
-    let large = s.sub(one, exp(s, polynomial(s, capped, &ERF_LARGE)));
-    s.if_less(magnitude, one, small, with_sign(s, large, x))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -92,6 +92,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whether [`Simd::store_rounded_rows`] is quicker than a row at a time.
     const ROUNDS_ROWS: bool = false;
 
+    /// Whether [`Simd::look_up`] is one instruction.
+    const LOOKS_UP: bool = false;
+
     fn splat(self, x: f32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
@@ -353,6 +356,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn power(self, n: Self::F) -> Self::F {
         let exponent = self.add_i(self.to_int(n), self.splat_i(127));
         self.float_of(self.to_exponent(exponent))
+    }
+
+    /// The number of `table` that each lane of `i` names, by its last five bits.
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 32], i: Self::I) -> Self::F {
+        let mut lanes = [0f32; MAX_LANES];
+        for (lane, i) in lanes.iter_mut().zip(self.lanes_i(i)) {
+            *lane = table[i as usize & 31];
+        }
+        // SAFETY: the array holds a vector.
+        unsafe { self.load(lanes.as_ptr()) }
     }
 
     /// The largest lane; any of them if one is NaN.

@@ -19,6 +19,19 @@ const FEW: usize = 6;
 
 /// What becomes of sums.
 pub(super) trait Sums {
+    /// Sees `height` rows of `V` vectors of sums before they are taken, as [`Sums::put`] will.
+    ///
+    /// # Safety
+    /// As there; `sums` may be written.
+    #[inline(always)]
+    unsafe fn prepare<const V: usize>(
+        &self,
+        _s: Avx512,
+        _sums: *mut i32,
+        _place: (usize, usize, usize, usize),
+    ) {
+    }
+
     /// Takes `M` rows of `V` vectors of sums, from `row` of the part and column `first` of the
     /// matrix on, of which `columns` are real.
     ///
@@ -207,7 +220,7 @@ unsafe fn products<P: Product, O: Sums>(
                 }
                 for (i, tile) in two.iter().enumerate() {
                     let place = (tile.row, height, first, columns);
-                    let block = block.0[i * height * vectors * 16..].as_ptr();
+                    let block = block.0[i * height * vectors * 16..].as_mut_ptr();
                     if vectors == 2 {
                         deal::<O, 2>(s, place, block, sums);
                     } else {
@@ -226,20 +239,22 @@ unsafe fn products<P: Product, O: Sums>(
 #[repr(C, align(64))]
 struct Block([i32; 4 * ROWS * 16]);
 
-/// Hands out the sums of a tile of rows.
+/// Hands out the sums of a tile of rows: row, height, first column, columns.
 ///
 /// # Safety
 /// As for [`Sums::put`]; `block` has `height` rows of `V` vectors.
 #[inline(always)]
 unsafe fn deal<O: Sums, const V: usize>(
     s: Avx512,
-    (row, height, first, columns): (usize, usize, usize, usize),
-    block: *const i32,
+    place: (usize, usize, usize, usize),
+    block: *mut i32,
     sums: &O,
 ) {
+    let (row, height, first, columns) = place;
     let mut at = 0;
     // SAFETY: the caller's promise.
     unsafe {
+        sums.prepare::<V>(s, block, place);
         while at + 4 <= height {
             sums.put::<4, V>(s, block.add(at * V * 16), row + at, first, columns);
             at += 4;

@@ -42,6 +42,7 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const ROWS: usize = 12;
     const ROUNDS_ROWS: bool = true;
+    const LOOKS_UP: bool = true;
 
     super::ops! {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
@@ -73,6 +74,15 @@ impl Simd for Avx512 {
         dot_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i =
             _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
     }
+    #[inline(always)]
+    fn look_up(self, table: &[f32; 32], i: __m512i) -> __m512 {
+        // SAFETY: the type is the proof of AVX-512, and the table has two vectors.
+        unsafe {
+            let high = _mm512_loadu_ps(table.as_ptr().add(16));
+            _mm512_permutex2var_ps(_mm512_loadu_ps(table.as_ptr()), i, high)
+        }
+    }
+
     super::memory! {
         load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
         store(p: *mut f32, a: __m512) = _mm512_storeu_ps(p, a);
@@ -148,13 +158,13 @@ impl Dot<Avx512> for Vnni512 {
 
 /// Rounds `n` floats to BF16, ties to even, and clears what follows up to `room`. Each 32 numbers
 /// stand `jump` behind those before. Numbers below the normal range become 0. Returns whether all
-/// are finite.
+/// are finite, where `CHECK`.
 ///
 /// # Safety
 /// The CPU has AVX-512 F, BW and BF16; `n` floats are readable and `room` numbers writable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(crate) unsafe fn to_bf16(
+pub(crate) unsafe fn to_bf16<const CHECK: bool>(
     from: *const f32,
     n: usize,
     to: *mut u16,
@@ -165,17 +175,24 @@ pub(crate) unsafe fn to_bf16(
     let infinite = _mm512_set1_epi32(0x7f7f_8000);
     let magnitude = _mm512_set1_epi32(i32::MAX);
     let mut most = _mm512_setzero_si512();
-    let mut at = 0;
     // SAFETY: the caller's promise; masks keep to it at the end.
     unsafe {
-        while at < room {
+        for at in (0..room).step_by(32) {
             let left = n.saturating_sub(at);
-            let low = _mm512_maskz_loadu_ps(mask(left), from.wrapping_add(at));
-            let next = from.wrapping_add(at + 16);
-            let high = _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), next);
-            for x in [low, high] {
-                let x = _mm512_and_si512(_mm512_castps_si512(x), magnitude);
-                most = _mm512_max_epu32(most, x);
+            let (low, high) = if left >= 32 {
+                let next = from.add(at + 16);
+                (_mm512_loadu_ps(from.add(at)), _mm512_loadu_ps(next))
+            } else {
+                let [first, second] = [mask(left), mask(left.saturating_sub(16))];
+                let next = from.wrapping_add(at + 16);
+                let low = _mm512_maskz_loadu_ps(first, from.wrapping_add(at));
+                (low, _mm512_maskz_loadu_ps(second, next))
+            };
+            if CHECK {
+                for x in [low, high] {
+                    let x = _mm512_and_si512(_mm512_castps_si512(x), magnitude);
+                    most = _mm512_max_epu32(most, x);
+                }
             }
             let y = _mm512_cvtne2ps_pbh(high, low);
             let y = std::mem::transmute::<__m512bh, __m512i>(y);
@@ -186,10 +203,9 @@ pub(crate) unsafe fn to_bf16(
                 let some = (1u32 << (room - at)) - 1;
                 _mm512_mask_storeu_epi16(to.cast(), some, y);
             }
-            at += 32;
         }
     }
-    _mm512_cmpge_epu32_mask(most, infinite) == 0
+    !CHECK || _mm512_cmpge_epu32_mask(most, infinite) == 0
 }
 
 /// As [`to_bf16`], for numbers that are BF16.
@@ -206,12 +222,18 @@ pub(crate) unsafe fn copy_bf16(
     jump: usize,
 ) {
     for at in (0..room).step_by(32) {
-        let (left, rest) = (n.saturating_sub(at).min(32), (room - at).min(32));
-        let [left, rest] = [left, rest].map(|n| ((1u64 << n) - 1) as __mmask32);
-        // SAFETY: the caller's promise; masks keep to it.
+        let (left, rest) = (n.saturating_sub(at), (room - at).min(32));
+        let to = to.wrapping_add(at / 32 * jump);
+        // SAFETY: the caller's promise; masks keep to it at the end.
         unsafe {
+            if left >= 32 {
+                _mm512_storeu_si512(to.cast(), _mm512_loadu_si512(from.add(at).cast()));
+                continue;
+            }
+            let left = ((1u64 << left) - 1) as __mmask32;
             let x = _mm512_maskz_loadu_epi16(left, from.wrapping_add(at).cast());
-            _mm512_mask_storeu_epi16(to.add(at / 32 * jump).cast(), rest, x);
+            let rest = ((1u64 << rest) - 1) as __mmask32;
+            _mm512_mask_storeu_epi16(to.cast(), rest, x);
         }
     }
 }

@@ -94,7 +94,7 @@ pub(super) unsafe fn pack(
 pub(crate) unsafe fn narrow(to: &mut [u16], from: &[f32]) -> bool {
     assert!(to.len() >= from.len(), "numbers fit");
     // SAFETY: the slices have these lengths; the caller's promise.
-    unsafe { to_bf16(from.as_ptr(), from.len(), to.as_mut_ptr(), from.len(), 32) }
+    unsafe { to_bf16::<true>(from.as_ptr(), from.len(), to.as_mut_ptr(), from.len(), 32) }
 }
 
 /// Whether no number of BF16 is NaN or infinite.
@@ -276,7 +276,7 @@ unsafe fn round_tiles(
                 let row = (first + i) * stride;
                 match a {
                     From::F32(a) => {
-                        to_bf16(a.add(row), k, to, pitch, height * STEP);
+                        to_bf16::<false>(a.add(row), k, to, pitch, height * STEP);
                     }
                     From::Bf16(a) => copy_bf16(a.add(row), k, to, pitch, height * STEP),
                 }
@@ -292,6 +292,23 @@ struct Sink {
 }
 
 impl Sums for Sink {
+    #[inline(always)]
+    unsafe fn prepare<const V: usize>(
+        &self,
+        s: Avx512,
+        sums: *mut i32,
+        (row, height, first, columns): (usize, usize, usize, usize),
+    ) {
+        let sums = sums.cast::<f32>();
+        let last = columns - (V - 1) * Avx512::LANES;
+        let at = row * self.stride + first;
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.to
+                .prepare::<V>(s, sums, height, at, self.stride, first, last)
+        };
+    }
+
     #[inline(always)]
     unsafe fn put<const M: usize, const V: usize>(
         &self,
@@ -309,7 +326,7 @@ impl Sums for Sink {
             for (i, all) in all.iter_mut().enumerate() {
                 *all = s.load_all(sums.add(i * V * Avx512::LANES).cast());
             }
-            self.to.put(s, all, at, self.stride, first, last);
+            self.to.prepared().put(s, all, at, self.stride, first, last);
         }
     }
 

@@ -44,24 +44,79 @@ pub(crate) struct AnyStore {
     pub(super) activation: Activation,
 }
 
-impl Put<Avx512> for AnyStore {
+impl AnyStore {
+    /// Whether a function is applied that is quicker on many elements at once.
+    fn is_long(&self) -> bool {
+        self.activation.bounds().is_none()
+    }
+
+    /// Does to `height` rows of `V` vectors what is done before they are stored, where that is
+    /// long.
+    ///
+    /// # Safety
+    /// As for `put`; the rows lie at `sums` one after another.
+    #[allow(clippy::too_many_arguments, reason = "a tile and its place")]
     #[inline(always)]
-    unsafe fn put<const M: usize, const V: usize>(
+    pub(super) unsafe fn prepare<const V: usize>(
         &self,
         s: Avx512,
-        sums: [[<Avx512 as Simd>::F; V]; M],
+        sums: *mut f32,
+        height: usize,
         at: usize,
         stride: usize,
         column: usize,
         last: usize,
     ) {
-        let mut sums = sums;
+        if !self.is_long() {
+            return;
+        }
+        let width = V * Avx512::LANES;
+        // SAFETY: the caller's promise.
+        unsafe {
+            for i in 0..height {
+                let to = sums.add(i * width);
+                let mut row = [s.load_all::<V>(to)];
+                self.add(s, &mut row, at + i * stride, stride, column, last);
+                store_row(s, &row[0], to, Avx512::LANES);
+            }
+            self.activation.map(Avx512::ISA, sums, sums, height * width);
+        }
+    }
+
+    /// What is left to do with rows that were prepared.
+    #[inline(always)]
+    pub(super) fn prepared(&self) -> Self {
+        if !self.is_long() {
+            return *self;
+        }
+        Self {
+            bias: None,
+            residual: None,
+            activation: Activation::None,
+            ..*self
+        }
+    }
+
+    /// Adds bias and residual.
+    ///
+    /// # Safety
+    /// As for `put`.
+    #[inline(always)]
+    unsafe fn add<const M: usize, const V: usize>(
+        &self,
+        s: Avx512,
+        sums: &mut [[<Avx512 as Simd>::F; V]; M],
+        at: usize,
+        stride: usize,
+        column: usize,
+        last: usize,
+    ) {
         // SAFETY: the caller's promise, which covers the whole tile.
         unsafe {
             if let Some(bias) = self.bias {
                 let mut row = [s.splat(0.0); V];
                 load_row(s, &mut row, bias.add(column), last);
-                for sums in &mut sums {
+                for sums in &mut *sums {
                     for v in 0..V {
                         sums[v] = s.add(sums[v], row[v]);
                     }
@@ -79,6 +134,25 @@ impl Put<Avx512> for AnyStore {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Put<Avx512> for AnyStore {
+    #[inline(always)]
+    unsafe fn put<const M: usize, const V: usize>(
+        &self,
+        s: Avx512,
+        sums: [[<Avx512 as Simd>::F; V]; M],
+        at: usize,
+        stride: usize,
+        column: usize,
+        last: usize,
+    ) {
+        let mut sums = sums;
+        // SAFETY: the caller's promise, which covers the whole tile.
+        unsafe {
+            self.add(s, &mut sums, at, stride, column, last);
             if let Some((lo, hi)) = self.activation.bounds() {
                 let (lo, hi) = (s.splat(lo), s.splat(hi));
                 for sums in &mut sums {
@@ -111,20 +185,15 @@ fn apply<const M: usize, const V: usize>(
 ) {
     const { assert!(M * V * Avx512::LANES <= TILE) };
     let mut tile = [0f32; TILE];
-    let at = |i: usize, v: usize| (i * V + v) * Avx512::LANES;
+    let p = tile.as_mut_ptr();
     // SAFETY: the tile has room for M rows of V vectors.
     unsafe {
         for (i, row) in sums.iter().enumerate() {
-            for (v, sum) in row.iter().enumerate() {
-                s.store(tile.as_mut_ptr().add(at(i, v)), *sum);
-            }
+            store_row(s, row, p.add(i * V * Avx512::LANES), Avx512::LANES);
         }
-        let p = tile.as_mut_ptr();
         activation.map(Avx512::ISA, p, p, M * V * Avx512::LANES);
         for (i, row) in sums.iter_mut().enumerate() {
-            for (v, sum) in row.iter_mut().enumerate() {
-                *sum = s.load(tile.as_ptr().add(at(i, v)));
-            }
+            load_row(s, row, p.add(i * V * Avx512::LANES), Avx512::LANES);
         }
     }
 }
