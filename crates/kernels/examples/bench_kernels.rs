@@ -15,6 +15,18 @@ use edgesmith_kernels::gemm::{
 };
 use edgesmith_kernels::{Ctx, Isa, Threads, cpu::CpuInfo};
 
+/// Bytes of all kinds.
+fn bytes(n: usize) -> Vec<u8> {
+    let byte = |i: usize| (i.wrapping_mul(0x9e37_79b9) >> 13) as u8;
+    (0..n).map(byte).collect()
+}
+
+/// Numbers of all kinds in -1..1.
+fn floats(n: usize) -> Vec<f32> {
+    let float = |i: usize| (i.wrapping_mul(0x9e37_79b9) >> 7) as u16 as f32 / 32768.0 - 1.0;
+    (0..n).map(float).collect()
+}
+
 /// Best seconds of a call, over a quarter of a second.
 fn time(mut work: impl FnMut()) -> f64 {
     work();
@@ -39,8 +51,8 @@ fn line(name: &str, kernel: &str, ops: usize, f32: f64, int8: f64, peak: f64) {
 /// The rate of a product that stays in the L1 cache, which only the multipliers limit.
 fn peak(ctx: &Ctx) -> f64 {
     let (m, k, n) = (48, 128, 32);
-    let packed = PackedF32::new(ctx, &vec![0.5; k * n], Order::KN, k, n);
-    let (a, mut c) = (vec![0.5; m * k], vec![0.0; m * n]);
+    let packed = PackedF32::new(ctx, &floats(k * n), Order::KN, k, n);
+    let (a, mut c) = (floats(m * k), vec![0.0; m * n]);
     let seconds = time(|| {
         for _ in 0..100 {
             gemm(
@@ -65,8 +77,11 @@ fn convolution(ctx: &Ctx, name: &str, g: ConvGeometry, peak: f64) {
         g.input[0] * g.input[1] * g.channels_in,
         h * w * g.channels_out,
     );
-    let (x, f) = (vec![0.5f32; input], vec![0.25f32; weights]);
-    let (q, i) = (vec![7u8; input], vec![3i8; weights]);
+    let (x, f) = (floats(input), floats(weights));
+    let (q, i) = (
+        bytes(input),
+        bytes(weights).iter().map(|&b| b as i8).collect::<Vec<_>>(),
+    );
     let (bias, mult) = (vec![0.5; g.channels_out], vec![0.01; g.channels_out]);
     let bias8 = vec![5; g.channels_out];
     let conv = ConvF32::prepare(ctx, g, &f).expect("the geometry is right");
@@ -96,11 +111,18 @@ fn convolution(ctx: &Ctx, name: &str, g: ConvGeometry, peak: f64) {
 
 /// A product with one matrix, or with `copies` of it in turn, as the layers of a model are.
 fn product(ctx: &Ctx, [m, k, n]: [usize; 3], copies: usize, peak: f64) {
-    let packed = vec![PackedF32::new(ctx, &vec![0.5; k * n], Order::KN, k, n); copies];
-    let packed8 = PackedI8::new(ctx, Bytes::I8(&vec![3; k * n]), Order::KN, k, n, &[]);
+    let packed = vec![PackedF32::new(ctx, &floats(k * n), Order::KN, k, n); copies];
+    let packed8 = PackedI8::new(
+        ctx,
+        Bytes::I8(&bytes(k * n).iter().map(|&b| b as i8).collect::<Vec<_>>()),
+        Order::KN,
+        k,
+        n,
+        &[],
+    );
     let packed8 = vec![packed8; copies];
     let (mut layers, mut layers8) = (packed.iter().cycle(), packed8.iter().cycle());
-    let (a, a8, mult) = (vec![0.5; m * k], vec![7u8; m * k], vec![0.01; n]);
+    let (a, a8, mult) = (floats(m * k), bytes(m * k), vec![0.01; n]);
     let (mut c, mut c8) = (vec![0.0; m * n], vec![0; m * n]);
     let seconds = time(|| {
         gemm(
@@ -160,7 +182,7 @@ fn heads(ctx: &Ctx, places: usize) {
         size: 32,
         value_size: 32,
     };
-    let data = vec![0.5; places * 12 * 32];
+    let data = floats(places * 12 * 32);
     let rows = Rows {
         data: &data,
         batch: 0,

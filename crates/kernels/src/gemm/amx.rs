@@ -14,8 +14,8 @@ use crate::arena::with_scratch;
 use crate::simd::amx::{self, BYTES, Product, ROWS};
 use crate::simd::avx512::Avx512;
 
-/// Fewer rows at even distances than these are copied together with others.
-const FEW: usize = 6;
+/// What copying a line costs beside reading it.
+const COPY: usize = 4;
 
 /// What becomes of sums.
 pub(super) trait Sums {
@@ -75,6 +75,16 @@ struct Cut {
     tiles: Vec<(usize, bool)>,
 }
 
+impl Cut {
+    /// About how many lines of the cache a step reads: of two tiles of rows and of columns for
+    /// each panel; tiles that do not lie evenly are read and written once.
+    fn cost(&self, panels: usize) -> usize {
+        let pairs = self.tiles.len().div_ceil(2);
+        let copied = self.tiles.iter().filter(|t| !t.1).count();
+        pairs * (2 * self.height + 2 * ROWS) * panels + copied * self.height * COPY
+    }
+}
+
 /// Where the row at `row` starts.
 #[inline(always)]
 fn start<L: Left<u8>>(left: L, row: usize) -> usize {
@@ -82,28 +92,33 @@ fn start<L: Left<u8>>(left: L, row: usize) -> usize {
     unsafe { left.rows::<1>(row, 0).at(0, 0) as usize }
 }
 
-/// Cuts `rows` rows. Tiles may overlap: what is computed twice comes out the same.
-fn cut<L: Left<u8>>(left: L, rows: usize) -> Cut {
-    // The ends of runs of rows at even distances.
+/// The ends of runs of rows at even distances.
+fn runs<L: Left<u8>>(left: L, rows: usize) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut at = 0;
-    let mut longest = 0;
     while at < rows {
         let mut end = (at + 2).min(rows);
         let distance = start(left, end - 1).wrapping_sub(start(left, at));
         while end < rows && start(left, end).wrapping_sub(start(left, end - 1)) == distance {
             end += 1;
         }
-        longest = longest.max(end - at);
         ends.push(end);
         at = end;
     }
-    let most = rows.min(ROWS);
-    let height = if longest < FEW.min(most) {
-        most
-    } else {
-        longest.min(most)
-    };
+    ends
+}
+
+/// Cuts `rows` rows for a product with so many panels. Tiles may overlap: what is computed twice
+/// comes out the same.
+fn cut<L: Left<u8>>(left: L, rows: usize, panels: usize) -> Cut {
+    let ends = runs(left, rows);
+    let whole = whole_tiles(&ends, rows);
+    let (mut longest, mut begin) = (0, 0);
+    for &end in &ends {
+        longest = longest.max(end - begin);
+        begin = end;
+    }
+    let height = longest.min(rows.min(ROWS));
     let mut tiles = Vec::new();
     let (mut begin, mut row) = (0, 0);
     for end in ends {
@@ -115,7 +130,26 @@ fn cut<L: Left<u8>>(left: L, rows: usize) -> Cut {
         }
         begin = end;
     }
-    Cut { height, tiles }
+    let by_runs = Cut { height, tiles };
+    if by_runs.cost(panels) <= whole.cost(panels) {
+        by_runs
+    } else {
+        whole
+    }
+}
+
+/// As few tiles of equal height as there can be, wherever runs end.
+fn whole_tiles(ends: &[usize], rows: usize) -> Cut {
+    let height = rows.div_ceil(rows.div_ceil(ROWS).max(1)).max(1);
+    let tiles = (0..rows).step_by(height).map(|row| {
+        let first = row.min(rows - height);
+        let run = ends.partition_point(|&end| end <= first);
+        (first, ends[run] >= first + height)
+    });
+    Cut {
+        height,
+        tiles: tiles.collect(),
+    }
 }
 
 /// Multiplies `rows` rows of A (`steps` in bytes) with `panels` of B.
@@ -129,7 +163,7 @@ pub(super) unsafe fn multiply<P: Product, L: Left<u8>>(
     panels: Range<usize>,
     sums: &impl Sums,
 ) {
-    let cut = cut(left, rows);
+    let cut = cut(left, rows, panels.len());
     let run = steps.run.next_multiple_of(BYTES);
     debug_assert_eq!(run * steps.lines, b.bytes);
     let copied = cut.tiles.iter().filter(|t| !t.1).count();
