@@ -25,6 +25,7 @@ fn sessions_answer_alike(model: &Model) -> Result<(), String> {
         let options = Options {
             threads: 1,
             batch_bytes: 0,
+            line_bytes: 0,
             ..Options::default()
         };
         let session = Session::prepare(&model, &options).map_err(|e| format!("prepare: {e}"))?;

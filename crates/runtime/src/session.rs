@@ -21,6 +21,9 @@ pub mod stored;
 /// About what one core has of the caches that it does not share.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// Half of what stays in the L2 cache beside weights and what is read and written.
+const LINE_BYTES: usize = 512 * 1024;
+
 /// How a session runs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -45,6 +48,10 @@ pub struct Options {
     /// A batch of samples that are apart from each other runs in pieces whose values take at most
     /// so many bytes, or one by one: what stays in a cache is faster. `usize::MAX`: never.
     pub batch_bytes: usize,
+    /// Convolutions one after another run a few lines of an image at a time where what lies
+    /// between two of them takes at least so many bytes, for the same reason. 0: always,
+    /// `usize::MAX`: never.
+    pub line_bytes: usize,
     /// The most that a run, or the planning of one, may use.
     pub limits: Limits,
     /// Told the bytes of weights that kernels hold in another form from now on: where they lie in
@@ -64,6 +71,7 @@ impl Default for Options {
             integer: true,
             profile: false,
             batch_bytes: BATCH_BYTES,
+            line_bytes: LINE_BYTES,
             limits: Limits::default(),
             packed: None,
         }
@@ -136,6 +144,7 @@ impl Session {
             profile: options.profile,
             limits: options.limits,
             batch_bytes: options.batch_bytes,
+            line_bytes: options.line_bytes,
             packed: options.packed,
             depth: 0,
         };

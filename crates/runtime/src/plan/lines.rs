@@ -12,9 +12,8 @@ use super::{Arg, Kernel, Planner, SlotId, Step, StepRow, Work};
 /// Work on a strip of an image that is read, and a residual; or on all images.
 pub(crate) type OfStrip = Box<dyn Fn(&Ctx, Option<Strip>, &[&[u8]], &mut [u8]) + Send + Sync>;
 
-/// Bytes of an image between two steps from which on they are joined: on one thread, and on several,
-/// which then need not fetch it from each other.
-const LEAST: [usize; 2] = [512 * 1024, 64 * 1024];
+/// Lines of the last image that a part has at least, where there are several threads.
+const PART: usize = 12;
 
 /// Bytes that lie between the steps at a time: they stay in the L2 cache.
 const MOST: usize = 384 * 1024;
@@ -139,7 +138,12 @@ impl Chain {
     fn new(stages: Vec<ByLines>, residuals: Vec<Option<usize>>, threads: usize) -> Option<Self> {
         let last = stages.last()?;
         let (height, width) = (last.height(), last.geometry.output()[1]);
-        let part = height.div_ceil(threads.min(height).max(1));
+        // More parts than threads, for those that come late; each makes lines at its border anew.
+        let parts = match threads {
+            1 => 1,
+            _ => (height / PART).clamp(threads.min(height), 4 * threads),
+        };
+        let part = height.div_ceil(parts.max(1));
         let cut = |lines: usize| {
             let parts = (0..height).step_by(part);
             let parts = parts.map(|p| jobs(&stages, p..height.min(p + part), lines));
@@ -296,12 +300,11 @@ impl Planner<'_> {
         let &[slot] = a.writes.as_slice() else {
             return false;
         };
-        let least = LEAST[usize::from(self.maker.ctx.threads().count() > 1)];
         b.reads[0] == slot
             && readers[slot] == 1
             && !a.makes.iter().any(|(v, ..)| self.wanted.contains(v))
             && (x.batch, x.height(), x.line[1]) == (y.batch, y.geometry.input[0], y.line[0])
-            && x.height() * x.line[1] >= least
+            && x.height() * x.line[1] >= self.maker.line_bytes
             && y.height() > 1
     }
 

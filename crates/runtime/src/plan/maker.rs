@@ -25,6 +25,8 @@ pub(crate) struct Maker {
     pub limits: Limits,
     /// The most that the values of one piece of a batch take.
     pub batch_bytes: usize,
+    /// The least between two convolutions that go by lines.
+    pub line_bytes: usize,
     /// Told of weights that are packed.
     pub packed: Option<fn(&[u8])>,
     /// How many plans stand around this one.
