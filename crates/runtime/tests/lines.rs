@@ -111,11 +111,11 @@ fn some_chain(seed: u64, bytes: bool) -> (Model, Tensor) {
     let top = pick(&[0, 1, 2]) as i64;
     let (mut chain, x) = Chain::new(side, batch, seed, bytes);
     let mut y = x;
-    if seed % 3 > 0 {
+    if !seed.is_multiple_of(3) {
         y = chain.conv(y, 1, 1, [0; 4], false);
     }
     y = chain.conv(y, k, stride, [top, 1, 1, 2], true);
-    if seed % 2 > 0 {
+    if !seed.is_multiple_of(2) {
         y = chain.conv(y, 3, 1, [1; 4], seed % 5 > 2);
     }
     let z = chain.conv(y, 1, 1, [0; 4], false);
