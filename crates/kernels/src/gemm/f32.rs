@@ -179,6 +179,11 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// With a bias that begins with the same and goes on behind the last column.
+    pub(crate) fn with_bias(self, bias: Option<&'a [f32]>) -> Self {
+        Self { bias, ..self }
+    }
+
     /// Stores from element `at` of C, which belongs to column `offset`. All floats are f32.
     pub(crate) fn store(&self, at: usize, offset: usize) -> Store {
         let c = match &self.c {

@@ -14,6 +14,7 @@ use crate::floats::{Floats, FloatsMut};
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::f32::AnyStore;
 use crate::gemm::f32::{Epilogue, Put, Store, Target};
+use crate::gemm::shape;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::avx512::{self, Avx512};
 use crate::simd::{Body, Simd, dispatch};
@@ -40,7 +41,11 @@ impl DepthwiseF32 {
             }
         };
         Self {
-            isa: ctx.isa().narrowed(g.channels_out),
+            isa: if goes_in_pairs(ctx.isa(), g) {
+                ctx.isa()
+            } else {
+                ctx.isa().narrowed(g.channels_out)
+            },
             rounds: ctx.bf16(),
             weights,
         }
@@ -82,7 +87,15 @@ impl DepthwiseF32 {
         match x {
             Floats::F32(x) => {
                 let outside = vec![0.0; channels];
-                let images = Images::new(g, x, &outside, self.weights.typed());
+                let mut images = Images::new(g, x, &outside, self.weights.typed());
+                let (mut weights, mut bias) = (Vec::new(), None);
+                if goes_in_pairs(self.isa, g) {
+                    let each = images.weights.chunks(channels);
+                    weights = each.flat_map(|w| [w, w]).flatten().copied().collect();
+                    bias = epilogue.bias.map(|bias| [bias, bias].concat());
+                }
+                images.twice = &weights;
+                let target = target.with_bias(bias.as_deref().or(epilogue.bias));
                 in_parallel(ctx, g, pixels, |range| {
                     let walk = images.walk(range, target.store(0, 0), target.then());
                     dispatch(self.isa, walk);
@@ -103,6 +116,12 @@ impl DepthwiseF32 {
             Floats::Bf16(_) => unreachable!("no kernel here reads BF16"),
         }
     }
+}
+
+/// Whether two pixels fill a vector, and windows are neighbours.
+fn goes_in_pairs(isa: Isa, g: &ConvGeometry) -> bool {
+    let near = (g.kernel[1], g.stride[1], g.dilation[1]) == (3, 1, 1);
+    near && 2 * g.channels_out == shape(isa).0
 }
 
 /// A channel of a pixel, as images hold it.
@@ -148,6 +167,8 @@ struct Images<'a, E> {
     x: &'a [E],
     outside: &'a [E],
     weights: &'a [f32],
+    /// Weights of all channels twice for each kernel element, where pixels go in pairs.
+    twice: &'a [f32],
 }
 
 impl<'a, E: Copy> Images<'a, E> {
@@ -158,6 +179,7 @@ impl<'a, E: Copy> Images<'a, E> {
             x,
             outside,
             weights,
+            twice: &[],
         }
     }
 
@@ -168,6 +190,7 @@ impl<'a, E: Copy> Images<'a, E> {
             range: range.clone(),
             channels: g.channels_out,
             weights: self.weights,
+            twice: self.twice,
             to,
             then,
         };
@@ -219,6 +242,7 @@ struct Part<'a, P> {
     range: Range<usize>,
     channels: usize,
     weights: &'a [f32],
+    twice: &'a [f32],
     to: P,
     /// What is left to do with stored sums.
     then: Option<Activation>,
@@ -281,6 +305,11 @@ impl<E: Copy, P> Overlapping<'_, E, P> {
     {
         while let Some((pixel, count)) = self.strips.advance() {
             let mut c = 0;
+            if count == LONG && self.strips.is_inside() && !self.part.twice.is_empty() {
+                // SAFETY: the caller's promise.
+                unsafe { self.pairs::<S, W>(s, pixel) };
+                c = self.part.channels;
+            }
             while c < self.part.channels {
                 let left = self.part.channels - c;
                 // SAFETY: the caller's promise.
@@ -298,6 +327,39 @@ impl<E: Copy, P> Overlapping<'_, E, P> {
                     }
                 };
             }
+        }
+    }
+
+    /// `LONG` pixels of half a vector each, two together, whose windows of `W` are neighbours.
+    ///
+    /// # Safety
+    /// As for [`Self::walk`]; the strip lies inside, weights and bias are there twice.
+    #[inline(always)]
+    unsafe fn pairs<S: Simd, const W: usize>(&self, s: S, pixel: usize)
+    where
+        E: Channel<S>,
+        P: Put<S>,
+    {
+        const PAIRS: usize = LONG / 2;
+        let channels = self.part.channels;
+        let mut sums = [[s.splat(0.0); 1]; PAIRS];
+        // SAFETY: the caller's promise.
+        unsafe {
+            for line in self.strips.lines() {
+                let w = self.part.twice.as_ptr().add(line.ky * W * S::LANES);
+                let taps: [S::F; W] = s.load_all(w);
+                for column in 0..LONG + W - 2 {
+                    let x = E::load(s, line.columns[0].add(column * channels), S::LANES);
+                    for (t, sums) in sums.iter_mut().enumerate() {
+                        if column >= 2 * t && column < 2 * t + W {
+                            sums[0] = s.fma(x, taps[column - 2 * t], sums[0]);
+                        }
+                    }
+                }
+            }
+            self.part
+                .to
+                .put(s, sums, pixel * channels, S::LANES, 0, S::LANES);
         }
     }
 
@@ -462,6 +524,47 @@ impl<E: Copy, P> Apart<'_, E, P> {
             self.part
                 .to
                 .put(s, sums, pixel * channels + c, channels, c, last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::ConvF32;
+    use crate::conv::tests::{plain, some_geometry};
+    use crate::testing::{Random, close, contexts};
+
+    #[test]
+    fn pixels_of_few_channels_equal_the_plain_sum() {
+        let mut random = Random::new(21);
+        for round in 0..90 {
+            let mut g = some_geometry(&mut random);
+            let channels = random.pick(&[2, 4, 8]);
+            (g.channels_in, g.channels_out, g.groups) = (channels, channels, channels);
+            (g.kernel, g.stride, g.dilation) = ([1 + round % 4, 3], [1, 1], [1, 1]);
+            (g.pad_begin, g.pad_end) = ([1, random.below(3)], [0, random.below(3)]);
+            g.input = [4 + random.below(4), 3 + random.below(40)];
+            let (input, output) = g.sizes(2);
+            let (x, w) = (random.floats(input), random.floats(channels * g.depth()));
+            let (bias, residual) = (random.floats(channels), random.floats(output));
+            let epilogue = Epilogue {
+                bias: (round % 3 > 0).then_some(&bias[..]),
+                residual: (round % 2 > 0).then_some(residual[..].into()),
+                activation: random.pick(&[Activation::Relu, Activation::Sigmoid]),
+            };
+            let mut want = plain(&g, 2, &x, &w, 0.0);
+            for (i, y) in want.iter_mut().enumerate() {
+                *y += epilogue.bias.map_or(0.0, |b| b[i % channels]);
+                *y += epilogue.residual.map_or(0.0, |_| residual[i]);
+            }
+            epilogue.activation.apply(&Ctx::serial(), &mut want);
+            for ctx in contexts() {
+                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+                let mut y = vec![f32::NAN; output];
+                conv.run(&ctx, 2, &x, &mut y, &epilogue);
+                close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
+            }
         }
     }
 }

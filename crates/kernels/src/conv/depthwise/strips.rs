@@ -19,6 +19,8 @@ const COLUMNS: usize = 2 * (SHORT - 1) + 5;
 pub(super) struct Line<T> {
     /// Which line of the kernel.
     pub ky: usize,
+    /// Which line of all images.
+    line: usize,
     /// A pixel's channels for each column from the first window on.
     pub columns: [*const T; COLUMNS],
 }
@@ -30,9 +32,13 @@ pub(super) struct Strips<'a, T> {
     outside: &'a [T],
     pixels: Range<usize>,
     next: usize,
+    /// The pixels of the line that the next one lies in.
+    line: Range<usize>,
     lines: Vec<Line<T>>,
     /// How many of `lines` lie in the image.
     there: usize,
+    /// Whether all columns lie in it.
+    inside: bool,
 }
 
 impl<'a, T: Copy> Strips<'a, T> {
@@ -51,15 +57,21 @@ impl<'a, T: Copy> Strips<'a, T> {
         assert!(Self::suit(geometry), "windows of a width that has a kernel");
         assert_eq!(outside.len(), geometry.channels_in, "a pixel's channels");
         let columns = [outside.as_ptr(); COLUMNS];
-        let line = Line { ky: 0, columns };
+        let line = Line {
+            ky: 0,
+            line: 0,
+            columns,
+        };
         Self {
             geometry,
             x,
             outside,
             next: pixels.start,
             pixels,
+            line: 0..0,
             lines: vec![line; geometry.kernel[0]],
             there: 0,
+            inside: false,
         }
     }
 
@@ -67,6 +79,12 @@ impl<'a, T: Copy> Strips<'a, T> {
     #[inline(always)]
     pub fn lines(&self) -> &[Line<T>] {
         &self.lines[..self.there]
+    }
+
+    /// Whether all columns of the strip lie in the image: each is followed by the next.
+    #[inline(always)]
+    pub fn is_inside(&self) -> bool {
+        self.inside
     }
 
     /// The first pixel of the next strip, and how many: [`LONG`] where windows of 3 are
@@ -77,10 +95,12 @@ impl<'a, T: Copy> Strips<'a, T> {
         if self.next >= self.pixels.end {
             return None;
         }
-        let (g, [out_h, out_w]) = (self.geometry, self.geometry.output());
-        let line = self.next / out_w;
-        let first = self.pixels.start.max(line * out_w);
-        let end = self.pixels.end.min((line + 1) * out_w);
+        if self.next >= self.line.end {
+            self.enter();
+        }
+        let g = self.geometry;
+        let first = self.pixels.start.max(self.line.start);
+        let end = self.pixels.end.min(self.line.end);
         let left = end - self.next;
         let (pixel, count) = match left {
             LONG.. if g.kernel[1] == 3 && g.stride[1] == 1 => (self.next, LONG),
@@ -91,24 +111,37 @@ impl<'a, T: Copy> Strips<'a, T> {
         };
         self.next = pixel + count;
         let columns = (count - 1) * g.stride[1] + g.kernel[1];
-        let (image, oy, ox) = (line / out_h, line % out_h, pixel - line * out_w);
-        self.there = 0;
-        for ky in 0..g.kernel[0] {
-            let y = oy * g.stride[0] + ky * g.dilation[0];
-            if let Some(y) = inside(y, g.pad_begin[0], g.input[0]) {
-                self.lines[self.there].ky = ky;
-                self.address(image * g.input[0] + y, ox * g.stride[1], columns);
-                self.there += 1;
-            }
+        let first = (pixel - self.line.start) * g.stride[1];
+        self.inside = first >= g.pad_begin[1] && first + columns <= g.pad_begin[1] + g.input[1];
+        for i in 0..self.there {
+            self.address(i, first, columns);
         }
         Some((pixel, count))
     }
 
-    /// Sets the addresses of `count` columns of a line of the padded image, from `first` on.
+    /// Finds the line of the next pixel, and the lines of the kernel that lie in the image for it.
+    fn enter(&mut self) {
+        let (g, [out_h, out_w]) = (self.geometry, self.geometry.output());
+        let line = self.next / out_w;
+        self.line = line * out_w..(line + 1) * out_w;
+        let (image, oy) = (line / out_h, line % out_h);
+        self.there = 0;
+        for ky in 0..g.kernel[0] {
+            let y = oy * g.stride[0] + ky * g.dilation[0];
+            if let Some(y) = inside(y, g.pad_begin[0], g.input[0]) {
+                let to = &mut self.lines[self.there];
+                (to.ky, to.line) = (ky, image * g.input[0] + y);
+                self.there += 1;
+            }
+        }
+    }
+
+    /// Sets the addresses of `count` columns of the padded image in line `i`, from `first` on.
     #[inline(always)]
-    fn address(&mut self, line: usize, first: usize, count: usize) {
+    fn address(&mut self, i: usize, first: usize, count: usize) {
         let g = self.geometry;
-        let columns = &mut self.lines[self.there].columns[..count];
+        let line = self.lines[i].line;
+        let columns = &mut self.lines[i].columns[..count];
         let (width, pad, step) = (g.input[1], g.pad_begin[1], g.channels_in);
         let begin = pad.saturating_sub(first).min(count);
         let end = (width + pad).saturating_sub(first).min(count);
