@@ -22,7 +22,8 @@ pub struct Profile {
 pub struct NodeProfile {
     /// The name of its node.
     pub name: String,
-    /// The operator, or `reorder`, `widen`, `narrow` for what the plan adds.
+    /// The operator, or `reorder`, `widen`, `narrow` for what the plan adds, `lines` for convolutions
+    /// that go by lines together.
     pub op: String,
     /// The provider.
     pub provider: String,

@@ -208,11 +208,11 @@ impl<'a> Target<'a> {
     pub(crate) fn any_store(&self, at: usize, offset: usize) -> AnyStore {
         AnyStore {
             c: match &self.c {
-                SharedFloats::F32(c) => mixed::To::F32(c.pointer(at)),
-                SharedFloats::Bf16(c) => mixed::To::Bf16(c.pointer(at)),
+                SharedFloats::F32(c) => mixed::Written::F32(c.pointer(at)),
+                SharedFloats::Bf16(c) => mixed::Written::Bf16(c.pointer(at)),
             },
             bias: self.bias.map(|bias| bias[offset..].as_ptr()),
-            residual: self.residual.map(|r| mixed::From::of(r, at)),
+            residual: self.residual.map(|r| mixed::Read::of(r, at)),
             activation: self.activation,
         }
     }
@@ -244,7 +244,7 @@ impl<'a> Target<'a> {
         if b.bf16 {
             // SAFETY: the caller's promise.
             unsafe {
-                self.multiply_rounded(rows, (mixed::From::F32(a), a_stride), b, panels, offset)
+                self.multiply_rounded(rows, (mixed::Read::F32(a), a_stride), b, panels, offset)
             };
             return;
         }
@@ -279,7 +279,7 @@ impl<'a> Target<'a> {
             #[cfg(target_arch = "x86_64")]
             Floats::Bf16(x) => {
                 assert!(b.bf16, "B is rounded as A is");
-                let a = mixed::From::Bf16(x[a.1..].as_ptr());
+                let a = mixed::Read::Bf16(x[a.1..].as_ptr());
                 // SAFETY: the caller's promise.
                 unsafe { self.multiply_rounded(rows, (a, a_stride), b, panels, offset) };
             }

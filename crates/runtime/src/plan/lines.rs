@@ -2,7 +2,7 @@
 //! lies between them stays in the cache, and on each thread a part of the lines.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::conv::{ConvGeometry, Strip};
@@ -10,7 +10,7 @@ use edgesmith_kernels::conv::{ConvGeometry, Strip};
 use super::{Arg, Kernel, Planner, SlotId, Step, StepRow, Work};
 
 /// Work on a strip of an image that is read, and a residual; or on all images.
-pub(crate) type OfStrip = Box<dyn Fn(&Ctx, Option<Strip>, &[&[u8]], &mut [u8]) + Send + Sync>;
+pub(crate) type OfStrip = Arc<dyn Fn(&Ctx, Option<Strip>, &[&[u8]], &mut [u8]) + Send + Sync>;
 
 /// Lines of the last image that a part has at least, where there are several threads.
 const PART: usize = 12;

@@ -85,7 +85,7 @@ impl Planner<'_> {
             ("Conv" | "FusedConv", 0) | ("MatMul" | "Gemm" | "FusedGemm", 0) => weights(),
             ("FusedConv", 3) => true,
             ("Add", _) => {
-                let Some(other) = node.inputs().get(1 - input).copied().flatten() else {
+                let Some(other) = node.inputs().get(input ^ 1).copied().flatten() else {
                     return false;
                 };
                 let made = self.graph().value(other).producer();

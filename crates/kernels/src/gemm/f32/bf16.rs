@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::mixed::{AnyStore, From};
+use super::mixed::{AnyStore, Read};
 use super::store::Put;
 use super::{PackedF32, Target};
 use crate::arena::{Buffer, with_scratch};
@@ -130,12 +130,12 @@ impl Target<'_> {
     pub(super) unsafe fn multiply_rounded(
         &self,
         rows: Range<usize>,
-        (a, a_stride): (From, usize),
+        (a, a_stride): (Read, usize),
         b: &PackedF32,
         panels: Range<usize>,
         offset: usize,
     ) {
-        if let (From::Bf16(a), 0) = (a, b.k % STEP) {
+        if let (Read::Bf16(a), 0) = (a, b.k % STEP) {
             let left = Even {
                 a: a.cast::<u8>(),
                 a_stride: a_stride * 2,
@@ -262,7 +262,7 @@ impl PackedF32 {
 /// The CPU has BF16; the rows are readable, and the tiles are writable at `to`.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn round_tiles(
-    (a, stride, count): (From, usize, usize),
+    (a, stride, count): (Read, usize, usize),
     (k, pitch): (usize, usize),
     height: usize,
     to: *mut u16,
@@ -275,10 +275,10 @@ unsafe fn round_tiles(
                 let to = to.add(tile * height * pitch + i * STEP);
                 let row = (first + i) * stride;
                 match a {
-                    From::F32(a) => {
+                    Read::F32(a) => {
                         to_bf16::<false>(a.add(row), k, to, pitch, height * STEP);
                     }
-                    From::Bf16(a) => copy_bf16(a.add(row), k, to, pitch, height * STEP),
+                    Read::Bf16(a) => copy_bf16(a.add(row), k, to, pitch, height * STEP),
                 }
             }
         }

@@ -13,19 +13,19 @@ const TILE: usize = 8 * 4 * Avx512::LANES;
 
 /// Where elements are written.
 #[derive(Clone, Copy)]
-pub(crate) enum To {
+pub(crate) enum Written {
     F32(*mut f32),
     Bf16(*mut bf16),
 }
 
 /// Where elements are read.
 #[derive(Clone, Copy)]
-pub(crate) enum From {
+pub(crate) enum Read {
     F32(*const f32),
     Bf16(*const bf16),
 }
 
-impl From {
+impl Read {
     /// Element `at` and on.
     pub(crate) fn of(x: Floats, at: usize) -> Self {
         match x {
@@ -38,9 +38,9 @@ impl From {
 /// Where sums go in C, and what is done to them before. Its user has BF16.
 #[derive(Clone, Copy)]
 pub(crate) struct AnyStore {
-    pub(super) c: To,
+    pub(super) c: Written,
     pub(super) bias: Option<*const f32>,
-    pub(super) residual: Option<From>,
+    pub(super) residual: Option<Read>,
     pub(super) activation: Activation,
 }
 
@@ -126,8 +126,8 @@ impl AnyStore {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let mut row = [s.splat(0.0); V];
                     match residual {
-                        From::F32(r) => load_row(s, &mut row, r.add(at + i * stride), last),
-                        From::Bf16(r) => load_rounded(&mut row, r.add(at + i * stride), last),
+                        Read::F32(r) => load_row(s, &mut row, r.add(at + i * stride), last),
+                        Read::Bf16(r) => load_rounded(&mut row, r.add(at + i * stride), last),
                     }
                     for v in 0..V {
                         sums[v] = s.add(sums[v], row[v]);
@@ -165,8 +165,8 @@ impl Put<Avx512> for AnyStore {
             }
             for (i, sums) in sums.iter().enumerate() {
                 match self.c {
-                    To::F32(c) => store_row(s, sums, c.add(at + i * stride), last),
-                    To::Bf16(c) => store_rounded(sums, c.add(at + i * stride), last),
+                    Written::F32(c) => store_row(s, sums, c.add(at + i * stride), last),
+                    Written::Bf16(c) => store_rounded(sums, c.add(at + i * stride), last),
                 }
             }
         }

@@ -223,7 +223,7 @@ fn float(
     let kernel = conv.kernel_name();
     let by_lines = conv.goes_by_lines() && planner.typed(tail.result)?.0 == DType::F32;
     let sizes = [x_rounded, to_rounded].map(|rounded| if rounded { 2 } else { 4 });
-    let run: Arc<OfStrip> = Arc::new(Box::new(move |ctx, strip, x, y| {
+    let run: OfStrip = Arc::new(move |ctx, strip, x, y| {
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             residual: residual.map(|rounded| of_bytes(x[1], rounded)),
@@ -234,7 +234,7 @@ fn float(
             Some(strip) => conv.of_strip(strip).run_mixed(ctx, 1, x, y, &epilogue),
             None => conv.run_mixed(ctx, batch, x, y, &epilogue),
         }
-    }));
+    });
     let whole = Arc::clone(&run);
     let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
     let step = if to_rounded {
@@ -245,8 +245,7 @@ fn float(
     let to = (tail.result, Layout::Last);
     step(planner, id, &tail.nodes, to, kernel, reads, work)?;
     if by_lines {
-        let work: OfStrip = Box::new(move |ctx, strip, x, y| run(ctx, strip, x, y));
-        planner.by_lines(ByLines::new(geometry, batch, sizes, work));
+        planner.by_lines(ByLines::new(geometry, batch, sizes, run));
     }
     Some(())
 }
@@ -367,7 +366,7 @@ pub(crate) fn requantized(
     let (lo, hi) = byte_bounds(activation, to)?;
     let read = planner.read(from.value, layout)?;
     let write = planner.write(to.value, layout)?;
-    let run: Arc<OfStrip> = Arc::new(Box::new(move |ctx, strip, x, y| {
+    let run: OfStrip = Arc::new(move |ctx, strip, x, y| {
         let x = Input8 {
             data: bytes(x[0], from.signed),
             zero: from.quant.zero,
@@ -385,7 +384,7 @@ pub(crate) fn requantized(
             sums.bias.as_deref(),
             Output8::Bytes(y, requant),
         );
-    }));
+    });
     let whole = Arc::clone(&run);
     let spec = Spec {
         kernel,
@@ -397,8 +396,7 @@ pub(crate) fn requantized(
     };
     planner.step(id, nodes, spec);
     if let Some((geometry, batch)) = images {
-        let work: OfStrip = Box::new(move |ctx, strip, x, y| run(ctx, strip, x, y));
-        planner.by_lines(ByLines::new(geometry, batch, [1, 1], work));
+        planner.by_lines(ByLines::new(geometry, batch, [1, 1], run));
     }
     Some(())
 }
