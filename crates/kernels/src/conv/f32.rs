@@ -285,11 +285,13 @@ impl Rounded<'_> {
             }
             Floats::Bf16(x) => {
                 let x: &[u16] = bytemuck::cast_slice(x);
+                // Then nothing stands behind a line, and what it holds does not matter.
+                let fits = whole == g.line();
                 let copy = |to: &mut [u16], x: &[u16]| {
                     to.copy_from_slice(x);
-                    finite.set(bf16::all_finite(x) & finite.get());
+                    finite.set(finite.get() && (fits || bf16::all_finite(x)));
                 };
-                let (as_is, outside, copy) = ((whole == g.line()).then_some(x), 0, &copy);
+                let (as_is, outside, copy) = (fits.then_some(x), 0, &copy);
                 let images = windows::Images {
                     x,
                     as_is,

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::store::{Put, load_row, store_row};
+use super::store::{Put, add_bias, load_row, store_row};
 use crate::activation::Activation;
 use crate::floats::Floats;
 use crate::simd::Simd;
@@ -114,13 +114,7 @@ impl AnyStore {
         // SAFETY: the caller's promise, which covers the whole tile.
         unsafe {
             if let Some(bias) = self.bias {
-                let mut row = [s.splat(0.0); V];
-                load_row(s, &mut row, bias.add(column), last);
-                for sums in &mut *sums {
-                    for v in 0..V {
-                        sums[v] = s.add(sums[v], row[v]);
-                    }
-                }
+                add_bias(s, sums, bias.add(column), last);
             }
             if let Some(residual) = self.residual {
                 for (i, sums) in sums.iter_mut().enumerate() {

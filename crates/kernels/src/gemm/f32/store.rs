@@ -57,13 +57,7 @@ impl<S: Simd> Put<S> for Store {
         // SAFETY: the caller's promise, which covers the whole tile.
         unsafe {
             if let Some(bias) = self.bias {
-                let mut row = [s.splat(0.0); V];
-                load_row(s, &mut row, bias.add(column), last);
-                for sums in &mut sums {
-                    for v in 0..V {
-                        sums[v] = s.add(sums[v], row[v]);
-                    }
-                }
+                add_bias(s, &mut sums, bias.add(column), last);
             }
             if let Some(residual) = self.residual {
                 for (i, sums) in sums.iter_mut().enumerate() {
@@ -83,6 +77,27 @@ impl<S: Simd> Put<S> for Store {
             for i in 0..M {
                 store_row(s, &sums[i], self.c.add(at + i * stride), last);
             }
+        }
+    }
+}
+
+/// Adds the numbers of the columns at `bias`, of which the last vector has `last`.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+pub(super) unsafe fn add_bias<S: Simd, const M: usize, const V: usize>(
+    s: S,
+    sums: &mut [[S::F; V]; M],
+    bias: *const f32,
+    last: usize,
+) {
+    let mut row = [s.splat(0.0); V];
+    // SAFETY: the caller's promise.
+    unsafe { load_row(s, &mut row, bias, last) };
+    for sums in sums {
+        for v in 0..V {
+            sums[v] = s.add(sums[v], row[v]);
         }
     }
 }
