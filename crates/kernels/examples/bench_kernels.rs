@@ -10,6 +10,7 @@ use std::time::Instant;
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::attention::{Rows, Scores, Shape, attention};
 use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8};
+use edgesmith_kernels::floats::Floats;
 use edgesmith_kernels::gemm::{
     Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, Requant, gemm, gemm8,
 };
@@ -184,7 +185,7 @@ fn heads(ctx: &Ctx, places: usize) {
     };
     let data = floats(places * 12 * 32);
     let rows = Rows {
-        data: &data,
+        data: Floats::F32(&data),
         batch: 0,
         head: 32,
         row: 12 * 32,

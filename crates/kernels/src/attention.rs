@@ -7,7 +7,8 @@
 
 use crate::Ctx;
 use crate::activation::exp_or_zero;
-use crate::gemm::{Epilogue, Order, PackedF32, gemm};
+use crate::floats::{Floats, FloatsMut};
+use crate::gemm::{Epilogue, Order, PackedF32, gemm, gemm_mixed};
 use crate::simd::{Body, MAX_LANES, Simd, dispatch};
 use crate::threads::Shared;
 
@@ -38,8 +39,8 @@ pub struct Shape {
 /// `b * batch + n * head + i * row`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// The elements.
-    pub data: &'a [f32],
+    /// The elements; rounded only where [`takes_rounded`].
+    pub data: Floats<'a>,
     /// From one sentence to the next.
     pub batch: usize,
     /// From one head to the next.
@@ -49,8 +50,8 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of(&self, b: usize, n: usize) -> &'a [f32] {
-        &self.data[b * self.batch + n * self.head..]
+    fn of(&self, b: usize, n: usize) -> Floats<'a> {
+        self.data.skip(b * self.batch + n * self.head)
     }
 
     fn fits(&self, shape: &Shape, rows: usize, size: usize) -> bool {
@@ -75,6 +76,14 @@ pub struct Scores<'a> {
     pub pairs: Option<(&'a [f32], [usize; 2])>,
     /// Hides the keys after query `i` + so many.
     pub causal: Option<usize>,
+}
+
+/// Whether queries, keys and values may be rounded to BF16.
+pub fn takes_rounded(ctx: &Ctx, shape: &Shape) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return ctx.bf16() && crate::gemm::f32::bf16::suits(shape.size);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// `y[batch, queries, heads, value_size]`: attention of queries `q`, keys `k` and values `v`.
@@ -128,10 +137,11 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
                     pairs_row: keys,
                     seen: scores.causal.map(|past| (first + past + 1, begin)),
                 };
-                let a = &q.of(b, n)[first * q.row..];
+                let a = q.of(b, n).skip(first * q.row);
                 let plain = Epilogue::default();
                 let scores = &mut block.scores;
-                gemm(&serial, rows, a, q.row, packed_keys, scores, KEYS, &plain);
+                let to = FloatsMut::F32(scores);
+                gemm_mixed(&serial, rows, a, q.row, packed_keys, to, KEYS, &plain);
                 dispatch(serial.isa(), Weigh(&mut block, &among));
                 let carried = Epilogue {
                     residual: Some(block.carried[..].into()),
@@ -168,11 +178,11 @@ struct Head {
 }
 
 impl Head {
-    fn pack(ctx: &Ctx, shape: &Shape, k: &[f32], k_row: usize, v: &[f32], v_row: usize) -> Self {
+    fn pack(ctx: &Ctx, shape: &Shape, k: Floats, k_row: usize, v: Floats, v_row: usize) -> Self {
         let part = |begin: usize| {
             let (count, size, value_size) =
                 ((shape.keys - begin).min(KEYS), shape.size, shape.value_size);
-            let (k, v) = (&k[begin * k_row..], &v[begin * v_row..]);
+            let (k, v) = (k.skip(begin * k_row), v.skip(begin * v_row));
             (
                 PackedF32::of_rows(ctx, k, k_row, Order::NK, size, count),
                 PackedF32::of_rows(ctx, v, v_row, Order::KN, count, value_size),
@@ -357,8 +367,8 @@ mod tests {
                 for n in 0..shape.heads {
                     let score = |j: usize| -> f64 {
                         let products = (0..shape.size).map(|e| {
-                            f64::from(q.of(b, n)[i * q.row + e])
-                                * f64::from(k.of(b, n)[j * k.row + e])
+                            f64::from(q.of(b, n).f32()[i * q.row + e])
+                                * f64::from(k.of(b, n).f32()[j * k.row + e])
                         });
                         let mut s = products.sum::<f64>() * f64::from(scores.scale);
                         s += scores
@@ -375,7 +385,7 @@ mod tests {
                     let weights: Vec<f64> = all.iter().map(|s| (s - most).exp()).collect();
                     let sum: f64 = weights.iter().sum();
                     for e in 0..shape.value_size {
-                        let of = |j: usize| f64::from(v.of(b, n)[j * v.row + e]);
+                        let of = |j: usize| f64::from(v.of(b, n).f32()[j * v.row + e]);
                         let total: f64 = (0..shape.keys).map(|j| weights[j] * of(j)).sum();
                         y.push((total / sum) as f32);
                     }
@@ -383,6 +393,46 @@ mod tests {
             }
         }
         y
+    }
+
+    #[test]
+    fn rounded_rows_give_what_their_numbers_give() {
+        let mut random = Random::new(7);
+        for (queries, keys, size) in [(1, 1, 16), (5, 10, 32), (70, 140, 33), (49, 129, 64)] {
+            let shape = Shape {
+                batch: 2,
+                heads: 3,
+                queries,
+                keys,
+                size,
+                value_size: 20,
+            };
+            let narrow = |x: &f32| half::bf16::from_f32(*x);
+            let data: Vec<_> = random.floats(2 * 140 * 3 * 64).iter().map(narrow).collect();
+            let wide: Vec<f32> = data.iter().map(|x| x.to_f32()).collect();
+            for threads in [1, 2] {
+                let ctx = Ctx::new(crate::Isa::Amx, crate::Threads::new(threads)).with_bf16(true);
+                if !takes_rounded(&ctx, &shape) {
+                    continue;
+                }
+                let [y, z] = [Floats::F32(&wide), Floats::Bf16(&data)].map(|data| {
+                    let rows = Rows {
+                        data,
+                        batch: 140 * 3 * 64,
+                        head: 64,
+                        row: 3 * 64,
+                    };
+                    let scores = Scores {
+                        scale: 0.2,
+                        ..Scores::default()
+                    };
+                    let mut y = vec![f32::NAN; 2 * queries * 3 * 20];
+                    attention(&ctx, shape, [rows; 3], scores, &mut y);
+                    y
+                });
+                assert_eq!(y, z, "{shape:?}");
+            }
+        }
     }
 
     #[test]
@@ -398,7 +448,7 @@ mod tests {
         };
         let data: [Vec<f32>; 3] = [2, 300, 300].map(|n| random.floats(n * 4));
         let operands = [0, 1, 2].map(|i| Rows {
-            data: &data[i],
+            data: Floats::F32(&data[i]),
             batch: 0,
             head: 0,
             row: 4,
@@ -452,7 +502,7 @@ mod tests {
                 rows(shape.keys, value_row),
             ];
             let of = |i: usize, count: usize, row: usize, head: usize| Rows {
-                data: &data[i],
+                data: Floats::F32(&data[i]),
                 batch: count * row,
                 head,
                 row,

@@ -1,5 +1,7 @@
 //! Slices of floats that are f32 or were rounded to BF16.
 
+use std::borrow::Cow;
+
 use half::bf16;
 
 /// What a kernel reads.
@@ -27,6 +29,23 @@ impl<'a> Floats<'a> {
         match self {
             Self::F32(x) => x,
             Self::Bf16(_) => panic!("this kernel does not read BF16"),
+        }
+    }
+
+    /// Those from `at` on.
+    #[must_use]
+    pub fn skip(self, at: usize) -> Self {
+        match self {
+            Self::F32(x) => Self::F32(&x[at..]),
+            Self::Bf16(x) => Self::Bf16(&x[at..]),
+        }
+    }
+
+    /// The first `n` as f32.
+    pub(crate) fn widened(self, n: usize) -> Cow<'a, [f32]> {
+        match self {
+            Self::F32(x) => Cow::Borrowed(&x[..n]),
+            Self::Bf16(x) => x[..n].iter().map(|x| x.to_f32()).collect(),
         }
     }
 

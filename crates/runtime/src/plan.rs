@@ -323,6 +323,11 @@ impl<'a> Planner<'a> {
         &self.model.graph
     }
 
+    /// What kernels may use.
+    pub fn ctx(&self) -> &'a Ctx {
+        &self.maker.ctx
+    }
+
     /// True where Q/DQ groups may become integer kernels.
     pub fn integer(&self) -> bool {
         self.maker.integer

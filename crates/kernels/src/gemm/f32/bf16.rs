@@ -6,6 +6,7 @@ use super::mixed::{AnyStore, Read};
 use super::store::Put;
 use super::{PackedF32, Target};
 use crate::arena::{Buffer, with_scratch};
+use crate::floats::Floats;
 use crate::gemm::amx::{Right, Sums, multiply, multiply_tiles};
 use crate::gemm::left::{Even, Left, Steps};
 use crate::gemm::{Order, Panels};
@@ -35,7 +36,7 @@ pub(super) fn bytes(k: usize, panels: Panels) -> usize {
 /// The CPU has AVX-512 F, BW and BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) unsafe fn pack(
-    b: &[f32],
+    b: Floats,
     stride: usize,
     order: Order,
     k: usize,
@@ -55,13 +56,13 @@ pub(super) unsafe fn pack(
                 let groups = out.chunks_exact_mut(width);
                 let (low, high) = two.split_at_mut(width);
                 for (group, out) in groups.enumerate().take(k.div_ceil(2)) {
-                    let row = &b[2 * group * stride + first..][..columns];
+                    let row = b.skip(2 * group * stride + first);
                     // SAFETY: the caller's promise.
-                    unsafe { narrow(low, row) };
+                    unsafe { lay(low, row, columns) };
                     if 2 * group + 1 < k {
-                        let row = &b[(2 * group + 1) * stride + first..][..columns];
+                        let row = b.skip((2 * group + 1) * stride + first);
                         // SAFETY: as above.
-                        unsafe { narrow(high, row) };
+                        unsafe { lay(high, row, columns) };
                     } else {
                         high.fill(0);
                     }
@@ -74,7 +75,7 @@ pub(super) unsafe fn pack(
             Order::NK => {
                 for c in 0..columns {
                     // SAFETY: the caller's promise.
-                    unsafe { narrow(&mut two, &b[(first + c) * stride..][..k]) };
+                    unsafe { lay(&mut two, b.skip((first + c) * stride), k) };
                     two[k..].first_mut().into_iter().for_each(|next| *next = 0);
                     let (pairs, _) = two[..k.next_multiple_of(2)].as_chunks::<2>();
                     for (to, &[x, y]) in out[c..].iter_mut().step_by(width).zip(pairs) {
@@ -85,6 +86,20 @@ pub(super) unsafe fn pack(
         }
     }
     data
+}
+
+/// Lays out the first `n` of `from`, rounded.
+///
+/// # Safety
+/// The CPU has AVX-512 F, BW and BF16.
+unsafe fn lay(to: &mut [u16], from: Floats, n: usize) {
+    match from {
+        // SAFETY: the caller's promise.
+        Floats::F32(x) => {
+            unsafe { narrow(to, &x[..n]) };
+        }
+        Floats::Bf16(x) => to[..n].copy_from_slice(bytemuck::cast_slice(&x[..n])),
+    }
 }
 
 /// Rounds `from` to BF16; whether all are finite.
@@ -340,7 +355,7 @@ mod tests {
     use crate::activation::Activation;
     use crate::conv::ConvF32;
     use crate::conv::tests::{plain, some_geometry};
-    use crate::floats::{Floats, FloatsMut};
+    use crate::floats::FloatsMut;
     use crate::gemm::{Epilogue, gemm, gemm_mixed, matmul};
     use crate::testing::{Random, close};
     use crate::{Ctx, Isa, Threads};

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 #[cfg(target_arch = "x86_64")]
 use super::bf16;
 use crate::arena::Buffer;
+use crate::floats::Floats;
 use crate::gemm::{Order, Panels, kernel, shape, tasks_of};
 use crate::{Ctx, Isa};
 
@@ -39,7 +40,7 @@ impl PackedF32 {
         let b = b();
         assert_eq!(b.len(), k * n, "the matrix has k * n elements");
         let stride = if order == Order::KN { n } else { k };
-        Self::of_rows(ctx, &b, stride, order, k, n)
+        Self::of_rows(ctx, Floats::F32(&b), stride, order, k, n)
     }
 
     /// A matrix of zeros, not rounded to BF16.
@@ -89,7 +90,7 @@ impl PackedF32 {
     /// As [`PackedF32::new`], from rows that are `stride` elements apart.
     pub(crate) fn of_rows(
         ctx: &Ctx,
-        b: &[f32],
+        b: Floats,
         stride: usize,
         order: Order,
         k: usize,
@@ -103,6 +104,8 @@ impl PackedF32 {
             let data = unsafe { bf16::pack(b, stride, order, k, panels) };
             return Self { data, ..layout };
         }
+        let (rows, columns) = if order == Order::KN { (k, n) } else { (n, k) };
+        let b = b.widened(rows.saturating_sub(1) * stride + if rows > 0 { columns } else { 0 });
         let mut data = Buffer::zeroed(bytes);
         let out = data.typed_mut::<f32>();
         for p in 0..panels.count() {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use edgesmith_ir::ops::microsoft::attention::{heads, widths};
 use edgesmith_ir::{DType, NodeId, ValueId};
-use edgesmith_kernels::attention::{Rows, Scores, Shape, attention as attend};
-use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, gemm};
+use edgesmith_kernels::attention::{Rows, Scores, Shape, attention as attend, takes_rounded};
+use edgesmith_kernels::floats::{Floats, of_bytes, of_bytes_mut};
+use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, gemm_mixed};
 
 use super::operand::{Indices, Operand};
 use crate::plan::{Kernel, Layout, Packed, Planner, SlotId, Spec};
@@ -129,28 +130,21 @@ pub(crate) fn merged(planner: &mut Planner, id: NodeId) -> Option<()> {
     };
     let scale = scale(planner, id, shape.size);
     let write = planner.write(y, Layout::Plain)?;
-    let room = planner.slot(4 * batch * length * columns);
+    let rounded = packed.rounded() && takes_rounded(planner.ctx(), &shape);
+    let size = if rounded { 2 } else { 4 };
+    let room = planner.slot(size * batch * length * columns);
     let work: Kernel = Box::new(move |ctx, r, w| {
         let [y, room] = w else { return };
-        let room: &mut [f32] = bytemuck::cast_slice_mut(room);
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             ..Epilogue::default()
         };
-        let x = bytemuck::cast_slice(r[0]);
-        gemm(
-            ctx,
-            batch * length,
-            x,
-            depth,
-            &packed,
-            room,
-            columns,
-            &epilogue,
-        );
+        let (x, to) = (of_bytes(r[0], false), of_bytes_mut(room, rounded));
+        let rows = batch * length;
+        gemm_mixed(ctx, rows, x, depth, &packed, to, columns, &epilogue);
         let starts = [0, widths[0], widths[0] + widths[1]];
         let rows = [0, 1, 2].map(|i| Rows {
-            data: &room[starts[i]..],
+            data: of_bytes(room, rounded).skip(starts[i]),
             batch: length * columns,
             head: widths[i] / heads,
             row: columns,
@@ -242,7 +236,7 @@ pub(crate) fn multi_head(planner: &mut Planner, id: NodeId) -> Option<()> {
         let rows = [0, 1, 2].map(|i| {
             let (operand, [batch, head, row]) = &operands[i];
             Rows {
-                data: operand.get(r),
+                data: Floats::F32(operand.get(r)),
                 batch: *batch,
                 head: *head,
                 row: *row,
