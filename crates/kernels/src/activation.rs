@@ -481,6 +481,13 @@ pub(crate) fn exp_or_zero<S: Simd>(s: S, x: S::F) -> S::F {
     s.if_less(x, least, s.splat(0.0), y)
 }
 
+/// [`exp_or_zero`] for `x <= 0` or NaN.
+#[inline(always)]
+pub(crate) fn exp_below<S: Simd>(s: S, x: S::F) -> S::F {
+    let least = s.splat(-87.3);
+    s.if_less(x, least, s.splat(0.0), exp_within(s, s.max(least, x)))
+}
+
 /// `exp(x)` for `x` in -104..=89.
 #[inline(always)]
 fn exp_within<S: Simd>(s: S, x: S::F) -> S::F {

@@ -6,11 +6,14 @@
 //! "Online normalizer calculation for softmax", 2018, algorithm 3). No result depends on threads.
 
 use crate::Ctx;
-use crate::activation::exp_or_zero;
+use crate::activation::exp_below;
 use crate::floats::{Floats, FloatsMut};
 use crate::gemm::{Epilogue, Order, PackedF32, gemm, gemm_mixed};
 use crate::simd::{Body, MAX_LANES, Simd, dispatch};
 use crate::threads::Shared;
+
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 /// Queries of a block.
 const QUERIES: usize = 48;
@@ -119,79 +122,122 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
     let serial = ctx.on_one_thread();
     ctx.threads().parallel_for(batch * heads, |task| {
         let (b, n) = (task / heads, task % heads);
-        let head = Head::pack(&serial, &shape, k.of(b, n), k.row, v.of(b, n), v.row);
-        let mut block = Block::new(value_size);
-        for first in (0..queries).step_by(QUERIES) {
-            let rows = (queries - first).min(QUERIES);
-            block.clear();
-            for (part, (packed_keys, packed_values)) in head.parts.iter().enumerate() {
-                let begin = part * KEYS;
-                let among = Among {
-                    rows,
-                    keys: packed_keys.n(),
-                    scale: scores.scale,
-                    by_key: scores.keys.map(|m| &m[b * keys + begin..]),
-                    pairs: scores.pairs.map(|(data, [step_b, step_n])| {
-                        &data[b * step_b + n * step_n + first * keys + begin..]
-                    }),
-                    pairs_row: keys,
-                    seen: scores.causal.map(|past| (first + past + 1, begin)),
-                };
-                let a = q.of(b, n).skip(first * q.row);
-                let plain = Epilogue::default();
-                let scores = &mut block.scores;
-                let to = FloatsMut::F32(scores);
-                gemm_mixed(&serial, rows, a, q.row, packed_keys, to, KEYS, &plain);
-                dispatch(serial.isa(), Weigh(&mut block, &among));
-                let carried = Epilogue {
-                    residual: Some(block.carried[..].into()),
-                    ..Epilogue::default()
-                };
-                let (weights, sums) = (&block.scores, &mut block.sums);
-                let sums = &mut sums[..rows * value_size];
-                gemm(
-                    &serial,
-                    rows,
-                    weights,
-                    KEYS,
-                    packed_values,
-                    sums,
-                    value_size,
-                    &carried,
-                );
-            }
-            for (i, total) in block.totals[..rows].iter().enumerate() {
-                let total: f32 = total.iter().sum();
-                let at = ((b * queries + first + i) * heads + n) * value_size;
-                // SAFETY: these elements belong to this head of this sentence alone.
-                let y = unsafe { shared.slice(at..at + value_size) };
-                let sums = &block.sums[i * value_size..][..value_size];
-                y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum / total);
-            }
+        let head = OneHead {
+            shape: &shape,
+            q: (q.of(b, n), q.row),
+            k: (k.of(b, n), k.row),
+            v: (v.of(b, n), v.row),
+            scale: scores.scale,
+            by_key: scores.keys.map(|m| &m[b * keys..][..keys]),
+            pairs: (scores.pairs).map(|(data, [step_b, step_n])| &data[b * step_b + n * step_n..]),
+            causal: scores.causal,
+        };
+        let write = |i: usize, sums: &[f32], total: &[f32; MAX_LANES]| {
+            let part = 1.0 / total_of(total);
+            let at = ((b * queries + i) * heads + n) * value_size;
+            // SAFETY: these elements belong to this head of this sentence alone.
+            let y = unsafe { shared.slice(at..at + value_size) };
+            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum * part);
+        };
+        #[cfg(target_arch = "x86_64")]
+        if takes_rounded(&serial, &shape) {
+            // SAFETY: a context has BF16 only where the CPU has AMX and AVX-512.
+            return unsafe { tiles::attend(&head, write) };
         }
+        attend(&serial, &head, write);
     });
 }
 
-/// The keys and values of one head, packed, a part after the other.
-struct Head {
-    parts: Vec<(PackedF32, PackedF32)>,
+/// One head of one sentence: queries, keys and values with the distances of their rows, and what
+/// becomes of scores.
+struct OneHead<'a> {
+    shape: &'a Shape,
+    q: (Floats<'a>, usize),
+    k: (Floats<'a>, usize),
+    v: (Floats<'a>, usize),
+    scale: f32,
+    by_key: Option<&'a [f32]>,
+    pairs: Option<&'a [f32]>,
+    causal: Option<usize>,
 }
 
-impl Head {
-    fn pack(ctx: &Ctx, shape: &Shape, k: Floats, k_row: usize, v: Floats, v_row: usize) -> Self {
-        let part = |begin: usize| {
-            let (count, size, value_size) =
-                ((shape.keys - begin).min(KEYS), shape.size, shape.value_size);
-            let (k, v) = (k.skip(begin * k_row), v.skip(begin * v_row));
-            (
-                PackedF32::of_rows(ctx, k, k_row, Order::NK, size, count),
-                PackedF32::of_rows(ctx, v, v_row, Order::KN, count, value_size),
-            )
-        };
-        Self {
-            parts: (0..shape.keys).step_by(KEYS).map(part).collect(),
+impl<'a> OneHead<'a> {
+    /// How products of the queries from `first` on with `keys` keys from `begin` on become scores.
+    fn among(&self, first: usize, rows: usize, begin: usize, keys: usize) -> Among<'a> {
+        let row = self.shape.keys;
+        Among {
+            rows,
+            keys,
+            scale: self.scale,
+            by_key: self.by_key.map(|m| &m[begin..]),
+            pairs: self.pairs.map(|p| &p[first * row + begin..]),
+            pairs_row: row,
+            seen: self.causal.map(|past| (first + past + 1, begin)),
         }
     }
+}
+
+/// Attention of a head by products of matrices; `write` takes the place of each query, its sums of
+/// weighted values, and the sums of its weights.
+fn attend(ctx: &Ctx, head: &OneHead, write: impl Fn(usize, &[f32], &[f32; MAX_LANES])) {
+    let (queries, size) = (head.shape.queries, head.shape.value_size);
+    let parts = packed(ctx, head);
+    let mut block = Block::new(size);
+    for first in (0..queries).step_by(QUERIES) {
+        let rows = (queries - first).min(QUERIES);
+        block.clear();
+        for (part, (keys, values)) in parts.iter().enumerate() {
+            let among = head.among(first, rows, part * KEYS, keys.n());
+            let (q, stride) = head.q;
+            let q = q.skip(first * stride);
+            let plain = Epilogue::default();
+            let to = FloatsMut::F32(&mut block.scores);
+            gemm_mixed(ctx, rows, q, stride, keys, to, KEYS, &plain);
+            dispatch(ctx.isa(), Weigh(&mut block, &among));
+            let carried = Epilogue {
+                residual: Some(block.carried[..].into()),
+                ..Epilogue::default()
+            };
+            let sums = &mut block.sums[..rows * size];
+            gemm(ctx, rows, &block.scores, KEYS, values, sums, size, &carried);
+        }
+        for i in 0..rows {
+            write(first + i, &block.sums[i * size..][..size], &block.totals[i]);
+        }
+    }
+}
+
+/// The sum of all lanes, pairwise.
+#[inline(always)]
+fn total_of(lanes: &[f32; MAX_LANES]) -> f32 {
+    let mut lanes = *lanes;
+    let mut n = MAX_LANES;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            lanes[i] += lanes[i + n];
+        }
+    }
+    lanes[0]
+}
+
+/// The keys and values of a head, packed, a part after the other.
+fn packed(ctx: &Ctx, head: &OneHead) -> Vec<(PackedF32, PackedF32)> {
+    let Shape {
+        keys,
+        size,
+        value_size,
+        ..
+    } = *head.shape;
+    let part = |begin: usize| {
+        let count = (keys - begin).min(KEYS);
+        let [k, v] = [head.k, head.v].map(|(x, row)| x.skip(begin * row));
+        (
+            PackedF32::of_rows(ctx, k, head.k.1, Order::NK, size, count),
+            PackedF32::of_rows(ctx, v, head.v.1, Order::KN, count, value_size),
+        )
+    };
+    (0..keys).step_by(KEYS).map(part).collect()
 }
 
 /// What is known of a block of queries.
@@ -255,25 +301,16 @@ impl Body for Weigh<'_, '_> {
         let Self(block, among) = self;
         let keys = among.keys;
         let before = block.most;
-        for (i, row) in block
-            .scores
-            .chunks_exact_mut(KEYS)
-            .enumerate()
-            .take(among.rows)
-        {
-            let pairs = among.pairs.map(|p| &p[i * among.pairs_row..][..keys]);
-            score(s, &mut row[..keys], among.scale, among.by_key, pairs);
-            if let Some((seen, begin)) = among.seen {
-                row[(seen + i).saturating_sub(begin).min(keys)..keys].fill(f32::MIN);
-            }
-            block.most[i] = most(s, &row[..keys], block.most[i]);
+        let rows = block.scores.chunks_exact_mut(KEYS).zip(&mut block.most);
+        for (i, (row, most)) in rows.enumerate().take(among.rows) {
+            *most = among.score(s, i, &mut row[..keys], *most);
         }
         for i in (0..among.rows).step_by(S::LANES) {
             // SAFETY: the arrays are a vector longer than there are rows.
             unsafe {
                 let now = s.load(block.most.as_ptr().add(i));
                 let x = s.sub(s.load(before.as_ptr().add(i)), now);
-                s.store(block.factors.as_mut_ptr().add(i), exp_or_zero(s, x));
+                s.store(block.factors.as_mut_ptr().add(i), exp_below(s, x));
             }
         }
         let carried = block.carried.chunks_exact_mut(block.size);
@@ -281,7 +318,17 @@ impl Body for Weigh<'_, '_> {
         let rows = block.scores.chunks_exact_mut(KEYS).zip(&mut block.totals);
         for (i, ((row, total), (sums, carried))) in rows.zip(sums).enumerate().take(among.rows) {
             let factor = block.factors[i];
-            weigh(s, &mut row[..keys], block.most[i], factor, total);
+            let row = row.as_mut_ptr();
+            // SAFETY: a row of the block has so many scores.
+            unsafe {
+                weigh(s, row, keys, block.most[i], factor, total, |at, y, n| {
+                    if n == S::LANES {
+                        s.store(row.add(at), y);
+                    } else {
+                        s.store_n(row.add(at), y, n);
+                    }
+                });
+            }
             for (to, sum) in carried.iter_mut().zip(sums) {
                 *to = sum * factor;
             }
@@ -289,67 +336,85 @@ impl Body for Weigh<'_, '_> {
     }
 }
 
-/// `row = row * scale + keys + pairs`.
-#[inline(always)]
-fn score<S: Simd>(s: S, row: &mut [f32], scale: f32, keys: Option<&[f32]>, pairs: Option<&[f32]>) {
-    let (n, whole) = (row.len(), row.len() / S::LANES * S::LANES);
-    assert!(
-        keys.is_none_or(|k| k.len() >= n) && pairs.is_none_or(|p| p.len() >= n),
-        "there is a number for each score"
-    );
-    let scales = s.splat(scale);
-    for at in (0..whole).step_by(S::LANES) {
-        // SAFETY: a vector from `at` on lies in all slices.
+impl Among<'_> {
+    /// Makes scores of the products of query `i`: `row * scale + keys + pairs`, and those it does
+    /// not see as small as can be. The largest of them and `first`.
+    #[inline(always)]
+    fn score<S: Simd>(&self, s: S, i: usize, row: &mut [f32], first: f32) -> f32 {
+        let n = row.len();
+        let pairs = self.pairs.map(|p| &p[i * self.pairs_row..][..n]);
+        let keys = self.by_key.map(|k| &k[..n]);
+        let seen = self
+            .seen
+            .map_or(n, |(seen, begin)| (seen + i).saturating_sub(begin).min(n));
+        let scale = s.splat(self.scale);
+        let (mut most, mut rest) = (s.splat(first), first);
+        let mut at = 0;
+        // SAFETY: `step` elements from `at` on lie in all slices.
         unsafe {
-            let to = row.as_mut_ptr().add(at);
-            let mut y = s.mul(s.load(to), scales);
-            if let Some(keys) = keys {
-                y = s.add(y, s.load(keys.as_ptr().add(at)));
+            while at < seen {
+                let step = (seen - at).min(S::LANES);
+                let to = row.as_mut_ptr().add(at);
+                let load = |p: *const f32| {
+                    if step == S::LANES {
+                        s.load(p)
+                    } else {
+                        s.load_n(p, step)
+                    }
+                };
+                let mut y = s.mul(load(to), scale);
+                if let Some(keys) = keys {
+                    y = s.add(y, load(keys.as_ptr().add(at)));
+                }
+                if let Some(pairs) = pairs {
+                    y = s.add(y, load(pairs.as_ptr().add(at)));
+                }
+                if step == S::LANES {
+                    s.store(to, y);
+                    most = s.max(most, y);
+                } else {
+                    s.store_n(to, y, step);
+                    rest = row[at..seen].iter().fold(rest, |rest, &x| rest.max(x));
+                }
+                at += step;
             }
-            if let Some(pairs) = pairs {
-                y = s.add(y, s.load(pairs.as_ptr().add(at)));
-            }
-            s.store(to, y);
         }
-    }
-    for at in whole..n {
-        row[at] *= scale;
-        row[at] += keys.map_or(0.0, |k| k[at]);
-        row[at] += pairs.map_or(0.0, |p| p[at]);
+        row[seen..].fill(f32::MIN);
+        s.largest(most).max(rest)
     }
 }
 
-/// The largest of a row and `first`.
+/// `y = exp(row - most)` of `n` scores, and `total = total * factor + y` by lane. `put` takes where
+/// each vector starts, and how many lanes count.
+///
+/// # Safety
+/// The scores are readable until they were put, and `put` may be called.
 #[inline(always)]
-fn most<S: Simd>(s: S, row: &[f32], first: f32) -> f32 {
-    let mut most = s.splat(first);
-    let (vectors, rest) = row.split_at(row.len() / S::LANES * S::LANES);
-    for x in vectors.chunks_exact(S::LANES) {
-        // SAFETY: the chunk is a vector.
-        most = s.max(most, unsafe { s.load(x.as_ptr()) });
-    }
-    rest.iter().fold(s.largest(most), |most, &x| most.max(x))
-}
-
-/// `row = exp(row - most)`, and `total = total * factor + row` by lane.
-#[inline(always)]
-fn weigh<S: Simd>(s: S, row: &mut [f32], most: f32, factor: f32, total: &mut [f32; MAX_LANES]) {
-    let (rest, whole) = (row.len() % S::LANES, row.len() / S::LANES * S::LANES);
+unsafe fn weigh<S: Simd>(
+    s: S,
+    row: *const f32,
+    n: usize,
+    most: f32,
+    factor: f32,
+    total: &mut [f32; MAX_LANES],
+    mut put: impl FnMut(usize, S::F, usize),
+) {
+    let whole = n / S::LANES * S::LANES;
     let most = s.splat(most);
-    // SAFETY: the vectors lie in the row, and the total holds one.
+    // SAFETY: the caller's promise; the total holds a vector.
     unsafe {
         let mut sum = s.mul(s.load(total.as_ptr()), s.splat(factor));
         for at in (0..whole).step_by(S::LANES) {
-            let to = row.as_mut_ptr().add(at);
-            let y = exp_or_zero(s, s.sub(s.load(to), most));
-            s.store(to, y);
+            let y = exp_below(s, s.sub(s.load(row.add(at)), most));
+            put(at, y, S::LANES);
             sum = s.add(sum, y);
         }
-        if rest > 0 {
-            let to = row.as_mut_ptr().add(whole);
-            let y = exp_or_zero(s, s.sub(s.load_n(to, rest), most));
-            s.store_n(to, y, rest);
-            sum = s.add(sum, s.load_n(to, rest));
+        if whole < n {
+            let y = exp_below(s, s.sub(s.load_n(row.add(whole), n - whole), most));
+            let mut lanes = [0.0; MAX_LANES];
+            s.store_n(lanes.as_mut_ptr(), y, n - whole);
+            put(whole, y, n - whole);
+            sum = s.add(sum, s.load(lanes.as_ptr()));
         }
         s.store(total.as_mut_ptr(), sum);
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
 #[cfg(target_arch = "x86_64")]
-mod mixed;
+pub(crate) mod mixed;
 mod packed;
 mod store;
 
