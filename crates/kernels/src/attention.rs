@@ -21,6 +21,9 @@ const QUERIES: usize = 48;
 /// Keys of a part.
 const KEYS: usize = 128;
 
+/// Elements of a query for which tiles of BF16 are not worth it.
+const FEW: usize = 16;
+
 /// How many of what there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -83,10 +86,7 @@ pub struct Scores<'a> {
 
 /// Whether queries, keys and values may be rounded to BF16.
 pub fn takes_rounded(ctx: &Ctx, shape: &Shape) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return ctx.bf16() && crate::gemm::f32::bf16::suits(shape.size);
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    ctx.bf16() && shape.size >= FEW
 }
 
 /// `y[batch, queries, heads, value_size]`: attention of queries `q`, keys `k` and values `v`.
