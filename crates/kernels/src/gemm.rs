@@ -201,10 +201,12 @@ impl Cut {
     ) -> Self {
         let most = (most_rows / tile_rows).max(1) * tile_rows;
         if threads == 1 {
+            // Of about equal size: a last block of few rows would read all of B for them.
+            let row_step = rows.div_ceil(rows.div_ceil(most).max(1));
             return Self {
                 rows,
                 panels,
-                row_step: most,
+                row_step: row_step.max(1).next_multiple_of(tile_rows),
                 panel_step: panels.max(1),
             };
         }
