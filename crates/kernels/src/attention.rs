@@ -120,7 +120,7 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
     }
     let shared = Shared::new(y);
     let serial = ctx.on_one_thread();
-    ctx.threads().parallel_for(batch * heads, |task| {
+    let one = |task: usize, packed: &mut Option<Packed>| {
         let (b, n) = (task / heads, task % heads);
         let head = OneHead {
             shape: &shape,
@@ -144,7 +144,12 @@ pub fn attention(ctx: &Ctx, shape: Shape, [q, k, v]: [Rows; 3], scores: Scores, 
             // SAFETY: a context has BF16 only where the CPU has AMX and AVX-512.
             return unsafe { tiles::attend(&head, write) };
         }
-        attend(&serial, &head, write);
+        let packed = packed.get_or_insert_with(|| Packed::new(&shape));
+        attend(&serial, &head, packed, write);
+    };
+    ctx.threads().parallel_ranges(batch * heads, 1, |tasks| {
+        let mut packed = None;
+        tasks.for_each(|task| one(task, &mut packed));
     });
 }
 
@@ -179,10 +184,15 @@ impl<'a> OneHead<'a> {
 
 /// Attention of a head by products of matrices; `write` takes the place of each query, its sums of
 /// weighted values, and the sums of its weights.
-fn attend(ctx: &Ctx, head: &OneHead, write: impl Fn(usize, &[f32], &[f32; MAX_LANES])) {
+fn attend(
+    ctx: &Ctx,
+    head: &OneHead,
+    packed: &mut Packed,
+    write: impl Fn(usize, &[f32], &[f32; MAX_LANES]),
+) {
     let (queries, size) = (head.shape.queries, head.shape.value_size);
-    let parts = packed(ctx, head);
-    let mut block = Block::new(size);
+    packed.pack(ctx, head);
+    let Packed { parts, block } = packed;
     for first in (0..queries).step_by(QUERIES) {
         let rows = (queries - first).min(QUERIES);
         block.clear();
@@ -193,7 +203,7 @@ fn attend(ctx: &Ctx, head: &OneHead, write: impl Fn(usize, &[f32], &[f32; MAX_LA
             let plain = Epilogue::default();
             let to = FloatsMut::F32(&mut block.scores);
             gemm_mixed(ctx, rows, q, stride, keys, to, KEYS, &plain);
-            dispatch(ctx.isa(), Weigh(&mut block, &among));
+            dispatch(ctx.isa(), Weigh(block, &among));
             let carried = Epilogue {
                 residual: Some(block.carried[..].into()),
                 ..Epilogue::default()
@@ -221,23 +231,44 @@ fn total_of(lanes: &[f32; MAX_LANES]) -> f32 {
     lanes[0]
 }
 
-/// The keys and values of a head, packed, a part after the other.
-fn packed(ctx: &Ctx, head: &OneHead) -> Vec<(PackedF32, PackedF32)> {
-    let Shape {
-        keys,
-        size,
-        value_size,
-        ..
-    } = *head.shape;
-    let part = |begin: usize| {
-        let count = (keys - begin).min(KEYS);
-        let [k, v] = [head.k, head.v].map(|(x, row)| x.skip(begin * row));
-        (
-            PackedF32::of_rows(ctx, k, head.k.1, Order::NK, size, count),
-            PackedF32::of_rows(ctx, v, head.v.1, Order::KN, count, value_size),
-        )
-    };
-    (0..keys).step_by(KEYS).map(part).collect()
+/// What one head after the other is done with.
+struct Packed {
+    /// The keys and values of a head, a part after the other.
+    parts: Vec<(PackedF32, PackedF32)>,
+    block: Block,
+}
+
+impl Packed {
+    fn new(shape: &Shape) -> Self {
+        Self {
+            parts: Vec::new(),
+            block: Block::new(shape.value_size),
+        }
+    }
+
+    /// Packs the keys and values of a head.
+    fn pack(&mut self, ctx: &Ctx, head: &OneHead) {
+        let Shape {
+            keys,
+            size,
+            value_size,
+            ..
+        } = *head.shape;
+        let ((k, k_row), (v, v_row)) = (head.k, head.v);
+        for (part, begin) in (0..keys).step_by(KEYS).enumerate() {
+            let count = (keys - begin).min(KEYS);
+            let (k, v) = (k.skip(begin * k_row), v.skip(begin * v_row));
+            if let Some((packed_k, packed_v)) = self.parts.get_mut(part) {
+                packed_k.again(ctx, k, k_row, Order::NK);
+                packed_v.again(ctx, v, v_row, Order::KN);
+                continue;
+            }
+            self.parts.push((
+                PackedF32::of_rows(ctx, k, k_row, Order::NK, size, count),
+                PackedF32::of_rows(ctx, v, v_row, Order::KN, count, value_size),
+            ));
+        }
+    }
 }
 
 /// What is known of a block of queries.

@@ -104,10 +104,27 @@ impl PackedF32 {
             let data = unsafe { bf16::pack(b, stride, order, k, panels) };
             return Self { data, ..layout };
         }
+        let data = Buffer::zeroed(bytes);
+        let mut packed = Self { data, ..layout };
+        packed.lay(b, stride, order);
+        packed
+    }
+
+    /// Packs another matrix of the same size in the place of this one, as [`PackedF32::of_rows`].
+    pub(crate) fn again(&mut self, ctx: &Ctx, b: Floats, stride: usize, order: Order) {
+        if self.bf16 {
+            *self = Self::of_rows(ctx, b, stride, order, self.k, self.n());
+        } else {
+            self.lay(b, stride, order);
+        }
+    }
+
+    /// Lays out a matrix that is not rounded.
+    fn lay(&mut self, b: Floats, stride: usize, order: Order) {
+        let (k, n, panels) = (self.k, self.panels.n, self.panels);
         let (rows, columns) = if order == Order::KN { (k, n) } else { (n, k) };
         let b = b.widened(rows.saturating_sub(1) * stride + if rows > 0 { columns } else { 0 });
-        let mut data = Buffer::zeroed(bytes);
-        let out = data.typed_mut::<f32>();
+        let out = self.data.typed_mut::<f32>();
         for p in 0..panels.count() {
             let (first, columns, vectors) = panels.panel(p);
             let width = vectors * panels.lanes;
@@ -121,7 +138,6 @@ impl PackedF32 {
                 Order::NK => transpose_panel(&b[first * stride..], stride, columns, out, width),
             }
         }
-        Self { data, ..layout }
     }
 
     /// Whether it is rounded to BF16: products with it take and give floats of either kind.
