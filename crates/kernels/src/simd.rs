@@ -92,6 +92,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whether [`Simd::store_rounded_rows`] is quicker than a row at a time.
     const ROUNDS_ROWS: bool = false;
 
+    /// Whether [`Simd::fma`] rounds once.
+    const FUSES: bool = true;
+
     /// Whether [`Simd::look_up`] is one instruction.
     const LOOKS_UP: bool = false;
 

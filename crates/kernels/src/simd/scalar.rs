@@ -41,6 +41,7 @@ impl Simd for Scalar {
     type I = [i32; 4];
     const ISA: Isa = Isa::Generic;
     const LANES: usize = 4;
+    const FUSES: bool = false;
     const ROWS: usize = 4;
 
     lanes! {
