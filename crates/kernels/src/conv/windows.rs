@@ -57,18 +57,17 @@ pub(super) fn each_part<X: Copy, T: bytemuck::Pod>(
             stride: g.dilation[0] * frame.stride,
         };
         frame.with(images, |lines| {
-            let mut ox = start % width;
-            let mut line = 0;
-            let rows = (start..end).map(|_| {
-                let at = line * g.stride[0] * frame.stride + ox * g.stride[1] * g.channels_in;
-                ox += 1;
-                if ox == width {
-                    (ox, line) = (0, line + 1);
-                }
-                let reach = (steps.lines - 1) * steps.stride + steps.run;
-                lines[at..][..reach].as_ptr()
-            });
-            let rows: Vec<*const T> = rows.collect();
+            let step = g.stride[1] * g.channels_in;
+            let reach = (steps.lines - 1) * steps.stride + steps.run;
+            let mut rows: Vec<*const T> = Vec::with_capacity(end - start);
+            let (mut ox, mut line) = (start % width, 0);
+            while rows.len() < end - start {
+                let count = (width - ox).min(end - start - rows.len());
+                let at = line * g.stride[0] * frame.stride + ox * step;
+                let first = lines[at..][..(count - 1) * step + reach].as_ptr();
+                rows.extend((0..count).map(|i| first.wrapping_add(i * step)));
+                (ox, line) = (0, line + 1);
+            }
             work(start..end, &rows, steps);
         });
         start = end;
