@@ -491,6 +491,21 @@ mod tests {
         y
     }
 
+    /// All contexts, of f32 and of BF16, and how near results are to the definition.
+    fn contexts_and_tolerances() -> Vec<(Ctx, f32)> {
+        let all = contexts().into_iter();
+        let rounds = |ctx: &Ctx| ctx.isa().multiplies_bf16();
+        let bf16 = (contexts().into_iter().filter(rounds)).map(|ctx| (ctx.with_bf16(true), 0.02));
+        all.map(|ctx| (ctx, 1e-4)).chain(bf16).collect()
+    }
+
+    /// Numbers that BF16 has.
+    fn exact(mut x: Vec<f32>) -> Vec<f32> {
+        x.iter_mut()
+            .for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+        x
+    }
+
     #[test]
     fn rounded_rows_give_what_their_numbers_give() {
         let mut random = Random::new(7);
@@ -539,17 +554,17 @@ mod tests {
             heads: 1,
             queries: 2,
             keys: 300,
-            size: 4,
-            value_size: 4,
+            size: 17,
+            value_size: 17,
         };
-        let data: [Vec<f32>; 3] = [2, 300, 300].map(|n| random.floats(n * 4));
+        let data: [Vec<f32>; 3] = [2, 300, 300].map(|n| exact(random.floats(n * 17)));
         let operands = [0, 1, 2].map(|i| Rows {
             data: Floats::F32(&data[i]),
             batch: 0,
             head: 0,
-            row: 4,
+            row: 17,
         });
-        for seen in [0..130, 130..300, 7..8] {
+        for seen in [0..130, 130..300, 7..8, 270..280] {
             let keys: Vec<f32> = (0..300)
                 .map(|j| {
                     if seen.contains(&j) {
@@ -565,10 +580,10 @@ mod tests {
                 ..Scores::default()
             };
             let want = plain(&shape, operands, &scores);
-            for ctx in contexts() {
+            for (ctx, tolerance) in contexts_and_tolerances() {
                 let mut y = vec![f32::NAN; want.len()];
                 attention(&ctx, shape, operands, scores, &mut y);
-                close(&y, &want, 1e-5, &format!("{seen:?}"));
+                close(&y, &want, tolerance, &format!("{seen:?}"));
             }
         }
     }
@@ -577,21 +592,22 @@ mod tests {
     fn equals_the_definition_on_odd_shapes_with_every_mask() {
         let mut random = Random::new(5);
         let sizes = [1, 2, 3, 7, 8, 16, 33];
-        for round in 0..40 {
+        for round in 0..64 {
             let pick = |r: &mut Random| r.pick(&sizes);
             let shape = Shape {
                 batch: random.pick(&[1, 2, 3]),
                 heads: random.pick(&[1, 2, 3]),
                 queries: if round == 7 { 130 } else { pick(&mut random) },
                 keys: match round % 8 {
-                    5 => random.pick(&[127, 128, 129, 300]),
+                    5 => random.pick(&[127, 128, 129, 257, 300, 600]),
                     _ => pick(&mut random),
                 },
                 size: pick(&mut random),
                 value_size: pick(&mut random),
             };
             let (row, value_row) = (shape.heads * shape.size, shape.heads * shape.value_size + 1);
-            let mut rows = |count: usize, row: usize| random.floats(shape.batch * count * row);
+            let mut rows =
+                |count: usize, row: usize| exact(random.floats(shape.batch * count * row));
             let data = [
                 rows(shape.queries, row),
                 rows(shape.keys, row),
@@ -618,10 +634,10 @@ mod tests {
                 causal: (round % 4 == 0).then_some(round % 3),
             };
             let want = plain(&shape, operands, &scores);
-            for ctx in contexts() {
+            for (ctx, tolerance) in contexts_and_tolerances() {
                 let mut y = vec![f32::NAN; want.len()];
                 attention(&ctx, shape, operands, scores, &mut y);
-                close(&y, &want, 1e-4, &format!("{shape:?}"));
+                close(&y, &want, tolerance, &format!("{shape:?}"));
             }
         }
     }

@@ -94,8 +94,8 @@ pub(super) unsafe fn pack(
 /// The CPU has AVX-512 F, BW and BF16.
 unsafe fn lay(to: &mut [u16], from: Floats, n: usize) {
     match from {
-        // SAFETY: the caller's promise.
         Floats::F32(x) => {
+            // SAFETY: the caller's promise.
             unsafe { narrow(to, &x[..n]) };
         }
         Floats::Bf16(x) => to[..n].copy_from_slice(bytemuck::cast_slice(&x[..n])),
