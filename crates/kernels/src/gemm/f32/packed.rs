@@ -97,11 +97,10 @@ impl PackedF32 {
         n: usize,
     ) -> Self {
         let (layout, bytes) = Self::layout(ctx, k, n);
-        let panels = layout.panels;
         #[cfg(target_arch = "x86_64")]
         if layout.bf16 {
             // SAFETY: a context has BF16 only where the CPU has it, and AVX-512.
-            let data = unsafe { bf16::pack(b, stride, order, k, panels) };
+            let data = unsafe { bf16::pack(b, stride, order, k, layout.panels) };
             return Self { data, ..layout };
         }
         let data = Buffer::zeroed(bytes);
