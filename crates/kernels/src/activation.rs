@@ -476,12 +476,10 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
 /// -10000 would make many of, CPUs take a hundred times as long.
 #[inline(always)]
 pub(crate) fn exp_or_zero<S: Simd>(s: S, x: S::F) -> S::F {
-    let least = s.splat(-87.3);
-    let y = exp_within(s, s.clamp(x, least, s.splat(89.0)));
-    s.if_less(x, least, s.splat(0.0), y)
+    exp_below(s, s.min(s.splat(89.0), x))
 }
 
-/// [`exp_or_zero`] for `x <= 0` or NaN.
+/// [`exp_or_zero`] for `x <= 89` or NaN.
 #[inline(always)]
 pub(crate) fn exp_below<S: Simd>(s: S, x: S::F) -> S::F {
     let least = s.splat(-87.3);
