@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use edgesmith_ir::infer;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
+use edgesmith_kernels::{Ctx, Isa, Threads};
 use edgesmith_runtime::{Options, Session};
 
 use crate::samples::{Samples, named};
 
+mod gram;
 mod histogram;
 pub mod observers;
 mod runnable;
 mod statistics;
 
+pub use gram::Gram;
 pub use histogram::Histogram;
 pub use statistics::{Channels, Statistics, ValueStatistics};
 
@@ -26,6 +29,10 @@ pub struct Settings {
     pub samples: Option<usize>,
     /// Threads; 0 is one for each core.
     pub threads: usize,
+    /// Collect the statistics of every float value.
+    pub values: bool,
+    /// Values of which XᵀX is collected, with the axis along which a row lies.
+    pub grams: BTreeMap<String, i64>,
 }
 
 impl Default for Settings {
@@ -34,6 +41,8 @@ impl Default for Settings {
             batch: 8,
             samples: None,
             threads: 0,
+            values: true,
+            grams: BTreeMap::new(),
         }
     }
 }
@@ -60,14 +69,14 @@ pub fn calibrate(
         return Err(Error::invalid("there are no samples to calibrate with"));
     }
     let (model, unknown) = runnable::runnable(model)?;
-    let mut collector = Collector::of(&model)?;
+    let mut collector = Collector::of(&model, settings)?;
     let options = Options {
         threads: settings.threads,
         integer: false,
         ..Options::default()
     };
     let mut session = Session::prepare(&model, &options)?;
-    let wanted: Vec<ValueId> = collector.values.keys().copied().collect();
+    let wanted = collector.wanted();
     progress.start("calibrate", count as u64);
     let mut seen = 0;
     for batch in samples.batches(batch_of(count, samples.count(), settings.batch)) {
@@ -77,9 +86,10 @@ pub fn calibrate(
             break;
         }
         seen = range.end;
+        let mask = mask(&batch)?;
         let mut failed = None;
         session.run_watching(&named(&batch), &wanted, &mut |v, t| {
-            if let Err(e) = collector.add(v, t) {
+            if let Err(e) = collector.add(v, t, mask.as_ref()) {
                 failed.get_or_insert(e);
             }
         })?;
@@ -104,36 +114,84 @@ fn batch_of(count: usize, all: usize, most: usize) -> usize {
     (1..=most).rev().find(ends).unwrap_or(1)
 }
 
+/// Which tokens of a batch are no padding: where the input `attention_mask`, `[batch, tokens]`, is
+/// not 0.
+struct Mask {
+    dims: [usize; 2],
+    tokens: Vec<bool>,
+}
+
+fn mask(batch: &[(String, Tensor)]) -> Result<Option<Mask>> {
+    let Some((_, t)) = batch.iter().find(|(name, _)| name == "attention_mask") else {
+        return Ok(None);
+    };
+    let &[samples, tokens] = t.dims() else {
+        return Ok(None);
+    };
+    let numbers = if t.dtype().is_float() {
+        t.to_f32()?.iter().map(|&x| x != 0.0).collect()
+    } else {
+        t.to_i64()?.into_iter().map(|x| x != 0).collect()
+    };
+    Ok(Some(Mask {
+        dims: [samples, tokens],
+        tokens: numbers,
+    }))
+}
+
 /// The statistics in the making.
 struct Collector {
     values: BTreeMap<ValueId, ValueStatistics>,
+    grams: BTreeMap<ValueId, Gram>,
+    ctx: Ctx,
 }
 
 impl Collector {
-    fn of(model: &Model) -> Result<Self> {
+    fn of(model: &Model, settings: &Settings) -> Result<Self> {
         let types = infer::infer(model, &[])?;
         let graph = &model.graph;
         let float = |v: &ValueId| types.tensor(*v).is_some_and(|t| t.dtype.is_float());
         let made = |v: &ValueId| graph.value(*v).producer().is_some() || graph.is_input(*v);
-        let values = graph
-            .values()
-            .map(|(v, _)| v)
-            .filter(|v| float(v) && made(v) && graph.constant(*v).is_none())
+        let activations = || {
+            let all = graph.values().map(|(v, _)| v);
+            all.filter(|v| float(v) && made(v) && graph.constant(*v).is_none())
+        };
+        let values = activations()
+            .filter(|_| settings.values)
             .map(|v| (v, ValueStatistics::new(channel_axis(graph, v))))
             .collect();
-        Ok(Self { values })
+        let grams = activations()
+            .filter_map(|v| Some((v, Gram::new(*settings.grams.get(&graph.value(v).name)?))))
+            .collect();
+        let threads = Threads::of(settings.threads);
+        let ctx = Ctx::new(Isa::detect(), threads);
+        Ok(Self { values, grams, ctx })
     }
 
-    fn add(&mut self, v: ValueId, t: &Tensor) -> Result<()> {
+    fn wanted(&self) -> Vec<ValueId> {
+        let grams = self.grams.keys().filter(|v| !self.values.contains_key(v));
+        self.values.keys().chain(grams).copied().collect()
+    }
+
+    fn add(&mut self, v: ValueId, t: &Tensor, mask: Option<&Mask>) -> Result<()> {
+        if let Some(gram) = self.grams.get_mut(&v) {
+            let mask = mask.filter(|m| t.rank() > 2 && t.dims()[..2] == m.dims);
+            gram.add(&self.ctx, t, mask.map(|m| &m.tokens[..]))?;
+        }
         self.values.get_mut(&v).map_or(Ok(()), |seen| seen.add(t))
     }
 
-    fn finish(self, graph: &Graph, samples: usize) -> Statistics {
+    fn finish(mut self, graph: &Graph, samples: usize) -> Statistics {
+        for gram in self.grams.values_mut() {
+            gram.flush(&self.ctx);
+        }
         let name = |v: ValueId| graph.value(v).name.clone();
         let values = self.values.into_iter().map(|(v, s)| (name(v), s)).collect();
+        let grams = self.grams.into_iter().map(|(v, g)| (name(v), g)).collect();
         let mut statistics = Statistics {
             samples: samples as u64,
             values,
+            grams,
             warnings: Vec::new(),
         };
         statistics.warnings = warnings(&statistics);

@@ -35,6 +35,7 @@ fn peak(path: &Path, count: usize) -> usize {
         samples: Some(count),
         batch: 10,
         threads: 1,
+        ..calibrate::Settings::default()
     };
     let statistics = calibrate(&model, &set, &settings, &NoProgress).unwrap();
     assert_eq!(statistics.samples, count as u64);

@@ -30,6 +30,14 @@ impl Threads {
         Self { pool }
     }
 
+    /// `wanted` threads; 0 is one for each core.
+    pub fn of(wanted: usize) -> Self {
+        Self::new(match wanted {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        })
+    }
+
     /// How many threads there are.
     pub fn count(&self) -> usize {
         self.pool.as_ref().map_or(1, |pool| pool.count())

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use edgesmith_compress::calibrate::{self, Statistics, observers};
 use edgesmith_compress::quantize::affine::Byte;
 use edgesmith_compress::quantize::changes::{Changes, Fate};
-use edgesmith_compress::quantize::{half, int8};
+use edgesmith_compress::quantize::{half, int8, weight_only};
 use edgesmith_data::Dataset;
 use edgesmith_formats::WriteOptions;
 use edgesmith_ir::{Error, Model};
@@ -17,20 +17,25 @@ use edgesmith_report::table::{Column, Table};
 use super::{Command, flag, force_arg, model_arg, option, output_arg, text};
 use crate::{opened, ui};
 
+mod weights;
+
 /// The command.
 pub static QUANTIZE: Command = Command {
     name: "quantize",
-    about: "Write a smaller model: INT8 by calibration, FP16 or BF16",
-    teach: "INT8 needs 100 to 500 samples in CALIB.npz; labels are not used.\n\
+    about: "Write a smaller model: INT8 by calibration, FP16, BF16, or weights alone in 2 to 8 bits",
+    teach: "INT8 needs 100 to 500 samples in CALIB.npz; labels are not used. INT4, INT3, INT2 and NF4\n\
+            are of weights alone, and so is INT8 with --method.\n\
+            Example: edgesmith quantize model.onnx -o int4.onnx --to int4 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16",
     args: |c| {
+        let c = weights::args(c);
         let observers: Vec<&str> = observers::OBSERVERS.iter().map(|o| o.name).collect();
         c.arg(model_arg())
             .arg(output_arg("Where the model goes"))
             .arg(
                 option("to", "TYPE", "The type of weights and activations")
-                    .value_parser(["int8", "fp16", "bf16"])
+                    .value_parser(["int8", "int4", "int3", "int2", "nf4", "fp16", "bf16"])
                     .required(true),
             )
             .arg(option(
@@ -78,11 +83,14 @@ pub static QUANTIZE: Command = Command {
 fn run(matches: &ArgMatches) -> Result<()> {
     let original = opened::open(Path::new(text(matches, "model")))?;
     let basic = opened::optimized(&original, "basic")?;
-    let statistics = statistics(matches, &original, &basic)?;
     let exclude: Vec<String> = matches
         .get_many("exclude")
         .map(|v| v.cloned().collect())
         .unwrap_or_default();
+    if let Some(settings) = weights::settings(matches, &exclude)? {
+        return weights_alone(matches, &original, &basic, &settings);
+    }
+    let statistics = statistics(matches, &original, &basic)?;
     let halves = half::Settings {
         exclude: exclude.clone(),
         ..half::Settings::default()
@@ -98,16 +106,45 @@ fn run(matches: &ArgMatches) -> Result<()> {
             int8::quantize(&basic, &statistics, &int8_settings(matches, exclude))?
         }
     };
+    write(matches, &model)?;
+    tell(matches, &changes)
+}
+
+/// Rounds the weights of a model and leaves its activations in float.
+fn weights_alone(
+    matches: &ArgMatches,
+    original: &Model,
+    basic: &Model,
+    settings: &weight_only::Settings,
+) -> Result<()> {
+    let statistics = weights::statistics(matches, original, basic, settings)?;
+    let progress = ui::Bar::default();
+    let (model, changes, reports) =
+        weight_only::quantize(basic, statistics.as_ref(), settings, &progress)?;
+    write(matches, &model)?;
+    if matches.get_flag("explain") {
+        ui::print(&weights::explain(&reports))?;
+    }
+    tell(matches, &changes)?;
+    ui::say(&weights::summary(settings, &reports));
+    Ok(())
+}
+
+fn write(matches: &ArgMatches, model: &Model) -> Result<()> {
     let options = WriteOptions {
         force: matches.get_flag("force"),
         ..WriteOptions::default()
     };
-    edgesmith_formats::write(&model, Path::new(text(matches, "output")), &options)?;
+    edgesmith_formats::write(model, Path::new(text(matches, "output")), &options)?;
+    Ok(())
+}
+
+fn tell(matches: &ArgMatches, changes: &Changes) -> Result<()> {
     for warning in &changes.warnings {
         ui::say(&format!("warning: {warning}"));
     }
     if matches.get_flag("explain") {
-        ui::print(&explain(&changes))?;
+        ui::print(&explain(changes))?;
     }
     ui::say(&format!(
         "{} of {} nodes converted, weights {} → {}",

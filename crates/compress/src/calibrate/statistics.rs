@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use edgesmith_ir::{Result, Tensor};
 
+use super::gram::Gram;
 use super::histogram::Histogram;
 
 /// What was seen of each value of a model, by its name.
@@ -13,6 +14,8 @@ pub struct Statistics {
     pub samples: u64,
     /// By the name of the value.
     pub values: BTreeMap<String, ValueStatistics>,
+    /// XᵀX of the values of which it was asked for, by name.
+    pub grams: BTreeMap<String, Gram>,
     /// What makes the numbers less trustworthy, as sentences.
     pub warnings: Vec<String>,
 }
@@ -21,6 +24,11 @@ impl Statistics {
     /// What was seen of that value, where any finite number was.
     pub fn of(&self, name: &str) -> Option<&ValueStatistics> {
         self.values.get(name).filter(|s| s.count > 0)
+    }
+
+    /// XᵀX of that value, where any row was seen.
+    pub fn gram(&self, name: &str) -> Option<&Gram> {
+        self.grams.get(name).filter(|g| g.rows > 0)
     }
 }
 

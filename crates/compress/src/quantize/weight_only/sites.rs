@@ -1,0 +1,126 @@
+//! Which nodes have a weight that can be rounded alone, and how it lies.
+
+use std::collections::BTreeMap;
+
+use edgesmith_ir::{DType, Graph, Node, NodeId, Tensor, ValueId};
+
+use super::Settings;
+use super::matrix::Lies;
+use crate::quantize::matches;
+
+/// The least inputs of a weight: blocks have 16 numbers and more.
+const FEWEST: usize = 16;
+
+/// What a node does with its weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Multiplies the last axis of an activation: MatMul, Gemm.
+    Product,
+    /// Multiplies the channels of an image: 1×1 Conv.
+    Pointwise,
+    /// Looks rows up: Gather.
+    Table,
+}
+
+/// A node and its weight.
+#[derive(Debug, Clone, Copy)]
+pub struct Site {
+    /// The node.
+    pub node: NodeId,
+    /// What it does.
+    pub does: Use,
+    /// The constant.
+    pub weight: ValueId,
+    /// The index of the input that is the weight.
+    pub input: usize,
+    /// How it lies.
+    pub lies: Lies,
+    /// What the weight multiplies; `None` for tables.
+    pub reads: Option<ValueId>,
+}
+
+/// The sites of a graph in their order, and why other nodes with a constant weight are left.
+pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, String>) {
+    let (mut sites, mut left) = (Vec::new(), BTreeMap::new());
+    for (id, node) in graph.nodes() {
+        let found = site(graph, id, node).and_then(|site| {
+            let named = settings.exclude.iter().any(|p| matches(p, &node.name));
+            let is_table = site.does == Use::Table;
+            match () {
+                () if named => Err("excluded by name".into()),
+                () if is_table && !settings.embeddings => Err("tables are kept".into()),
+                () => Ok(site),
+            }
+        });
+        match found {
+            Ok(site) => sites.push(site),
+            Err(reason) => _ = left.insert(id, reason),
+        }
+    }
+    (sites, left)
+}
+
+/// The values whose XᵀX methods ask for, with the axis of a row.
+pub fn grams(graph: &Graph, settings: &Settings) -> BTreeMap<String, i64> {
+    let (sites, _) = find(graph, settings);
+    let asked = sites.iter().filter_map(|s| {
+        let axis = if s.does == Use::Pointwise { 1 } else { -1 };
+        Some((graph.value(s.reads?).name.clone(), axis))
+    });
+    asked.collect()
+}
+
+fn site(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, String> {
+    let other = || "it has no weight of a product or table".to_owned();
+    if !node.domain.is_empty() {
+        return Err(other());
+    }
+    let (does, input, lies) = match node.op.as_str() {
+        "MatMul" => (Use::Product, 1, Lies::InputsFirst),
+        "Gemm" if node.int("transB").unwrap_or(0) != 0 => (Use::Product, 1, Lies::OutputsFirst),
+        "Gemm" => (Use::Product, 1, Lies::InputsFirst),
+        "Conv" => (Use::Pointwise, 1, Lies::OutputsFirst),
+        "Gather" => (Use::Table, 0, Lies::OutputsFirst),
+        _ => return Err(other()),
+    };
+    let weight = node.input(input).ok_or_else(other)?;
+    let t = graph.constant(weight).ok_or("its weight is computed")?;
+    fits(node, does, t)?;
+    let inputs = t.dims()[usize::from(lies == Lies::OutputsFirst)];
+    if inputs < FEWEST {
+        return Err(format!("its weight has {inputs} inputs, under {FEWEST}"));
+    }
+    let reads = node.input(0).filter(|_| does != Use::Table);
+    Ok(Site {
+        node: id,
+        does,
+        weight,
+        input,
+        lies,
+        reads,
+    })
+}
+
+fn fits(node: &Node, does: Use, t: &Tensor) -> Result<(), String> {
+    let require = |ok: bool, reason: &str| if ok { Ok(()) } else { Err(reason.to_owned()) };
+    require(t.dtype() == DType::F32, "its weight is not f32")?;
+    match does {
+        Use::Product => {
+            require(t.rank() == 2, "its weight has not 2 axes")?;
+            let turned = node.is("Gemm") && node.int("transA").unwrap_or(0) != 0;
+            require(!turned, "its input is transposed")?;
+            let plain = |name| node.float(name).unwrap_or(1.0) == 1.0;
+            require(plain("alpha") && plain("beta"), "alpha or beta is not 1")
+        }
+        Use::Pointwise => {
+            let is_point = t.rank() > 2 && t.dims()[2..].iter().all(|&d| d == 1);
+            require(is_point, "its window is more than one point")?;
+            let is_dense = node.int("group").unwrap_or(1) == 1;
+            require(is_dense, "it has groups")
+        }
+        Use::Table => {
+            require(t.rank() == 2, "its table has not 2 axes")?;
+            require(node.int("axis").unwrap_or(0) == 0, "it takes no whole rows")
+        }
+    }
+}
