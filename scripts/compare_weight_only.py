@@ -32,7 +32,7 @@ def quantize(args, out, *flags, data=True):
     model = args.models / "minilm"
     command = [args.edgesmith, "quantize", model / "model.onnx", "-o", out, "--force", *flags]
     if data:
-        command += ["--calibrate", model / "calib.npz"]
+        command += ["--calibrate", args.calibrate or model / "calib.npz"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
@@ -116,6 +116,175 @@ def similarity(args):
                     print(said)
 
 
+def products(model):
+    """The MatMul nodes with a constant weight: node, weight [K, N]."""
+    weights = {t.name: t for t in model.graph.initializer}
+    found = (n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights)
+    return [(n, numpy_helper.to_array(weights[n.input[1]])) for n in found]
+
+
+def grams(args):
+    """XᵀX in f64 of what each product reads, without padding."""
+    folder = args.models / "minilm"
+    nodes = products(onnx.load(folder / "model.onnx"))
+    names = sorted({n.input[0] for n, _ in nodes})
+    run = session(str(folder / "model.onnx"), names)
+    samples = inputs(folder / "calib.npz")
+    sums = {}
+    for first in range(0, len(samples["input_ids"]), 16):
+        batch = {k: v[first : first + 16] for k, v in samples.items()}
+        mask = batch["attention_mask"].astype(bool)
+        for name, value in zip(names, run.run(names, batch)):
+            rows = value[mask].astype(np.float64)
+            sums[name] = sums.get(name, 0) + rows.T @ rows
+    return nodes, sums
+
+
+def plain_gptq(w, h, bits, group, damping):
+    """Algorithm 1 of the GPTQ paper, column by column, in f64: the rounded weight [N, K]."""
+    w, h, k = w.copy(), h.copy(), len(h)
+    h[np.diag_indices(k)] += damping * np.mean(np.diag(h))
+    upper = np.linalg.cholesky(np.linalg.inv(h)).T
+    most = 2**bits - 1
+    rounded = np.empty_like(w)
+    for j in range(k):
+        if j % group == 0:
+            part = w[:, j : j + group].astype(np.float32).astype(np.float64)
+            low, high = np.minimum(part.min(1), 0), np.maximum(part.max(1), 0)
+            scale = ((high - low) / most).astype(np.float32).astype(np.float64)
+            zero = np.clip(np.rint(-low / ((high - low) / most)), 0, most)
+        codes = np.clip(np.rint(w[:, j] / scale + zero), 0, most)
+        rounded[:, j] = (codes - zero) * scale
+        error = (w[:, j] - rounded[:, j]) / upper[j, j]
+        w[:, j + 1 :] -= np.outer(error, upper[j, j + 1 :])
+    return rounded
+
+
+def rounded_to_nearest(w, bits, group):
+    """The same grid without making errors good."""
+    return plain_gptq(w, np.eye(w.shape[1]), bits, group, 0.0)
+
+
+def decoded(node, tensors):
+    """The weight [N, K] of a MatMulNBits node, without zero points between codes."""
+    of = {a.name: a.i for a in node.attribute}
+    n, k, bits, group = of["N"], of["K"], of["bits"], of["block_size"]
+    unpack = lambda b: np.stack([(b >> s) & (2**bits - 1) for s in range(0, 8, bits)], -1)
+    codes = unpack(tensors[node.input[1]]).reshape(n, -1)[:, :k].astype(np.float64)
+    scales = tensors[node.input[2]].reshape(n, -1).astype(np.float64)
+    blocks = scales.shape[1]
+    zeros = np.full((n, blocks), 2.0 ** (bits - 1))
+    if len(node.input) > 3 and node.input[3]:
+        zeros = unpack(tensors[node.input[3]].reshape(n, -1)).reshape(n, -1)[:, :blocks]
+    each = lambda x: np.repeat(x, group, axis=1)[:, :k]
+    return (codes - each(zeros)) * each(scales)
+
+
+def energy(delta, h):
+    """The squared output error."""
+    return float(np.sum((delta @ h) * delta))
+
+
+def check(what, value, most):
+    """Prints a figure beside what it may be at most."""
+    print(f"{'ok  ' if value <= most else 'FAIL'} {what}: {value:.3g} (at most {most:g})")
+    return value <= most
+
+
+def references(args):
+    """GPTQ beside numpy, NF4 beside ONNX Runtime."""
+    nodes, sums = grams(args)
+    good = True
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work) / "model.onnx"
+        flags = ["--to", "int4", "--method", "gptq", "--group", "128", "--keep-embeddings", *args.plain]
+        quantize(args, path, *flags)
+        model = onnx.load(path)
+        tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        ours = {n.output[0]: n for n in model.graph.node if n.op_type == "MatMulNBits"}
+        apart, kept, gains = [], [], []
+        for node, weight in nodes:
+            h, w = sums[node.input[0]], weight.T.astype(np.float64)
+            reference = plain_gptq(w, h, 4, 128, 0.01)
+            found = decoded(ours[node.output[0]], tensors)
+            least = energy(reference - w, h)
+            apart.append(abs(energy(found - w, h) / least - 1))
+            kept.append(np.mean(np.abs(found - reference) > 1e-6))
+            gains.append(energy(found - w, h) / energy(rounded_to_nearest(w, 4, 128) - w, h))
+        print(f"{len(nodes)} products; squared output error over that of rounding: "
+              f"{np.exp(np.mean(np.log(gains))):.3f} (geometric mean), {max(gains):.3f} at most")
+        good &= check("GPTQ: output error apart from numpy, geometric mean of all products", np.mean(apart), 1e-5)
+        print(f"     largest of one product {max(apart):.3g}; codes that differ {np.mean(kept):.3g}")
+        good &= check("GPTQ: output error over that of rounding, each product", max(gains), 0.75)
+        good &= nf4(args, path, nodes)
+    sys.exit(not good)
+
+
+def nf4(args, path, nodes):
+    """Codes and largest magnitudes of NF4 are those of ONNX Runtime; the bits that are told."""
+    from onnxruntime.capi._pybind_state import quantize_matmul_bnb4
+
+    quantize(args, path, "--to", "nf4", data=False)
+    model = onnx.load(path)
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    ours = {n.output[0]: n for n in model.graph.node if n.op_type == "MatMulBnb4"}
+    different = 0
+    for node, weight in nodes:
+        k, n = weight.shape
+        packed, largest = np.zeros(k * n // 2, np.uint8), np.zeros(k * n // 64, np.float32)
+        quantize_matmul_bnb4(packed, weight, largest, 64, 1, n, k)
+        found = ours[node.output[0]]
+        different += np.sum(tensors[found.input[1]] != packed) + np.sum(tensors[found.input[2]] != largest)
+    good = check("NF4: bytes and magnitudes that differ from ONNX Runtime's", int(different), 0)
+    said = quantize(args, path, "--to", "nf4", "--double-quantize", data=False)
+    told = "4.127 bits" in said
+    print(f"{'ok  ' if told else 'FAIL'} NF4 with double quantisation: {said.strip().splitlines()[-1]}")
+    return good and told
+
+
+FORMS = [
+    ("int4", "matmulnbits"), ("int4", "qdq"), ("int3", "matmulnbits"), ("int3", "qdq"),
+    ("int2", "matmulnbits"), ("int8", "matmulnbits"), ("int8", "qdq"), ("nf4", "bnb4"),
+]  # fmt: skip
+
+
+def files(args):
+    """Every form of file gives the same here and in ONNX Runtime, where it is fused."""
+    folder = args.models / "minilm"
+    samples = inputs(folder / "calib.npz", 8)
+    good = True
+    variants = [(to, form, extra) for to, form in FORMS for extra in ([], ["--symmetric"], ["--group", "row"])]
+    variants += [("nf4", "bnb4", ["--double-quantize"]), ("int4", "matmulnbits", ["--method", "hqq"])]
+    with tempfile.TemporaryDirectory() as work:
+        path, fed, got = (Path(work) / n for n in ("model.onnx", "in.npz", "out.npz"))
+        np.savez(fed, **samples)
+        for to, form, extra in variants:
+            if to == "nf4" and extra in (["--symmetric"], ["--group", "row"]):
+                continue
+            method = [] if to == "nf4" or "--method" in extra else ["--method", "rtn"]
+            quantize(args, path, "--to", to, "--format", form, *method, *extra, data=False)
+            theirs = session(str(path)).run(["sentence_embedding"], samples)[0]
+            command = [args.edgesmith, "run", path, "--input", fed, "--output", got, "--force"]
+            subprocess.run(command, check=True, capture_output=True)
+            with np.load(got) as out:
+                apart = float(np.max(np.abs(out["sentence_embedding"] - theirs)))
+            fused = fused_products(path)
+            good &= check(f"{to} {form} {' '.join(extra)}: apart from ONNX Runtime", apart, 2e-5)
+            print(f"     products that ONNX Runtime runs on codes: {fused} of 36")
+    sys.exit(not good)
+
+
+def fused_products(path):
+    """Products of codes in the model that ONNX Runtime makes of a file."""
+    with tempfile.TemporaryDirectory() as work:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(Path(work) / "optimized.onnx")
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = onnx.load(options.optimized_model_filepath)
+    return sum(n.op_type in ("MatMulNBits", "MatMulBnb4") for n in model.graph.node)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("command", choices=["similarity", "references", "files"])
@@ -124,9 +293,11 @@ def main():
     parser.add_argument("--bits", type=int, nargs="*", default=[4, 3])
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--sentences", type=int, default=300)
+    parser.add_argument("--calibrate", type=Path, help="instead of DIR/minilm/calib.npz")
     parser.add_argument("--flags", default="", help="more flags of `edgesmith quantize`")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
+    args.plain = []
     globals()[args.command](args)
 
 

@@ -147,15 +147,13 @@ pub fn quantize(
     }
     super::plain_gemm(&mut out.graph)?;
     let (mut sites, mut left) = sites::find(&out.graph, settings);
-    if settings.method.name == method::NF4.name {
-        sites.retain(|s| {
-            let is_product = s.does == Use::Product;
-            if !is_product {
-                left.insert(s.node, "NF4 has no form for it".into());
-            }
-            is_product
-        });
-    }
+    sites.retain(|s| match no_form(s, settings) {
+        Some(reason) => {
+            left.insert(s.node, reason.into());
+            false
+        }
+        None => true,
+    });
     if sites.is_empty() {
         return Err(
             Error::unsupported("no weight of the model can be rounded alone")
@@ -199,6 +197,18 @@ pub fn quantize(
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
     Ok((out, changes, reports.into_values().collect()))
+}
+
+/// Why a weight cannot be written in the form that was asked for.
+fn no_form(site: &Site, settings: &Settings) -> Option<&'static str> {
+    let is_product = site.does == Use::Product;
+    let is_point = site.does == Use::Pointwise;
+    match settings.method.name {
+        "nf4" if !is_product => Some("NF4 has a form for products only"),
+        "hqq" if is_point => Some("zero points between codes have a form for products only"),
+        _ if is_point && settings.scheme.bits == 2 => Some("2 bits have no form for convolutions"),
+        _ => None,
+    }
 }
 
 fn account(model: &Model, left: &BTreeMap<NodeId, String>) -> Vec<NodeChange> {
@@ -413,4 +423,297 @@ fn matrix_of(graph: &Graph, site: &Site) -> Result<Matrix> {
     let t = graph.constant(site.weight);
     let t = t.ok_or_else(|| Error::internal("the weight of a site is constant"))?;
     Matrix::of(t, site.lies)
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_ir::{NoProgress, Tensor, eval, text, verify};
+
+    use super::blocks::{Blocks, Zeros};
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(next).collect()
+    }
+
+    fn list(data: &[f32]) -> String {
+        data.iter()
+            .map(|x| format!("{x:?}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
+    /// One node of each kind, each with a weight of 20 outputs and 40 inputs.
+    fn net() -> Model {
+        let source = format!(
+            r#"
+opset 17
+graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
+  wa: f32[40,20] = {{{}}}
+  wb: f32[20,40] = {{{}}}
+  wc: f32[40,20] = {{{}}}
+  table: f32[20,40] = {{{}}}
+  wv: f32[20,40,1,1] = {{{}}}
+  bias: f32[20] = {{{}}}
+  a = MatMul(x, wa) {{name="a"}}
+  b = Gemm(x, wb, bias) {{name="b", transB=1}}
+  c = Gemm(x, wc) {{name="c", alpha=0.5}}
+  t = Gather(table, i) {{name="t"}}
+  v = Conv(p, wv, bias) {{name="v"}}
+}}
+"#,
+            list(&numbers(800, 1)),
+            list(&numbers(800, 2)),
+            list(&numbers(800, 3)),
+            list(&numbers(800, 4)),
+            list(&numbers(800, 5)),
+            list(&numbers(20, 6)),
+        );
+        text::parse(&source).unwrap()
+    }
+
+    fn fed() -> Vec<(&'static str, Tensor)> {
+        vec![
+            ("x", Tensor::from_vec(&[3, 40], numbers(120, 11)).unwrap()),
+            ("i", Tensor::vector(vec![0i64, 19, 7, 7])),
+            (
+                "p",
+                Tensor::from_vec(&[3, 40, 2, 2], numbers(480, 12)).unwrap(),
+            ),
+        ]
+    }
+
+    /// The model with its weights replaced by what the codes stand for.
+    fn emulated(model: &Model, settings: &Settings) -> Model {
+        let mut model = model.clone();
+        super::super::plain_gemm(&mut model.graph).unwrap();
+        let (sites, _) = sites::find(&model.graph, settings);
+        let ctx = Ctx::serial();
+        for site in sites.iter().filter(|s| no_form(s, settings).is_none()) {
+            let weight = matrix_of(&model.graph, site).unwrap();
+            let job = Job {
+                weight: &weight,
+                hessian: None,
+                scheme: settings.scheme,
+                settings,
+                ctx: ctx.clone(),
+            };
+            let kept = (settings.method.round)(&job).unwrap().numbers();
+            let kept = match site.lies {
+                Lies::OutputsFirst => kept,
+                Lies::InputsFirst => matrix::turned(&kept, weight.n, weight.k),
+            };
+            let dims = model.graph.constant(site.weight).unwrap().dims().to_vec();
+            let kept = Tensor::from_vec(&dims, kept).unwrap();
+            let v = model.graph.add_constant("kept", kept);
+            model.graph.set_input(site.node, site.input, Some(v));
+        }
+        model
+    }
+
+    fn apart(a: &[Tensor], b: &[Tensor]) -> f32 {
+        let pairs = a.iter().zip(b).flat_map(|(a, b)| {
+            assert_eq!(a.dims(), b.dims());
+            let (a, b) = (a.to_f32().unwrap(), b.to_f32().unwrap());
+            a.iter()
+                .zip(b.iter())
+                .map(|(a, b)| (a - b).abs())
+                .collect::<Vec<_>>()
+        });
+        pairs.fold(0.0, f32::max)
+    }
+
+    fn settings(
+        method: &'static Method,
+        bits: usize,
+        group: usize,
+        form: &'static Format,
+    ) -> Settings {
+        let mut settings = Settings::new(method, bits);
+        settings.scheme.group = group;
+        settings.format = form;
+        settings
+    }
+
+    #[test]
+    fn every_form_holds_the_numbers_of_the_codes() {
+        let model = net();
+        for form in [&format::MATMULNBITS, &format::QDQ] {
+            for bits in [2, 3, 4, 8] {
+                if bits == 2 && form.name == "qdq" {
+                    continue;
+                }
+                for (group, symmetric) in [(16, false), (32, true), (0, false), (64, true)] {
+                    let mut settings = settings(&method::RTN, bits, group, form);
+                    settings.scheme.symmetric = symmetric;
+                    let (q, changes, reports) =
+                        quantize(&model, None, &settings, &NoProgress).unwrap();
+                    verify::verify(&q).unwrap();
+                    let written = if bits == 2 { 4 } else { 5 };
+                    assert_eq!((changes.converted(), reports.len()), (written, written));
+                    let wanted = eval::evaluate(&emulated(&model, &settings), &fed()).unwrap();
+                    let found = eval::evaluate(&q, &fed()).unwrap();
+                    let apart = apart(&wanted, &found);
+                    assert!(
+                        apart < 1e-5,
+                        "{} {bits} {group} {symmetric}: {apart}",
+                        form.name
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nf4_holds_the_numbers_of_the_codes_with_nested_statistics_or_without() {
+        let model = net();
+        for double_quantize in [false, true] {
+            let mut settings = settings(&method::NF4, 4, 16, &format::BNB4);
+            settings.double_quantize = double_quantize;
+            let (q, changes, reports) = quantize(&model, None, &settings, &NoProgress).unwrap();
+            verify::verify(&q).unwrap();
+            assert_eq!(changes.converted(), 3);
+            settings.embeddings = false;
+            settings.exclude = vec!["v".into()];
+            let wanted = eval::evaluate(&emulated(&model, &settings), &fed()).unwrap();
+            assert!(apart(&wanted, &eval::evaluate(&q, &fed()).unwrap()) < 1e-5);
+            let bits = if double_quantize {
+                4.0 + (50.0 * 8.0 + 64.0) / 800.0
+            } else {
+                6.0
+            };
+            assert!((reports[0].bits - bits).abs() < 0.2, "{}", reports[0].bits);
+        }
+    }
+
+    #[test]
+    fn zero_points_between_codes_stand_in_matmulnbits() {
+        let model = net();
+        let mut settings = settings(&method::HQQ, 3, 16, &format::MATMULNBITS);
+        settings.embeddings = false;
+        settings.exclude = vec!["v".into()];
+        let (q, ..) = quantize(&model, None, &settings, &NoProgress).unwrap();
+        let wanted = eval::evaluate(&emulated(&model, &settings), &fed()).unwrap();
+        assert!(apart(&wanted, &eval::evaluate(&q, &fed()).unwrap()) < 1e-5);
+        settings.format = &format::QDQ;
+        let refused = quantize(&model, None, &settings, &NoProgress).unwrap_err();
+        assert!(refused.to_string().contains("zero points"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_excluded_or_too_small_is_left_with_the_reason() {
+        let mut settings = settings(&method::RTN, 4, 32, &format::QDQ);
+        settings.exclude = vec!["a".into()];
+        settings.embeddings = false;
+        let (_, changes, _) = quantize(&net(), None, &settings, &NoProgress).unwrap();
+        let left: Vec<&str> = changes
+            .nodes
+            .iter()
+            .filter_map(|n| match &n.fate {
+                Fate::Left(why) => Some(why.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(left, ["excluded by name", "tables are kept"]);
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_are_refused() {
+        for (bits, group) in [(5, 32), (4, 8), (4, 48), (4, 512)] {
+            let settings = settings(&method::RTN, bits, group, &format::QDQ);
+            assert!(
+                quantize(&net(), None, &settings, &NoProgress).is_err(),
+                "{bits} {group}"
+            );
+        }
+        let crossed = settings(&method::NF4, 4, 32, &format::QDQ);
+        assert!(quantize(&net(), None, &crossed, &NoProgress).is_err());
+    }
+
+    #[test]
+    fn a_weight_that_two_nodes_read_is_written_once() {
+        let source = format!(
+            "opset 17\ngraph g(x: f32[n,16]) -> (a, b) {{\n  w: f32[16,16] = {{{}}}\n  \
+             a = MatMul(x, w) {{name=\"a\"}}\n  b = MatMul(a, w) {{name=\"b\"}}\n}}\n",
+            list(&numbers(256, 3))
+        );
+        let model = text::parse(&source).unwrap();
+        for form in [&format::MATMULNBITS, &format::QDQ] {
+            let settings = settings(&method::RTN, 4, 16, form);
+            let (q, _, reports) = quantize(&model, None, &settings, &NoProgress).unwrap();
+            assert_eq!(
+                (reports.len(), &reports[0].nodes[..]),
+                (1, &["a".to_owned(), "b".into()][..])
+            );
+            let codes = q
+                .graph
+                .values()
+                .filter(|(v, x)| x.name.starts_with("w_q") && q.graph.constant(*v).is_some());
+            assert_eq!(codes.count(), 1);
+        }
+    }
+
+    #[test]
+    fn scales_of_inputs_change_nothing_but_what_is_rounded() {
+        let source = format!(
+            "opset 17\ngraph g(x: f32[n,16]) -> (a, b, c) {{\n  w: f32[16,16] = {{{}}}\n  \
+             s: f32[16] = {{{}}}\n  o: f32[16] = {{{}}}\n  \
+             h = LayerNormalization(x, s, o) {{name=\"h\"}}\n  a = MatMul(h, w) {{name=\"a\"}}\n  \
+             r = Relu(a) {{name=\"r\"}}\n  b = MatMul(r, w) {{name=\"b\"}}\n  c = Neg(r) {{name=\"c\"}}\n}}\n",
+            list(&numbers(256, 3)),
+            list(&numbers(16, 4)),
+            list(&numbers(16, 5)),
+        );
+        let model = text::parse(&source).unwrap();
+        let rtn = settings(&method::RTN, 4, 16, &format::QDQ);
+        let mut scaled = model.clone();
+        let (mut sites, _) = sites::find(&scaled.graph, &rtn);
+        let scales: BTreeMap<ValueId, Vec<f32>> = sites
+            .iter()
+            .map(|s| {
+                (
+                    s.reads.unwrap(),
+                    numbers(16, 9).iter().map(|x| x + 1.5).collect(),
+                )
+            })
+            .collect();
+        for site in &sites {
+            let s = &scales[&site.reads.unwrap()];
+            let weight = matrix_of(&scaled.graph, site).unwrap().scaled(s);
+            let data = Tensor::from_vec(&[16, 16], matrix::turned(&weight.data, 16, 16)).unwrap();
+            let v = scaled.graph.add_constant("scaled", data);
+            scaled.graph.set_input(site.node, 1, Some(v));
+        }
+        scale::insert(&mut scaled.graph, &mut sites, &scales);
+        let muls = scaled.graph.nodes().filter(|(_, n)| n.is("Mul")).count();
+        assert_eq!(muls, 1, "the norm takes the first over");
+        let x = [("x", Tensor::from_vec(&[3, 16], numbers(48, 13)).unwrap())];
+        let (a, b) = (
+            eval::evaluate(&model, &x).unwrap(),
+            eval::evaluate(&scaled, &x).unwrap(),
+        );
+        assert!(apart(&a, &b) < 1e-5);
+    }
+
+    #[test]
+    fn numbers_of_blocks_follow_their_grids() {
+        let blocks = Blocks {
+            n: 1,
+            k: 3,
+            scheme: Scheme {
+                bits: 4,
+                group: 2,
+                symmetric: false,
+            },
+            codes: vec![0, 15, 7],
+            scales: vec![0.5, 2.0],
+            zeros: Zeros::Codes(vec![1, 7]),
+        };
+        assert_eq!(blocks.numbers(), [-0.5, 7.0, 0.0]);
+    }
 }

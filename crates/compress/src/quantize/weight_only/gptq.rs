@@ -217,3 +217,248 @@ fn choose(w: &[f32], cost: impl Fn(usize) -> f32, job: &Job) -> Grid {
         false => range::whole(w, job.scheme),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_kernels::{Ctx, Isa, Threads};
+
+    use super::*;
+    use crate::quantize::weight_only::matrix::Matrix;
+    use crate::quantize::weight_only::{Settings, method};
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(next).collect()
+    }
+
+    /// XᵀX of inputs that depend on their neighbours.
+    fn correlated(k: usize) -> Vec<f32> {
+        let rows = 3 * k;
+        let mut x = numbers(rows * k, 7);
+        for row in x.chunks_exact_mut(k) {
+            for i in 1..k {
+                row[i] = 0.8 * row[i - 1] + 0.6 * row[i];
+            }
+        }
+        let entry = |i: usize, j: usize| x.chunks_exact(k).map(|r| r[i] * r[j]).sum::<f32>();
+        (0..k * k).map(|at| entry(at / k, at % k)).collect()
+    }
+
+    fn settings(bits: usize, group: usize, act_order: bool) -> Settings {
+        let mut settings = Settings::new(&method::GPTQ, bits);
+        settings.scheme.group = group;
+        settings.act_order = act_order;
+        settings
+    }
+
+    fn job<'a>(weight: &'a Matrix, hessian: &'a [f32], settings: &'a Settings) -> Job<'a> {
+        Job {
+            weight,
+            hessian: Some(hessian),
+            scheme: settings.scheme,
+            settings,
+            ctx: Ctx::new(Isa::detect(), Threads::new(2)),
+        }
+    }
+
+    /// Algorithm 1 of the paper, row by row in f64: H⁻¹ by elimination, its upper factor, and
+    /// updates of all columns that follow.
+    fn textbook(weight: &Matrix, hessian: &[f32], scheme: Scheme, damping: f64) -> Vec<f64> {
+        let k = weight.k;
+        let mut h: Vec<f64> = hessian.iter().map(|&x| f64::from(x)).collect();
+        let mean = (0..k).map(|i| h[i * k + i]).sum::<f64>() / k as f64;
+        (0..k).for_each(|i| h[i * k + i] += damping * mean);
+        let upper = upper_factor(&inverse(&h, k), k);
+        let mut out = Vec::new();
+        for i in 0..weight.n {
+            let mut w: Vec<f64> = weight.row(i).iter().map(|&x| f64::from(x)).collect();
+            let mut grid = Grid {
+                scale: 1.0,
+                zero: 0.0,
+            };
+            for j in 0..k {
+                if j % scheme.length(k) == 0 {
+                    let end = (j + scheme.length(k)).min(k);
+                    let part: Vec<f32> = w[j..end].iter().map(|&x| x as f32).collect();
+                    grid = range::whole(&part, scheme);
+                }
+                let number = f64::from(grid.number(grid.code(w[j] as f32, scheme.most())));
+                let error = (w[j] - number) / upper[j * k + j];
+                (j..k).for_each(|c| w[c] -= error * upper[j * k + c]);
+                out.push(number);
+            }
+        }
+        out
+    }
+
+    fn inverse(h: &[f64], k: usize) -> Vec<f64> {
+        let mut a = h.to_vec();
+        let mut b: Vec<f64> = (0..k * k)
+            .map(|at| f64::from(u8::from(at / k == at % k)))
+            .collect();
+        for p in 0..k {
+            let pivot = a[p * k + p];
+            for c in 0..k {
+                a[p * k + c] /= pivot;
+                b[p * k + c] /= pivot;
+            }
+            for r in (0..k).filter(|&r| r != p) {
+                let factor = a[r * k + p];
+                for c in 0..k {
+                    a[r * k + c] -= factor * a[p * k + c];
+                    b[r * k + c] -= factor * b[p * k + c];
+                }
+            }
+        }
+        b
+    }
+
+    /// U with `UᵀU = a`.
+    fn upper_factor(a: &[f64], k: usize) -> Vec<f64> {
+        let mut u = vec![0.0; k * k];
+        for i in 0..k {
+            for j in i..k {
+                let done: f64 = (0..i).map(|p| u[p * k + i] * u[p * k + j]).sum();
+                let rest = a[i * k + j] - done;
+                u[i * k + j] = if i == j {
+                    rest.sqrt()
+                } else {
+                    rest / u[i * k + i]
+                };
+            }
+        }
+        u
+    }
+
+    fn energy(delta: &[f64], hessian: &[f32]) -> f64 {
+        let k = hessian.len().isqrt();
+        let row = |d: &[f64]| -> f64 {
+            let inner = |i: usize| {
+                (0..k)
+                    .map(|j| f64::from(hessian[i * k + j]) * d[j])
+                    .sum::<f64>()
+            };
+            (0..k).map(|i| d[i] * inner(i)).sum()
+        };
+        delta.chunks_exact(k).map(row).sum()
+    }
+
+    fn lost(weight: &Matrix, rounded: &[f64], hessian: &[f32]) -> f64 {
+        let delta: Vec<f64> = weight
+            .data
+            .iter()
+            .zip(rounded)
+            .map(|(&w, r)| f64::from(w) - r)
+            .collect();
+        energy(&delta, hessian)
+    }
+
+    fn wide(numbers: &[f32]) -> Vec<f64> {
+        numbers.iter().map(|&x| f64::from(x)).collect()
+    }
+
+    #[test]
+    fn it_loses_what_the_textbook_loses() {
+        for (k, group) in [
+            (16, 16),
+            (48, 32),
+            (130, 0),
+            (160, 16),
+            (300, 128),
+            (300, 256),
+        ] {
+            let (weight, h) = (
+                Matrix {
+                    n: 9,
+                    k,
+                    data: numbers(9 * k, 3),
+                },
+                correlated(k),
+            );
+            let settings = settings(4, group, false);
+            let ours = round(&job(&weight, &h, &settings)).unwrap().numbers();
+            let theirs = textbook(&weight, &h, settings.scheme, settings.damping);
+            let (a, b) = (lost(&weight, &wide(&ours), &h), lost(&weight, &theirs, &h));
+            assert!((a / b - 1.0).abs() < 1e-5, "{k} {group}: {a} {b}");
+        }
+    }
+
+    #[test]
+    fn inputs_that_depend_on_each_other_lose_less_than_by_rounding() {
+        let (weight, h) = (
+            Matrix {
+                n: 16,
+                k: 256,
+                data: numbers(16 * 256, 5),
+            },
+            correlated(256),
+        );
+        for (bits, act_order) in [(3, false), (4, false), (4, true), (2, true)] {
+            let settings = settings(bits, 64, act_order);
+            let job = job(&weight, &h, &settings);
+            let gptq = lost(&weight, &wide(&round(&job).unwrap().numbers()), &h);
+            let nearest = super::super::rtn::round(&job).unwrap().numbers();
+            assert!(
+                gptq < 0.75 * lost(&weight, &wide(&nearest), &h),
+                "{bits} {act_order}"
+            );
+        }
+    }
+
+    #[test]
+    fn independent_inputs_are_rounded_to_nearest() {
+        let weight = Matrix {
+            n: 3,
+            k: 70,
+            data: numbers(210, 9),
+        };
+        let mut h = vec![0.0; 70 * 70];
+        (0..70).for_each(|i| h[i * 71] = 1.0 + i as f32);
+        for act_order in [false, true] {
+            let settings = settings(4, 32, act_order);
+            let job = job(&weight, &h, &settings);
+            assert_eq!(
+                round(&job).unwrap(),
+                super::super::rtn::round(&job).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let (weight, h) = (
+            Matrix {
+                n: 33,
+                k: 200,
+                data: numbers(33 * 200, 5),
+            },
+            correlated(200),
+        );
+        let settings = settings(4, 32, true);
+        let on = |threads| {
+            let mut job = job(&weight, &h, &settings);
+            job.ctx = Ctx::new(Isa::detect(), Threads::new(threads));
+            round(&job).unwrap()
+        };
+        assert_eq!(on(1), on(3));
+    }
+
+    #[test]
+    fn without_data_it_says_so() {
+        let weight = Matrix {
+            n: 1,
+            k: 16,
+            data: numbers(16, 1),
+        };
+        let settings = settings(4, 16, false);
+        let job = Job {
+            hessian: None,
+            ..job(&weight, &[], &settings)
+        };
+        assert!(round(&job).unwrap_err().to_string().contains("calibration"));
+    }
+}

@@ -12,8 +12,9 @@ use crate::quantize::weight_only::blocks::{Blocks, Zeros};
 use crate::quantize::weight_only::method::Rounded;
 use crate::quantize::weight_only::sites::{Site, Use};
 
-/// The least block of both operators.
+/// The blocks that ONNX Runtime has kernels for.
 const LEAST: usize = 16;
+const MOST: usize = 256;
 
 /// Puts the operator that multiplies by the codes in the place of a node.
 ///
@@ -39,11 +40,11 @@ fn stored_bits(blocks: &Blocks) -> usize {
 /// block cut, with the fewest numbers of padding.
 fn powers_of_two(blocks: &Blocks) -> (usize, Cow<'_, Blocks>) {
     let length = blocks.scheme.length(blocks.k);
-    let is_fit = length.is_power_of_two() && length >= LEAST;
+    let is_fit = length.is_power_of_two() && (LEAST..=MOST).contains(&length);
     if is_fit || blocks.per_row() > 1 {
         return (length, Cow::Borrowed(blocks));
     }
-    let divides = 1usize << blocks.k.trailing_zeros();
+    let divides = (1usize << blocks.k.trailing_zeros()).min(MOST);
     let group = match divides {
         d if d >= 2 * LEAST => d,
         _ => blocks.k.next_power_of_two().min(LEAST * 2),
