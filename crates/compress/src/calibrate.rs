@@ -1,6 +1,6 @@
 //! One pass over calibration data that sees every value and keeps a fixed number of facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::infer;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
@@ -26,14 +26,17 @@ pub struct Settings {
     pub samples: Option<usize>,
     /// Threads; 0 is one for each core.
     pub threads: usize,
+    /// The values to look at, by name; `None`: every float value.
+    pub only: Option<BTreeSet<String>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            batch: 8,
+            batch: 1,
             samples: None,
             threads: 0,
+            only: None,
         }
     }
 }
@@ -60,7 +63,7 @@ pub fn calibrate(
         return Err(Error::invalid("there are no samples to calibrate with"));
     }
     let (model, unknown) = runnable::runnable(model)?;
-    let mut collector = Collector::of(&model)?;
+    let mut collector = Collector::of(&model, settings.only.as_ref())?;
     let options = Options {
         threads: settings.threads,
         integer: false,
@@ -110,15 +113,16 @@ struct Collector {
 }
 
 impl Collector {
-    fn of(model: &Model) -> Result<Self> {
+    fn of(model: &Model, only: Option<&BTreeSet<String>>) -> Result<Self> {
         let types = infer::infer(model, &[])?;
         let graph = &model.graph;
         let float = |v: &ValueId| types.tensor(*v).is_some_and(|t| t.dtype.is_float());
         let made = |v: &ValueId| graph.value(*v).producer().is_some() || graph.is_input(*v);
+        let asked = |v: &ValueId| only.is_none_or(|o| o.contains(&graph.value(*v).name));
         let values = graph
             .values()
             .map(|(v, _)| v)
-            .filter(|v| float(v) && made(v) && graph.constant(*v).is_none())
+            .filter(|v| asked(v) && float(v) && made(v) && graph.constant(*v).is_none())
             .map(|v| (v, ValueStatistics::new(channel_axis(graph, v))))
             .collect();
         Ok(Self { values })
