@@ -1,6 +1,6 @@
 //! One pass over calibration data that sees every value and keeps a fixed number of facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::infer;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
@@ -29,8 +29,8 @@ pub struct Settings {
     pub samples: Option<usize>,
     /// Threads; 0 is one for each core.
     pub threads: usize,
-    /// Collect the statistics of every float value.
-    pub values: bool,
+    /// The values to look at, by name; `None`: every float value.
+    pub only: Option<BTreeSet<String>>,
     /// Values of which XᵀX is collected, with the axis along which a row lies.
     pub grams: BTreeMap<String, i64>,
 }
@@ -38,10 +38,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            batch: 8,
+            batch: 1,
             samples: None,
             threads: 0,
-            values: true,
+            only: None,
             grams: BTreeMap::new(),
         }
     }
@@ -156,12 +156,14 @@ impl Collector {
             let all = graph.values().map(|(v, _)| v);
             all.filter(|v| float(v) && made(v) && graph.constant(*v).is_none())
         };
+        let name = |v: &ValueId| &graph.value(*v).name;
+        let only = settings.only.as_ref();
         let values = activations()
-            .filter(|_| settings.values)
+            .filter(|v| only.is_none_or(|o| o.contains(name(v))))
             .map(|v| (v, ValueStatistics::new(channel_axis(graph, v))))
             .collect();
         let grams = activations()
-            .filter_map(|v| Some((v, Gram::new(*settings.grams.get(&graph.value(v).name)?))))
+            .filter_map(|v| Some((v, Gram::new(*settings.grams.get(name(&v))?))))
             .collect();
         let threads = Threads::of(settings.threads);
         let ctx = Ctx::new(Isa::detect(), threads);

@@ -32,6 +32,7 @@ fn peak(path: &Path, count: usize) -> usize {
     ALLOCATED.reset_peak_usage();
     let set = Dataset::open(path, &model).unwrap();
     let settings = calibrate::Settings {
+        only: None,
         samples: Some(count),
         batch: 10,
         threads: 1,

@@ -1,13 +1,13 @@
 //! `edgesmith quantize`: one smaller model.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
 use clap::ArgMatches;
-use edgesmith_compress::calibrate::{self, Statistics, observers};
-use edgesmith_compress::quantize::affine::Byte;
+use edgesmith_compress::calibrate::{self, Statistics};
 use edgesmith_compress::quantize::changes::{Changes, Fate};
-use edgesmith_compress::quantize::{half, int8, weight_only};
+use edgesmith_compress::quantize::{self, half, weight_only};
 use edgesmith_data::Dataset;
 use edgesmith_formats::WriteOptions;
 use edgesmith_ir::{Error, Model};
@@ -17,6 +17,7 @@ use edgesmith_report::table::{Column, Table};
 use super::{Command, flag, force_arg, model_arg, option, output_arg, text};
 use crate::{opened, ui};
 
+mod int8;
 mod weights;
 
 /// The command.
@@ -29,53 +30,34 @@ pub static QUANTIZE: Command = Command {
             Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16",
     args: |c| {
-        let c = weights::args(c);
-        let observers: Vec<&str> = observers::OBSERVERS.iter().map(|o| o.name).collect();
-        c.arg(model_arg())
-            .arg(output_arg("Where the model goes"))
-            .arg(
-                option("to", "TYPE", "The type of weights and activations")
-                    .value_parser(["int8", "int4", "int3", "int2", "nf4", "fp16", "bf16"])
-                    .required(true),
-            )
-            .arg(option(
-                "calibrate",
-                "CALIB.npz",
-                "Samples to find ranges with",
-            ))
-            .arg(
-                option("samples", "N", "Use the first N samples only")
-                    .value_parser(clap::value_parser!(usize)),
-            )
-            .arg(
-                option("observer", "NAME", "How ranges of activations are chosen")
-                    .value_parser(observers)
-                    .default_value(observers::OBSERVERS[0].name),
-            )
-            .arg(
-                option("activations", "TYPE", "Bytes of activations")
-                    .value_parser(["u8", "s8"])
-                    .default_value("u8"),
-            )
-            .arg(flag(
-                "per-tensor",
-                "One scale for a whole weight, for devices that have no others",
-            ))
-            .arg(flag(
-                "reduce-range",
-                "Weights of 7 bits, for CPUs whose byte products saturate",
-            ))
-            .arg(flag("no-bias-correction", "Leave biases as they are"))
-            .arg(
-                option(
-                    "exclude",
-                    "PATTERN",
-                    "Nodes that stay in float, by name; * is any text",
+        weights::args(int8::args(
+            c.arg(model_arg())
+                .arg(output_arg("Where the model goes"))
+                .arg(
+                    option("to", "TYPE", "The type of weights and activations")
+                        .value_parser(["int8", "int4", "int3", "int2", "nf4", "fp16", "bf16"])
+                        .required(true),
                 )
-                .action(clap::ArgAction::Append),
+                .arg(option(
+                    "calibrate",
+                    "CALIB.npz",
+                    "Samples to find ranges with",
+                ))
+                .arg(
+                    option("samples", "N", "Use the first N samples only")
+                        .value_parser(clap::value_parser!(usize)),
+                ),
+        ))
+        .arg(
+            option(
+                "exclude",
+                "PATTERN",
+                "Nodes that stay in float, by name; * is any text",
             )
-            .arg(flag("explain", "Print what happened to each node, and why"))
-            .arg(force_arg())
+            .action(clap::ArgAction::Append),
+        )
+        .arg(flag("explain", "Print what happened to each node, and why"))
+        .arg(force_arg())
     },
     run,
 };
@@ -90,7 +72,14 @@ fn run(matches: &ArgMatches) -> Result<()> {
     if let Some(settings) = weights::settings(matches, &exclude)? {
         return weights_alone(matches, &original, &basic, &settings);
     }
-    let statistics = statistics(matches, &original, &basic)?;
+    let only = match text(matches, "to") {
+        "int8" => Some(quantize::int8::needs(
+            &basic,
+            &int8::settings(matches, exclude.clone()),
+        )?),
+        _ => None,
+    };
+    let statistics = statistics(matches, &original, &basic, only)?;
     let halves = half::Settings {
         exclude: exclude.clone(),
         ..half::Settings::default()
@@ -103,7 +92,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
                 Error::usage("INT8 needs --calibrate CALIB.npz")
                     .hint("an npz with an array for each input, 100 to 500 samples")
             })?;
-            int8::quantize(&basic, &statistics, &int8_settings(matches, exclude))?
+            quantize::int8::quantize(&basic, &statistics, &int8::settings(matches, exclude))?
         }
     };
     write(matches, &model)?;
@@ -160,6 +149,7 @@ fn statistics(
     matches: &ArgMatches,
     original: &Model,
     basic: &Model,
+    only: Option<BTreeSet<String>>,
 ) -> edgesmith_ir::Result<Option<Statistics>> {
     let Some(path) = matches.get_one::<String>("calibrate") else {
         return Ok(None);
@@ -167,6 +157,7 @@ fn statistics(
     let samples = Dataset::open(Path::new(path), original)?;
     let settings = calibrate::Settings {
         samples: matches.get_one("samples").copied(),
+        only,
         ..calibrate::Settings::default()
     };
     let statistics = calibrate::calibrate(basic, &samples, &settings, &ui::Bar::default())?;
@@ -174,26 +165,6 @@ fn statistics(
         ui::say(&format!("warning: {warning}"));
     }
     Ok(Some(statistics))
-}
-
-fn int8_settings(matches: &ArgMatches, exclude: Vec<String>) -> int8::Settings {
-    let default = int8::Settings::default();
-    let named = observers::OBSERVERS
-        .iter()
-        .find(|o| o.name == text(matches, "observer"));
-    int8::Settings {
-        activations: if text(matches, "activations") == "s8" {
-            Byte::Signed
-        } else {
-            Byte::Unsigned
-        },
-        observer: named.copied().unwrap_or(default.observer),
-        per_channel: !matches.get_flag("per-tensor"),
-        reduce_range: matches.get_flag("reduce-range"),
-        bias_correction: !matches.get_flag("no-bias-correction"),
-        exclude,
-        ..default
-    }
 }
 
 fn explain(changes: &Changes) -> String {

@@ -9,6 +9,29 @@ pub const HALF: usize = 2048;
 /// The exponent of the narrowest bin: that of the smallest f32.
 const FINEST: i32 = -149;
 
+/// Below this exponent the inverse of the width is no f32.
+const LEAST_INVERSE: i32 = -126;
+
+/// Tables that count in turn, so that equal numbers do not wait for each other.
+const TABLES: usize = 4;
+
+/// Numbers whose bins are found at once.
+const PART: usize = 512;
+
+/// The bin of `x`, where `inverse` is that of the width: `⌊x·inverse⌋ + HALF`. A negative number
+/// whose product is too small for an f32 is still negative.
+fn bin(x: f32, inverse: f32) -> i32 {
+    let scaled = x * inverse;
+    let shifted = scaled + SHIFT;
+    let nearest = shifted - SHIFT;
+    let below = (nearest > scaled) | ((nearest == 0.0) & (x < 0.0));
+    let integer = (shifted.to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32);
+    integer - i32::from(below) + HALF as i32
+}
+
+/// 1.5·2²³: added to a small number it leaves the nearest integer in the lowest bits.
+const SHIFT: f32 = 12_582_912.0;
+
 /// Counts of finite numbers. Bin `i` holds `(i − HALF)·w ≤ x < (i − HALF + 1)·w`, `w` the width.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
@@ -42,14 +65,40 @@ impl Histogram {
     }
 
     /// Counts finite numbers, all within `min` and `max`.
-    pub fn add(&mut self, data: impl Iterator<Item = f32>, min: f32, max: f32) {
+    pub fn add(&mut self, data: &[f32], min: f32, max: f32) {
         self.fit(f64::from(min), f64::from(max));
-        let inverse = f64::from(-self.exponent).exp2();
-        for x in data {
-            let scaled = f64::from(x) * inverse;
-            let towards_zero = scaled as i64;
-            let bin = towards_zero - i64::from(towards_zero as f64 > scaled) + HALF as i64;
-            self.bins[bin as usize] += 1;
+        if self.exponent < LEAST_INVERSE {
+            let inverse = f64::from(-self.exponent).exp2();
+            for &x in data {
+                self.bins[((f64::from(x) * inverse).floor() as i64 + HALF as i64) as usize] += 1;
+            }
+            return;
+        }
+        let inverse = f32::from_bits(((127 - self.exponent) as u32) << 23);
+        if data.len() < 4 * HALF {
+            for &x in data {
+                self.bins[bin(x, inverse) as usize] += 1;
+            }
+            return;
+        }
+        let mut tables = [const { [0u32; 2 * HALF] }; TABLES];
+        let mut indices = [0i32; PART];
+        for part in data.chunks(PART) {
+            for (i, &x) in indices.iter_mut().zip(part) {
+                *i = bin(x, inverse);
+            }
+            let (groups, rest) = indices[..part.len()].as_chunks::<TABLES>();
+            for group in groups {
+                for t in 0..TABLES {
+                    tables[t][group[t] as usize % (2 * HALF)] += 1;
+                }
+            }
+            for &i in rest {
+                tables[0][i as usize] += 1;
+            }
+        }
+        for (i, n) in self.bins.iter_mut().enumerate() {
+            *n += tables.iter().map(|t| u64::from(t[i])).sum::<u64>();
         }
     }
 
@@ -99,7 +148,7 @@ mod tests {
     fn of(data: &[f32]) -> Histogram {
         let mut h = Histogram::default();
         for &x in data {
-            h.add(std::iter::once(x), x, x);
+            h.add(&[x], x, x);
         }
         h
     }
@@ -115,11 +164,28 @@ mod tests {
         let one_by_one = of(&data);
         assert_eq!(one_by_one, of(&reversed));
         let mut whole = Histogram::default();
-        whole.add(data.iter().copied(), -150.0, 3e4);
+        whole.add(&data, -150.0, 3e4);
         assert_eq!(one_by_one, whole);
         let mut merged = of(&data[..300]);
         merged.merge(&of(&data[300..]));
         assert_eq!(one_by_one, merged);
+    }
+
+    #[test]
+    fn many_numbers_at_once_lie_where_each_alone_does() {
+        let mut data: Vec<f32> = (0..20_001)
+            .map(|i| ((i * 7919) % 10_007) as f32 * 0.013 - 40.0)
+            .collect();
+        data.extend([-1e-45, 1e-45, -0.0, -1e-30, 3.4e38, -16.0, 16.0]);
+        for scale in [1e-38f32, 1e-3, 1.0] {
+            let data: Vec<f32> = data.iter().map(|x| x * scale).collect();
+            let (lo, hi) = data
+                .iter()
+                .fold((0f32, 0f32), |(l, h), &x| (l.min(x), h.max(x)));
+            let mut whole = Histogram::default();
+            whole.add(&data, lo, hi);
+            assert_eq!(whole, of(&data), "{scale}");
+        }
     }
 
     #[test]

@@ -60,6 +60,16 @@ impl Byte {
     }
 }
 
+/// The smallest power of two that is not below a positive `scale`.
+pub fn power_of_two(scale: f32) -> f32 {
+    let down = f32::from_bits(scale.to_bits() & 0x7F80_0000);
+    if down == scale || !down.is_normal() {
+        scale.max(f32::MIN_POSITIVE)
+    } else {
+        (down * 2.0).min(f32::from_bits(0x7F00_0000))
+    }
+}
+
 /// Scale and zero point of a tensor of bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Affine {
@@ -95,6 +105,15 @@ impl Affine {
             scale: scale as f32,
             zero: zero as i32,
             byte,
+        }
+    }
+
+    /// The same with the scale rounded up to a power of two. The zero point stays, so that the range
+    /// grows on both sides.
+    pub fn power_of_two(self) -> Self {
+        Self {
+            scale: power_of_two(self.scale),
+            ..self
         }
     }
 
@@ -143,6 +162,28 @@ mod tests {
         assert_eq!(a.zero, -128);
         let a = Affine::of((-2.0, 1.0), Byte::Signed, true);
         assert_eq!((a.scale, a.zero), ((4.0f64 / 254.0) as f32, 0));
+    }
+
+    #[test]
+    fn powers_of_two_are_rounded_up_and_cover_the_range() {
+        for (x, y) in [(1.0, 1.0), (0.9, 1.0), (1.1, 2.0), (3e-3, 1.0 / 256.0)] {
+            assert_eq!(power_of_two(x), y);
+        }
+        for range in [(-1.0, 3.0), (0.0, 6.0), (-5.0, 0.0), (-0.3, 0.29)] {
+            for byte in [Byte::Unsigned, Byte::Signed] {
+                let a = Affine::of(range, byte, false).power_of_two();
+                assert_eq!(power_of_two(a.scale), a.scale);
+                for x in [range.0, range.1] {
+                    let back = (a.quantize(x as f32) - a.zero) as f32 * a.scale;
+                    assert!(
+                        (f64::from(back) - x).abs() <= f64::from(a.scale) * 0.51,
+                        "{range:?}"
+                    );
+                }
+            }
+        }
+        let a = Affine::of((-2.0, 2.0), Byte::Signed, true).power_of_two();
+        assert_eq!((a.scale, a.zero), (1.0 / 32.0, 0));
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! zero point a tensor, weights a scale a channel and zero point 0, biases the product of both
 //! scales in 32 bits. Operators between products follow [`super::rules`].
 
+use std::collections::BTreeSet;
+
 use edgesmith_ir::{Error, Model, Result};
 use edgesmith_passes::convert_opset;
 
-use super::affine::Byte;
+use super::affine::{Affine, Byte};
 use super::changes::{Changes, Fate, NodeChange};
 use crate::calibrate::Statistics;
 use crate::calibrate::observers::{self, Observer, Tuning};
@@ -47,6 +49,9 @@ pub struct Settings {
     pub per_channel: bool,
     /// Weights of 7 bits, for processors whose byte products saturate in 16 bits.
     pub reduce_range: bool,
+    /// Scales of activations and weights are rounded up to powers of two, for devices that shift
+    /// and do not multiply.
+    pub power_of_two_scales: bool,
     /// Biases make up for the mean error of the rounded weights.
     pub bias_correction: bool,
     /// The first product stays as it is.
@@ -69,6 +74,7 @@ impl Default for Settings {
             weights: WeightRange::default(),
             per_channel: true,
             reduce_range: false,
+            power_of_two_scales: false,
             bias_correction: true,
             keep_first: false,
             keep_last: false,
@@ -83,10 +89,40 @@ impl Settings {
     fn weight_limit(&self) -> i32 {
         if self.reduce_range { 63 } else { 127 }
     }
+
+    /// The parameters of activations in that range.
+    fn affine(&self, range: (f64, f64)) -> Affine {
+        let affine = Affine::of(range, self.activations, self.symmetric);
+        if self.power_of_two_scales {
+            affine.power_of_two()
+        } else {
+            affine
+        }
+    }
 }
 
 /// The first opset whose QuantizeLinear has a scale for each channel.
 pub const MIN_OPSET: i64 = 13;
+
+/// The names of the values that [`quantize`] needs to know of with these settings: what calibration
+/// can be told to look at.
+///
+/// # Errors
+/// When the opset cannot be raised, or a shape rule fails.
+pub fn needs(model: &Model, settings: &Settings) -> Result<BTreeSet<String>> {
+    let model = prepared(model)?;
+    Plan::needs(&model, settings)
+}
+
+/// The model in the form that is quantised.
+fn prepared(model: &Model) -> Result<Model> {
+    let mut out = model.clone();
+    if out.opset() < MIN_OPSET {
+        convert_opset(&mut out, MIN_OPSET)?;
+    }
+    super::plain_gemm(&mut out.graph)?;
+    Ok(out)
+}
 
 /// Quantises a float model by what was seen of its values. The values of the model keep their
 /// names; those that are quantised are dequantised under the same name. An opset below
@@ -99,11 +135,7 @@ pub fn quantize(
     statistics: &Statistics,
     settings: &Settings,
 ) -> Result<(Model, Changes)> {
-    let mut out = model.clone();
-    if out.opset() < MIN_OPSET {
-        convert_opset(&mut out, MIN_OPSET)?;
-    }
-    super::plain_gemm(&mut out.graph)?;
+    let mut out = prepared(model)?;
     let plan = Plan::of(&out, statistics, settings)?;
     if plan.is_empty() {
         return Err(Error::unsupported("no node of the model can be quantised")
@@ -395,6 +427,41 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
             bias(true),
             bias(false)
         );
+    }
+
+    #[test]
+    fn scales_are_powers_of_two_where_that_is_asked_for() {
+        let model = net();
+        let settings = Settings {
+            power_of_two_scales: true,
+            ..Settings::default()
+        };
+        let (q, _) = quantize(&model, &statistics(&model), &settings).unwrap();
+        let mut seen = 0;
+        for (_, node) in q.graph.nodes().filter(|(_, n)| n.is("DequantizeLinear")) {
+            let scales = q.graph.constant(node.input(1).unwrap()).unwrap();
+            for s in scales.to_f32().unwrap().iter() {
+                assert_eq!(s.to_bits() & 0x7F_FFFF, 0, "{} {s}", node.name);
+                seen += 1;
+            }
+        }
+        assert!(seen > 20);
+        assert!(quality(&settings) > 24.0, "{}", quality(&settings));
+    }
+
+    #[test]
+    fn what_is_needed_is_enough() {
+        let model = net();
+        let settings = Settings::default();
+        let needed = needs(&model, &settings).unwrap();
+        let all = statistics(&model);
+        let mut few = all.clone();
+        few.values.retain(|name, _| needed.contains(name));
+        assert!(few.values.len() < all.values.len());
+        assert!(!needed.contains("c1") && needed.contains("r1"));
+        let printed =
+            |s: &Statistics| text::print(&quantize(&model, s, &settings).unwrap().0).unwrap();
+        assert_eq!(printed(&all), printed(&few));
     }
 
     #[test]

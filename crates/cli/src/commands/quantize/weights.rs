@@ -1,5 +1,6 @@
 //! `edgesmith quantize --to int4` and its like: weights alone in few bits.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
@@ -135,7 +136,7 @@ pub fn statistics(
     let samples = Dataset::open(Path::new(path), original)?;
     let wanted = calibrate::Settings {
         samples: matches.get_one("samples").copied(),
-        values: false,
+        only: Some(BTreeSet::new()),
         grams: weight_only::grams(&basic.graph, settings),
         ..calibrate::Settings::default()
     };

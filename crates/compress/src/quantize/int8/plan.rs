@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgesmith_ir::{Graph, Model, Node, NodeId, Result, ValueId, infer};
+use edgesmith_ir::{Error, Graph, Model, Node, NodeId, Result, ValueId, infer};
 
 use super::Settings;
 use crate::calibrate::Statistics;
@@ -38,32 +38,33 @@ type Chosen = BTreeMap<NodeId, &'static Rule>;
 
 impl Plan {
     pub fn of(model: &Model, statistics: &Statistics, settings: &Settings) -> Result<Self> {
-        let types = infer::infer(model, &[])?;
-        let order = model.graph.order()?;
-        let mut planner = Planner {
-            graph: &model.graph,
-            captured: model.graph.captured(),
-            statistics,
-            settings,
-            chosen: Chosen::new(),
-            plan: Self::default(),
-        };
-        for &id in &order {
-            let node = model.graph.node(id);
-            let site = Site {
-                graph: &model.graph,
-                types: &types,
-                node,
-            };
-            match planner.qualifies(&site) {
-                Ok(rule) => _ = planner.chosen.insert(id, rule),
-                Err(reason) => _ = planner.plan.left.insert(id, reason),
+        let planner = Planner::run(model, Some(statistics), settings)?;
+        match planner.observed.iter().find(|&&v| !planner.seen(v)) {
+            Some(&v) => {
+                let name = &model.graph.value(v).name;
+                Err(Error::invalid(format!(
+                    "calibration saw nothing of \"{name}\""
+                )))
             }
+            None => Ok(planner.plan),
         }
-        planner.keep_ends(&order);
-        planner.settle();
-        planner.parameters(&order);
-        Ok(planner.plan)
+    }
+
+    /// The names of the values whose statistics a plan and its biases are made from.
+    pub fn needs(model: &Model, settings: &Settings) -> Result<BTreeSet<String>> {
+        let planner = Planner::run(model, None, settings)?;
+        let of_product = |(id, _): &(NodeId, &Rule)| {
+            let node = model.graph.node(*id);
+            let output = node
+                .output(0)
+                .filter(|_| !planner.plan.bounds.contains_key(id));
+            node.input(0).into_iter().chain(output)
+        };
+        let products = planner.plan.nodes.iter().filter(|(_, r)| r.is_product());
+        let values = products
+            .flat_map(of_product)
+            .chain(planner.observed.iter().copied());
+        Ok(values.map(|v| model.graph.value(v).name.clone()).collect())
     }
 
     pub fn is_empty(&self) -> bool {
@@ -85,20 +86,57 @@ impl Plan {
 struct Planner<'a> {
     graph: &'a Graph,
     captured: BTreeSet<ValueId>,
-    statistics: &'a Statistics,
+    /// `None`: everything counts as seen.
+    statistics: Option<&'a Statistics>,
     settings: &'a Settings,
     chosen: Chosen,
     plan: Plan,
+    /// Values whose range was asked for.
+    observed: BTreeSet<ValueId>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn run(
+        model: &'a Model,
+        statistics: Option<&'a Statistics>,
+        settings: &'a Settings,
+    ) -> Result<Self> {
+        let types = infer::infer(model, &[])?;
+        let order = model.graph.order()?;
+        let mut planner = Planner {
+            graph: &model.graph,
+            captured: model.graph.captured(),
+            statistics,
+            settings,
+            chosen: Chosen::new(),
+            plan: Plan::default(),
+            observed: BTreeSet::new(),
+        };
+        for &id in &order {
+            let node = model.graph.node(id);
+            let site = Site {
+                graph: &model.graph,
+                types: &types,
+                node,
+            };
+            match planner.qualifies(&site) {
+                Ok(rule) => _ = planner.chosen.insert(id, rule),
+                Err(reason) => _ = planner.plan.left.insert(id, reason),
+            }
+        }
+        planner.keep_ends(&order);
+        planner.settle();
+        planner.parameters(&order);
+        Ok(planner)
+    }
+
     fn qualifies(&self, site: &Site) -> Result<&'static Rule, String> {
         let node = site.node;
         let rule = rules::find(node).ok_or("the operator has no quantised form")?;
         if !rule.default && !self.settings.also.contains(&node.op) {
             return Err("the operator is quantised only when asked for".into());
         }
-        if self.settings.exclude.iter().any(|p| matches(p, &node.name)) {
+        if self.is_excluded(node) {
             return Err("excluded by name".into());
         }
         if !site.is_float(0) {
@@ -109,12 +147,43 @@ impl Planner<'_> {
         let read = node.inputs()[..rule.data_inputs(node)].iter().flatten();
         let read = read.copied().filter(|&v| self.graph.constant(v).is_none());
         for v in read.chain(made) {
-            let name = &self.graph.value(v).name;
-            if self.statistics.of(name).is_none() {
+            if !self.is_covered(v) {
+                let name = &self.graph.value(v).name;
                 return Err(format!("calibration saw nothing of \"{name}\""));
             }
         }
         Ok(rule)
+    }
+
+    fn seen(&self, v: ValueId) -> bool {
+        let name = &self.graph.value(v).name;
+        self.statistics.is_none_or(|s| s.of(name).is_some())
+    }
+
+    /// True where a plan can do without the statistics of `v`, or has them.
+    fn is_covered(&self, v: ValueId) -> bool {
+        let shares = |v| {
+            self.maker(v)
+                .is_some_and(|id| self.chosen[&id].kind == Kind::Share)
+        };
+        self.seen(v) || shares(v) || self.bound_of(v).is_some_and(|b| self.seen(b))
+    }
+
+    /// What the Relu or Clip that alone reads `v` makes, where it can take part.
+    fn bound_of(&self, v: ValueId) -> Option<ValueId> {
+        let (id, _) = self.graph.sole_consumer(v)?;
+        let node = self.graph.node(id);
+        let is_bound = rules::find(node).is_some_and(|r| r.kind == Kind::Bound);
+        let bounds = node.inputs().iter().skip(1).flatten();
+        let takes_part = is_bound
+            && !self.is_excluded(node)
+            && !self.captured.contains(&v)
+            && bounds.copied().all(|v| self.graph.constant(v).is_some());
+        node.output(0).filter(|_| takes_part)
+    }
+
+    fn is_excluded(&self, node: &Node) -> bool {
+        self.settings.exclude.iter().any(|p| matches(p, &node.name))
     }
 
     fn leave(&mut self, id: NodeId, reason: &str) {
@@ -213,6 +282,9 @@ impl Planner<'_> {
             let Some(&rule) = self.chosen.get(&id) else {
                 continue;
             };
+            if self.plan.bounds.values().any(|b| b.node == id) {
+                continue;
+            }
             self.plan.nodes.push((id, rule));
             let node = self.graph.node(id);
             for &v in node.inputs()[..rule.data_inputs(node)].iter().flatten() {
@@ -223,19 +295,9 @@ impl Planner<'_> {
             }
             match rule.kind {
                 Kind::Share => self.share(node),
-                Kind::Bound if self.plan.bounds.values().any(|b| b.node == id) => {}
                 _ => self.own(id, node),
             }
         }
-        let taken: BTreeSet<NodeId> = self.plan.bounds.values().map(|b| b.node).collect();
-        self.plan.nodes.retain(|(id, _)| !taken.contains(id));
-        let values: Vec<ValueId> = self
-            .plan
-            .bounds
-            .keys()
-            .filter_map(|&p| self.graph.node(p).output(0))
-            .collect();
-        self.plan.read.retain(|v, _| !values.contains(v));
     }
 
     fn share(&mut self, node: &Node) {
@@ -265,13 +327,16 @@ impl Planner<'_> {
         self.plan.made.insert(made, affine);
     }
 
-    fn observed(&self, v: ValueId) -> Affine {
+    fn observed(&mut self, v: ValueId) -> Affine {
+        self.observed.insert(v);
         let s = self.settings;
         let levels = s.activations.levels(s.symmetric);
-        let seen = self.statistics.of(&self.graph.value(v).name);
+        let seen = self
+            .statistics
+            .and_then(|s| s.of(&self.graph.value(v).name));
         let range = seen.map_or((0.0, 0.0), |seen| {
             (s.observer.range)(seen, levels, &s.tuning)
         });
-        Affine::of(range, s.activations, s.symmetric)
+        s.affine(range)
     }
 }

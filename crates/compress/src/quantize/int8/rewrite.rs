@@ -198,18 +198,13 @@ impl<'a> Rewrite<'a> {
             let range = data.iter().fold((0.0f64, 0.0f64), |(lo, hi), &x| {
                 (lo.min(f64::from(x)), hi.max(f64::from(x)))
             });
-            let affine = Affine::of(range, self.settings.activations, self.settings.symmetric);
+            let affine = self.settings.affine(range);
             let ints = self.add(&format!("{name}_q"), affine.tensor(&t)?);
             let (scale, zero) = self.parameters(&name, affine);
             self.dequantize(&name, ints, scale, zero, None)
         } else {
-            let affine = self.plan.affine(v).unwrap_or_else(|| {
-                Affine::of(
-                    (0.0, 0.0),
-                    self.settings.activations,
-                    self.settings.symmetric,
-                )
-            });
+            let nothing = || self.settings.affine((0.0, 0.0));
+            let affine = self.plan.affine(v).unwrap_or_else(nothing);
             self.pair(&name, v, affine, None)
         };
         self.twins.insert(v, twin);

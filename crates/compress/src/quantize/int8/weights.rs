@@ -3,6 +3,7 @@
 use edgesmith_ir::{Graph, Node, Result, Tensor};
 
 use super::{Settings, WeightRange};
+use crate::quantize::affine::power_of_two;
 
 /// A weight with a scale for each index along one axis, or one for all.
 pub(super) struct Weight {
@@ -58,6 +59,9 @@ impl Weight {
         let mut scales = scales(&data, lanes, limit, settings.weights);
         for demand in demands {
             demand.raise(&mut scales);
+        }
+        if settings.power_of_two_scales {
+            scales.iter_mut().for_each(|s| *s = power_of_two(*s));
         }
         let ints = data
             .iter()

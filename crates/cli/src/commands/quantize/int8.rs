@@ -1,0 +1,55 @@
+//! What `edgesmith quantize --to int8` can be told.
+
+use clap::ArgMatches;
+use edgesmith_compress::calibrate::observers;
+use edgesmith_compress::quantize::affine::Byte;
+use edgesmith_compress::quantize::int8;
+
+use crate::commands::{flag, option, text};
+
+/// Adds the arguments.
+pub fn args(c: clap::Command) -> clap::Command {
+    let observers: Vec<&str> = observers::OBSERVERS.iter().map(|o| o.name).collect();
+    c.arg(
+        option("observer", "NAME", "How ranges of activations are chosen")
+            .value_parser(observers)
+            .default_value(observers::OBSERVERS[0].name),
+    )
+    .arg(
+        option("activations", "TYPE", "Bytes of activations")
+            .value_parser(["u8", "s8"])
+            .default_value("u8"),
+    )
+    .arg(flag(
+        "per-tensor",
+        "One scale for a whole weight, for devices that have no others",
+    ))
+    .arg(flag(
+        "reduce-range",
+        "Weights of 7 bits, for CPUs whose byte products saturate",
+    ))
+    .arg(flag(
+        "power-of-two",
+        "Scales that are powers of two, for devices that shift and do not multiply",
+    ))
+    .arg(flag("no-bias-correction", "Leave biases as they are"))
+}
+
+/// What the arguments say.
+pub fn settings(matches: &ArgMatches, exclude: Vec<String>) -> int8::Settings {
+    let default = int8::Settings::default();
+    int8::Settings {
+        activations: if text(matches, "activations") == "s8" {
+            Byte::Signed
+        } else {
+            Byte::Unsigned
+        },
+        observer: observers::find(text(matches, "observer")).unwrap_or(default.observer),
+        per_channel: !matches.get_flag("per-tensor"),
+        reduce_range: matches.get_flag("reduce-range"),
+        power_of_two_scales: matches.get_flag("power-of-two"),
+        bias_correction: !matches.get_flag("no-bias-correction"),
+        exclude,
+        ..default
+    }
+}
