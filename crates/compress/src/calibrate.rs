@@ -1,6 +1,7 @@
 //! One pass over calibration data that sees every value and keeps a fixed number of facts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use edgesmith_ir::infer;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
@@ -14,10 +15,13 @@ mod histogram;
 pub mod observers;
 mod runnable;
 mod statistics;
+mod stored;
 
 pub use gram::Gram;
 pub use histogram::Histogram;
 pub use statistics::{Channels, Statistics, ValueStatistics};
+pub use stored::Checkpoint;
+use stored::checkpoint;
 
 /// How calibration runs.
 #[derive(Debug, Clone)]
@@ -50,6 +54,35 @@ impl Default for Settings {
 /// Fewer samples are worth a warning.
 const FEW: usize = 32;
 
+/// Where statistics are kept between runs.
+pub trait Store {
+    /// The bytes that were kept last.
+    fn load(&self) -> Option<Vec<u8>>;
+
+    /// Keeps these bytes in place of all before.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn save(&self, bytes: &[u8]) -> Result<()>;
+}
+
+/// Keeps nothing.
+pub struct NoStore;
+
+impl Store for NoStore {
+    fn load(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn save(&self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// How long calibration runs between two checkpoints, and how many times what writing one takes.
+const BETWEEN: Duration = Duration::from_secs(10);
+const TIMES: u32 = 20;
+
 /// Runs the samples through `model` and collects the statistics of every float value. The memory
 /// taken is that of one batch and a fixed amount for each value, however many samples there are.
 /// Values that need the answer of an unknown operator get no statistics.
@@ -62,6 +95,22 @@ pub fn calibrate(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<Statistics> {
+    calibrate_kept(model, samples, settings, &NoStore, progress)
+}
+
+/// As [`calibrate`], with what `store` has of an earlier run of the same model, samples and
+/// settings: a whole one is taken as it is, one that was broken off goes on where its last
+/// checkpoint was. The statistics are the same, bit for bit.
+///
+/// # Errors
+/// As [`calibrate`], and when the store cannot be written.
+pub fn calibrate_kept(
+    model: &Model,
+    samples: &dyn Samples,
+    settings: &Settings,
+    store: &dyn Store,
+    progress: &dyn Progress,
+) -> Result<Statistics> {
     let count = settings
         .samples
         .map_or(samples.count(), |n| n.min(samples.count()));
@@ -70,20 +119,33 @@ pub fn calibrate(
     }
     let (model, unknown) = runnable::runnable(model)?;
     let mut collector = Collector::of(&model, settings)?;
+    let kept = store.load().and_then(|b| Checkpoint::from_bytes(&b));
+    let kept = kept.filter(|k| k.seen <= count && collector.fits(&k.statistics));
+    let mut seen = 0;
+    if let Some(kept) = kept {
+        if kept.whole {
+            return Ok(kept.statistics);
+        }
+        (seen, collector.statistics) = (kept.seen, kept.statistics);
+    }
     let options = Options {
         threads: settings.threads,
         integer: false,
         ..Options::default()
     };
     let mut session = Session::prepare(&model, &options)?;
-    let wanted = collector.wanted();
+    let wanted: Vec<ValueId> = collector.names.keys().copied().collect();
     progress.start("calibrate", count as u64);
-    let mut seen = 0;
+    progress.advance(seen as u64);
+    let mut next = Instant::now() + BETWEEN;
     for batch in samples.batches(batch_of(count, samples.count(), settings.batch)) {
         progress.check()?;
         let (range, batch) = batch?;
         if range.start >= count {
             break;
+        }
+        if range.end <= seen {
+            continue;
         }
         seen = range.end;
         let mask = mask(&batch)?;
@@ -97,13 +159,19 @@ pub fn calibrate(
             return Err(e);
         }
         progress.advance(range.len() as u64);
+        if Instant::now() >= next {
+            let start = Instant::now();
+            store.save(&checkpoint(seen, false, &collector.statistics)?)?;
+            next = Instant::now() + BETWEEN.max(start.elapsed() * TIMES);
+        }
     }
     progress.finish();
-    let mut statistics = collector.finish(&model.graph, seen);
+    let mut statistics = collector.finish(seen);
     let unseen = unknown.iter().map(|place| {
         format!("{place} cannot be run: what needs its answer was not seen and stays float")
     });
     statistics.warnings.extend(unseen);
+    store.save(&checkpoint(seen, true, &statistics)?)?;
     Ok(statistics)
 }
 
@@ -141,8 +209,8 @@ fn mask(batch: &[(String, Tensor)]) -> Result<Option<Mask>> {
 
 /// The statistics in the making.
 struct Collector {
-    values: BTreeMap<ValueId, ValueStatistics>,
-    grams: BTreeMap<ValueId, Gram>,
+    names: BTreeMap<ValueId, String>,
+    statistics: Statistics,
     ctx: Ctx,
 }
 
@@ -150,54 +218,58 @@ impl Collector {
     fn of(model: &Model, settings: &Settings) -> Result<Self> {
         let types = infer::infer(model, &[])?;
         let graph = &model.graph;
-        let float = |v: &ValueId| types.tensor(*v).is_some_and(|t| t.dtype.is_float());
-        let made = |v: &ValueId| graph.value(*v).producer().is_some() || graph.is_input(*v);
-        let activations = || {
-            let all = graph.values().map(|(v, _)| v);
-            all.filter(|v| float(v) && made(v) && graph.constant(*v).is_none())
-        };
-        let name = |v: &ValueId| &graph.value(*v).name;
-        let only = settings.only.as_ref();
-        let values = activations()
-            .filter(|v| only.is_none_or(|o| o.contains(name(v))))
-            .map(|v| (v, ValueStatistics::new(channel_axis(graph, v))))
-            .collect();
-        let grams = activations()
-            .filter_map(|v| Some((v, Gram::new(*settings.grams.get(name(&v))?))))
-            .collect();
+        let float = |v: ValueId| types.tensor(v).is_some_and(|t| t.dtype.is_float());
+        let made = |v: ValueId| graph.value(v).producer().is_some() || graph.is_input(v);
+        let is_activation = |v: ValueId| float(v) && made(v) && graph.constant(v).is_none();
+        let mut statistics = Statistics::default();
+        let mut names = BTreeMap::new();
+        for (v, value) in graph.values().filter(|(v, _)| is_activation(*v)) {
+            let name = &value.name;
+            if let Some(&axis) = settings.grams.get(name) {
+                statistics.grams.insert(name.clone(), Gram::new(axis));
+            }
+            if settings.only.as_ref().is_none_or(|o| o.contains(name)) {
+                let seen = ValueStatistics::new(channel_axis(graph, v));
+                statistics.values.insert(name.clone(), seen);
+            }
+            if statistics.grams.contains_key(name) || statistics.values.contains_key(name) {
+                names.insert(v, name.clone());
+            }
+        }
         let threads = Threads::of(settings.threads);
-        let ctx = Ctx::new(Isa::detect(), threads);
-        Ok(Self { values, grams, ctx })
+        Ok(Self {
+            names,
+            statistics,
+            ctx: Ctx::new(Isa::detect(), threads),
+        })
     }
 
-    fn wanted(&self) -> Vec<ValueId> {
-        let grams = self.grams.keys().filter(|v| !self.values.contains_key(v));
-        self.values.keys().chain(grams).copied().collect()
+    /// True where `statistics` are of the same values.
+    fn fits(&self, statistics: &Statistics) -> bool {
+        let own = &self.statistics;
+        own.values.keys().eq(statistics.values.keys())
+            && own.grams.keys().eq(statistics.grams.keys())
     }
 
     fn add(&mut self, v: ValueId, t: &Tensor, mask: Option<&Mask>) -> Result<()> {
-        if let Some(gram) = self.grams.get_mut(&v) {
+        let Some(name) = self.names.get(&v) else {
+            return Ok(());
+        };
+        if let Some(gram) = self.statistics.grams.get_mut(name) {
             let mask = mask.filter(|m| t.rank() > 2 && t.dims()[..2] == m.dims);
             gram.add(&self.ctx, t, mask.map(|m| &m.tokens[..]))?;
         }
-        self.values.get_mut(&v).map_or(Ok(()), |seen| seen.add(t))
+        let seen = self.statistics.values.get_mut(name);
+        seen.map_or(Ok(()), |seen| seen.add(t))
     }
 
-    fn finish(mut self, graph: &Graph, samples: usize) -> Statistics {
-        for gram in self.grams.values_mut() {
+    fn finish(mut self, samples: usize) -> Statistics {
+        for gram in self.statistics.grams.values_mut() {
             gram.flush(&self.ctx);
         }
-        let name = |v: ValueId| graph.value(v).name.clone();
-        let values = self.values.into_iter().map(|(v, s)| (name(v), s)).collect();
-        let grams = self.grams.into_iter().map(|(v, g)| (name(v), g)).collect();
-        let mut statistics = Statistics {
-            samples: samples as u64,
-            values,
-            grams,
-            warnings: Vec::new(),
-        };
-        statistics.warnings = warnings(&statistics);
-        statistics
+        self.statistics.samples = samples as u64;
+        self.statistics.warnings = warnings(&self.statistics);
+        self.statistics
     }
 }
 
@@ -328,6 +400,73 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
                 .any(|w| w.contains("\"x\" held 1 numbers"))
         );
         assert!(s.warnings.iter().any(|w| w.contains("never changed")));
+    }
+
+    /// Keeps what it is told, and says stop after some batches.
+    #[derive(Default)]
+    struct Memory {
+        bytes: std::cell::RefCell<Option<Vec<u8>>>,
+    }
+
+    impl Store for Memory {
+        fn load(&self) -> Option<Vec<u8>> {
+            self.bytes.borrow().clone()
+        }
+
+        fn save(&self, bytes: &[u8]) -> Result<()> {
+            *self.bytes.borrow_mut() = Some(bytes.to_vec());
+            Ok(())
+        }
+    }
+
+    fn asking(samples: Option<usize>) -> Settings {
+        Settings {
+            samples,
+            threads: 1,
+            grams: BTreeMap::from([("h".to_owned(), -1)]),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_where_an_earlier_one_was_broken_off() {
+        let (model, data) = (text::parse(NET).unwrap(), samples(300));
+        let whole = calibrate(&model, &data, &asking(None), &NoProgress).unwrap();
+        let first = asking(Some(37));
+        let mut collector = Collector::of(&model, &first).unwrap();
+        let mut session = Session::prepare(&model, &Options::default()).unwrap();
+        let wanted: Vec<ValueId> = collector.names.keys().copied().collect();
+        for batch in data.batches(1).take(37) {
+            let add = &mut |v, t: &Tensor| collector.add(v, t, None).unwrap();
+            session
+                .run_watching(&named(&batch.unwrap().1), &wanted, add)
+                .unwrap();
+        }
+        let store = Memory::default();
+        store
+            .save(&checkpoint(37, false, &collector.statistics).unwrap())
+            .unwrap();
+        let resumed = calibrate_kept(&model, &data, &asking(None), &store, &NoProgress).unwrap();
+        assert_eq!(resumed, whole);
+        let empty = samples(300);
+        let again = calibrate_kept(&model, &empty, &asking(None), &store, &NoProgress).unwrap();
+        assert_eq!(again, whole);
+    }
+
+    #[test]
+    fn what_was_kept_of_other_values_is_not_taken() {
+        let (model, data) = (text::parse(NET).unwrap(), samples(40));
+        let store = Memory::default();
+        let other = Settings {
+            grams: BTreeMap::new(),
+            ..asking(None)
+        };
+        calibrate_kept(&model, &data, &other, &store, &NoProgress).unwrap();
+        let s = calibrate_kept(&model, &data, &asking(None), &store, &NoProgress).unwrap();
+        assert_eq!(
+            s,
+            calibrate(&model, &data, &asking(None), &NoProgress).unwrap()
+        );
     }
 
     #[test]

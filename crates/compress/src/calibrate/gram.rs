@@ -3,6 +3,7 @@
 use edgesmith_ir::{Error, Result, Tensor};
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, gemm};
+use serde::{Deserialize, Serialize};
 
 /// Rows that are multiplied at once, whatever the batch: the sums do not depend on it.
 const ROWS: usize = 256;
@@ -11,7 +12,7 @@ const ROWS: usize = 256;
 const PART: usize = 256;
 
 /// Σ x xᵀ and Σ|x| over the rows `x` of a value, `k` numbers each.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gram {
     /// The axis of the `k` numbers; negative ones count from the back.
     pub axis: i64,

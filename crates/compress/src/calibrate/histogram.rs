@@ -3,6 +3,8 @@
 //! Widths are powers of two and bins touch zero, so growing merges neighbours exactly: the counts
 //! depend on the data alone, not on its order or on how it was cut into batches.
 
+use serde::{Deserialize, Serialize};
+
 /// Bins on each side of zero.
 pub const HALF: usize = 2048;
 
@@ -33,7 +35,7 @@ fn bin(x: f32, inverse: f32) -> i32 {
 const SHIFT: f32 = 12_582_912.0;
 
 /// Counts of finite numbers. Bin `i` holds `(i − HALF)·w ≤ x < (i − HALF + 1)·w`, `w` the width.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     exponent: i32,
     bins: Vec<u64>,

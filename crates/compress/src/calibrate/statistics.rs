@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use edgesmith_ir::{Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::gram::Gram;
 use super::histogram::Histogram;
 
 /// What was seen of each value of a model, by its name.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Samples that were run.
     pub samples: u64,
@@ -33,7 +34,7 @@ impl Statistics {
 }
 
 /// What was seen of one value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValueStatistics {
     /// Finite numbers seen.
     pub count: u64,
@@ -56,7 +57,7 @@ pub struct ValueStatistics {
 }
 
 /// Sums along every axis but one.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Channels {
     /// The axis of the channels; negative ones count from the back.
     pub axis: i64,
