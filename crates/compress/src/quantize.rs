@@ -7,6 +7,7 @@ pub mod changes;
 pub mod half;
 pub mod int8;
 pub mod rules;
+pub mod smooth;
 
 /// Bytes of the constants that nodes read.
 fn constant_bytes(graph: &Graph) -> usize {
