@@ -7,6 +7,7 @@ pub mod changes;
 pub mod half;
 pub mod int8;
 pub mod rules;
+pub mod smooth;
 pub mod weight_only;
 
 /// Bytes of the constants that nodes read.

@@ -1,16 +1,15 @@
 //! `edgesmith quantize`: one smaller model.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_compress::calibrate::{self, Statistics};
 use edgesmith_compress::quantize::changes::{Changes, Fate};
-use edgesmith_compress::quantize::{self, half, weight_only};
+use edgesmith_compress::quantize::{half, weight_only};
 use edgesmith_data::Dataset;
 use edgesmith_formats::WriteOptions;
-use edgesmith_ir::{Error, Model};
+use edgesmith_ir::Model;
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 
@@ -72,28 +71,17 @@ fn run(matches: &ArgMatches) -> Result<()> {
     if let Some(settings) = weights::settings(matches, &exclude)? {
         return weights_alone(matches, &original, &basic, &settings);
     }
-    let only = match text(matches, "to") {
-        "int8" => Some(quantize::int8::needs(
-            &basic,
-            &int8::settings(matches, exclude.clone()),
-        )?),
-        _ => None,
-    };
-    let statistics = statistics(matches, &original, &basic, only)?;
     let halves = half::Settings {
         exclude: exclude.clone(),
         ..half::Settings::default()
     };
     let (model, changes) = match text(matches, "to") {
-        "fp16" => half::to_fp16(&basic, statistics.as_ref(), &halves)?,
-        "bf16" => half::to_bf16(&basic, &halves)?,
-        _ => {
-            let statistics = statistics.ok_or_else(|| {
-                Error::usage("INT8 needs --calibrate CALIB.npz")
-                    .hint("an npz with an array for each input, 100 to 500 samples")
-            })?;
-            quantize::int8::quantize(&basic, &statistics, &int8::settings(matches, exclude))?
+        "fp16" => {
+            let statistics = statistics(matches, &original, &basic)?;
+            half::to_fp16(&basic, statistics.as_ref(), &halves)?
         }
+        "bf16" => half::to_bf16(&basic, &halves)?,
+        _ => int8::quantize(matches, &original, &basic, exclude)?,
     };
     write(matches, &model)?;
     tell(matches, &changes)
@@ -149,22 +137,25 @@ fn statistics(
     matches: &ArgMatches,
     original: &Model,
     basic: &Model,
-    only: Option<BTreeSet<String>>,
 ) -> edgesmith_ir::Result<Option<Statistics>> {
     let Some(path) = matches.get_one::<String>("calibrate") else {
         return Ok(None);
     };
     let samples = Dataset::open(Path::new(path), original)?;
-    let settings = calibrate::Settings {
-        samples: matches.get_one("samples").copied(),
-        only,
-        ..calibrate::Settings::default()
-    };
+    let settings = calibration(matches);
     let statistics = calibrate::calibrate(basic, &samples, &settings, &ui::Bar::default())?;
     for warning in &statistics.warnings {
         ui::say(&format!("warning: {warning}"));
     }
     Ok(Some(statistics))
+}
+
+/// How the samples are run.
+fn calibration(matches: &ArgMatches) -> calibrate::Settings {
+    calibrate::Settings {
+        samples: matches.get_one("samples").copied(),
+        ..calibrate::Settings::default()
+    }
 }
 
 fn explain(changes: &Changes) -> String {

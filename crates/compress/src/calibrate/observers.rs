@@ -5,6 +5,8 @@
 use super::histogram::HALF;
 use super::statistics::ValueStatistics;
 
+mod entropy;
+
 /// The integers that a range is cut into.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Levels {
@@ -25,6 +27,9 @@ pub struct Tuning {
     /// errors average out in the sums of the next layer; clipping errors all point towards zero
     /// and add up.
     pub clip_weight: f64,
+    /// Bins on each side of zero that an entropy range is searched with, at most those of the
+    /// histogram.
+    pub entropy_bins: usize,
 }
 
 impl Default for Tuning {
@@ -32,6 +37,7 @@ impl Default for Tuning {
         Self {
             percentile: 99.99,
             clip_weight: CLIP_WEIGHT,
+            entropy_bins: HALF,
         }
     }
 }
@@ -53,7 +59,15 @@ impl std::fmt::Debug for Observer {
 }
 
 /// Every observer, the default first.
-pub static OBSERVERS: &[&Observer] = &[&MSE, &MIN_MAX, &PERCENTILE];
+pub static OBSERVERS: &[&Observer] = &[
+    &MSE,
+    &MIN_MAX,
+    &AVERAGE,
+    &PERCENTILE,
+    &entropy::ENTROPY,
+    &OCTAV,
+    &LP,
+];
 
 /// The observer of that name.
 pub fn find(name: &str) -> Option<&'static Observer> {
@@ -79,6 +93,31 @@ pub static MSE: Observer = Observer {
     name: "mse",
     about: "the range with the smallest expected squared error of quantisation",
     range: mse,
+};
+
+/// The mean of the samples' ranges, in the place of a moving average: it depends neither on the order
+/// of the samples nor on batches.
+pub static AVERAGE: Observer = Observer {
+    name: "average",
+    about: "the mean over samples of the smallest and the largest number of each",
+    range: |seen, levels, _| even(seen.mean_range(), levels),
+};
+
+/// The range by the iteration of OCTAV (Sakr et al. 2022, "Optimal clipping and magnitude-aware
+/// differentiation for improved quantization-aware training", equation 6): it minimises the squared error as [`MSE`]
+/// with clipping counted once does, in a few steps instead of a search.
+pub static OCTAV: Observer = Observer {
+    name: "octav",
+    about: "clips by the fixed point of OCTAV, with the smallest expected squared error",
+    range: octav,
+};
+
+/// The range with the smallest measured error to the power of 2.4, which falls between that of
+/// squared errors and that of everything seen.
+pub static LP: Observer = Observer {
+    name: "lp",
+    about: "the range with the smallest mean of |error|^2.4",
+    range: lp,
 };
 
 fn even((lo, hi): (f64, f64), levels: Levels) -> (f64, f64) {
@@ -147,6 +186,12 @@ impl Tail {
         (squares - 2.0 * cut * sum + cut * cut * n, n)
     }
 
+    /// How many numbers lie beyond `cut`, and the sum of their magnitudes.
+    fn outside(&self, cut: f64) -> (f64, f64) {
+        let i = ((cut / self.width).ceil() as usize).min(HALF);
+        (self.outer[i][0], self.outer[i][1])
+    }
+
     /// How many numbers there are.
     fn count(&self) -> f64 {
         self.outer[0][0]
@@ -190,6 +235,104 @@ fn mse(seen: &ValueStatistics, levels: Levels, tuning: &Tuning) -> (f64, f64) {
         cuts(lo).for_each(|a| consider(a, 0.0));
     } else {
         cuts(lo).for_each(|a| cuts(hi).for_each(|b| consider(a, b)));
+    }
+    best.1
+}
+
+/// Iterations after which OCTAV has long settled.
+const OCTAV_STEPS: usize = 64;
+
+/// On each side, `s ← Σ|x|·[|x| > s] / (c·n(|x| ≤ s) + n(|x| > s))`, where `c·s²` is the expected
+/// squared error of a number that is rounded: `steps⁻²/3` of symmetric ranges, a quarter of that
+/// of one-sided ones. Ranges with two sides share the step and meet in turns.
+fn octav(seen: &ValueStatistics, levels: Levels, _: &Tuning) -> (f64, f64) {
+    let (lo, hi) = even(seen.range(), levels);
+    let (below, above) = (Tail::new(seen, false), Tail::new(seen, true));
+    let count = below.count() + above.count();
+    let steps = f64::from(levels.max - levels.min);
+    let (mut a, mut b) = (lo, hi);
+    let mean = (below.outer[0][1] + above.outer[0][1]) / count.max(1.0);
+    if levels.symmetric {
+        (a, b) = (-mean, mean);
+    } else {
+        (a, b) = (a.max(-mean), b.min(mean));
+    }
+    for _ in 0..OCTAV_STEPS {
+        let (n, x) = above.outside(b);
+        let (m, y) = below.outside(-a);
+        let inside = (count - n - m) / (12.0 * steps * steps);
+        (a, b) = if levels.symmetric {
+            let s = (x + y) / (4.0 * inside + n + m);
+            (-s, s)
+        } else {
+            // Where the gradient of inside·(b − a)² + Σ(x − b)² + Σ(y + a)² is zero.
+            let (u, v) = (inside + n, inside + m);
+            let det = u * v - inside * inside;
+            let (up, down) = (x * v - inside * y, y * u - inside * x);
+            if up <= 0.0 || hi == 0.0 {
+                (-y / v, 0.0)
+            } else if down <= 0.0 || lo == 0.0 {
+                (0.0, x / u)
+            } else {
+                (-down / det, up / det)
+            }
+        };
+        (a, b) = (a.max(lo), b.min(hi));
+    }
+    (a, b)
+}
+
+/// The exponent of [`LP`], as in BRECQ and GPTQ's search of scales.
+const POWER: f64 = 2.4;
+
+/// Cuts tried on each side by [`LP`].
+const LP_CUTS: usize = 32;
+
+/// A rounded number errs by `(step/2)^p / (p + 1)` on average, exact zeros by nothing, numbers outside
+/// by their distance to the end of the range.
+fn lp(seen: &ValueStatistics, levels: Levels, _: &Tuning) -> (f64, f64) {
+    let (lo, hi) = even(seen.range(), levels);
+    let steps = f64::from(levels.max - levels.min);
+    let bins = seen.histogram.bins();
+    let middles = bins.iter().enumerate().filter(|(_, n)| **n > 0);
+    let middle = |i: usize| seen.histogram.edge(i) + seen.histogram.width() / 2.0;
+    let zero = |i: usize| if i == HALF { seen.zeros } else { 0 };
+    let bins: Vec<(f64, f64)> = middles
+        .map(|(i, &n)| (middle(i), (n - zero(i)) as f64))
+        .collect();
+    let error = |a: f64, b: f64| {
+        let rounded = ((b - a) / steps / 2.0).powf(POWER) / (POWER + 1.0);
+        let one = |&(x, n): &(f64, f64)| {
+            n * if x > b {
+                (x - b).powf(POWER)
+            } else if x < a {
+                (a - x).powf(POWER)
+            } else {
+                rounded
+            }
+        };
+        bins.iter().map(one).sum::<f64>()
+    };
+    let cuts = |end: f64| {
+        (1..=LP_CUTS)
+            .rev()
+            .map(move |i| end * i as f64 / LP_CUTS as f64)
+    };
+    let pairs: Vec<(f64, f64)> = if levels.symmetric {
+        cuts(hi).map(|b| (-b, b)).collect()
+    } else if lo == 0.0 || hi == 0.0 {
+        cuts(1.0).map(|f| (lo * f, hi * f)).collect()
+    } else {
+        cuts(lo)
+            .flat_map(|a| cuts(hi).map(move |b| (a, b)))
+            .collect()
+    };
+    let mut best = (f64::INFINITY, (lo, hi));
+    for (a, b) in pairs {
+        let e = error(a, b);
+        if e < best.0 {
+            best = (e, (a, b));
+        }
     }
     best.1
 }
@@ -254,6 +397,84 @@ mod tests {
                 assert!(best < e * 1.02, "{i} {j}: {best} against {e}");
             }
         }
+    }
+
+    fn heavy_tailed(n: u32) -> Vec<f32> {
+        let at = |i: u32| {
+            let u = (f64::from(i) + 0.5) / f64::from(n);
+            ((u / (1.0 - u)).ln() * 0.7) as f32
+        };
+        (0..n).map(at).collect()
+    }
+
+    /// The smallest and the chosen mean of |error|^p of quantising `data`, number by number.
+    fn searched(data: &[f32], p: f64, chosen: (f64, f64), levels: Levels) -> (f64, f64) {
+        let steps = f64::from(levels.max - levels.min);
+        let error = |(lo, hi): (f64, f64)| {
+            let step = (hi - lo) / steps;
+            let zero = (-lo / step).round_ties_even();
+            let one = |&x: &f32| {
+                let q = (f64::from(x) / step).round_ties_even() + zero;
+                ((q.clamp(0.0, steps) - zero) * step - f64::from(x))
+                    .abs()
+                    .powf(p)
+            };
+            data.iter().map(one).sum::<f64>()
+        };
+        let (lo, hi) = data.iter().fold((0f64, 0f64), |(l, h), &x| {
+            (l.min(x.into()), h.max(x.into()))
+        });
+        let tries = (1..=60)
+            .flat_map(|i| (1..=60).map(move |j| (f64::from(i) / 60.0, f64::from(j) / 60.0)));
+        let least = tries
+            .map(|(i, j)| error((lo * i, hi * j)))
+            .fold(f64::INFINITY, f64::min);
+        (least, error(chosen))
+    }
+
+    #[test]
+    fn octav_and_lp_are_as_good_as_a_search_by_measurement() {
+        let few = Levels {
+            min: 0,
+            max: 15,
+            symmetric: false,
+        };
+        for levels in [BYTES, few] {
+            let mut data = heavy_tailed(4000);
+            data.extend([30.0, -20.0]);
+            let s = seen(data.clone());
+            for (observer, p) in [(&OCTAV, 2.0), (&LP, POWER)] {
+                let range = (observer.range)(&s, levels, &Tuning::default());
+                let (least, found) = searched(&data, p, range, levels);
+                assert!(
+                    found < least * 1.05,
+                    "{} {range:?} {found} {least}",
+                    observer.name
+                );
+            }
+            let positive: Vec<f32> = data.iter().map(|x| x.max(0.0)).collect();
+            let s = seen(positive.clone());
+            for (observer, p) in [(&OCTAV, 2.0), (&LP, POWER)] {
+                let range = (observer.range)(&s, levels, &Tuning::default());
+                let (least, found) = searched(&positive, p, range, levels);
+                assert!(
+                    found < least * 1.05,
+                    "{} {range:?} {found} {least}",
+                    observer.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_average_is_that_of_samples() {
+        let mut s = ValueStatistics::new(None);
+        s.add(&Tensor::from_vec(&[2, 2], vec![-1.0f32, 4.0, 1.0, 2.0]).unwrap())
+            .unwrap();
+        s.add(&Tensor::from_vec(&[1, 2], vec![-3.0f32, 3.0]).unwrap())
+            .unwrap();
+        let (lo, hi) = (AVERAGE.range)(&s, BYTES, &Tuning::default());
+        assert_eq!((lo, hi), (-1.0, 3.0));
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub struct ValueStatistics {
     pub sum: f64,
     /// Σx².
     pub sum_squares: f64,
+    /// Sums of the smallest and of the largest number of each row along the first axis, and how many
+    /// rows there were: what a mean of samples' ranges needs, whatever the batch.
+    pub row_ends: (f64, f64, u64),
     /// Where they lie.
     pub histogram: Histogram,
     /// Sums by channel, where they were asked for.
@@ -63,8 +66,12 @@ pub struct Channels {
     pub axis: i64,
     /// Σx of each channel; empty before the first tensor.
     pub sums: Vec<f64>,
-    /// The largest |x| of each channel.
-    pub largest: Vec<f32>,
+    /// Σx² of each channel.
+    pub squares: Vec<f64>,
+    /// The smallest x of each channel.
+    pub min: Vec<f32>,
+    /// The largest x of each channel.
+    pub max: Vec<f32>,
     /// Numbers in each sum.
     pub count: u64,
 }
@@ -74,6 +81,18 @@ impl Channels {
     pub fn means(&self) -> Vec<f64> {
         let n = self.count.max(1) as f64;
         self.sums.iter().map(|s| s / n).collect()
+    }
+
+    /// The mean of x² of each channel.
+    pub fn mean_squares(&self) -> Vec<f64> {
+        let n = self.count.max(1) as f64;
+        self.squares.iter().map(|s| s / n).collect()
+    }
+
+    /// The largest |x| of each channel.
+    pub fn magnitudes(&self) -> Vec<f32> {
+        let ends = self.min.iter().zip(&self.max);
+        ends.map(|(lo, hi)| hi.max(-lo)).collect()
     }
 
     /// Adds a tensor in row-major order. One of another rank or length ends the sums: they would
@@ -90,7 +109,9 @@ impl Channels {
         };
         if self.count == 0 {
             self.sums = vec![0.0; length];
-            self.largest = vec![0.0; length];
+            self.squares = vec![0.0; length];
+            self.min = vec![f32::INFINITY; length];
+            self.max = vec![f32::NEG_INFINITY; length];
         }
         if self.sums.len() != length || data.is_empty() {
             return;
@@ -98,18 +119,24 @@ impl Channels {
         let inner: usize = dims[axis as usize + 1..].iter().product();
         if inner == 1 {
             for row in data.chunks_exact(length) {
-                let channels = self.sums.iter_mut().zip(&mut self.largest);
-                for ((sum, largest), &x) in channels.zip(row) {
+                for (sum, &x) in self.sums.iter_mut().zip(row) {
                     *sum += f64::from(x);
-                    *largest = largest.max(x.abs());
+                }
+                for (sum, &x) in self.squares.iter_mut().zip(row) {
+                    *sum += f64::from(x) * f64::from(x);
+                }
+                for ((lo, hi), &x) in self.min.iter_mut().zip(&mut self.max).zip(row) {
+                    *lo = if x < *lo { x } else { *lo };
+                    *hi = if x > *hi { x } else { *hi };
                 }
             }
         } else {
             for (i, row) in data.chunks_exact(inner).enumerate() {
-                let row = Row::of(row);
-                self.sums[i % length] += row.sum;
-                let largest = &mut self.largest[i % length];
-                *largest = largest.max(row.max).max(-row.min);
+                let (c, row) = (i % length, Row::of(row));
+                self.sums[c] += row.sum;
+                self.squares[c] += row.sum_squares;
+                self.min[c] = self.min[c].min(row.min);
+                self.max[c] = self.max[c].max(row.max);
             }
         }
         self.count += (data.len() / length) as u64;
@@ -237,6 +264,7 @@ impl ValueStatistics {
             max: f32::NEG_INFINITY,
             sum: 0.0,
             sum_squares: 0.0,
+            row_ends: (0.0, 0.0, 0),
             histogram: Histogram::default(),
             channels: channels.map(|axis| Channels {
                 axis,
@@ -257,7 +285,16 @@ impl ValueStatistics {
             sum_squares: self.sum_squares,
             ..Row::default()
         };
-        let all = data.chunks(row).map(Row::of).fold(before, Row::and);
+        let row_ends = &mut self.row_ends;
+        let mut note = |r: &Row| {
+            if r.finite > 0 {
+                row_ends.0 += f64::from(r.min);
+                row_ends.1 += f64::from(r.max);
+                row_ends.2 += 1;
+            }
+        };
+        let rows = data.chunks(row).map(Row::of).inspect(|r| note(r));
+        let all = rows.fold(before, Row::and);
         self.not_finite += data.len() as u64 - all.finite;
         if all.finite == 0 {
             return Ok(());
@@ -292,6 +329,13 @@ impl ValueStatistics {
         (f64::from(self.min).min(0.0), f64::from(self.max).max(0.0))
     }
 
+    /// The mean over samples of the range of each, widened so that it holds zero.
+    pub fn mean_range(&self) -> (f64, f64) {
+        let (lo, hi, rows) = self.row_ends;
+        let n = rows.max(1) as f64;
+        ((lo / n).min(0.0), (hi / n).max(0.0))
+    }
+
     /// True where every number seen was the same.
     pub fn is_constant(&self) -> bool {
         self.count > 0 && self.min == self.max
@@ -310,12 +354,20 @@ mod tests {
         s.add(&t).unwrap();
         let channels = s.channels.unwrap();
         assert_eq!(channels.means(), [3.5, 5.5]);
-        assert_eq!(channels.largest, [6.0, 8.0]);
+        assert_eq!(
+            (channels.min[1], channels.magnitudes()),
+            (3.0, vec![6.0, 8.0])
+        );
+        assert_eq!(channels.mean_squares(), [16.5, 34.5]);
         let mut s = ValueStatistics::new(Some(-1));
         s.add(&t).unwrap();
         let channels = s.channels.unwrap();
         assert_eq!(channels.means(), [4.0, 5.0]);
-        assert_eq!(channels.largest, [7.0, 8.0]);
+        assert_eq!(
+            (channels.min[1], channels.magnitudes()),
+            (2.0, vec![7.0, 8.0])
+        );
+        assert_eq!(channels.mean_squares(), [21.0, 30.0]);
     }
 
     #[test]

@@ -16,8 +16,11 @@ use crate::calibrate::Statistics;
 use crate::calibrate::observers::{self, Observer, Tuning};
 
 mod plan;
+mod post_training;
 mod rewrite;
 mod weights;
+
+pub use post_training::{Look, look, post_training};
 
 use plan::Plan;
 use rewrite::Rewrite;
@@ -52,6 +55,8 @@ pub struct Settings {
     /// Scales of activations and weights are rounded up to powers of two, for devices that shift
     /// and do not multiply.
     pub power_of_two_scales: bool,
+    /// Channels of activations that spread give some of that to the weights, see [`super::smooth`].
+    pub smooth: bool,
     /// Biases make up for the mean error of the rounded weights.
     pub bias_correction: bool,
     /// The first product stays as it is.
@@ -75,6 +80,7 @@ impl Default for Settings {
             per_channel: true,
             reduce_range: false,
             power_of_two_scales: false,
+            smooth: true,
             bias_correction: true,
             keep_first: false,
             keep_last: false,

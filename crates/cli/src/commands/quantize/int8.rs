@@ -1,11 +1,18 @@
 //! What `edgesmith quantize --to int8` can be told.
 
+use std::path::Path;
+
 use clap::ArgMatches;
 use edgesmith_compress::calibrate::observers;
 use edgesmith_compress::quantize::affine::Byte;
+use edgesmith_compress::quantize::changes::Changes;
 use edgesmith_compress::quantize::int8;
+use edgesmith_data::Dataset;
+use edgesmith_ir::{Error, Model, Result};
 
+use super::calibration;
 use crate::commands::{flag, option, text};
+use crate::ui;
 
 /// Adds the arguments.
 pub fn args(c: clap::Command) -> clap::Command {
@@ -32,6 +39,10 @@ pub fn args(c: clap::Command) -> clap::Command {
         "power-of-two",
         "Scales that are powers of two, for devices that shift and do not multiply",
     ))
+    .arg(flag(
+        "no-smooth",
+        "Leave the spread between channels of activations as it is",
+    ))
     .arg(flag("no-bias-correction", "Leave biases as they are"))
 }
 
@@ -48,8 +59,26 @@ pub fn settings(matches: &ArgMatches, exclude: Vec<String>) -> int8::Settings {
         per_channel: !matches.get_flag("per-tensor"),
         reduce_range: matches.get_flag("reduce-range"),
         power_of_two_scales: matches.get_flag("power-of-two"),
+        smooth: !matches.get_flag("no-smooth"),
         bias_correction: !matches.get_flag("no-bias-correction"),
         exclude,
         ..default
     }
+}
+
+/// The model in INT8, by the samples that the arguments name.
+pub fn quantize(
+    matches: &ArgMatches,
+    original: &Model,
+    basic: &Model,
+    exclude: Vec<String>,
+) -> Result<(Model, Changes)> {
+    let path = matches.get_one::<String>("calibrate").ok_or_else(|| {
+        Error::usage("INT8 needs --calibrate CALIB.npz")
+            .hint("an npz with an array for each input, 100 to 500 samples")
+    })?;
+    let samples = Dataset::open(Path::new(path), original)?;
+    let (calibration, bar) = (calibration(matches), ui::Bar::default());
+    let mut look = int8::look(&samples, &calibration, &bar);
+    int8::post_training(basic, &mut look, &settings(matches, exclude))
 }

@@ -10,7 +10,7 @@ use crate::quantize::affine::Affine;
 use crate::quantize::matches;
 use crate::quantize::rules::{self, Kind, Rule, Site};
 
-/// A Relu or Clip after a quantised node, which now bounds its result.
+/// A Relu, Clip or bias after a quantised node, which comes before the rounding of its result.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bound {
     /// The node of the bound.
@@ -169,17 +169,41 @@ impl<'a> Planner<'a> {
         self.seen(v) || shares(v) || self.bound_of(v).is_some_and(|b| self.seen(b))
     }
 
-    /// What the Relu or Clip that alone reads `v` makes, where it can take part.
+    /// What the Relu, Clip or bias that alone reads `v` makes, where it can take part.
     fn bound_of(&self, v: ValueId) -> Option<ValueId> {
         let (id, _) = self.graph.sole_consumer(v)?;
         let node = self.graph.node(id);
         let is_bound = rules::find(node).is_some_and(|r| r.kind == Kind::Bound);
+        if self.is_bias(v, node) && !self.is_excluded(node) && !self.captured.contains(&v) {
+            return node.output(0);
+        }
         let bounds = node.inputs().iter().skip(1).flatten();
         let takes_part = is_bound
             && !self.is_excluded(node)
             && !self.captured.contains(&v)
             && bounds.copied().all(|v| self.graph.constant(v).is_some());
         node.output(0).filter(|_| takes_part)
+    }
+
+    /// True where `node` adds a constant of at most one number a column to the product `v` of a
+    /// MatMul. It stays float between the product and the rounding of its result, which is then
+    /// the only one.
+    fn is_bias(&self, v: ValueId, node: &Node) -> bool {
+        let product = self
+            .graph
+            .producer_is(v, "MatMul")
+            .map(|id| self.graph.node(id));
+        let weight = product.and_then(|n| self.graph.constant(n.input(1)?));
+        let bias = node
+            .inputs()
+            .iter()
+            .flatten()
+            .find_map(|&b| self.graph.constant(b));
+        let (Some(weight), Some(bias), true) = (weight, bias, node.is("Add")) else {
+            return false;
+        };
+        let columns = weight.dims().last();
+        bias.count() == 1 || Some(&bias.count()) == columns && bias.dims().last() == columns
     }
 
     fn is_excluded(&self, node: &Node) -> bool {
@@ -315,6 +339,16 @@ impl<'a> Planner<'a> {
             return;
         };
         let next = self.graph.sole_consumer(made).map(|(next, _)| next);
+        let chosen = next.filter(|n| self.chosen.contains_key(n));
+        let bias = chosen.filter(|&n| self.is_bias(made, self.graph.node(n)));
+        if let Some(next) = bias.filter(|_| !self.captured.contains(&made)) {
+            made = self.graph.node(next).output(0).unwrap_or(made);
+            let kept = Bound {
+                node: next,
+                kept: true,
+            };
+            self.plan.bounds.insert(id, kept);
+        }
         let bound = next.filter(|n| self.chosen.get(n).is_some_and(|r| r.kind == Kind::Bound));
         if let Some(next) = bound.filter(|&n| self.bounded(self.graph.node(n)) == Some(id)) {
             let bound = self.graph.node(next);
