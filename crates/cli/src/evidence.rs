@@ -6,6 +6,7 @@ use edgesmith_compress::calibrate::{self, Statistics};
 use edgesmith_compress::evaluate::{self, ValueFidelity};
 use edgesmith_compress::quantize::changes::Changes;
 use edgesmith_compress::quantize::{half, int8};
+use edgesmith_compress::target::{Needs, Target};
 use edgesmith_data::Dataset;
 use edgesmith_formats::WriteOptions;
 use edgesmith_ir::{Model, Progress, Result};
@@ -18,7 +19,6 @@ use edgesmith_runtime::{Options, Placement, Session};
 
 use crate::measure::{self, Effort, Inputs};
 use crate::opened;
-use crate::targets::{Needs, Target};
 
 /// What a comparison reads, writes and how it measures.
 pub struct Job {

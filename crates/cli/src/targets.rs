@@ -1,38 +1,78 @@
-//! Target devices: what their hardware means for a model.
+//! The device profiles that the program holds.
 
+use edgesmith_compress::target::Target;
 use edgesmith_ir::{Error, Result};
-use serde::{Deserialize, Serialize};
-
-/// A device, as its file in `targets/` describes it.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-pub struct Target {
-    /// The name on the command line.
-    pub name: String,
-    /// One sentence.
-    pub about: String,
-    /// Instruction set, for people.
-    pub isa: String,
-    /// True where FP16 arithmetic runs in hardware.
-    pub fp16: bool,
-    /// True where integer dot products of 8 bits run in hardware.
-    pub int8_dot: bool,
-    /// True where the usual runtimes' 8-bit kernels add products in 16 bits and may saturate.
-    #[serde(default)]
-    pub u8s8_saturates: bool,
-    /// Bytes of memory for activations; absent where that is no limit.
-    pub ram_bytes: Option<u64>,
-    /// Bytes of memory for weights and code; absent where that is no limit.
-    pub flash_bytes: Option<u64>,
-}
 
 /// The embedded files, by name.
-static FILES: &[&str] = &[
-    include_str!("../../../targets/cortex-a53.toml"),
-    include_str!("../../../targets/cortex-a76.toml"),
-    include_str!("../../../targets/cortex-m4.toml"),
-    include_str!("../../../targets/cortex-m7.toml"),
-    include_str!("../../../targets/x86-64-avx2.toml"),
-    include_str!("../../../targets/x86-64-vnni.toml"),
+static FILES: &[(&str, &str)] = &[
+    (
+        "cortex-a53.toml",
+        include_str!("../../../targets/cortex-a53.toml"),
+    ),
+    (
+        "cortex-a55.toml",
+        include_str!("../../../targets/cortex-a55.toml"),
+    ),
+    (
+        "cortex-a710.toml",
+        include_str!("../../../targets/cortex-a710.toml"),
+    ),
+    (
+        "cortex-a76.toml",
+        include_str!("../../../targets/cortex-a76.toml"),
+    ),
+    (
+        "cortex-m0plus.toml",
+        include_str!("../../../targets/cortex-m0plus.toml"),
+    ),
+    (
+        "cortex-m33.toml",
+        include_str!("../../../targets/cortex-m33.toml"),
+    ),
+    (
+        "cortex-m4.toml",
+        include_str!("../../../targets/cortex-m4.toml"),
+    ),
+    (
+        "cortex-m55.toml",
+        include_str!("../../../targets/cortex-m55.toml"),
+    ),
+    (
+        "cortex-m7.toml",
+        include_str!("../../../targets/cortex-m7.toml"),
+    ),
+    (
+        "cortex-m85.toml",
+        include_str!("../../../targets/cortex-m85.toml"),
+    ),
+    (
+        "esp32-s3.toml",
+        include_str!("../../../targets/esp32-s3.toml"),
+    ),
+    (
+        "gpu-a100.toml",
+        include_str!("../../../targets/gpu-a100.toml"),
+    ),
+    (
+        "gpu-h100.toml",
+        include_str!("../../../targets/gpu-h100.toml"),
+    ),
+    (
+        "npu-int8.toml",
+        include_str!("../../../targets/npu-int8.toml"),
+    ),
+    (
+        "rv32imc.toml",
+        include_str!("../../../targets/rv32imc.toml"),
+    ),
+    (
+        "x86-64-avx2.toml",
+        include_str!("../../../targets/x86-64-avx2.toml"),
+    ),
+    (
+        "x86-64-vnni.toml",
+        include_str!("../../../targets/x86-64-vnni.toml"),
+    ),
 ];
 
 /// Every target, by name.
@@ -40,7 +80,9 @@ static FILES: &[&str] = &[
 /// # Errors
 /// When an embedded file is damaged: a bug of ours.
 pub fn all() -> Result<Vec<Target>> {
-    let parse = |text: &&str| toml::from_str(text).map_err(|e| Error::internal(e.to_string()));
+    let parse = |(name, text): &(&str, &str)| {
+        Target::parse(name, text).map_err(|e| Error::internal(e.to_string()))
+    };
     FILES.iter().map(parse).collect()
 }
 
@@ -59,58 +101,24 @@ pub fn find(name: &str) -> Result<Target> {
         .ok_or_else(|| Error::usage(format!("there is no target \"{name}\"")).hint(hint))
 }
 
-/// What a variant of the model is, as far as a target cares.
-#[derive(Debug, Clone, Copy)]
-pub struct Needs {
-    /// `fp32`, `fp16`, `bf16` or `int8`.
-    pub precision: &'static str,
-    /// Bytes of the weights.
-    pub weight_bytes: u64,
-    /// Bytes of the planned activations.
-    pub activation_bytes: u64,
-}
-
-impl Target {
-    /// What this hardware means for such a variant, in sentences.
-    pub fn notes(&self, needs: Needs) -> Vec<String> {
-        let mut notes = Vec::new();
-        match needs.precision {
-            "fp16" | "bf16" if !self.fp16 || needs.precision == "bf16" => notes.push(format!(
-                "{} has no {} arithmetic: the file is smaller, the arithmetic runs widened to f32 and \
-                 is not faster",
-                self.name, needs.precision
-            )),
-            "fp16" => notes.push(format!("{} computes FP16 in hardware", self.name)),
-            "int8" if self.int8_dot => notes
-                .push(format!("{} has 8-bit dot products: INT8 runs at its best", self.name)),
-            "int8" => notes.push(format!(
-                "{} has no 8-bit dot product: INT8 runs through 16-bit multiplies, about twice the \
-                 rate of f32 at most",
-                self.name
-            )),
-            _ => {}
-        }
-        if needs.precision == "int8" && self.u8s8_saturates {
-            notes.push(
-                "runtimes that add u8×s8 products in 16 bits (ONNX Runtime without VNNI) may \
-                 saturate and lose accuracy there: use `quantize --reduce-range`, or its session \
-                 option session.x64quantprecision=1; the kernels here are exact"
-                    .into(),
-            );
-        }
-        let mut limit = |what: &str, need: u64, have: Option<u64>| {
-            if let Some(have) = have
-                && need > have
-            {
-                notes.push(format!(
-                    "does not fit: {what} take {need} bytes, the target has {have}"
-                ));
-            }
+/// The targets of those names, each once, or every one for `all`.
+///
+/// # Errors
+/// As [`find`].
+pub fn chosen<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Target>> {
+    let mut chosen: Vec<Target> = Vec::new();
+    for name in names {
+        let more = match name {
+            "all" => all()?,
+            name => vec![find(name)?],
         };
-        limit("weights", needs.weight_bytes, self.flash_bytes);
-        limit("activations", needs.activation_bytes, self.ram_bytes);
-        notes
+        for t in more {
+            if chosen.iter().all(|c| c.name != t.name) {
+                chosen.push(t);
+            }
+        }
     }
+    Ok(chosen)
 }
 
 #[cfg(test)]
@@ -118,29 +126,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_embedded_target_parses_and_they_stand_by_name() {
-        let names: Vec<String> = all().unwrap().into_iter().map(|t| t.name).collect();
-        assert!(names.windows(2).all(|w| w[0] < w[1]), "{names:?}");
-    }
-
-    #[test]
-    fn a_model_that_does_not_fit_is_told_so() {
-        let needs = Needs {
-            precision: "int8",
-            weight_bytes: 1 << 30,
-            activation_bytes: 0,
-        };
-        assert!(
-            find("cortex-m4")
-                .unwrap()
-                .notes(needs)
-                .iter()
-                .any(|n| n.contains("does not fit"))
-        );
+    fn every_embedded_target_parses_is_called_as_its_file_and_they_stand_by_name() {
+        let targets = all().unwrap();
+        for (t, (file, _)) in targets.iter().zip(FILES) {
+            assert_eq!(format!("{}.toml", t.name), *file);
+        }
+        assert!(targets.windows(2).all(|w| w[0].name < w[1].name));
     }
 
     #[test]
     fn an_unknown_target_lists_those_there_are() {
         assert!(find("z80").unwrap_err().to_string().contains("cortex-m4"));
+    }
+
+    #[test]
+    fn a_target_named_twice_is_taken_once() {
+        let names = |list: &[&str]| chosen(list.iter().copied()).unwrap().len();
+        assert_eq!(names(&["cortex-m4", "cortex-m7", "cortex-m4"]), 2);
+        assert_eq!(names(&["all", "cortex-m4"]), FILES.len());
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::ArgMatches;
+use edgesmith_compress::target::Needs;
 use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::{Model, ops};
 use edgesmith_report::evidence::ModelFacts;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Command, dim_arg, dims, json_arg, level_arg, model_arg, option, text};
 use crate::opened::{self, Figures};
-use crate::targets::{self, Needs};
+use crate::targets;
 use crate::ui;
 
 /// The command.

@@ -51,6 +51,14 @@ impl Byte {
         .expect("a byte for each number")
     }
 
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unsigned => "u8",
+            Self::Signed => "s8",
+        }
+    }
+
     /// The element type.
     pub fn dtype(self) -> DType {
         match self {

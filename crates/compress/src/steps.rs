@@ -1,0 +1,83 @@
+//! Steps: what can be done to a model by name, each with its settings.
+//!
+//! To add one: write its file and its row. To add a setting: a [`Key`] in a group of the step's
+//! file, and a line where that file reads its settings; the command line and recipes follow.
+
+use edgesmith_ir::{Model, Result};
+
+use crate::calibrate::{self, Statistics};
+use crate::quantize::changes::Changes;
+
+mod given;
+pub mod optimize;
+pub mod quantize;
+
+pub use given::{Given, Group, Key, Kind, LAYER_KEYS, Setting, nearest};
+pub(crate) use given::{check, unknown};
+
+/// Whether a step looks at calibration data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// Never.
+    Unused,
+    /// Where there is any.
+    Useful,
+    /// It cannot do without.
+    Needed,
+}
+
+/// A row of the list of steps.
+pub struct StepDef {
+    /// Its name in recipes.
+    pub name: &'static str,
+    /// One sentence.
+    pub about: &'static str,
+    /// Its settings.
+    pub groups: &'static [Group],
+    /// Settings of nodes by name, as `[[step.layer]]`, are taken.
+    pub layers: bool,
+    /// Checks the settings against each other; whether data is looked at.
+    pub data: fn(&Given) -> Result<Data>,
+    /// What calibration is to look at.
+    pub watch: fn(&Given, &Model) -> Result<calibrate::Settings>,
+    /// Bits of a weight afterwards, where that is known before.
+    pub bits: fn(&Given) -> Option<u64>,
+    /// Changes a model; what became of its nodes, where the step says so.
+    pub apply: fn(&Given, &Model, Option<&Statistics>) -> Result<(Model, Changes)>,
+}
+
+impl std::fmt::Debug for StepDef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl StepDef {
+    /// Every setting.
+    pub fn keys(&self) -> impl Iterator<Item = &'static Key> {
+        self.groups.iter().flat_map(|g| g.keys)
+    }
+}
+
+/// Every step, in the order in which they are mostly used.
+pub static STEPS: &[&StepDef] = &[&optimize::OPTIMIZE, &quantize::QUANTIZE];
+
+/// The step of that name.
+pub fn find(name: &str) -> Option<&'static StepDef> {
+    STEPS.iter().copied().find(|s| s.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_has_a_key_twice() {
+        for step in STEPS {
+            let mut names: Vec<&str> = step.keys().map(|k| k.name).collect();
+            names.extend(["do", "layer"]);
+            names.sort_unstable();
+            assert!(names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+        }
+    }
+}

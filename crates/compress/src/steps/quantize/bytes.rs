@@ -1,0 +1,222 @@
+//! What static INT8 can be told.
+
+use edgesmith_ir::Result;
+
+use crate::calibrate::observers::{self, Tuning};
+use crate::quantize::affine::Byte;
+use crate::quantize::int8::{Settings, WeightRange};
+use crate::quantize::rules::RULES;
+use crate::steps::given::unknown;
+use crate::steps::{Given, Key, Kind};
+
+/// The settings.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "observer",
+        value: "NAME",
+        about: "How ranges of activations are chosen [default: mse]",
+        kind: Kind::OneOf(|| observers::OBSERVERS.iter().map(|o| o.name).collect()),
+    },
+    Key {
+        name: "percentile",
+        value: "P",
+        about: "How much of the data the range of the observer percentile holds, in per cent",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "activations",
+        value: "TYPE",
+        about: "Bytes of activations [default: u8]",
+        kind: Kind::OneOf(|| vec![Byte::Unsigned.name(), Byte::Signed.name()]),
+    },
+    Key {
+        name: "symmetric",
+        value: "",
+        about: "The zero point of activations is 0, for devices that have no other (with s8)",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "per-tensor",
+        value: "",
+        about: "One scale for a whole weight, for devices that have no others",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "reduce-range",
+        value: "",
+        about: "Weights of 7 bits, for CPUs whose byte products saturate",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "power-of-two",
+        value: "",
+        about: "Scales that are powers of two, for devices that shift and do not multiply",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "weight-range",
+        value: "NAME",
+        about: "How ranges of weights are chosen [default: minmax]",
+        kind: Kind::OneOf(|| vec!["minmax", "mse"]),
+    },
+    Key {
+        name: "no-bias-correction",
+        value: "",
+        about: "Leave biases as they are",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "keep-first",
+        value: "",
+        about: "The first product stays in float",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "keep-last",
+        value: "",
+        about: "The last product stays in float",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "also",
+        value: "OP",
+        about: "An operator that is quantised only when asked for, such as Softmax",
+        kind: Kind::Texts,
+    },
+];
+
+/// The settings of static INT8 that are given.
+///
+/// # Errors
+/// When two do not go together, or an operator has no quantised form.
+pub fn settings(given: &Given) -> Result<Settings> {
+    let default = Settings::default();
+    let observer = given.text("observer").and_then(observers::find);
+    let observer = observer.unwrap_or(default.observer);
+    let activations = match given.text("activations") {
+        Some("s8") => Byte::Signed,
+        _ => Byte::Unsigned,
+    };
+    let percentile = given.number("percentile");
+    if percentile.is_some() && observer.name != observers::PERCENTILE.name {
+        return Err(given.fault(
+            "percentile",
+            "only the observer percentile has a percentile",
+        ));
+    }
+    if percentile.is_some_and(|p| !(p > 50.0 && p <= 100.0)) {
+        return Err(given.fault("percentile", "a percentile is over 50 and at most 100"));
+    }
+    if given.flag("symmetric") && activations == Byte::Unsigned {
+        let what = "unsigned bytes have no range on both sides of zero";
+        return Err(given
+            .fault("symmetric", what)
+            .hint("symmetric goes with activations s8"));
+    }
+    let also = given.texts("also");
+    for op in &also {
+        if RULES.iter().all(|r| r.name != op) {
+            let names: Vec<&str> = RULES.iter().map(|r| r.name).collect();
+            return Err(unknown("quantised operator", op, &names).at(given.place_of("also")));
+        }
+    }
+    Ok(Settings {
+        activations,
+        symmetric: given.flag("symmetric"),
+        observer,
+        tuning: Tuning {
+            percentile: percentile.unwrap_or(default.tuning.percentile),
+            ..default.tuning
+        },
+        weights: match given.text("weight-range") {
+            Some("mse") => WeightRange::Mse,
+            _ => WeightRange::MinMax,
+        },
+        per_channel: !given.flag("per-tensor"),
+        reduce_range: given.flag("reduce-range"),
+        power_of_two_scales: given.flag("power-of-two"),
+        bias_correction: !given.flag("no-bias-correction"),
+        keep_first: given.flag("keep-first"),
+        keep_last: given.flag("keep-last"),
+        exclude: super::excluded(given),
+        also,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::Setting;
+    use crate::steps::quantize::QUANTIZE;
+
+    fn given(entries: &[(&str, Setting)]) -> Given {
+        let mut g = Given::new(&QUANTIZE, "here");
+        g.set("to", Setting::Text("int8".into()), "here").unwrap();
+        for (key, value) in entries {
+            g.set(key, value.clone(), key).unwrap();
+        }
+        g
+    }
+
+    fn text(t: &str) -> Setting {
+        Setting::Text(t.into())
+    }
+
+    #[test]
+    fn nothing_given_is_the_default() {
+        let (a, b) = (settings(&given(&[])).unwrap(), Settings::default());
+        assert_eq!(format!("{a:?}"), format!("{b:?}"));
+    }
+
+    #[test]
+    fn every_key_reaches_its_setting() {
+        let default = format!("{:?}", Settings::default());
+        for key in KEYS {
+            let value = match key.kind {
+                Kind::Flag => Setting::Flag(true),
+                Kind::Number => Setting::Number(99.0),
+                Kind::OneOf(list) => text(list()[1]),
+                Kind::Texts => Setting::Texts(vec!["Softmax".into()]),
+                Kind::Text | Kind::Count => unreachable!("INT8 has no such key"),
+            };
+            let mut entries = vec![(key.name, value)];
+            match key.name {
+                "symmetric" => entries.push(("activations", text("s8"))),
+                "percentile" => entries.push(("observer", text("percentile"))),
+                _ => {}
+            }
+            let all = format!("{:?}", settings(&given(&entries)).unwrap());
+            let less = format!("{:?}", settings(&given(&entries[1..])).unwrap());
+            assert!(all != less && all != default, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_refused() {
+        for (entries, what) in [
+            (vec![("symmetric", Setting::Flag(true))], "both sides"),
+            (vec![("percentile", Setting::Number(99.0))], "only the"),
+            (
+                vec![
+                    ("observer", text("percentile")),
+                    ("percentile", Setting::Count(0)),
+                ],
+                "over 50",
+            ),
+            (
+                vec![("also", Setting::Texts(vec!["Sofmax".into()]))],
+                "did you mean \"Softmax\"",
+            ),
+        ] {
+            let e = settings(&given(&entries)).unwrap_err().to_string();
+            assert!(e.contains(what), "{e}");
+        }
+    }
+
+    #[test]
+    fn nodes_kept_by_a_layer_are_excluded() {
+        let mut g = given(&[("exclude", Setting::Texts(vec!["a".into()]))]);
+        g.keep("b*");
+        assert_eq!(settings(&g).unwrap().exclude, ["a", "b*"]);
+    }
+}
