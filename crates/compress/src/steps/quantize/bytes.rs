@@ -60,6 +60,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::OneOf(|| vec!["minmax", "mse"]),
     },
     Key {
+        name: "no-smooth",
+        value: "",
+        about: "Leave the spread between channels of activations as it is",
+        kind: Kind::Flag,
+    },
+    Key {
         name: "no-bias-correction",
         value: "",
         about: "Leave biases as they are",
@@ -135,6 +141,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         per_channel: !given.flag("per-tensor"),
         reduce_range: given.flag("reduce-range"),
         power_of_two_scales: given.flag("power-of-two"),
+        smooth: !given.flag("no-smooth"),
         bias_correction: !given.flag("no-bias-correction"),
         keep_first: given.flag("keep-first"),
         keep_last: given.flag("keep-last"),
