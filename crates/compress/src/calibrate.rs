@@ -12,6 +12,7 @@ use crate::samples::{Samples, named};
 
 mod gram;
 mod histogram;
+mod key;
 pub mod observers;
 mod runnable;
 mod statistics;
@@ -19,6 +20,7 @@ mod stored;
 
 pub use gram::Gram;
 pub use histogram::Histogram;
+pub use key::key;
 pub use statistics::{Channels, Statistics, ValueStatistics};
 pub use stored::Checkpoint;
 use stored::checkpoint;
@@ -64,6 +66,13 @@ pub trait Store {
     /// # Errors
     /// When they cannot be written.
     fn save(&self, bytes: &[u8]) -> Result<()>;
+}
+
+/// Stores by key.
+pub trait Stores {
+    /// The store of what one model, set of samples and settings give; `key` is of the model and the
+    /// settings.
+    fn store(&self, key: &str) -> Box<dyn Store + '_>;
 }
 
 /// Keeps nothing.

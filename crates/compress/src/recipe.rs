@@ -4,10 +4,10 @@ use edgesmith_ir::analysis::{cost, lengths};
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model, Progress, Result, infer};
 
-use crate::calibrate;
+use crate::calibrate::Stores;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
-use crate::steps::{Data, Given};
+use crate::steps::{Data, Given, Work};
 
 mod read;
 mod write;
@@ -78,46 +78,31 @@ impl Recipe {
         &self,
         model: &Model,
         samples: Option<&dyn Samples>,
+        stores: Option<&dyn Stores>,
         progress: &dyn Progress,
     ) -> Result<(Model, Vec<Done>)> {
         let mut model = model.clone();
         let mut all = Vec::new();
         for given in &self.steps {
             progress.check()?;
-            let (after, done) = self.step(given, &model, samples, progress)?;
+            let mut work = Work {
+                samples: data(given, samples)?,
+                count: self.samples,
+                stores,
+                progress,
+                warnings: Vec::new(),
+            };
+            let applied = (given.step.apply)(given, &model, &mut work);
+            let (after, changes) = applied.at(|| given.place.clone())?;
+            all.push(Done {
+                step: write::one_line(given),
+                nodes: (model.graph.nodes().count(), after.graph.nodes().count()),
+                changes,
+                warnings: work.warnings,
+            });
             model = after;
-            all.push(done);
         }
         Ok((model, all))
-    }
-
-    fn step(
-        &self,
-        given: &Given,
-        model: &Model,
-        samples: Option<&dyn Samples>,
-        progress: &dyn Progress,
-    ) -> Result<(Model, Done)> {
-        let samples = data(given, samples)?;
-        let statistics = match samples {
-            None => None,
-            Some(samples) => {
-                let settings = calibrate::Settings {
-                    samples: self.samples,
-                    ..(given.step.watch)(given, model)?
-                };
-                Some(calibrate::calibrate(model, samples, &settings, progress)?)
-            }
-        };
-        let (after, changes) =
-            (given.step.apply)(given, model, statistics.as_ref()).at(|| given.place.clone())?;
-        let done = Done {
-            step: write::one_line(given),
-            nodes: (model.graph.nodes().count(), after.graph.nodes().count()),
-            changes,
-            warnings: statistics.map_or_else(Vec::new, |s| s.warnings),
-        };
-        Ok((after, done))
     }
 
     /// What each step would take, with `samples` of data, without running any.
@@ -207,7 +192,9 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
     fn steps_are_done_in_order() {
         let model = text::parse(NET).unwrap();
         let recipe = Recipe::parse("r", RECIPE).unwrap();
-        let (out, done) = recipe.run(&model, Some(&samples()), &NoProgress).unwrap();
+        let (out, done) = recipe
+            .run(&model, Some(&samples()), None, &NoProgress)
+            .unwrap();
         let steps: Vec<&str> = done.iter().map(|d| d.step.as_str()).collect();
         assert_eq!(steps, ["optimize level=basic", "quantize to=int8"]);
         assert_eq!(done[0].nodes, (3, 1));
@@ -236,13 +223,15 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
         let recipe = Recipe::parse("r.toml", RECIPE).unwrap();
         let e = recipe.plan(&model, None).unwrap_err().to_string();
         assert!(e.contains("r.toml:5: quantize to=int8 needs data"), "{e}");
-        assert!(recipe.run(&model, None, &NoProgress).is_err());
+        assert!(recipe.run(&model, None, None, &NoProgress).is_err());
     }
 
     #[test]
     fn a_recipe_without_steps_leaves_the_model() {
         let model = text::parse(NET).unwrap();
-        let (out, done) = Recipe::default().run(&model, None, &NoProgress).unwrap();
+        let (out, done) = Recipe::default()
+            .run(&model, None, None, &NoProgress)
+            .unwrap();
         assert_eq!(out.graph.nodes().count(), 3);
         assert!(done.is_empty());
     }

@@ -3,10 +3,13 @@
 //! To add one: write its file and its row. To add a setting: a [`Key`] in a group of the step's
 //! file, and a line where that file reads its settings; the command line and recipes follow.
 
-use edgesmith_ir::{Model, Result};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::calibrate::{self, Statistics};
+use edgesmith_ir::{Model, Progress, Result};
+
+use crate::calibrate::{self, NoStore, Statistics, Stores};
 use crate::quantize::changes::Changes;
+use crate::samples::Samples;
 
 mod given;
 pub mod optimize;
@@ -26,6 +29,63 @@ pub enum Data {
     Needed,
 }
 
+/// What a step may use beside its settings and the model.
+pub struct Work<'a> {
+    /// The samples to look at.
+    pub samples: Option<&'a dyn Samples>,
+    /// The first so many of them, where not all.
+    pub count: Option<usize>,
+    /// Where statistics are kept between runs.
+    pub stores: Option<&'a dyn Stores>,
+    /// Who is told.
+    pub progress: &'a dyn Progress,
+    /// What was to be said of the data.
+    pub warnings: Vec<String>,
+}
+
+impl Work<'_> {
+    /// Runs the samples through `model` and looks at the values `only`, and at XᵀX of `grams`.
+    ///
+    /// # Errors
+    /// When there are no samples, or calibration fails.
+    pub fn look(
+        &mut self,
+        model: &Model,
+        only: Option<BTreeSet<String>>,
+        grams: BTreeMap<String, i64>,
+    ) -> Result<Statistics> {
+        let samples = self.samples.ok_or_else(quantize::no_data)?;
+        let settings = calibrate::Settings {
+            samples: self.count,
+            only,
+            grams,
+            ..calibrate::Settings::default()
+        };
+        let kept = self
+            .stores
+            .map(|s| s.store(&calibrate::key(model, &settings)));
+        let store = kept.as_deref().unwrap_or(&NoStore);
+        let found = calibrate::calibrate_kept(model, samples, &settings, store, self.progress)?;
+        for warning in &found.warnings {
+            if !self.warnings.contains(warning) {
+                self.warnings.push(warning.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks at every value, where there are samples.
+    ///
+    /// # Errors
+    /// When calibration fails.
+    pub fn look_at_all(&mut self, model: &Model) -> Result<Option<Statistics>> {
+        match self.samples {
+            None => Ok(None),
+            Some(_) => self.look(model, None, BTreeMap::new()).map(Some),
+        }
+    }
+}
+
 /// A row of the list of steps.
 pub struct StepDef {
     /// Its name in recipes.
@@ -38,12 +98,10 @@ pub struct StepDef {
     pub layers: bool,
     /// Checks the settings against each other; whether data is looked at.
     pub data: fn(&Given) -> Result<Data>,
-    /// What calibration is to look at.
-    pub watch: fn(&Given, &Model) -> Result<calibrate::Settings>,
     /// Bits of a weight afterwards, where that is known before.
     pub bits: fn(&Given) -> Option<u64>,
     /// Changes a model; what became of its nodes, where the step says so.
-    pub apply: fn(&Given, &Model, Option<&Statistics>) -> Result<(Model, Changes)>,
+    pub apply: fn(&Given, &Model, &mut Work) -> Result<(Model, Changes)>,
 }
 
 impl std::fmt::Debug for StepDef {

@@ -22,6 +22,25 @@ pub struct NodeChange {
     pub fate: Fate,
 }
 
+/// What became of one weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightChange {
+    /// The name of the constant.
+    pub weight: String,
+    /// The nodes that read it.
+    pub nodes: Vec<String>,
+    /// Outputs and inputs.
+    pub dims: [usize; 2],
+    /// Bits written for a number: codes, scales and zero points.
+    pub bits: f64,
+    /// Signal to noise of the numbers, in dB.
+    pub sqnr_db: f64,
+    /// `‖X(W − Ŵ)ᵀ‖² / ‖XWᵀ‖²`, where the inputs were seen.
+    pub output_error: Option<f64>,
+    /// The same for rounding to nearest in the same blocks.
+    pub output_error_of_rounding: Option<f64>,
+}
+
 /// What a step did to a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -35,6 +54,8 @@ pub struct Changes {
     pub narrowing_nodes: usize,
     /// Nodes added that dequantise or widen.
     pub widening_nodes: usize,
+    /// Each weight that was rounded alone.
+    pub weights: Vec<WeightChange>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }

@@ -11,7 +11,7 @@ use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, ValueId};
 use edgesmith_kernels::{Ctx, Isa, Threads, gemm};
 use edgesmith_passes::convert_opset;
 
-use super::changes::{Changes, Fate, NodeChange};
+use super::changes::{Changes, Fate, NodeChange, WeightChange};
 use crate::calibrate::Statistics;
 
 pub mod awq;
@@ -78,7 +78,7 @@ impl Settings {
             },
             search_range: false,
             damping: 0.01,
-            act_order: false,
+            act_order: true,
             double_quantize: false,
             embeddings: true,
             exclude: Vec::new(),
@@ -88,7 +88,7 @@ impl Settings {
 
     /// # Errors
     /// When bits or blocks are not done.
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let Scheme { bits, group, .. } = self.scheme;
         if ![2, 3, 4, 8].contains(&bits) {
             return Err(Error::usage(format!("weights of {bits} bits are not done"))
@@ -110,25 +110,6 @@ impl Settings {
     }
 }
 
-/// What became of one weight.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WeightReport {
-    /// The name of the constant.
-    pub weight: String,
-    /// The nodes that read it.
-    pub nodes: Vec<String>,
-    /// Outputs and inputs.
-    pub dims: [usize; 2],
-    /// Bits written for a number: codes, scales and zero points.
-    pub bits: f64,
-    /// Signal to noise of the numbers, in dB.
-    pub sqnr_db: f64,
-    /// `‖X(W − Ŵ)ᵀ‖² / ‖XWᵀ‖²`, where the inputs were seen.
-    pub output_error: Option<f64>,
-    /// The same for rounding to nearest in the same blocks.
-    pub output_error_of_rounding: Option<f64>,
-}
-
 /// Rounds the weights of a float model. Values keep their names.
 ///
 /// # Errors
@@ -139,7 +120,7 @@ pub fn quantize(
     statistics: Option<&Statistics>,
     settings: &Settings,
     progress: &dyn Progress,
-) -> Result<(Model, Changes, Vec<WeightReport>)> {
+) -> Result<(Model, Changes)> {
     settings.check()?;
     let mut out = model.clone();
     if out.opset() < settings.format.opset {
@@ -178,7 +159,7 @@ pub fn quantize(
         changes.narrowing_nodes = 0;
     }
     let rounded = rounding.round(&out.graph, &sites, progress)?;
-    let mut reports: BTreeMap<(ValueId, Lies), WeightReport> = BTreeMap::new();
+    let mut reports: BTreeMap<(ValueId, Lies), WeightChange> = BTreeMap::new();
     let mut writer = Writer::new(&mut out);
     for site in &sites {
         let key = (site.weight, site.lies);
@@ -196,7 +177,8 @@ pub fn quantize(
     }
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
-    Ok((out, changes, reports.into_values().collect()))
+    changes.weights = reports.into_values().collect();
+    Ok((out, changes))
 }
 
 /// Why a weight cannot be written in the form that was asked for.
@@ -224,7 +206,7 @@ fn account(model: &Model, left: &BTreeMap<NodeId, String>) -> Vec<NodeChange> {
     model.graph.nodes().map(change).collect()
 }
 
-type RoundedWeights = BTreeMap<(ValueId, Lies), (Rounded, WeightReport)>;
+type RoundedWeights = BTreeMap<(ValueId, Lies), (Rounded, WeightChange)>;
 
 /// Weights on their way.
 struct Rounding<'a> {
@@ -323,7 +305,7 @@ impl Rounding<'_> {
 
     /// Rounds one weight. Tables, which multiply nothing, are rounded to nearest; but for plain
     /// rounding with the range of the least error.
-    fn one(&self, graph: &Graph, sites: &[&Site]) -> Result<(Rounded, WeightReport)> {
+    fn one(&self, graph: &Graph, sites: &[&Site]) -> Result<(Rounded, WeightChange)> {
         let plain = matrix_of(graph, sites[0])?;
         let scales = sites[0].reads.and_then(|v| self.scales.get(&v));
         let weight = scales.map_or_else(|| plain.clone(), |s| plain.scaled(s));
@@ -358,7 +340,7 @@ impl Rounding<'_> {
         rounded: &Rounded,
         scales: Option<&Vec<f32>>,
         gram: Option<&[f32]>,
-    ) -> Result<WeightReport> {
+    ) -> Result<WeightChange> {
         let mut numbers = rounded.numbers();
         for row in numbers.chunks_exact_mut(weight.k) {
             row.iter_mut()
@@ -387,7 +369,7 @@ impl Rounding<'_> {
         };
         let delta = apart(&numbers);
         let square = |d: &[f32]| d.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-        Ok(WeightReport {
+        Ok(WeightChange {
             weight: graph.value(site.weight).name.clone(),
             nodes: Vec::new(),
             dims: [weight.n, weight.k],
@@ -555,7 +537,10 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
                         quantize(&model, None, &settings, &NoProgress).unwrap();
                     verify::verify(&q).unwrap();
                     let written = if bits == 2 { 4 } else { 5 };
-                    assert_eq!((changes.converted(), reports.len()), (written, written));
+                    assert_eq!(
+                        (changes.converted(), changes.weights.len()),
+                        (written, written)
+                    );
                     let wanted = eval::evaluate(&emulated(&model, &settings), &fed()).unwrap();
                     let found = eval::evaluate(&q, &fed()).unwrap();
                     let apart = apart(&wanted, &found);
@@ -575,7 +560,7 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         for double_quantize in [false, true] {
             let mut settings = settings(&method::NF4, 4, 16, &format::BNB4);
             settings.double_quantize = double_quantize;
-            let (q, changes, reports) = quantize(&model, None, &settings, &NoProgress).unwrap();
+            let (q, changes) = quantize(&model, None, &settings, &NoProgress).unwrap();
             verify::verify(&q).unwrap();
             assert_eq!(changes.converted(), 3);
             settings.embeddings = false;
@@ -587,7 +572,11 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
             } else {
                 6.0
             };
-            assert!((reports[0].bits - bits).abs() < 0.2, "{}", reports[0].bits);
+            assert!(
+                (changes.weights[0].bits - bits).abs() < 0.2,
+                "{}",
+                changes.weights[0].bits
+            );
         }
     }
 
@@ -597,7 +586,7 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         let mut settings = settings(&method::HQQ, 3, 16, &format::MATMULNBITS);
         settings.embeddings = false;
         settings.exclude = vec!["v".into()];
-        let (q, ..) = quantize(&model, None, &settings, &NoProgress).unwrap();
+        let (q, _) = quantize(&model, None, &settings, &NoProgress).unwrap();
         let wanted = eval::evaluate(&emulated(&model, &settings), &fed()).unwrap();
         assert!(apart(&wanted, &eval::evaluate(&q, &fed()).unwrap()) < 1e-5);
         settings.format = &format::QDQ;
@@ -610,7 +599,7 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         let mut settings = settings(&method::RTN, 4, 32, &format::QDQ);
         settings.exclude = vec!["a".into()];
         settings.embeddings = false;
-        let (_, changes, _) = quantize(&net(), None, &settings, &NoProgress).unwrap();
+        let (_, changes) = quantize(&net(), None, &settings, &NoProgress).unwrap();
         let left: Vec<&str> = changes
             .nodes
             .iter()
@@ -645,9 +634,9 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         let model = text::parse(&source).unwrap();
         for form in [&format::MATMULNBITS, &format::QDQ] {
             let settings = settings(&method::RTN, 4, 16, form);
-            let (q, _, reports) = quantize(&model, None, &settings, &NoProgress).unwrap();
+            let (q, changes) = quantize(&model, None, &settings, &NoProgress).unwrap();
             assert_eq!(
-                (reports.len(), &reports[0].nodes[..]),
+                (changes.weights.len(), &changes.weights[0].nodes[..]),
                 (1, &["a".to_owned(), "b".into()][..])
             );
             let codes = q

@@ -3,8 +3,7 @@
 use edgesmith_ir::{Model, Result};
 use edgesmith_passes::{Level, PASSES, RunOptions};
 
-use super::{Data, Given, Group, Key, Kind, StepDef};
-use crate::calibrate::{self, Statistics};
+use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::quantize::changes::Changes;
 
 /// The step.
@@ -17,7 +16,6 @@ pub static OPTIMIZE: StepDef = StepDef {
     }],
     layers: false,
     data: |given| settings(given).map(|_| Data::Unused),
-    watch: |_, _| Ok(calibrate::Settings::default()),
     bits: |_| None,
     apply,
 };
@@ -64,7 +62,7 @@ fn settings(given: &Given) -> Result<Level> {
     given.text("level").unwrap_or(DEFAULT_LEVEL).parse()
 }
 
-fn apply(given: &Given, model: &Model, _: Option<&Statistics>) -> Result<(Model, Changes)> {
+fn apply(given: &Given, model: &Model, _: &mut Work) -> Result<(Model, Changes)> {
     let level = settings(given)?;
     let (only, skip) = (given.texts("only"), given.texts("skip"));
     let only: Vec<&str> = only.iter().map(String::as_str).collect();

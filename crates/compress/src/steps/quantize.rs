@@ -2,13 +2,13 @@
 
 use edgesmith_ir::{Error, Model, Result};
 
-use super::{Data, Given, Group, Key, Kind, StepDef};
-use crate::calibrate::{self, Statistics};
+use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::quantize::changes::Changes;
-use crate::quantize::{half, int8};
+use crate::quantize::{half, int8, weight_only};
 
 mod bytes;
 mod halves;
+mod weights;
 
 pub use bytes::settings as int8_settings;
 
@@ -26,15 +26,20 @@ pub static QUANTIZE: StepDef = StepDef {
             keys: bytes::KEYS,
         },
         Group {
+            of: weights::TYPES,
+            keys: weights::KEYS,
+        },
+        Group {
             of: &["fp16", "bf16"],
             keys: halves::KEYS,
         },
     ],
     layers: true,
     data,
-    watch,
     bits: |given| match given.text("to") {
-        Some("int8") => Some(8),
+        Some("int8" | "int8-weights") => Some(8),
+        Some("int4" | "nf4" | "int3") => Some(4),
+        Some("int2") => Some(2),
         _ => Some(16),
     },
     apply,
@@ -45,7 +50,24 @@ const COMMON: &[Key] = &[
         name: "to",
         value: "TYPE",
         about: "The type of weights and activations",
-        kind: Kind::OneOf(|| vec!["int8", "fp16", "bf16"]),
+        kind: Kind::OneOf(|| [&["int8", "fp16", "bf16"], weights::TYPES].concat()),
+    },
+    Key {
+        name: "format",
+        value: "NAME",
+        about: "The form of the file [default: qdq; of weights alone matmulnbits, with nf4 bnb4]",
+        kind: Kind::OneOf(|| {
+            weight_only::format::FORMATS
+                .iter()
+                .map(|f| f.name)
+                .collect()
+        }),
+    },
+    Key {
+        name: "symmetric",
+        value: "",
+        about: "No zero points: of activations (with s8), or of weights alone",
+        kind: Kind::Flag,
     },
     Key {
         name: "exclude",
@@ -69,32 +91,40 @@ fn data(given: &Given) -> Result<Data> {
             Data::Needed
         }
         "fp16" => Data::Useful,
-        _ => Data::Unused,
+        "bf16" => Data::Unused,
+        _ => match weights::settings(given, true)?.method {
+            m if m.needs_data && given.has("method") => Data::Needed,
+            m if m.needs_data => Data::Useful,
+            _ => Data::Unused,
+        },
     })
 }
 
-fn watch(given: &Given, model: &Model) -> Result<calibrate::Settings> {
-    let only = match given.variant()? {
-        "int8" => Some(int8::needs(model, &bytes::settings(given)?)?),
-        _ => None,
-    };
-    Ok(calibrate::Settings {
-        only,
-        ..calibrate::Settings::default()
-    })
-}
-
-fn apply(
-    given: &Given,
-    model: &Model,
-    statistics: Option<&Statistics>,
-) -> Result<(Model, Changes)> {
+fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     match given.variant()? {
-        "fp16" => half::to_fp16(model, statistics, &halves::settings(given)),
+        "fp16" => {
+            let statistics = work.look_at_all(model)?;
+            half::to_fp16(model, statistics.as_ref(), &halves::settings(given))
+        }
         "bf16" => half::to_bf16(model, &halves::settings(given)),
+        "int8" => {
+            if work.samples.is_none() {
+                return Err(no_data());
+            }
+            let settings = bytes::settings(given)?;
+            let look = &mut |model: &Model, only| work.look(model, Some(only), Default::default());
+            int8::post_training(model, look, &settings)
+        }
         _ => {
-            let statistics = statistics.ok_or_else(no_data)?;
-            int8::quantize(model, statistics, &bytes::settings(given)?)
+            let settings = weights::settings(given, work.samples.is_some())?;
+            let statistics = match settings.method.needs_data {
+                true => {
+                    let grams = weight_only::grams(&model.graph, &settings);
+                    Some(work.look(model, Some(Default::default()), grams)?)
+                }
+                false => None,
+            };
+            weight_only::quantize(model, statistics.as_ref(), &settings, work.progress)
         }
     }
 }

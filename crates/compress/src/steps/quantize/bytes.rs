@@ -30,12 +30,6 @@ pub const KEYS: &[Key] = &[
         kind: Kind::OneOf(|| vec![Byte::Unsigned.name(), Byte::Signed.name()]),
     },
     Key {
-        name: "symmetric",
-        value: "",
-        about: "The zero point of activations is 0, for devices that have no other (with s8)",
-        kind: Kind::Flag,
-    },
-    Key {
         name: "per-tensor",
         value: "",
         about: "One scale for a whole weight, for devices that have no others",
@@ -188,7 +182,6 @@ mod tests {
             };
             let mut entries = vec![(key.name, value)];
             match key.name {
-                "symmetric" => entries.push(("activations", text("s8"))),
                 "percentile" => entries.push(("observer", text("percentile"))),
                 _ => {}
             }

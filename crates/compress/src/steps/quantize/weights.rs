@@ -1,0 +1,170 @@
+//! What weight-only quantisation can be told.
+
+use edgesmith_ir::Result;
+
+use crate::quantize::weight_only::blocks::Scheme;
+use crate::quantize::weight_only::{Settings, format, method};
+use crate::steps::{Given, Key, Kind};
+
+/// The types that are of weights alone.
+pub const TYPES: &[&str] = &["int4", "int3", "int2", "int8-weights", "nf4"];
+
+/// The settings.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "method",
+        value: "NAME",
+        about: "How weights are rounded [default: gptq with data, else rtn]",
+        kind: Kind::OneOf(|| method::METHODS.iter().map(|m| m.name).collect()),
+    },
+    Key {
+        name: "group",
+        value: "N",
+        about: "Numbers of a row that share a scale [default: 128, with nf4 64]",
+        kind: Kind::OneOf(|| vec!["16", "32", "64", "128", "256", "row"]),
+    },
+    Key {
+        name: "search-range",
+        value: "",
+        about: "Ranges narrower than the whole where that costs less",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "natural-order",
+        value: "",
+        about: "GPTQ: columns as they stand, and not those first that matter most",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "damping",
+        value: "SHARE",
+        about: "GPTQ: what is added to the diagonal of XᵀX, as a share of its mean [default: 0.01]",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "double-quantize",
+        value: "",
+        about: "NF4: the scales in 8 bits too",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "keep-embeddings",
+        value: "",
+        about: "Tables that are looked up stay in float",
+        kind: Kind::Flag,
+    },
+];
+
+/// The settings of weight-only quantisation that are given; `has_data` chooses the method where
+/// none is named.
+///
+/// # Errors
+/// When two do not go together.
+pub fn settings(given: &Given, has_data: bool) -> Result<Settings> {
+    let to = given.variant()?;
+    let bits = match to {
+        "int3" => 3,
+        "int2" => 2,
+        "int8-weights" => 8,
+        _ => 4,
+    };
+    let method = match given.text("method").and_then(method::find) {
+        Some(found) if (found.name == "nf4") != (to == "nf4") => {
+            return Err(given.fault("method", format!("{} does not make {to}", found.name)));
+        }
+        Some(found) => found,
+        None if to == "nf4" => &method::NF4,
+        None if has_data => &method::GPTQ,
+        None => &method::RTN,
+    };
+    let default = Settings::new(method, bits);
+    let format = match given.text("format") {
+        None => default.format,
+        Some(name) => format::find(name).ok_or_else(|| {
+            given.fault("format", format!("weights alone are not written as {name}"))
+        })?,
+    };
+    let damping = given.number("damping");
+    if damping.is_some_and(|d| !(0.0..=1.0).contains(&d)) {
+        return Err(given.fault("damping", "a share is from 0 to 1"));
+    }
+    let settings = Settings {
+        format,
+        scheme: Scheme {
+            bits,
+            group: match given.text("group") {
+                None => default.scheme.group,
+                Some("row") => 0,
+                Some(n) => n.parse().unwrap_or(default.scheme.group),
+            },
+            symmetric: given.flag("symmetric"),
+        },
+        search_range: given.flag("search-range"),
+        act_order: !given.flag("natural-order"),
+        damping: damping.unwrap_or(default.damping),
+        double_quantize: given.flag("double-quantize"),
+        embeddings: !given.flag("keep-embeddings"),
+        exclude: super::excluded(given),
+        ..default
+    };
+    settings.check().map_err(|e| e.at(given.place.as_str()))?;
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::Setting;
+    use crate::steps::quantize::QUANTIZE;
+
+    fn given(to: &str, entries: &[(&str, Setting)]) -> Given {
+        let mut g = Given::new(&QUANTIZE, "here");
+        g.set("to", Setting::Text(to.into()), "here").unwrap();
+        for (key, value) in entries {
+            g.set(key, value.clone(), key).unwrap();
+        }
+        g
+    }
+
+    fn text(t: &str) -> Setting {
+        Setting::Text(t.into())
+    }
+
+    #[test]
+    fn data_chooses_the_method_where_none_is_named() {
+        let named = |to, has_data| settings(&given(to, &[]), has_data).unwrap().method.name;
+        assert_eq!(["gptq", "rtn"], [true, false].map(|d| named("int4", d)));
+        assert_eq!(["nf4", "nf4"], [true, false].map(|d| named("nf4", d)));
+    }
+
+    #[test]
+    fn every_key_reaches_its_setting() {
+        for key in KEYS {
+            let value = match key.kind {
+                Kind::Flag => Setting::Flag(true),
+                Kind::Number => Setting::Number(0.5),
+                Kind::OneOf(list) => text(list()[0]),
+                _ => unreachable!("weights have no such key"),
+            };
+            let with = settings(&given("int4", &[(key.name, value)]), true).unwrap();
+            let without = settings(&given("int4", &[]), true).unwrap();
+            assert_ne!(format!("{with:?}"), format!("{without:?}"), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_go_together_are_refused() {
+        for (to, key, value) in [
+            ("int4", "method", text("nf4")),
+            ("nf4", "method", text("gptq")),
+            ("nf4", "format", text("qdq")),
+            ("int4", "format", text("bnb4")),
+            ("int4", "damping", Setting::Number(2.0)),
+        ] {
+            assert!(
+                settings(&given(to, &[(key, value)]), true).is_err(),
+                "{to} {key}"
+            );
+        }
+    }
+}
