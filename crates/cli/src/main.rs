@@ -6,6 +6,7 @@ mod evidence;
 mod exit;
 mod measure;
 mod opened;
+mod recipes;
 mod targets;
 mod ui;
 

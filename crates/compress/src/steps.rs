@@ -8,6 +8,7 @@ use edgesmith_ir::{Model, Result};
 use crate::calibrate::{self, Statistics};
 use crate::quantize::changes::Changes;
 
+pub mod convert;
 mod given;
 pub mod optimize;
 pub mod quantize;
@@ -60,7 +61,7 @@ impl StepDef {
 }
 
 /// Every step, in the order in which they are mostly used.
-pub static STEPS: &[&StepDef] = &[&optimize::OPTIMIZE, &quantize::QUANTIZE];
+pub static STEPS: &[&StepDef] = &[&convert::CONVERT, &optimize::OPTIMIZE, &quantize::QUANTIZE];
 
 /// The step of that name.
 pub fn find(name: &str) -> Option<&'static StepDef> {

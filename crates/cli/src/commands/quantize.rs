@@ -1,150 +1,103 @@
 //! `edgesmith quantize`: one smaller model.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
 use clap::ArgMatches;
-use edgesmith_compress::calibrate::{self, Statistics};
-use edgesmith_compress::quantize::changes::{Changes, Fate};
-use edgesmith_compress::quantize::{self, half};
-use edgesmith_data::Dataset;
-use edgesmith_formats::WriteOptions;
-use edgesmith_ir::{Error, Model};
-use edgesmith_report::format;
-use edgesmith_report::table::{Column, Table};
+use edgesmith_compress::steps::quantize::QUANTIZE as STEP;
+use edgesmith_compress::steps::{Given, Setting};
+use edgesmith_compress::target::{Floats, Needs, Target};
+use edgesmith_ir::Error;
 
-use super::{Command, flag, force_arg, model_arg, option, output_arg, text};
-use crate::{opened, ui};
-
-mod int8;
+use super::{Command, flag, force_arg, model_arg, option, output_arg};
+use crate::recipes::{self, Work};
+use crate::{targets, ui};
 
 /// The command.
 pub static QUANTIZE: Command = Command {
     name: "quantize",
     about: "Write a smaller model: INT8 by calibration, FP16 or BF16",
     teach: "INT8 needs 100 to 500 samples in CALIB.npz; labels are not used.\n\
+            --target chooses what its hardware wants, and says what and why.\n\
             Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --calibrate calib.npz\n\
+            Example: edgesmith quantize model.onnx -o npu.onnx --target npu-int8 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16",
     args: |c| {
-        int8::args(
-            c.arg(model_arg())
-                .arg(output_arg("Where the model goes"))
-                .arg(
-                    option("to", "TYPE", "The type of weights and activations")
-                        .value_parser(["int8", "fp16", "bf16"])
-                        .required(true),
-                )
-                .arg(option(
-                    "calibrate",
-                    "CALIB.npz",
-                    "Samples to find ranges with",
-                ))
-                .arg(
-                    option("samples", "N", "Use the first N samples only")
-                        .value_parser(clap::value_parser!(usize)),
-                ),
-        )
-        .arg(
-            option(
-                "exclude",
-                "PATTERN",
-                "Nodes that stay in float, by name; * is any text",
-            )
-            .action(clap::ArgAction::Append),
-        )
-        .arg(flag("explain", "Print what happened to each node, and why"))
-        .arg(force_arg())
+        let c = c
+            .arg(model_arg())
+            .arg(output_arg("Where the model goes"))
+            .arg(option(
+                "target",
+                "T",
+                "Choose what this target's hardware wants; other arguments stand above it",
+            ))
+            .arg(option(
+                "calibrate",
+                "CALIB.npz",
+                "Samples to find ranges with",
+            ))
+            .arg(
+                option("samples", "N", "Use the first N samples only")
+                    .value_parser(clap::value_parser!(usize)),
+            );
+        recipes::args(c, &STEP)
+            .arg(flag("explain", "Print what happened to each node, and why"))
+            .arg(recipes::recipe_arg())
+            .arg(force_arg())
     },
     run,
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
-    let original = opened::open(Path::new(text(matches, "model")))?;
-    let basic = opened::optimized(&original, "basic")?;
-    let exclude: Vec<String> = matches
-        .get_many("exclude")
-        .map(|v| v.cloned().collect())
-        .unwrap_or_default();
-    let only = match text(matches, "to") {
-        "int8" => Some(quantize::int8::needs(
-            &basic,
-            &int8::settings(matches, exclude.clone()),
-        )?),
-        _ => None,
-    };
-    let statistics = statistics(matches, &original, &basic, only)?;
-    let halves = half::Settings {
-        exclude: exclude.clone(),
-        ..half::Settings::default()
-    };
-    let (model, changes) = match text(matches, "to") {
-        "fp16" => half::to_fp16(&basic, statistics.as_ref(), &halves)?,
-        "bf16" => half::to_bf16(&basic, &halves)?,
-        _ => {
-            let statistics = statistics.ok_or_else(|| {
-                Error::usage("INT8 needs --calibrate CALIB.npz")
-                    .hint("an npz with an array for each input, 100 to 500 samples")
-            })?;
-            quantize::int8::quantize(&basic, &statistics, &int8::settings(matches, exclude))?
-        }
-    };
-    let options = WriteOptions {
-        force: matches.get_flag("force"),
-        ..WriteOptions::default()
-    };
-    edgesmith_formats::write(&model, Path::new(text(matches, "output")), &options)?;
-    for warning in &changes.warnings {
-        ui::say(&format!("warning: {warning}"));
+    recipes::check_free(matches)?;
+    let mut given = recipes::given(&STEP, matches)?;
+    if let Some(name) = matches.get_one::<String>("target") {
+        let target = targets::find(name)?;
+        choose(&mut given, &target, matches.contains_id("calibrate"))?;
+    } else if !given.has("to") {
+        let hint = "--to int8, fp16 or bf16; or --target T, which chooses";
+        return Err(Error::usage("--to TYPE is missing").hint(hint).into());
     }
-    if matches.get_flag("explain") {
-        ui::print(&explain(&changes))?;
-    }
-    ui::say(&format!(
-        "{} of {} nodes converted, weights {} → {}",
-        changes.converted(),
-        changes.nodes.len(),
-        format::bytes(changes.weight_bytes_before as u64),
-        format::bytes(changes.weight_bytes_after as u64)
-    ));
-    Ok(())
+    let steps = vec![recipes::optimized_to("basic")?, given];
+    let recipe = recipes::of_command(matches, steps);
+    let work = Work::open(recipe, Path::new(""))?;
+    work.run(matches.get_flag("force"), matches.get_flag("explain"))?;
+    recipes::tell(&work.recipe, matches)
 }
 
-fn statistics(
-    matches: &ArgMatches,
-    original: &Model,
-    basic: &Model,
-    only: Option<BTreeSet<String>>,
-) -> edgesmith_ir::Result<Option<Statistics>> {
-    let Some(path) = matches.get_one::<String>("calibrate") else {
-        return Ok(None);
-    };
-    let samples = Dataset::open(Path::new(path), original)?;
-    let settings = calibrate::Settings {
-        samples: matches.get_one("samples").copied(),
-        only,
-        ..calibrate::Settings::default()
-    };
-    let statistics = calibrate::calibrate(basic, &samples, &settings, &ui::Bar::default())?;
-    for warning in &statistics.warnings {
-        ui::say(&format!("warning: {warning}"));
-    }
-    Ok(Some(statistics))
-}
-
-fn explain(changes: &Changes) -> String {
-    let mut table = Table::new([
-        Column::left("node"),
-        Column::left("op"),
-        Column::left("what"),
-    ]);
-    for node in &changes.nodes {
-        let what = match &node.fate {
-            Fate::Converted => "converted".to_owned(),
-            Fate::Absorbed(into) => format!("in {into}"),
-            Fate::Left(why) => format!("left: {why}"),
+/// Sets what the hardware wants where the user did not say otherwise, and says it.
+fn choose(given: &mut Given, target: &Target, calibrated: bool) -> Result<()> {
+    let place = format!("--target {}", target.name);
+    if !given.has("to") {
+        let to = match (calibrated, target.fp16) {
+            (true, _) => "int8",
+            (false, Floats::Compute) => "fp16",
+            (false, _) => {
+                let what = "the hardware wants INT8, which needs --calibrate CALIB.npz";
+                return Err(Error::usage(what).at(place).into());
+            }
         };
-        table.row([node.name.as_str(), &node.op, &what]);
+        given.set("to", Setting::Text(to.into()), &place)?;
     }
-    table.to_text(&ui::style())
+    let precision = match given.text("to") {
+        Some("int8") => {
+            ui::say(&format!("target {}", target.reason()));
+            for (key, setting) in target.int8_settings() {
+                given.set_default(key, setting, &place)?;
+            }
+            "int8"
+        }
+        Some("fp16") => "fp16",
+        _ => "bf16",
+    };
+    let needs = Needs {
+        precision,
+        reduced: given.flag("reduce-range"),
+        weight_bytes: 0,
+        activation_bytes: 0,
+    };
+    for note in target.notes(needs) {
+        ui::say(&format!("note: {note}"));
+    }
+    Ok(())
 }
