@@ -6,6 +6,7 @@ use edgesmith_ir::{Error, Model};
 
 use crate::opened;
 
+pub mod apply;
 pub mod bench;
 pub mod compare;
 pub mod completions;
@@ -42,6 +43,7 @@ pub static COMMANDS: &[&Command] = &[
     &bench::BENCH,
     &optimize::OPTIMIZE,
     &quantize::QUANTIZE,
+    &apply::APPLY,
     &convert::CONVERT,
     &prepare::PREPARE,
     &ops::OPS,

@@ -135,7 +135,10 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
 }
 
 /// Refuses labels that are no class of the model, before anything is written.
-fn check_labels(model: &Model, test: &Dataset, options: &Options) -> Result<()> {
+///
+/// # Errors
+/// When one is none, or the model does not run on the samples.
+pub fn check_labels(model: &Model, test: &Dataset, options: &Options) -> Result<()> {
     if test.labels().is_none() {
         return Ok(());
     }
@@ -197,6 +200,7 @@ fn measure_answers(
     let placements = session.placements();
     let needs = Needs {
         precision: made.def.name,
+        reduced: false,
         weight_bytes: made.figures.weight_bytes,
         activation_bytes: peak.unwrap_or(0),
     };

@@ -4,10 +4,13 @@ mod arrays;
 mod commands;
 mod evidence;
 mod exit;
+mod kept;
 mod measure;
 mod opened;
+mod recipes;
 mod targets;
 mod ui;
+mod weights;
 
 use std::process::ExitCode;
 

@@ -1,11 +1,17 @@
 //! How good a model is: on labels, and against the model that it was made from.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
 use edgesmith_runtime::{Options, Session};
 
-use crate::samples::{Samples, named};
+use crate::samples::{Batch, Samples, named};
+use crate::simulate::Runs;
+
+mod spread;
+
+use spread::Spread;
 
 /// What a model got right.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,25 +151,37 @@ pub fn evaluate(
         progress.check()?;
         let (range, inputs) = batch?;
         let outputs = session.run(&named(&inputs))?;
-        if let (Some(labels), Some((right, all))) = (labels, &mut result.accuracy) {
+        if let (Some(labels), Some(count)) = (labels, &mut result.accuracy) {
             let found = classes(&outputs, range.len())?;
-            let width = outputs[0].dims().last().copied().unwrap_or(0);
-            for (i, &class) in range.clone().zip(&found) {
-                let label = labels.get(i).and_then(|&l| usize::try_from(l).ok());
-                let label = label.filter(|&l| l < width).ok_or_else(|| {
-                    Error::invalid(format!(
-                        "the label of sample {i} is none of {width} classes"
-                    ))
-                })?;
-                *right += u64::from(label == class);
-                *all += 1;
-            }
+            count_right(labels, range.clone(), &outputs, &found, count)?;
             result.classes.extend(found);
         }
         progress.advance(range.len() as u64);
     }
     progress.finish();
     Ok(result)
+}
+
+/// Counts the samples of a range whose class is their label, and all.
+fn count_right(
+    labels: &[i64],
+    range: Range<usize>,
+    outputs: &[Tensor],
+    found: &[usize],
+    (right, all): &mut (u64, u64),
+) -> Result<()> {
+    let width = outputs[0].dims().last().copied().unwrap_or(0);
+    for (i, &class) in range.zip(found) {
+        let label = labels.get(i).and_then(|&l| usize::try_from(l).ok());
+        let label = label.filter(|&l| l < width).ok_or_else(|| {
+            Error::invalid(format!(
+                "the label of sample {i} is none of {width} classes"
+            ))
+        })?;
+        *right += u64::from(label == class);
+        *all += 1;
+    }
+    Ok(())
 }
 
 /// Runs the samples through both and compares all float outputs.
@@ -178,21 +196,72 @@ pub fn fidelity(
     batch: usize,
     progress: &dyn Progress,
 ) -> Result<Fidelity> {
+    Ok(judge(reference, session, &Unlabelled(samples), batch, progress)?.fidelity)
+}
+
+/// Samples of which nobody asks the labels.
+struct Unlabelled<'a>(&'a dyn Samples);
+
+impl Samples for Unlabelled<'_> {
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
+        self.0.batches(size)
+    }
+}
+
+/// How close a model is to its reference, with how sure that is, and what it got right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// How close the outputs are.
+    pub fidelity: Fidelity,
+    /// Where the signal to noise of all such samples lies with 95 % confidence, in dB, by the
+    /// spread of these (delta method for a ratio of sums); `None` where nothing differs, or the
+    /// outputs are not one part for each of two samples or more.
+    pub sqnr_interval_db: Option<(f64, f64)>,
+    /// Right answers and answers with a label; `None` without labels.
+    pub accuracy: Option<(u64, u64)>,
+}
+
+/// Runs the samples through both once: compares all float outputs, and counts right answers where
+/// there are labels.
+///
+/// # Errors
+/// As [`fidelity`] and [`evaluate`].
+pub fn judge(
+    reference: &mut dyn Runs,
+    model: &mut dyn Runs,
+    samples: &dyn Samples,
+    batch: usize,
+    progress: &dyn Progress,
+) -> Result<Judgement> {
     let mut sums = Sums::default();
+    let mut spread = Spread::default();
     let mut agreement = (0, 0);
+    let labels = samples.labels();
+    let mut accuracy = labels.map(|_| (0, 0));
     progress.start("compare", samples.count() as u64);
     for batch in samples.batches(batch.max(1)) {
         progress.check()?;
         let (range, inputs) = batch?;
         let a = reference.run(&named(&inputs))?;
-        let b = session.run(&named(&inputs))?;
+        let b = model.run(&named(&inputs))?;
         if a.len() != b.len() {
             return Err(Error::invalid(
                 "the models have different numbers of outputs",
             ));
         }
-        for (r, x) in a.iter().zip(&b).filter(|(r, _)| r.dtype().is_float()) {
+        let floats = a.iter().zip(&b).filter(|(r, _)| r.dtype().is_float());
+        let floats: Vec<_> = floats.collect();
+        for (r, x) in &floats {
             sums.add(r, x)?;
+        }
+        spread.add(&floats, range.len())?;
+        if let (Some(labels), Some(count)) = (labels, &mut accuracy) {
+            let found = classes(&b, range.len())?;
+            count_right(labels, range.clone(), &b, &found, count)?;
         }
         if let (Ok(a), Ok(b)) = (classes(&a, range.len()), classes(&b, range.len())) {
             agreement.0 += a.iter().zip(&b).filter(|(a, b)| a == b).count() as u64;
@@ -201,11 +270,15 @@ pub fn fidelity(
         progress.advance(range.len() as u64);
     }
     progress.finish();
-    Ok(Fidelity {
-        sqnr_db: sums.sqnr_db(),
-        agreement,
-        max_abs_error: sums.largest,
-        cosine: sums.cosine(),
+    Ok(Judgement {
+        fidelity: Fidelity {
+            sqnr_db: sums.sqnr_db(),
+            agreement,
+            max_abs_error: sums.largest,
+            cosine: sums.cosine(),
+        },
+        sqnr_interval_db: spread.interval_db(),
+        accuracy,
     })
 }
 
@@ -336,6 +409,25 @@ mod tests {
             let data = samples(Some(labels));
             assert!(evaluate(&mut session("1.0,0.0,0.0,1.0"), &data, 2, &NoProgress).is_err());
         }
+    }
+
+    #[test]
+    fn one_run_judges_answers_and_distance() {
+        let (mut a, mut b) = (session("1.0,0.0,0.0,1.0"), session("1.0,0.0,0.0,0.5"));
+        let data = samples(Some(vec![0, 1, 1]));
+        let j = judge(&mut a, &mut b, &data, 2, &NoProgress).unwrap();
+        assert_eq!(j.accuracy, Some((2, 3)));
+        let (low, high) = j.sqnr_interval_db.unwrap();
+        assert!(low < j.fidelity.sqnr_db && j.fidelity.sqnr_db < high);
+        let j = judge(
+            &mut session("1.0,0.0,0.0,1.0"),
+            &mut a,
+            &data,
+            2,
+            &NoProgress,
+        )
+        .unwrap();
+        assert_eq!(j.sqnr_interval_db, None);
     }
 
     #[test]

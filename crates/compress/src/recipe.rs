@@ -23,6 +23,8 @@ pub struct Recipe {
     pub calibrate: Option<String>,
     /// The first so many of them, where not all.
     pub samples: Option<usize>,
+    /// When weights lie in a file beside the result: `auto`, `always` or `never`.
+    pub external: Option<String>,
     /// The steps.
     pub steps: Vec<Given>,
 }
@@ -51,7 +53,7 @@ pub struct Planned {
     pub macs: Option<u64>,
     /// Bytes of the model's constants before the first step.
     pub weight_bytes: u64,
-    /// Bytes of the constants afterwards, at the least; `None` where nothing is known.
+    /// About how many bytes of constants there are afterwards; `None` where nothing is known.
     pub bytes_after: Option<u64>,
 }
 

@@ -11,6 +11,7 @@ use crate::calibrate::{self, NoStore, Statistics, Stores};
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
 
+pub mod convert;
 mod given;
 pub mod optimize;
 pub mod quantize;
@@ -118,7 +119,7 @@ impl StepDef {
 }
 
 /// Every step, in the order in which they are mostly used.
-pub static STEPS: &[&StepDef] = &[&optimize::OPTIMIZE, &quantize::QUANTIZE];
+pub static STEPS: &[&StepDef] = &[&convert::CONVERT, &optimize::OPTIMIZE, &quantize::QUANTIZE];
 
 /// The step of that name.
 pub fn find(name: &str) -> Option<&'static StepDef> {

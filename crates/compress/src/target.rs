@@ -4,7 +4,7 @@ use edgesmith_ir::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::quantize::affine::Byte;
-use crate::quantize::int8;
+use crate::steps::Setting;
 use crate::written::Written;
 
 mod notes;
@@ -158,18 +158,20 @@ impl Target {
         Ok(target)
     }
 
-    /// The settings of static INT8 that the hardware wants; what it does not care for is as in
-    /// `base`. Weights have 7 bits where sums of pairs saturate.
-    #[must_use]
-    pub fn int8_settings(&self, base: &int8::Settings) -> int8::Settings {
-        int8::Settings {
-            activations: self.int8.activations,
-            symmetric: self.int8.symmetric,
-            per_channel: self.int8.weights == Scales::PerChannel,
-            reduce_range: self.int8.pair_sums == PairSums::Saturate,
-            power_of_two_scales: self.int8.power_of_two_scales,
-            ..base.clone()
-        }
+    /// The settings of the step `quantize` to INT8 that the hardware wants. Weights have 7 bits where
+    /// sums of pairs saturate.
+    pub fn int8_settings(&self) -> Vec<(&'static str, Setting)> {
+        let activations = Setting::Text(self.int8.activations.name().into());
+        let flags = [
+            ("symmetric", self.int8.symmetric),
+            ("per-tensor", self.int8.weights == Scales::PerTensor),
+            ("reduce-range", self.int8.pair_sums == PairSums::Saturate),
+            ("power-of-two", self.int8.power_of_two_scales),
+        ];
+        let set = flags.into_iter().filter(|(_, set)| *set);
+        std::iter::once(("activations", activations))
+            .chain(set.map(|(key, _)| (key, Setting::Flag(true))))
+            .collect()
     }
 
     /// Which INT8 the hardware wants, and why, in one line.
@@ -203,6 +205,9 @@ impl Target {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::quantize::int8;
+    use crate::steps::Given;
+    use crate::steps::quantize::{QUANTIZE, int8_settings};
 
     pub const NPU: &str = r#"
 name = "npu"
@@ -228,16 +233,27 @@ dot_product = true
 pair_sums = "exact"
 "#;
 
+    fn settings(t: &Target) -> int8::Settings {
+        let mut given = Given::new(&QUANTIZE, "here");
+        given
+            .set("to", Setting::Text("int8".into()), "here")
+            .unwrap();
+        for (key, setting) in t.int8_settings() {
+            given.set(key, setting, "here").unwrap();
+        }
+        int8_settings(&given).unwrap()
+    }
+
     #[test]
     fn the_scheme_is_what_the_hardware_wants() {
         let npu = Target::parse("npu.toml", NPU).unwrap();
-        let s = npu.int8_settings(&int8::Settings::default());
+        let s = settings(&npu);
         assert_eq!(s.activations, Byte::Signed);
         assert!(s.symmetric && !s.per_channel && s.power_of_two_scales && !s.reduce_range);
         assert!(npu.reason().contains("powers of two"), "{}", npu.reason());
         let saturating = NPU.replace("\"exact\"", "\"saturate\"");
         let t = Target::parse("t", &saturating).unwrap();
-        assert!(t.int8_settings(&int8::Settings::default()).reduce_range);
+        assert!(settings(&t).reduce_range);
     }
 
     #[test]

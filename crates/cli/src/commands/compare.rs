@@ -16,6 +16,8 @@ use crate::evidence::{self, Job};
 use crate::measure::Effort;
 use crate::{targets, ui};
 
+mod each;
+
 /// The command.
 pub static COMPARE: Command = Command {
     name: "compare",
@@ -24,7 +26,10 @@ pub static COMPARE: Command = Command {
             the table.\nThe npz files have an array for each model input, by name, the sample on \
             the batch axis, and `labels` where there are any.\n\
             Example: edgesmith compare model.onnx --data test.npz --calibrate calib.npz --out out\n\
-            Example: edgesmith compare --example",
+            --targets calibrates once and prints accuracy, saturated sums and size for each target; it\n\
+            writes files only where --out is given.\n\
+            Example: edgesmith compare --example\n\
+            Example: edgesmith compare model.onnx --data test.npz --calibrate calib.npz --targets all",
     args: |c| {
         c.arg(
             clap::Arg::new("model")
@@ -55,6 +60,14 @@ pub static COMPARE: Command = Command {
             "T",
             "Say what this target's hardware means",
         ))
+        .arg(
+            option(
+                "targets",
+                "A,B",
+                "Instead, the INT8 that each of these targets wants, as it computes it; `all` is every one",
+            )
+            .value_delimiter(','),
+        )
         .arg(threads_arg(
             "1",
             "Threads of the latency measurement; 0 is one for each core",
@@ -74,6 +87,9 @@ pub static COMPARE: Command = Command {
 static REPORTS: [&str; 2] = ["report.json", "report.html"];
 
 fn run(matches: &ArgMatches) -> Result<()> {
+    if let Some(names) = matches.get_many::<String>("targets") {
+        return each::run(&each_job(matches, names.map(String::as_str))?);
+    }
     let job = job(matches)?;
     let evidence = evidence::gather(&job, &ui::Bar::default())?;
     write_reports(&evidence, &job)?;
@@ -103,15 +119,7 @@ fn job(matches: &ArgMatches) -> Result<Job> {
         .iter()
         .map(|v| format!("{}.onnx", v.name));
     refuse_overwriting(&out, variants.chain(REPORTS.map(String::from)), force)?;
-    let (model, data, calibrate) = if example {
-        unpack_example(&out, force)?
-    } else {
-        (
-            named("model").ok_or_else(|| missing("MODEL"))?,
-            named("data").ok_or_else(|| missing("--data TEST.npz"))?,
-            named("calibrate").ok_or_else(|| missing("--calibrate CALIB.npz"))?,
-        )
-    };
+    let (model, data, calibrate) = sources(matches, &out, force)?;
     Ok(Job {
         model,
         data,
@@ -130,6 +138,54 @@ fn job(matches: &ArgMatches) -> Result<Job> {
             force,
             ..WriteOptions::default()
         },
+    })
+}
+
+/// The model, the test and the calibration data; those of the example are written below `out`.
+fn sources(
+    matches: &ArgMatches,
+    out: &Path,
+    force: bool,
+) -> edgesmith_ir::Result<(PathBuf, PathBuf, PathBuf)> {
+    if matches.get_flag("example") {
+        return unpack_example(out, force);
+    }
+    let named = |name: &str, what: &str| {
+        let path = matches.get_one::<String>(name).map(PathBuf::from);
+        path.ok_or_else(|| missing(what))
+    };
+    Ok((
+        named("model", "MODEL")?,
+        named("data", "--data TEST.npz")?,
+        named("calibrate", "--calibrate CALIB.npz")?,
+    ))
+}
+
+fn each_job<'a>(matches: &ArgMatches, names: impl Iterator<Item = &'a str>) -> Result<each::Job> {
+    let out = matches.get_one::<String>("out").map(PathBuf::from);
+    let force = matches.get_flag("force");
+    let targets = targets::chosen(names)?;
+    let own = Path::new("edgesmith-example");
+    let folder = out.as_deref().unwrap_or(own);
+    let (model, data, calibrate) = sources(matches, folder, force || out.is_none())?;
+    if let Some(out) = &out {
+        create_folder(out)?;
+    }
+    Ok(each::Job {
+        model,
+        data,
+        calibrate,
+        targets,
+        out,
+        runtime: edgesmith_runtime::Options {
+            threads: 0,
+            ..super::run::options(matches)?
+        },
+        write: WriteOptions {
+            force,
+            ..WriteOptions::default()
+        },
+        json: matches.get_flag("json"),
     })
 }
 

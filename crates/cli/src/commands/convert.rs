@@ -4,10 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::ArgMatches;
-use edgesmith_formats::{External, WriteOptions};
+use edgesmith_compress::steps::convert::CONVERT as STEP;
+use edgesmith_compress::steps::{Given, Setting};
+use edgesmith_formats::WriteOptions;
 
 use super::{Command, force_arg, model_arg, option, output_arg, text};
-use crate::opened;
+use crate::{opened, recipes};
 
 /// The command.
 pub static CONVERT: Command = Command {
@@ -30,25 +32,27 @@ pub static CONVERT: Command = Command {
                 .value_parser(["auto", "always", "never"])
                 .default_value("auto"),
             )
+            .arg(recipes::recipe_arg())
             .arg(force_arg())
     },
     run,
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
+    recipes::check_free(matches)?;
     let mut model = opened::open(Path::new(text(matches, "model")))?;
     if let Some(&opset) = matches.get_one::<i64>("opset") {
         edgesmith_passes::convert_opset(&mut model, opset)?;
     }
-    let external = match text(matches, "external") {
-        "always" => External::Over(0),
-        "never" => External::Never,
-        _ => External::Auto,
-    };
     let options = WriteOptions {
         force: matches.get_flag("force"),
-        external,
+        external: recipes::external(Some(text(matches, "external"))),
     };
     edgesmith_formats::write(&model, Path::new(text(matches, "output")), &options)?;
-    Ok(())
+    let mut given = Given::new(&STEP, STEP.name);
+    if let Some(&opset) = matches.get_one::<i64>("opset") {
+        let opset = usize::try_from(opset).unwrap_or_default();
+        given.set("opset", Setting::Count(opset), "--opset")?;
+    }
+    recipes::tell(&recipes::of_command(matches, vec![given]), matches)
 }

@@ -63,6 +63,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let notes = match matches.get_one::<String>("target") {
         Some(name) => targets::find(name)?.notes(Needs {
             precision: "fp32",
+            reduced: false,
             weight_bytes: figures.weight_bytes,
             activation_bytes: figures.activations.map_or(0, |a| a.peak_planned as u64),
         }),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{ArgAction, ArgMatches};
+use edgesmith_compress::steps::{self, Setting};
 use edgesmith_formats::{WriteOptions, npz};
 use edgesmith_ir::{Error, Model, Tensor};
 use edgesmith_passes::{Level, PASSES, RunOptions, Size, Trace};
@@ -17,7 +18,7 @@ use super::{
     Command, dim_arg, dims, flag, force_arg, json_arg, level_arg, model_arg, option, output_arg,
     text,
 };
-use crate::{arrays, measure, opened, ui};
+use crate::{arrays, measure, opened, recipes, ui};
 
 /// The command.
 pub static OPTIMIZE: Command = Command {
@@ -63,6 +64,7 @@ pub static OPTIMIZE: Command = Command {
                 )
                 .value_parser(clap::value_parser!(usize)),
             )
+            .arg(recipes::recipe_arg())
             .arg(json_arg())
             .arg(force_arg())
     },
@@ -76,6 +78,7 @@ fn passes_arg(name: &'static str, help: &'static str) -> clap::Arg {
 }
 
 fn optimize(matches: &ArgMatches) -> Result<()> {
+    recipes::check_free(matches)?;
     let started = Instant::now();
     let before = opened::open(Path::new(text(matches, "model")))?;
     let load_ms = milliseconds(started);
@@ -113,6 +116,9 @@ fn optimize(matches: &ArgMatches) -> Result<()> {
     };
     edgesmith_formats::write(&after, output, &options)?;
     let (before, after) = (Size::of(&before, as_json), Size::of(&after, as_json));
+    if !as_json || matches.contains_id("recipe") {
+        recipe(matches)?;
+    }
     if as_json {
         return ui::print_json(&json!({
             "level": level.name(),
@@ -127,6 +133,14 @@ fn optimize(matches: &ArgMatches) -> Result<()> {
     }
     ui::say(&format!("{} nodes, now {}", before.nodes, after.nodes));
     Ok(())
+}
+
+/// Tells the recipe that repeats the command.
+fn recipe(matches: &ArgMatches) -> Result<()> {
+    let mut given = recipes::given(&steps::optimize::OPTIMIZE, matches)?;
+    let level = Setting::Text(text(matches, "level").into());
+    given.set_default("level", level, "--level")?;
+    recipes::tell(&recipes::of_command(matches, vec![given]), matches)
 }
 
 fn milliseconds(since: Instant) -> f64 {

@@ -22,6 +22,16 @@ pub struct NodeChange {
     pub fate: Fate,
 }
 
+impl NodeChange {
+    /// False where it is as before because there was nothing to do.
+    pub fn is_noteworthy(&self) -> bool {
+        !matches!(&self.fate, Fate::Left(why) if why == NOTHING)
+    }
+}
+
+/// Why a node is left that has nothing to be converted.
+pub const NOTHING: &str = "it has no weight of a product or table";
+
 /// What became of one weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightChange {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use edgesmith_ir::error::At;
-use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, ValueId};
+use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, Tensor, ValueId};
 use edgesmith_kernels::{Ctx, Isa, Threads, gemm};
 use edgesmith_passes::convert_opset;
 
@@ -179,6 +179,22 @@ pub fn quantize(
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
     changes.weights = reports.into_values().collect();
     Ok((out, changes))
+}
+
+/// The first constant of `made` whose type or bytes are others in `read`, or that is not there.
+pub fn differing(made: &Graph, read: &Graph) -> Option<String> {
+    let constants = made
+        .values()
+        .filter_map(|(v, x)| Some((&x.name, made.constant(v)?)));
+    let mut used = constants.filter(|(name, _)| {
+        let v = made.find_value(name);
+        v.is_some_and(|v| !made.value(v).consumers().is_empty())
+    });
+    let differs = |(name, t): &(&String, &Tensor)| {
+        let other = read.find_value(name).and_then(|v| read.constant(v));
+        other.is_none_or(|o| o.ty() != t.ty() || o.bytes() != t.bytes())
+    };
+    used.find(differs).map(|(name, _)| name.clone())
 }
 
 /// Why a weight cannot be written in the form that was asked for.
@@ -409,7 +425,7 @@ fn matrix_of(graph: &Graph, site: &Site) -> Result<Matrix> {
 
 #[cfg(test)]
 mod tests {
-    use edgesmith_ir::{NoProgress, Tensor, eval, text, verify};
+    use edgesmith_ir::{NoProgress, eval, text, verify};
 
     use super::blocks::{Blocks, Zeros};
     use super::*;
@@ -533,8 +549,7 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
                 for (group, symmetric) in [(16, false), (32, true), (0, false), (64, true)] {
                     let mut settings = settings(&method::RTN, bits, group, form);
                     settings.scheme.symmetric = symmetric;
-                    let (q, changes, reports) =
-                        quantize(&model, None, &settings, &NoProgress).unwrap();
+                    let (q, changes) = quantize(&model, None, &settings, &NoProgress).unwrap();
                     verify::verify(&q).unwrap();
                     let written = if bits == 2 { 4 } else { 5 };
                     assert_eq!(

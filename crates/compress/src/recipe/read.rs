@@ -36,6 +36,12 @@ static KEYS: &[Key] = &[
         about: "Use the first N samples only",
         kind: Kind::Count,
     },
+    Key {
+        name: "external",
+        value: "WHEN",
+        about: "Weights in a file beside the result",
+        kind: Kind::OneOf(|| vec!["auto", "always", "never"]),
+    },
 ];
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -57,6 +63,7 @@ pub fn read(name: &str, text: &str) -> Result<Recipe> {
             ("model", Setting::Text(t)) => recipe.model = Some(t),
             ("output", Setting::Text(t)) => recipe.output = Some(t),
             ("calibrate", Setting::Text(t)) => recipe.calibrate = Some(t),
+            ("external", Setting::Text(t)) => recipe.external = Some(t),
             ("samples", Setting::Count(n)) => recipe.samples = Some(n),
             _ => {}
         }
@@ -184,6 +191,7 @@ model = "model.onnx"     # a comment
 output = "out.onnx"
 calibrate = "calib.npz"
 samples = 1_00
+external = "never"
 
 [[step]]
 do = "optimize"
@@ -217,10 +225,11 @@ keep = true
         assert_eq!(r.output.as_deref(), Some("out.onnx"));
         assert_eq!(r.calibrate.as_deref(), Some("calib.npz"));
         assert_eq!(r.samples, Some(100));
+        assert_eq!(r.external.as_deref(), Some("never"));
         assert_eq!(r.steps[0].texts("skip"), ["merge_pads"]);
         assert_eq!(r.steps[1].number("percentile"), Some(99.9));
         assert_eq!(r.steps[1].kept(), ["features.0*"]);
-        assert_eq!(r.steps[1].place, "r.toml:12");
+        assert_eq!(r.steps[1].place, "r.toml:13");
     }
 
     #[test]
@@ -239,12 +248,12 @@ keep = true
         let e = refused("observer =", "obsever =");
         assert_eq!(
             e,
-            "r.toml:15: unknown key \"obsever\"\nhint: did you mean \"observer\""
+            "r.toml:16: unknown key \"obsever\"\nhint: did you mean \"observer\""
         );
         let e = refused("samples =", "sample =");
         assert!(e.starts_with("r.toml:5: unknown key \"sample\""), "{e}");
         let e = refused("keep = true", "kept = true");
-        assert!(e.starts_with("r.toml:21: unknown key \"kept\""), "{e}");
+        assert!(e.starts_with("r.toml:22: unknown key \"kept\""), "{e}");
     }
 
     #[test]
@@ -253,31 +262,31 @@ keep = true
             (
                 "\"quantize\"",
                 "\"quantise\"",
-                "r.toml:13: unknown step \"quantise\"",
+                "r.toml:14: unknown step \"quantise\"",
             ),
             (
                 "\"int8\"",
                 "\"int9\"",
-                "r.toml:14: unknown value of \"to\" \"int9\"",
+                "r.toml:15: unknown value of \"to\" \"int9\"",
             ),
             (
                 "merge_pads",
                 "merge_pad",
-                "r.toml:10: unknown pass \"merge_pad\"",
+                "r.toml:11: unknown pass \"merge_pad\"",
             ),
             (
                 "= false",
                 "= 3",
-                "r.toml:17: \"symmetric\" is true or false",
+                "r.toml:18: \"symmetric\" is true or false",
             ),
-            ("99.9", "\"high\"", "r.toml:16: \"percentile\" is a number"),
+            ("99.9", "\"high\"", "r.toml:17: \"percentile\" is a number"),
             ("1_00", "-3", "r.toml:5: \"samples\" is a whole number"),
             (
                 "[\"merge_pads\"]",
                 "[1]",
-                "r.toml:10: \"skip\" is a list of texts",
+                "r.toml:11: \"skip\" is a list of texts",
             ),
-            ("\"percentile\"", "\"mse\"", "r.toml:16: only the observer"),
+            ("\"percentile\"", "\"mse\"", "r.toml:17: only the observer"),
         ] {
             let e = refused(from, to);
             assert!(e.starts_with(begins), "{e}");
@@ -287,22 +296,22 @@ keep = true
     #[test]
     fn tables_that_are_none_and_layers_that_say_nothing_are_refused() {
         for (from, to, begins) in [
-            ("do = \"optimize\"\n", "", "r.toml:7: the step does not say"),
-            ("do = \"optimize\"", "do = 3", "r.toml:8: \"do\" is a text"),
+            ("do = \"optimize\"\n", "", "r.toml:8: the step does not say"),
+            ("do = \"optimize\"", "do = 3", "r.toml:9: \"do\" is a text"),
             (
                 "[[step.layer]]",
                 "[step.layer]",
-                "r.toml:19: \"step.layer\" is a list",
+                "r.toml:20: \"step.layer\" is a list",
             ),
             (
                 "keep = true",
                 "keep = false",
-                "r.toml:19: the layer changes nothing",
+                "r.toml:20: the layer changes nothing",
             ),
             (
                 "match = \"features.0*\"\n",
                 "",
-                "r.toml:19: the layer names no",
+                "r.toml:20: the layer names no",
             ),
         ] {
             let e = refused(from, to);

@@ -10,6 +10,7 @@ pub fn write(recipe: &Recipe) -> String {
         ("model", &recipe.model),
         ("output", &recipe.output),
         ("calibrate", &recipe.calibrate),
+        ("external", &recipe.external),
     ];
     for (key, path) in paths {
         if let Some(path) = path {

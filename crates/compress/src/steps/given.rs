@@ -176,9 +176,10 @@ impl Given {
         &self.kept
     }
 
-    /// The settings, in order.
+    /// The settings, in the order of the step's keys.
     pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Setting)> {
-        self.entries.iter().map(|e| (e.key, &e.setting))
+        let entries = self.step.keys().filter_map(|k| self.entry(k.name));
+        entries.map(|e| (e.key, &e.setting))
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {

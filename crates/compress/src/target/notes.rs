@@ -7,6 +7,8 @@ use super::{Floats, Nibbles, PairSums, Target};
 pub struct Needs {
     /// `fp32`, `fp16`, `bf16`, `int8` or `int4`.
     pub precision: &'static str,
+    /// Weights of INT8 have 7 bits.
+    pub reduced: bool,
     /// Bytes of the weights.
     pub weight_bytes: u64,
     /// Bytes of the planned activations.
@@ -20,7 +22,7 @@ impl Target {
             "fp32" => self.single(),
             "fp16" => vec![self.halves("FP16", self.fp16)],
             "bf16" => vec![self.halves("BF16", self.bf16)],
-            "int8" => self.bytes(),
+            "int8" => self.bytes(needs.reduced),
             "int4" => vec![self.nibbles()],
             _ => Vec::new(),
         };
@@ -87,7 +89,7 @@ impl Target {
         }
     }
 
-    fn bytes(&self) -> Vec<String> {
+    fn bytes(&self, reduced: bool) -> Vec<String> {
         let target = &self.name;
         let mut notes = vec![match (self.int8.dot_product, self.fp32) {
             (true, _) => format!("{target} has 8-bit dot products: INT8 runs at its best"),
@@ -99,7 +101,7 @@ impl Target {
                  the rate of f32 at most"
             ),
         }];
-        if self.int8.pair_sums == PairSums::Saturate {
+        if self.int8.pair_sums == PairSums::Saturate && !reduced {
             notes.push(
                 "runtimes that add u8×s8 products in 16 bits (ONNX Runtime without VNNI) may \
                  saturate and lose accuracy there: use `quantize --reduce-range`, or its session \
@@ -138,6 +140,7 @@ mod tests {
     fn needs(precision: &'static str, weight_bytes: u64, activation_bytes: u64) -> Needs {
         Needs {
             precision,
+            reduced: false,
             weight_bytes,
             activation_bytes,
         }

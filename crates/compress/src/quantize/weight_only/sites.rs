@@ -6,6 +6,7 @@ use edgesmith_ir::{DType, Graph, Node, NodeId, Tensor, ValueId};
 
 use super::Settings;
 use super::matrix::Lies;
+use crate::quantize::changes::NOTHING;
 use crate::quantize::matches;
 
 /// The least inputs of a weight: blocks have 16 numbers and more.
@@ -71,7 +72,7 @@ pub fn grams(graph: &Graph, settings: &Settings) -> BTreeMap<String, i64> {
 }
 
 fn site(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, String> {
-    let other = || "it has no weight of a product or table".to_owned();
+    let other = || NOTHING.to_owned();
     if !node.domain.is_empty() {
         return Err(other());
     }

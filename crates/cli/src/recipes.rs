@@ -1,0 +1,288 @@
+//! Steps on the command line: their settings as arguments, and the recipe that a command amounts to.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches};
+use edgesmith_compress::Samples;
+use edgesmith_compress::calibrate::Stores;
+use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
+use edgesmith_compress::recipe::{Done, Recipe};
+use edgesmith_compress::steps::{Given, Key, Kind, Setting, StepDef, optimize};
+use edgesmith_data::Dataset;
+use edgesmith_formats::{External, WriteOptions, write_file};
+use edgesmith_ir::{Error, Model};
+use edgesmith_report::format;
+use edgesmith_report::table::{Column, Table};
+
+use crate::kept::Kept;
+use crate::{opened, ui, weights};
+
+/// An argument for each setting of a step.
+pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
+    step.keys().fold(c, |c, key| c.arg(arg(key)))
+}
+
+fn arg(key: &Key) -> Arg {
+    let arg = Arg::new(key.name).long(key.name).help(key.about);
+    let valued = |arg: Arg| arg.value_name(key.value);
+    match key.kind {
+        Kind::Flag => arg.action(ArgAction::SetTrue),
+        Kind::Count => valued(arg).value_parser(clap::value_parser!(usize)),
+        Kind::Number => valued(arg).value_parser(clap::value_parser!(f64)),
+        Kind::Text => valued(arg),
+        Kind::OneOf(list) => valued(arg).value_parser(list()),
+        Kind::Texts => valued(arg).action(ArgAction::Append),
+    }
+}
+
+/// `--recipe FILE`.
+pub fn recipe_arg() -> Arg {
+    Arg::new("recipe")
+        .long("recipe")
+        .value_name("FILE")
+        .help("Write the recipe that repeats this into FILE, not to stderr")
+}
+
+/// `--cache DIR`.
+pub fn cache_arg() -> Arg {
+    Arg::new("cache")
+        .long("cache")
+        .value_name("DIR")
+        .help("Keep in DIR what calibration finds; the same again is read, a run that was broken off goes on")
+}
+
+/// The step with the settings that stand on the command line.
+///
+/// # Errors
+/// When a setting is not what its key takes.
+pub fn given(step: &'static StepDef, matches: &ArgMatches) -> Result<Given> {
+    let mut given = Given::new(step, step.name);
+    for key in step.keys() {
+        if matches.value_source(key.name) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let text = || matches.get_one::<String>(key.name).cloned();
+        let setting = match key.kind {
+            Kind::Flag => Some(Setting::Flag(matches.get_flag(key.name))),
+            Kind::Count => matches.get_one(key.name).copied().map(Setting::Count),
+            Kind::Number => matches.get_one(key.name).copied().map(Setting::Number),
+            Kind::Text | Kind::OneOf(_) => text().map(Setting::Text),
+            Kind::Texts => matches
+                .get_many::<String>(key.name)
+                .map(|all| Setting::Texts(all.cloned().collect())),
+        };
+        if let Some(setting) = setting {
+            given.set(key.name, setting, &format!("--{}", key.name))?;
+        }
+    }
+    Ok(given)
+}
+
+/// The step `optimize` to a level.
+///
+/// # Errors
+/// When there is no such level.
+pub fn optimized_to(level: &str) -> Result<Given> {
+    let mut given = Given::new(&optimize::OPTIMIZE, "optimize");
+    given.set("level", Setting::Text(level.into()), "--level")?;
+    Ok(given)
+}
+
+/// The recipe of a command with MODEL, `-o`, and `--calibrate` and `--samples` where it has them.
+pub fn of_command(matches: &ArgMatches, steps: Vec<Given>) -> Recipe {
+    let text = |name: &str| {
+        let found = matches.try_get_one::<String>(name).ok().flatten();
+        found.cloned()
+    };
+    Recipe {
+        model: text("model"),
+        output: text("output"),
+        calibrate: text("calibrate"),
+        samples: matches.try_get_one("samples").ok().flatten().copied(),
+        external: text("external").filter(|when| when != "auto"),
+        steps,
+    }
+}
+
+/// Refuses a file for `--recipe` that is there already, before anything is done.
+///
+/// # Errors
+/// When it is there, and `--force` is not given.
+pub fn check_free(matches: &ArgMatches) -> Result<()> {
+    let file = matches.get_one::<String>("recipe");
+    match file.filter(|f| Path::new(f).exists() && !matches.get_flag("force")) {
+        None => Ok(()),
+        Some(file) => Err(Error::usage("the file exists already")
+            .at(file.as_str())
+            .hint("give another name, or --force to overwrite")
+            .into()),
+    }
+}
+
+/// Writes the recipe that repeats a command into the file that `--recipe` names, or tells it on
+/// stderr.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn tell(recipe: &Recipe, matches: &ArgMatches) -> Result<()> {
+    match matches.get_one::<String>("recipe") {
+        Some(file) => {
+            let file = Path::new(file);
+            let recipe = from_folder(recipe, file.parent())?;
+            write_file(file, recipe.to_toml().as_bytes(), matches.get_flag("force"))?;
+        }
+        None => ui::say(&format!(
+            "# edgesmith apply FILE repeats this, where FILE is\n{}",
+            recipe.to_toml().trim_end()
+        )),
+    }
+    Ok(())
+}
+
+/// The recipe with paths that mean the same from another folder.
+fn from_folder(recipe: &Recipe, folder: Option<&Path>) -> Result<Recipe> {
+    if folder.is_none_or(|f| f.as_os_str().is_empty() || f == Path::new(".")) {
+        return Ok(recipe.clone());
+    }
+    let absolute = |path: &Option<String>| -> Result<Option<String>> {
+        let Some(path) = path else { return Ok(None) };
+        Ok(Some(std::path::absolute(path)?.display().to_string()))
+    };
+    Ok(Recipe {
+        model: absolute(&recipe.model)?,
+        output: absolute(&recipe.output)?,
+        calibrate: absolute(&recipe.calibrate)?,
+        ..recipe.clone()
+    })
+}
+
+/// A recipe with its files: the model, the samples and where the result goes.
+pub struct Work {
+    pub recipe: Recipe,
+    pub model: Model,
+    pub samples: Option<Dataset>,
+    pub output: PathBuf,
+    kept: Option<Kept>,
+}
+
+impl Work {
+    /// Opens what a recipe names; its paths start at `base`.
+    ///
+    /// # Errors
+    /// When it names no model or no output, or a file cannot be read.
+    pub fn open(recipe: Recipe, base: &Path) -> Result<Self> {
+        let needed = |path: &Option<String>, what: &str| {
+            let path = path.as_ref().map(|p| base.join(p));
+            path.ok_or_else(|| Error::usage(what))
+        };
+        let path = needed(&recipe.model, "no model is named: model = \"MODEL\"")?;
+        let output = needed(&recipe.output, "no output is named: output = \"FILE\"")?;
+        let model = opened::open(&path)?;
+        let samples = match &recipe.calibrate {
+            Some(path) => Some(Dataset::open(&base.join(path), &model)?),
+            None => None,
+        };
+        Ok(Self {
+            recipe,
+            model,
+            samples,
+            output,
+            kept: None,
+        })
+    }
+
+    /// Keeps in the folder of `--cache`, where that is given, what calibration finds.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or the samples cannot be read.
+    pub fn cached(mut self, matches: &ArgMatches, base: &Path) -> Result<Self> {
+        if let (Some(folder), Some(data)) =
+            (matches.get_one::<String>("cache"), &self.recipe.calibrate)
+        {
+            self.kept = Some(Kept::open(Path::new(folder), &base.join(data))?);
+        }
+        Ok(self)
+    }
+
+    /// The samples, as steps take them.
+    pub fn samples(&self) -> Option<&dyn Samples> {
+        self.samples.as_ref().map(|s| s as &dyn Samples)
+    }
+
+    /// Does the steps, writes the result and says what became of the model.
+    ///
+    /// # Errors
+    /// When a step fails, or the file is there and `force` is not given.
+    pub fn run(&self, force: bool, explain: bool) -> Result<()> {
+        let bar = ui::Bar::default();
+        let stores = self.kept.as_ref().map(|k| k as &dyn Stores);
+        let (model, done) = self.recipe.run(&self.model, self.samples(), stores, &bar)?;
+        let options = WriteOptions {
+            force,
+            external: external(self.recipe.external.as_deref()),
+        };
+        edgesmith_formats::write(&model, &self.output, &options)?;
+        for step in &done {
+            say(step);
+            if explain && !step.changes.nodes.is_empty() {
+                ui::print(&explained(&step.changes))?;
+            }
+            if explain && !step.changes.weights.is_empty() {
+                ui::print(&weights::table(&step.changes.weights))?;
+            }
+        }
+        weights::check(&done, &model, &self.output)
+    }
+}
+
+/// When weights lie beside the model.
+pub fn external(when: Option<&str>) -> External {
+    match when {
+        Some("always") => External::Over(0),
+        Some("never") => External::Never,
+        _ => External::Auto,
+    }
+}
+
+fn say(done: &Done) {
+    for warning in done.warnings.iter().chain(&done.changes.warnings) {
+        ui::say(&format!("warning: {warning}"));
+    }
+    let changes = &done.changes;
+    if changes.nodes.is_empty() {
+        let (before, after) = done.nodes;
+        ui::say(&format!("{}: {before} nodes, now {after}", done.step));
+        return;
+    }
+    ui::say(&format!(
+        "{}: {} of {} nodes converted, weights {} → {}",
+        done.step,
+        changes.converted(),
+        changes.nodes.len(),
+        format::bytes(changes.weight_bytes_before as u64),
+        format::bytes(changes.weight_bytes_after as u64)
+    ));
+    if let Some(line) = weights::summary(&changes.weights) {
+        ui::say(&line);
+    }
+}
+
+fn explained(changes: &Changes) -> String {
+    let mut table = Table::new([
+        Column::left("node"),
+        Column::left("op"),
+        Column::left("what"),
+    ]);
+    let is_noteworthy = |n: &&NodeChange| changes.weights.is_empty() || n.is_noteworthy();
+    for node in changes.nodes.iter().filter(is_noteworthy) {
+        let what = match &node.fate {
+            Fate::Converted => "converted".to_owned(),
+            Fate::Absorbed(into) => format!("in {into}"),
+            Fate::Left(why) => format!("left: {why}"),
+        };
+        table.row([node.name.as_str(), &node.op, &what]);
+    }
+    table.to_text(&ui::style())
+}

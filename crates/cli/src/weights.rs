@@ -1,0 +1,78 @@
+//! Weights that were rounded alone: their table, the line that sums it up, and whether the file that
+//! was written holds them.
+
+use std::path::Path;
+
+use anyhow::Result;
+use edgesmith_compress::quantize::changes::WeightChange;
+use edgesmith_compress::quantize::weight_only;
+use edgesmith_compress::recipe::Done;
+use edgesmith_ir::{Error, Model};
+use edgesmith_report::format;
+use edgesmith_report::table::{Column, Table};
+
+use crate::{opened, ui};
+
+/// How many bits each weight has, and what was lost.
+pub fn table(weights: &[WeightChange]) -> String {
+    let mut table = Table::new([
+        Column::left("weight"),
+        Column::right("outputs x inputs"),
+        Column::right("bits"),
+        Column::right("SQNR dB"),
+        Column::right("output error"),
+        Column::right("of rounding"),
+    ]);
+    let share = |x: Option<f64>| x.map_or(format::MISSING.to_owned(), |x| format!("{x:.3e}"));
+    for w in weights {
+        table.row([
+            w.weight.as_str(),
+            &format!("{} x {}", w.dims[0], w.dims[1]),
+            &format!("{:.3}", w.bits),
+            &format!("{:.1}", w.sqnr_db),
+            &share(w.output_error),
+            &share(w.output_error_of_rounding),
+        ]);
+    }
+    table.to_text(&ui::style())
+}
+
+/// One line: the true bits of a weight, and the error beside that of rounding.
+pub fn summary(weights: &[WeightChange]) -> Option<String> {
+    let count = |w: &WeightChange| (w.dims[0] * w.dims[1]) as f64;
+    let numbers: f64 = weights.iter().map(count).sum();
+    let bits = weights.iter().map(|w| w.bits * count(w)).sum::<f64>() / numbers;
+    let ratio = |w: &WeightChange| {
+        let (own, plain) = (w.output_error?, w.output_error_of_rounding?);
+        (plain > 0.0).then(|| (own / plain).ln())
+    };
+    let ratios: Vec<f64> = weights.iter().filter_map(ratio).collect();
+    let mut line = format!(
+        "weights only: {bits:.3} bits for each of {} weights, activations stay float",
+        format::count(numbers as u64),
+    );
+    if !ratios.is_empty() {
+        let mean = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
+        line += &format!("; squared output error {mean:.3} of that of rounding (geometric mean)");
+    }
+    (!weights.is_empty()).then_some(line)
+}
+
+/// Reads a file back and compares the weights that were rounded alone with what should be in it.
+///
+/// # Errors
+/// When one differs: the file is not what was made.
+pub fn check(done: &[Done], made: &Model, file: &Path) -> Result<()> {
+    if done.iter().all(|d| d.changes.weights.is_empty()) {
+        return Ok(());
+    }
+    let read = opened::open(file)?;
+    match weight_only::differing(&made.graph, &read.graph) {
+        None => Ok(()),
+        Some(name) => Err(Error::internal(format!(
+            "\"{name}\" in the file is not what was written"
+        ))
+        .at(opened::name_of(file))
+        .into()),
+    }
+}
