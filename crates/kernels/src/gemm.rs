@@ -2,10 +2,12 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+pub mod bits;
 pub mod f32;
 pub mod int8;
 mod left;
 
+pub use self::bits::{Blocked, Codes, PackedBits, gemm_bits, take_rows};
 pub use self::f32::{Epilogue, PackedF32, gemm, gemm_mixed, matmul};
 pub use self::int8::{Bytes, Input8, Output8, PackedI8, Requant, gemm8};
 pub(crate) use self::left::Steps;

@@ -3,7 +3,7 @@
 use crate::Ctx;
 use crate::arena::Buffer;
 use crate::conv::{ConvF32, ConvGeometry, ConvI8};
-use crate::gemm::{Bytes, Order, PackedF32, PackedI8};
+use crate::gemm::{Blocked, Bytes, Codes, Order, PackedBits, PackedF32, PackedI8};
 use crate::recurrent::{Cell, Recurrent, Sizes};
 
 /// A number that is another one where weights are packed in another way, by this program or by
@@ -20,6 +20,27 @@ pub fn fingerprint(ctx: &Ctx) -> u64 {
         );
         let bytes = Bytes::I8(&bytes);
         let packed = PackedI8::new(ctx, bytes, order, 96, 80, &[]);
+        add(&mut hash, packed.parts());
+    }
+    let unsigned: &[u8] = bytemuck::cast_slice(&bytes);
+    for (bits, take) in [(2, false), (4, true), (8, true)] {
+        let codes = Codes {
+            bytes: unsigned,
+            bits,
+            order: Order::NK,
+            stride: 80,
+            high_first: false,
+            signed: false,
+        };
+        let weights = Blocked {
+            codes,
+            block: 32,
+            scales: &floats[..3 * 60],
+            zeros: &floats[..3 * 60],
+            order: Order::NK,
+            book: None,
+        };
+        let packed = PackedBits::new(ctx, &weights, [80, 60], take);
         add(&mut hash, packed.parts());
     }
     for (channels_in, channels_out, groups) in [(6, 40, 1), (6, 40, 2), (40, 40, 40), (16, 40, 1)] {

@@ -128,6 +128,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn or_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// Shifts every lane left by a byte.
     fn byte_up(self, a: Self::I) -> Self::I;
+    /// Shifts every lane right by `n` bits in 0..=31; zeros come in.
+    fn shift_down(self, a: Self::I, n: i32) -> Self::I;
     /// Shifts every lane left by 23, where the exponent of a float begins.
     fn to_exponent(self, a: Self::I) -> Self::I;
     /// `acc + a.low * b.low + a.high * b.high` in every lane, halves read as signed 16-bit.
@@ -367,6 +369,17 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         let mut lanes = [0f32; MAX_LANES];
         for (lane, i) in lanes.iter_mut().zip(self.lanes_i(i)) {
             *lane = table[i as usize & 31];
+        }
+        // SAFETY: the array holds a vector.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+
+    /// The number of `table` that each lane of `i` names, by its last four bits.
+    #[inline(always)]
+    fn look_up_16(self, table: &[f32; 16], i: Self::I) -> Self::F {
+        let mut lanes = [0f32; MAX_LANES];
+        for (lane, i) in lanes.iter_mut().zip(self.lanes_i(i)) {
+            *lane = table[i as usize & 15];
         }
         // SAFETY: the array holds a vector.
         unsafe { self.load(lanes.as_ptr()) }

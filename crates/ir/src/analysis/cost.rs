@@ -196,8 +196,10 @@ fn role(node: &Node, input: usize) -> Role {
         "QLinearConv" | "QLinearMatMul" | "QGemm" => Role::Weight,
         "ConvInteger" | "MatMulInteger" if is(&[2, 3]) => Role::Auxiliary,
         "ConvInteger" | "MatMulInteger" => Role::Weight,
-        "MatMulNBits" if is(&[1]) => Role::Weight,
-        "MatMulNBits" if is(&[2, 3]) => Role::Auxiliary,
+        "MatMulNBits" | "MatMulBnb4" if is(&[1]) => Role::Weight,
+        "MatMulNBits" | "MatMulBnb4" if is(&[2, 3]) => Role::Auxiliary,
+        "GatherBlockQuantized" if is(&[0]) => Role::Weight,
+        "GatherBlockQuantized" if is(&[2, 3]) => Role::Auxiliary,
         _ => Role::Plain,
     }
 }
@@ -205,11 +207,17 @@ fn role(node: &Node, input: usize) -> Role {
 /// The number of trained numbers in a constant.
 fn params(node: Option<(&Node, usize)>, t: &Tensor) -> u64 {
     let role = node.map_or(Role::Plain, |(n, i)| role(n, i));
-    if let (Role::Weight, Some((n, _))) = (role, node)
-        && n.op == "MatMulNBits"
-        && let (Some(k), Some(cols)) = (n.int("K"), n.int("N"))
-    {
-        return u64::try_from(k.saturating_mul(cols)).unwrap_or(0);
+    if let (Role::Weight, Some((n, _))) = (role, node) {
+        match (n.op.as_str(), n.int("K"), n.int("N")) {
+            ("MatMulNBits" | "MatMulBnb4", Some(k), Some(cols)) => {
+                return u64::try_from(k.saturating_mul(cols)).unwrap_or(0);
+            }
+            ("GatherBlockQuantized", ..) if t.dtype() == DType::U8 => {
+                let bits = u64::try_from(n.int("bits").unwrap_or(4)).unwrap_or(8);
+                return (t.count() as u64).saturating_mul(8) / bits.clamp(1, 8);
+            }
+            _ => {}
+        }
     }
     let counts = match role {
         Role::Weight => t.dtype() != DType::String,

@@ -282,6 +282,18 @@ impl Seen<'_> {
                 (plain && self.bias_repeats(2)).then_some(0)
             }
             "MatMul" | "FusedMatMul" => self.product(),
+            "MatMulNBits" | "MatMulBnb4" => {
+                let axis = self.only_first()?;
+                (axis + 1 < self.rank(0)?).then_some(axis)
+            }
+            "GatherBlockQuantized" => match (self.lies(0)?, self.lies(1)?) {
+                (Lies::Shared, Lies::Along(i))
+                    if self.node.int("gather_axis").unwrap_or(0) == 0 =>
+                {
+                    Some(i)
+                }
+                _ => None,
+            },
             "Flatten" => {
                 let axis = self.axis("axis", 1, self.rank(0)? + 1)?;
                 (self.only_first()? == 0 && axis >= 1).then_some(0)

@@ -93,10 +93,22 @@ impl Simd for Avx2 {
         xor_i(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
         or_i(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
         byte_up(a: __m256i) -> __m256i = _mm256_slli_epi32::<8>(a);
+        shift_down(a: __m256i, n: i32) -> __m256i = _mm256_srlv_epi32(a, _mm256_set1_epi32(n));
         to_exponent(a: __m256i) -> __m256i = _mm256_slli_epi32::<23>(a);
         dot_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i =
             _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
     }
+    #[inline(always)]
+    fn look_up_16(self, table: &[f32; 16], i: __m256i) -> __m256 {
+        // SAFETY: the type is the proof of AVX2, and the table has two vectors.
+        unsafe {
+            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), i);
+            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr().add(8)), i);
+            let is_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(i));
+            _mm256_blendv_ps(low, high, is_high)
+        }
+    }
+
     super::memory! {
         load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
         store(p: *mut f32, a: __m256) = _mm256_storeu_ps(p, a);

@@ -70,6 +70,7 @@ impl Simd for Avx512 {
         xor_i(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
         or_i(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
         byte_up(a: __m512i) -> __m512i = _mm512_slli_epi32::<8>(a);
+        shift_down(a: __m512i, n: i32) -> __m512i = _mm512_srlv_epi32(a, _mm512_set1_epi32(n));
         to_exponent(a: __m512i) -> __m512i = _mm512_slli_epi32::<23>(a);
         dot_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i =
             _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
@@ -81,6 +82,12 @@ impl Simd for Avx512 {
             let high = _mm512_loadu_ps(table.as_ptr().add(16));
             _mm512_permutex2var_ps(_mm512_loadu_ps(table.as_ptr()), i, high)
         }
+    }
+
+    #[inline(always)]
+    fn look_up_16(self, table: &[f32; 16], i: __m512i) -> __m512 {
+        // SAFETY: the type is the proof of AVX-512, and the table is a vector.
+        unsafe { _mm512_permutexvar_ps(i, _mm512_loadu_ps(table.as_ptr())) }
     }
 
     super::memory! {

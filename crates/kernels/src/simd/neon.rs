@@ -71,6 +71,8 @@ impl Simd for Neon {
         xor_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = veorq_s32(a, b);
         or_i(a: int32x4_t, b: int32x4_t) -> int32x4_t = vorrq_s32(a, b);
         byte_up(a: int32x4_t) -> int32x4_t = vshlq_n_s32::<8>(a);
+        shift_down(a: int32x4_t, n: i32) -> int32x4_t = vreinterpretq_s32_u32(
+            vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)));
         to_exponent(a: int32x4_t) -> int32x4_t = vshlq_n_s32::<23>(a);
         dot_pairs(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t = {
             let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
@@ -78,6 +80,18 @@ impl Simd for Neon {
             vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, b)))
         };
     }
+    #[inline(always)]
+    fn look_up_16(self, table: &[f32; 16], i: int32x4_t) -> float32x4_t {
+        // SAFETY: the type is the proof of NEON, and the table has sixty-four bytes.
+        unsafe {
+            // The places of the four bytes of each number.
+            let i = vandq_s32(i, vdupq_n_s32(15));
+            let at = vmlaq_n_s32(vdupq_n_s32(0x0302_0100), i, 0x0404_0404);
+            let table = vld1q_u8_x4(table.as_ptr().cast());
+            vreinterpretq_f32_u8(vqtbl4q_u8(table, vreinterpretq_u8_s32(at)))
+        }
+    }
+
     super::memory! {
         load(p: *const f32) -> float32x4_t = vld1q_f32(p);
         store(p: *mut f32, a: float32x4_t) = vst1q_f32(p, a);

@@ -68,6 +68,7 @@ impl Simd for Scalar {
         xor_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a ^ b);
         or_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, |a, b| a | b);
         byte_up(a: Self::I) -> Self::I = a.map(|a| a << 8);
+        shift_down(a: Self::I, n: i32) -> Self::I = a.map(|a| (a as u32 >> n) as i32);
         to_exponent(a: Self::I) -> Self::I = a.map(|a| a << 23);
         dot_pairs(acc: Self::I, a: Self::I, b: Self::I) -> Self::I =
             std::array::from_fn(|i| {

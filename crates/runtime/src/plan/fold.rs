@@ -3,7 +3,11 @@
 
 use edgesmith_ir::graph::ValueId;
 use edgesmith_ir::infer::{Inferred, infer};
-use edgesmith_ir::{Budget, DType, Dim, Item, Model, NodeId, Result, Tensor, Type, eval, ops};
+use edgesmith_ir::{
+    Budget, DType, Dim, Graph, Item, Model, Node, NodeId, Result, Tensor, Type, eval, ops,
+};
+
+use crate::providers::cpu::block_weights;
 
 /// Nodes that make more elements than this are not computed ahead of time.
 const MAX_FOLDED: usize = 1 << 24;
@@ -88,7 +92,9 @@ fn fold(
         .iter()
         .map(|v| from_contents(inferred, (*v)?))
         .collect();
-    if known.is_some() || (keep_dequantize && node.op == "DequantizeLinear") {
+    if known.is_some()
+        || (node.is("DequantizeLinear") && (keep_dequantize || keeps_few_bits(graph, node)))
+    {
         return known;
     }
     let inputs: Option<Vec<Option<Item>>> = node
@@ -110,6 +116,12 @@ fn fold(
     let outputs =
         eval::evaluate_tensors(&eval::EvalCx::new(model, node, &inputs).under(budget)).ok()?;
     (outputs.len() >= node.outputs().len()).then_some(outputs)
+}
+
+/// Whether a DequantizeLinear keeps weights that kernels read as they are.
+fn keeps_few_bits(graph: &Graph, node: &Node) -> bool {
+    let data = node.input(0).and_then(|v| graph.constant(v));
+    data.is_some_and(|data| block_weights::keeps_few_bits(data, node))
 }
 
 /// The tensor of a value whose integers inference knows.

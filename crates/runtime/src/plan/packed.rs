@@ -8,7 +8,7 @@ use edgesmith_ir::{NodeId, Tensor, ValueId};
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::arena::Buffer;
 use edgesmith_kernels::conv::{ConvF32, ConvI8, ConvTransposeF32};
-use edgesmith_kernels::gemm::{PackedF32, PackedI8};
+use edgesmith_kernels::gemm::{PackedBits, PackedF32, PackedI8};
 use edgesmith_kernels::recurrent::Recurrent;
 
 use super::Planner;
@@ -22,6 +22,7 @@ pub(crate) enum Packed {
     ConvTranspose(ConvTransposeF32),
     Gemm(Arc<PackedF32>),
     Gemm8(Arc<PackedI8>),
+    Bits(Arc<PackedBits>),
     Recurrent(Arc<Recurrent>),
 }
 
@@ -34,6 +35,7 @@ impl Packed {
             Self::ConvTranspose(c) => c.parts(),
             Self::Gemm(g) => g.parts().collect(),
             Self::Gemm8(g) => g.parts().collect(),
+            Self::Bits(b) => b.parts().collect(),
             Self::Recurrent(r) => r.parts(),
         }
     }
@@ -46,6 +48,7 @@ impl Packed {
             Self::ConvTranspose(c) => c.bytes(),
             Self::Gemm(g) => g.bytes(),
             Self::Gemm8(g) => g.bytes(),
+            Self::Bits(b) => b.bytes(),
             Self::Recurrent(r) => r.bytes(),
         }
     }

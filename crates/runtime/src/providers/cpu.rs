@@ -8,6 +8,7 @@ use crate::plan::Planner;
 mod activations;
 mod attention;
 mod binary;
+pub(crate) mod block_weights;
 mod compare;
 mod conv;
 mod conv_transpose;
@@ -134,8 +135,11 @@ static MICROSOFT: &[Binding] = &[
     bind("FusedConv", conv::plan),
     bind("FusedGemm", matmul::gemm),
     bind("FusedMatMul", matmul::fused),
+    bind("GatherBlockQuantized", block_weights::gather),
     bind("Gelu", activations::plan),
+    bind("MatMulBnb4", block_weights::bnb4),
     bind("MatMulIntegerToFloat", dynamic::to_floats),
+    bind("MatMulNBits", block_weights::n_bits),
     bind("MultiHeadAttention", attention::multi_head),
     bind("QuickGelu", activations::plan),
     bind("SkipLayerNormalization", fused::skip),

@@ -61,6 +61,7 @@ pub(super) fn of_node(
             "MatMul"
             | "MatMulInteger"
             | "QLinearMatMul"
+            | "MatMulBnb4"
             | "MatMulNBits"
             | "DynamicQuantizeMatMul"
             | "MatMulIntegerToFloat",

@@ -238,6 +238,11 @@ static NF4: [f64; 16] = [
     1.0,
 ];
 
+/// What the sixteen codes of MatMulBnb4 stand for: NF4 where `normal`, else FP4.
+pub fn code_book(normal: bool) -> [f32; 16] {
+    std::array::from_fn(|code| bnb4(code as u8, normal) as f32)
+}
+
 fn bnb4(code: u8, normal: bool) -> f64 {
     let code = usize::from(code);
     match normal {

@@ -22,6 +22,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         return float(planner, id, (x, w, y), geometry, batch);
     }
     integer(planner, id, (x, w, y), geometry, batch)
+        .or_else(|| super::block_weights::conv(planner, id, &geometry, batch))
         .or_else(|| float(planner, id, (x, w, y), geometry, batch))
 }
 

@@ -4,6 +4,7 @@ use edgesmith_ir::{DType, Node, NodeId, ValueId};
 use edgesmith_kernels::gemm::Bytes;
 use edgesmith_kernels::quantize::{Quant, dequantize8};
 
+use super::block_weights;
 use crate::plan::{Layout, Planner};
 
 /// A quantised value of bytes.
@@ -164,9 +165,11 @@ pub(crate) fn bias(planner: &Planner, v: ValueId, scales: &[f32]) -> Option<Vec<
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
-    if planner.constant(x).is_some() {
+    if let Some(data) = planner.constant(x) {
         // Weights: kernels read the constant itself.
-        return (planner.integer() && weights_are_used(planner, y)).then(|| {
+        let few_bits = block_weights::keeps_few_bits(data, node);
+        let kept = planner.integer() || few_bits;
+        return (kept && weights_are_used(planner, y, few_bits)).then(|| {
             planner.postpone_constant(id);
         });
     }
@@ -177,12 +180,17 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
 
 /// True where every reader of these weights can take them as bytes; decided when it plans itself,
 /// so this only looks at the operator.
-fn weights_are_used(planner: &Planner, y: ValueId) -> bool {
+fn weights_are_used(planner: &Planner, y: ValueId, few_bits: bool) -> bool {
     let graph = planner.graph();
     !planner.is_kept(y)
         && graph.value(y).consumers().iter().all(|&(n, i)| {
             let node = graph.node(n);
-            i > 0 && (node.is("Conv") || node.is("Gemm") || node.is("MatMul"))
+            match node.op.as_str() {
+                "Conv" | "Gemm" | "MatMul" => node.domain.is_empty() && i > 0,
+                "FusedGemm" | "FusedMatMul" => few_bits && i == 1,
+                "Gather" => few_bits && i == 0,
+                _ => false,
+            }
         })
 }
 

@@ -37,6 +37,9 @@ fn element(dtype: DType) -> Option<usize> {
 
 /// Gather along one axis.
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    if super::block_weights::gather_dequantized(planner, id).is_some() {
+        return Some(());
+    }
     let node = planner.graph().node(id);
     let (data, indices, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
     let (dtype, dims) = planner.typed(data)?;

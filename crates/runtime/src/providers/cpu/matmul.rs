@@ -10,6 +10,7 @@ use edgesmith_kernels::gemm::{
     Epilogue, Order, PackedF32, PackedI8, gemm_mixed, gemm8, matmul as multiply,
 };
 
+use super::block_weights;
 use super::conv::{Integer, Sums, Tail, integer_step, tail};
 use super::dequantize::{self, Weights, bytes};
 use crate::plan::{Kernel, Layout, Packed, Planner};
@@ -44,6 +45,9 @@ pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
         "FusedGemm" => super::activations::fused(node)?,
         _ => Activation::None,
     };
+    if block_weights::dequantized(planner, id, bias, order, then).is_some() {
+        return Some(());
+    }
     product(planner, id, (a, b, bias, y), [m, k, n], order, then)
 }
 
@@ -57,6 +61,10 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
     let (k, n) = (bd[bd.len() - 2], bd[bd.len() - 1]);
     if bd.len() == 2 {
         let m = ad[..ad.len() - 1].iter().product();
+        let plain = Activation::None;
+        if block_weights::dequantized(planner, id, None, Order::KN, plain).is_some() {
+            return Some(());
+        }
         if planner.constant(b).is_some()
             && let Some((add, bias, sum, f)) = biased(planner, y, n)
             && product(
@@ -73,7 +81,6 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
             planner.follow(&[add], id);
             return Some(());
         }
-        let plain = Activation::None;
         if product(planner, id, (a, b, None, y), [m, k, n], Order::KN, plain).is_some() {
             return Some(());
         }
@@ -98,12 +105,25 @@ pub(crate) fn fused(planner: &mut Planner, id: NodeId) -> Option<()> {
         turned: [set("transA"), set("transB")],
         alpha: node.float("alpha").unwrap_or(1.0),
     };
+    let order = if turned.turned[1] {
+        Order::NK
+    } else {
+        Order::KN
+    };
+    let plain = Activation::None;
+    if !turned.turned[0]
+        && turned.alpha == 1.0
+        && bd.len() == 2
+        && block_weights::dequantized(planner, id, None, order, plain).is_some()
+    {
+        return Some(());
+    }
     dynamic(planner, id, (a, b, y), [&ad, &bd], turned)
 }
 
 /// The node that alone reads `y` and adds one number for each column: the node, the numbers, the
 /// sum, and a function of it.
-fn biased(
+pub(super) fn biased(
     planner: &Planner,
     y: ValueId,
     n: usize,
