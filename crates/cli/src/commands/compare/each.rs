@@ -85,10 +85,10 @@ pub fn run(job: &Job) -> Result<()> {
             settings.push((s.words.clone(), s.settings()?));
         }
     }
-    let statistics = calibrated(&basic, &calibration, &settings, &bar)?;
+    let mut seen = Seen::new(&basic, &calibration, &settings, &bar)?;
     let mut variants = Vec::new();
     for (words, settings) in &settings {
-        variants.push(variant(&basic, &statistics, words, settings, job)?);
+        variants.push(variant(&basic, &mut seen, words, settings, job)?);
     }
 
     let mut reference = Session::prepare(&opened::optimized(&original, "extended")?, &job.runtime)?;
@@ -131,8 +131,8 @@ pub fn run(job: &Job) -> Result<()> {
         return ui::print_json(&json!({
             "model": opened::name_of(&job.model),
             "samples": test.len(),
-            "calibration_samples": statistics.samples,
-            "calibration_passes": 1,
+            "calibration_samples": seen.as_it_is.samples,
+            "calibration_passes": seen.passes,
             "fp32_accuracy": baseline.accuracy.map(accuracy),
             "targets": rows.collect::<Vec<_>>(),
         }));
@@ -184,36 +184,82 @@ fn schemes(target: &Target) -> impl Iterator<Item = Scheme> + use<> {
     careless.into_iter().chain([Scheme::of(wanted, false)])
 }
 
-/// One pass over the data that sees what all settings need.
-fn calibrated(
+/// What calibration saw: in one pass of the model as it is, and in one more where smoothing changed
+/// it.
+struct Seen<'a> {
+    data: &'a Dataset,
+    bar: &'a ui::Bar,
+    as_it_is: Statistics,
+    smoothed: Option<Statistics>,
+    passes: u64,
+}
+
+impl<'a> Seen<'a> {
+    /// One pass over the data that sees what all settings need.
+    fn new(
+        model: &Model,
+        data: &'a Dataset,
+        settings: &[(String, int8::Settings)],
+        bar: &'a ui::Bar,
+    ) -> Result<Self> {
+        let mut only = BTreeSet::new();
+        for (_, s) in settings {
+            only.extend(int8::needs(model, s)?);
+        }
+        let as_it_is = look(model, data, only, bar)?;
+        for warning in &as_it_is.warnings {
+            ui::say(&format!("warning: {warning}"));
+        }
+        Ok(Self {
+            data,
+            bar,
+            as_it_is,
+            smoothed: None,
+            passes: 1,
+        })
+    }
+
+    /// A model in INT8: the first question is of the model as it is, others of the smoothed one.
+    fn quantize(&mut self, model: &Model, settings: &int8::Settings) -> IrResult<Model> {
+        let mut is_first = true;
+        let mut answer = |model: &Model, only: BTreeSet<String>| {
+            if std::mem::take(&mut is_first) {
+                return Ok(self.as_it_is.clone());
+            }
+            let has_all = |s: &&Statistics| only.iter().all(|v| s.values.contains_key(v));
+            if let Some(known) = self.smoothed.as_ref().filter(has_all) {
+                return Ok(known.clone());
+            }
+            self.passes += 1;
+            let seen = look(model, self.data, only, self.bar)?;
+            self.smoothed = Some(seen.clone());
+            Ok(seen)
+        };
+        Ok(int8::post_training(model, &mut answer, settings)?.0)
+    }
+}
+
+fn look(
     model: &Model,
     data: &Dataset,
-    settings: &[(String, int8::Settings)],
+    only: BTreeSet<String>,
     bar: &ui::Bar,
-) -> Result<Statistics> {
-    let mut only = BTreeSet::new();
-    for (_, s) in settings {
-        only.extend(int8::needs(model, s)?);
-    }
+) -> IrResult<Statistics> {
     let settings = calibrate::Settings {
         only: Some(only),
         ..calibrate::Settings::default()
     };
-    let statistics = calibrate::calibrate(model, data, &settings, bar)?;
-    for warning in &statistics.warnings {
-        ui::say(&format!("warning: {warning}"));
-    }
-    Ok(statistics)
+    calibrate::calibrate(model, data, &settings, bar)
 }
 
 fn variant(
     basic: &Model,
-    statistics: &Statistics,
+    seen: &mut Seen,
     words: &str,
     settings: &int8::Settings,
     job: &Job,
 ) -> Result<Variant> {
-    let (model, _) = int8::quantize(basic, statistics, settings)?;
+    let model = seen.quantize(basic, settings)?;
     let file = match &job.out {
         Some(out) => {
             let file = out.join(format!("int8-{}.onnx", words.replace(' ', "-")));
