@@ -123,7 +123,7 @@ def main():
     parser.add_argument("--zeros", action="store_true", help="weights with zero points")
     args = parser.parse_args()
     rows = {}
-    print("| K x N, block, batch | FP32 | 4 bits | 4 bits, bytes | ONNX Runtime FP32 | level 0 | level 4 |")
+    print("| K x N, block, batch | FP32 | level 0 | level 4 | ONNX Runtime FP32 | its level 0 | its level 4 |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         for k, n in SHAPES:

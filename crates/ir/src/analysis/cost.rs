@@ -330,4 +330,32 @@ mod tests {
         assert_eq!(params, [0, 20, 0]);
         assert_eq!(costs[1].output_bytes, 60);
     }
+
+    #[test]
+    fn codes_in_bytes_are_as_many_parameters_as_weights() {
+        let cost = |text: &str| {
+            let (mut m, inputs) = crate::text::example(text).unwrap();
+            let names: Vec<_> = m.graph.inputs.drain(..).collect();
+            for (i, (v, t)) in names.into_iter().zip(inputs).enumerate() {
+                if t.dtype() == DType::F32 && i == 0 || t.dtype() == DType::I64 {
+                    m.graph.inputs.push(v);
+                } else {
+                    let constant = m.graph.add_constant(&format!("c{i}"), t);
+                    m.graph.replace_uses(v, constant);
+                }
+            }
+            model_cost(&m, &infer(&m, &[]).unwrap()).unwrap()
+        };
+        let bnb4 = cost(
+            "com.microsoft.MatMulBnb4(f32[2,16], u8[24], f32[3]) {K=16,N=3,block_size=16,quant_type=1}",
+        );
+        assert_eq!(
+            (bnb4.macs, bnb4.params, bnb4.weight_bytes),
+            (96, 48, 24 + 12)
+        );
+        let table = cost(
+            "com.microsoft.GatherBlockQuantized(u8[3,16], i64[1,2]{1,0}, f32[3,2]) {block_size=16}",
+        );
+        assert_eq!((table.params, table.weight_bytes), (96, 48 + 24));
+    }
 }

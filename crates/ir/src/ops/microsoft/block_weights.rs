@@ -70,6 +70,7 @@ pub static GATHER_BLOCK_QUANTIZED: OpDef = OpDef {
     examples: &[
         "com.microsoft.GatherBlockQuantized(u4[3,32], i64[2]{2,0}, f32[3,2], u4[3,2]) {block_size=16}",
         "com.microsoft.GatherBlockQuantized(u8[3,16], i32[1,2]{-1,1}, f32[3,2]) {block_size=16}",
+        "com.microsoft.GatherBlockQuantized(i4[3,32], i64[4], f32[3,2]) {block_size=16}",
     ],
     ..BASE
 };

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::floats::Of;
+use super::floats::Scales;
 use super::pack::PackedBits;
 use super::tile::{Ends, Shape, columns, each_tile};
 use crate::Isa;
@@ -93,8 +93,11 @@ fn round_block<S: Simd>(s: S, a: &[f32], to: &mut [u8]) -> (f32, i32, bool) {
         }
     }
     to[a.len()..].fill(0);
-    let sum = s.lanes_i(sum).iter().sum();
-    (scale, sum, s.sum(poison) == 0.0)
+    let mut of_all = 0;
+    for lane in s.lanes_i(sum) {
+        of_all += lane;
+    }
+    (scale, of_all, s.sum(poison) == 0.0)
 }
 
 /// A part of a product that one thread computes.
@@ -165,61 +168,94 @@ impl<S: Simd, D: Dot<S>, const BITS: usize> Shape<S> for Bytes<'_, D, BITS> {
     ) -> [[S::F; V]; M] {
         let Self(left, b, _) = self;
         let codes = columns::<u32, V>(b.codes.typed(), panel, b.groups(), S::LANES);
-        let mask = s.splat_i(0x0101_0101 * ((1 << (BITS % 8)) - 1));
-        let (row_bytes, step) = (b.row(), 2 * S::LANES);
+        let scales = Scales::new::<S>(b, panel);
         let mut a = [left.bytes.as_ptr(); M];
-        for (a, row) in a.iter_mut().zip(rows) {
-            *a = left.bytes[row * row_bytes..].as_ptr();
+        let (mut starts, mut of_rows) = ([left.starts.as_ptr(); M], [left.scales.as_ptr(); M]);
+        for i in 0..M {
+            a[i] = a[i].wrapping_add(rows[i] * b.row());
+            starts[i] = starts[i].wrapping_add(rows[i] * b.blocks);
+            of_rows[i] = of_rows[i].wrapping_add(rows[i] * b.blocks);
         }
         let mut totals = [[s.splat(0.0); V]; M];
         let mut at = 0;
         for block in 0..b.blocks {
-            let mut sums = [[s.splat_i(0); V]; M];
-            for i in 0..M {
-                sums[i] = [s.splat_i(left.starts[rows[i] * b.blocks + block]); V];
-            }
-            let end = at + b.groups_of(block);
-            while at < end {
-                // SAFETY: the groups of a panel are there, and as many bytes of each row.
-                unsafe {
-                    let mut words = [s.splat_i(0); V];
-                    for v in 0..V {
-                        words[v] = s.load_i(codes[v].add(at * step).cast());
-                    }
-                    for i in 0..8 / BITS {
-                        let mut x = words;
-                        for v in 0..V {
-                            if BITS < 8 {
-                                x[v] = s.and_i(words[v], mask);
-                                words[v] = s.shift_down(words[v], BITS as i32);
-                            }
-                        }
-                        for m in 0..M {
-                            let a = a[m].add(at * (32 / BITS) + 4 * i).cast::<i32>();
-                            let a = s.splat_i(a.read_unaligned());
-                            for v in 0..V {
-                                sums[m][v] = D::dot(s, sums[m][v], x[v], a);
-                            }
-                        }
-                    }
+            let groups = at..at + b.groups_of(block);
+            at = groups.end;
+            // SAFETY: the groups of a panel are there, and as many bytes of each row; each block
+            // of a panel has a vector of scales and one of zero points, and each row its numbers.
+            unsafe {
+                let mut first = [0; M];
+                for i in 0..M {
+                    first[i] = *starts[i].add(block);
                 }
-                at += 1;
-            }
-            for v in 0..V {
-                // SAFETY: each block of a panel has a vector of scales and one of zero points.
-                let of_block = unsafe { Of::new(s, b, panel, block, v) };
-                for m in 0..M {
-                    let [scale, sum] = left.scales[rows[m] * b.blocks + block];
-                    let mut x = s.to_float(sums[m][v]);
-                    if let Some(zero) = of_block.zero {
-                        x = s.fma(zero, s.splat(-sum), x);
+                let sums = Self::sums(s, first, a, codes, groups);
+                for v in 0..V {
+                    let of_block = scales.of(s, block, v);
+                    for i in 0..M {
+                        let [scale, sum] = *of_rows[i].add(block);
+                        let mut x = s.to_float(sums[i][v]);
+                        if let Some(zero) = of_block.zero {
+                            x = s.fma(zero, s.splat(-sum), x);
+                        }
+                        let scale = s.mul(of_block.scale, s.splat(scale));
+                        totals[i][v] = s.fma(x, scale, totals[i][v]);
                     }
-                    let scale = s.mul(of_block.scale, s.splat(scale));
-                    totals[m][v] = s.fma(x, scale, totals[m][v]);
                 }
             }
         }
         totals
+    }
+}
+
+impl<D, const BITS: usize> Bytes<'_, D, BITS> {
+    /// `first` and the sums of `M` rows at `a` with the groups `groups` of columns at `codes`.
+    ///
+    /// # Safety
+    /// They are there.
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const M: usize, const V: usize>(
+        s: S,
+        first: [i32; M],
+        a: [*const u8; M],
+        codes: [*const u32; V],
+        groups: Range<usize>,
+    ) -> [[S::I; V]; M]
+    where
+        D: Dot<S>,
+    {
+        let mask = s.splat_i(0x0101_0101 * ((1 << (BITS % 8)) - 1));
+        let mut sums = [[s.splat_i(0); V]; M];
+        for i in 0..M {
+            for v in 0..V {
+                sums[i][v] = s.splat_i(first[i]);
+            }
+        }
+        for at in groups {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut words = [s.splat_i(0); V];
+                for v in 0..V {
+                    words[v] = s.load_i(codes[v].add(at * 2 * S::LANES).cast());
+                }
+                for part in 0..8 / BITS {
+                    let mut x = words;
+                    for v in 0..V {
+                        if BITS < 8 {
+                            x[v] = s.and_i(words[v], mask);
+                            words[v] = s.shift_down(words[v], BITS as i32);
+                        }
+                    }
+                    for i in 0..M {
+                        let a = a[i].add(at * (32 / BITS) + 4 * part).cast::<i32>();
+                        let a = s.splat_i(a.read_unaligned());
+                        for v in 0..V {
+                            sums[i][v] = D::dot(s, sums[i][v], x[v], a);
+                        }
+                    }
+                }
+            }
+        }
+        sums
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pack::{PackedBits, Zeros};
-use super::tile::{Ends, Shape, each_tile};
+use super::tile::{Ends, Shape, columns, each_tile};
 use crate::simd::{Body, Simd, dispatch};
 
 /// Rows of A and where they stand; blocks of a row are whole groups of codes.
@@ -61,52 +61,30 @@ impl<S: Simd, const BITS: usize, const TABLE: bool> Shape<S> for Floats<'_, BITS
         panel: usize,
     ) -> [[S::F; V]; M] {
         let (b, left) = (self.0.to.b, self.0.left);
-        let codes = super::tile::columns::<u32, V>(b.codes.typed(), panel, b.groups(), S::LANES);
+        let codes = columns::<u32, V>(b.codes.typed(), panel, b.groups(), S::LANES);
         let decode = Decode::<BITS, TABLE>::new(b);
+        let scales = Scales::new::<S>(b, panel);
         let mut a = [left.a; M];
-        for (a, row) in a.iter_mut().zip(rows) {
-            // SAFETY: the rows are there.
-            *a = unsafe { left.a.add(row * left.stride) };
+        let mut a_sums = [left.sums.as_ptr(); M];
+        for i in 0..M {
+            a[i] = left.a.wrapping_add(rows[i] * left.stride);
+            a_sums[i] = a_sums[i].wrapping_add(rows[i] * b.blocks);
         }
         let mut totals = [[s.splat(0.0); V]; M];
-        let (mut at, step) = (0, 2 * S::LANES);
+        let mut at = 0;
         for block in 0..b.blocks {
-            let mut sums = [[s.splat(0.0); V]; M];
-            let end = at + b.groups_of(block);
-            while at < end {
-                // SAFETY: the groups of a panel are there, and as many elements of each row.
-                unsafe {
-                    let mut words = [s.splat_i(0); V];
-                    for v in 0..V {
-                        words[v] = s.load_i(codes[v].add(at * step).cast());
-                    }
-                    for code in 0..32 / BITS {
-                        let k = at * (32 / BITS) + place::<BITS>(code);
-                        let mut x = [s.splat(0.0); V];
-                        for v in 0..V {
-                            x[v] = decode.run(s, words[v]);
-                            words[v] = s.shift_down(words[v], BITS as i32);
-                        }
-                        for i in 0..M {
-                            let a = s.splat(*a[i].add(k));
-                            for v in 0..V {
-                                sums[i][v] = s.fma(a, x[v], sums[i][v]);
-                            }
-                        }
-                    }
-                }
-                at += 1;
-            }
-            // SAFETY: each block of a panel has a vector of scales and one of zero points, and
-            // each row has a sum.
+            let groups = at..at + b.groups_of(block);
+            at = groups.end;
+            // SAFETY: the groups of a panel are there, and as many elements of each row; each
+            // block of a panel has a vector of scales and one of zero points, and each row a sum.
             unsafe {
+                let sums = decode.sums(s, a, codes, groups);
                 for v in 0..V {
-                    let of_block = Of::new(s, b, panel, block, v);
+                    let of_block = scales.of(s, block, v);
                     for i in 0..M {
                         let mut sum = sums[i][v];
                         if let Some(zero) = of_block.zero {
-                            let row = left.sums.as_ptr().add(rows[i] * b.blocks + block);
-                            sum = s.fma(zero, s.splat(-*row), sum);
+                            sum = s.fma(zero, s.splat(-*a_sums[i].add(block)), sum);
                         }
                         totals[i][v] = s.fma(sum, of_block.scale, totals[i][v]);
                     }
@@ -139,6 +117,45 @@ impl<'a, const BITS: usize, const TABLE: bool> Decode<'a, BITS, TABLE> {
         }
     }
 
+    /// The sums of `M` rows at `a` with the groups `groups` of columns at `codes`.
+    ///
+    /// # Safety
+    /// They are there.
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        a: [*const f32; M],
+        codes: [*const u32; V],
+        groups: Range<usize>,
+    ) -> [[S::F; V]; M] {
+        let mut sums = [[s.splat(0.0); V]; M];
+        for at in groups {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let mut words = [s.splat_i(0); V];
+                for v in 0..V {
+                    words[v] = s.load_i(codes[v].add(at * 2 * S::LANES).cast());
+                }
+                for code in 0..32 / BITS {
+                    let k = at * (32 / BITS) + place::<BITS>(code);
+                    let mut x = [s.splat(0.0); V];
+                    for v in 0..V {
+                        x[v] = self.run(s, words[v]);
+                        words[v] = s.shift_down(words[v], BITS as i32);
+                    }
+                    for i in 0..M {
+                        let a = s.splat(*a[i].add(k));
+                        for v in 0..V {
+                            sums[i][v] = s.fma(a, x[v], sums[i][v]);
+                        }
+                    }
+                }
+            }
+        }
+        sums
+    }
+
     /// The numbers of the lowest codes of all lanes.
     #[inline(always)]
     fn run<S: Simd>(&self, s: S, words: S::I) -> S::F {
@@ -157,33 +174,58 @@ pub(super) struct Of<F> {
     pub zero: Option<F>,
 }
 
-impl<F> Of<F> {
-    /// That of block `block` of the columns of vector `v` from panel `panel` on.
+/// Scales and zero points of a panel and those after it.
+pub(super) struct Scales {
+    blocks: usize,
+    middle: f32,
+    scales: *const f32,
+    zeros: Points,
+}
+
+#[derive(Clone, Copy)]
+enum Points {
+    Same,
+    Codes(*const u8),
+    Floats(*const f32),
+}
+
+impl Scales {
+    /// Those from panel `panel` on.
+    #[inline(always)]
+    pub(super) fn new<S: Simd>(b: &PackedBits, panel: usize) -> Self {
+        let at = panel * b.blocks * 2 * S::LANES;
+        Self {
+            blocks: b.blocks,
+            middle: b.middle as f32,
+            scales: b.scales.typed::<f32>()[at..].as_ptr(),
+            zeros: match &b.zeros {
+                Zeros::Same => Points::Same,
+                Zeros::Codes(zeros) => Points::Codes(zeros.bytes()[at..].as_ptr()),
+                Zeros::Floats(zeros) => Points::Floats(zeros.typed::<f32>()[at..].as_ptr()),
+            },
+        }
+    }
+
+    /// That of a block of vector `v` of the columns.
     ///
     /// # Safety
-    /// They are there.
+    /// It is there.
     #[inline(always)]
-    pub(super) unsafe fn new<S: Simd<F = F>>(
-        s: S,
-        b: &PackedBits,
-        panel: usize,
-        block: usize,
-        v: usize,
-    ) -> Self {
-        let at = ((panel + v / 2) * b.blocks + block) * 2 * S::LANES + v % 2 * S::LANES;
+    pub(super) unsafe fn of<S: Simd>(&self, s: S, block: usize, v: usize) -> Of<S::F> {
+        let at = (v / 2 * self.blocks + block) * 2 * S::LANES + v % 2 * S::LANES;
+        let middle = s.splat(self.middle);
         // SAFETY: the caller's promise.
         unsafe {
-            let scale = s.load(b.scales.typed::<f32>().as_ptr().add(at));
-            let zero = match &b.zeros {
-                Zeros::Same => None,
-                Zeros::Codes(zeros) => Some(s.to_float(s.load_u8(zeros.bytes().as_ptr().add(at)))),
-                Zeros::Floats(zeros) => Some(s.load(zeros.typed::<f32>().as_ptr().add(at))),
-            };
-            let zero = match zero {
-                Some(zero) => Some(s.sub(zero, s.splat(b.middle as f32))),
-                None => None,
-            };
-            Self { scale, zero }
+            Of {
+                scale: s.load(self.scales.add(at)),
+                zero: match self.zeros {
+                    Points::Same => None,
+                    Points::Codes(zeros) => {
+                        Some(s.sub(s.to_float(s.load_u8(zeros.add(at))), middle))
+                    }
+                    Points::Floats(zeros) => Some(s.sub(s.load(zeros.add(at)), middle)),
+                },
+            }
         }
     }
 }
@@ -227,16 +269,17 @@ fn expand_codes<S: Simd, const BITS: usize, const TABLE: bool>(s: S, this: Expan
         out,
     } = this;
     let decode = Decode::<BITS, TABLE>::new(b);
+    let scales = Scales::new::<S>(b, panel);
     let group = 32 / BITS;
     for v in 0..width / S::LANES {
-        let codes = super::tile::columns::<u32, 2>(b.codes.typed(), panel, b.groups(), S::LANES)[v];
+        let codes = columns::<u32, 2>(b.codes.typed(), panel, b.groups(), S::LANES)[v];
         let mut at = 0;
         for block in 0..b.blocks {
             let (start, len) = b.extent(block);
             // SAFETY: a panel has a vector of scales and zero points for each block, and codes
             // for each group; rows below `len` of the block are rows of `out`.
             unsafe {
-                let of_block = Of::new(s, b, panel, block, v);
+                let of_block = scales.of(s, block, v);
                 let zero = match of_block.zero {
                     Some(zero) => zero,
                     None => s.splat(0.0),
