@@ -4,7 +4,8 @@
 //!
 //! `Y = (X·diag(s)⁻¹)·(diag(s)·W)` with `s = max|X|^α / max|W|^(1−α)` by channel. The division goes into
 //! the normalisation or the constant factor before, or into a Mul where there is none. `α` is taken
-//! from a grid, for each input apart, by the expected squared error of its products.
+//! from a grid, for each input apart, by the expected squared error of its products; beside it stand
+//! factors for the few largest channels alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,9 @@ use crate::calibrate::{Channels, Statistics};
 
 /// Exponents that are tried: 0 to 1 in so many steps.
 const GRID: usize = 20;
+
+/// How much lower each cut of the largest channels is than the one before.
+const CUT: f64 = 0.8;
 
 /// What the error must fall to, as a share, before a node is added for it.
 const WORTH: f64 = 0.8;
@@ -183,18 +187,7 @@ fn best(group: &Group, channels: &Channels) -> (Vec<f64>, f64) {
     };
     let plain = error(&vec![1.0; k]);
     let mut best = (vec![1.0; k], plain);
-    for i in 0..=GRID {
-        let alpha = i as f64 / GRID as f64;
-        let factor = |(&x, &w): (&f32, &f32)| {
-            let (x, w) = (f64::from(x), f64::from(w));
-            let s = x.powf(alpha) / w.powf(1.0 - alpha);
-            if x > 0.0 && w > 0.0 {
-                s.clamp(1e-4, 1e4)
-            } else {
-                1.0
-            }
-        };
-        let factors: Vec<f64> = magnitudes.iter().zip(&weights).map(factor).collect();
+    for factors in candidates(&magnitudes, &weights) {
         let e = error(&factors);
         if e < best.1 {
             best = (factors, e);
@@ -202,6 +195,37 @@ fn best(group: &Group, channels: &Channels) -> (Vec<f64>, f64) {
     }
     let share = if plain > 0.0 { best.1 / plain } else { 1.0 };
     (best.0, share)
+}
+
+/// The factors that are tried: those of each `α`, and those that only bring the largest channels down
+/// to a part of the largest, which the weights of the others do not feel.
+fn candidates(magnitudes: &[f32], weights: &[f32]) -> Vec<Vec<f64>> {
+    let pairs: Vec<(f64, f64)> = magnitudes
+        .iter()
+        .zip(weights)
+        .map(|(&x, &w)| (f64::from(x), f64::from(w)))
+        .collect();
+    let all = |factor: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+        let one = |&(x, w): &(f64, f64)| {
+            let s = factor(x, w);
+            if x > 0.0 && w > 0.0 {
+                s.clamp(1e-4, 1e4)
+            } else {
+                1.0
+            }
+        };
+        pairs.iter().map(one).collect()
+    };
+    let largest = magnitudes.iter().fold(0.0f32, |m, &x| m.max(x));
+    let alphas = (0..=GRID).map(|i| {
+        let alpha = i as f64 / GRID as f64;
+        all(&|x, w| x.powf(alpha) / w.powf(1.0 - alpha))
+    });
+    let cuts = (1..=GRID).map(|i| {
+        let end = f64::from(largest) * CUT.powi(i as i32);
+        all(&|x, _| (x / end).max(1.0))
+    });
+    alphas.chain(cuts).collect()
 }
 
 /// True where the maker of the input can take the factors: a normalisation over the last axis or a

@@ -23,8 +23,8 @@ pub fn args(c: clap::Command) -> clap::Command {
             .default_value(observers::OBSERVERS[0].name),
     )
     .arg(
-        option("activations", "TYPE", "Bytes of activations")
-            .value_parser(["u8", "s8"])
+        option("activations", "TYPE", "Integers of activations")
+            .value_parser(["u8", "s8", "u16", "s16"])
             .default_value("u8"),
     )
     .arg(flag(
@@ -43,6 +43,19 @@ pub fn args(c: clap::Command) -> clap::Command {
         "no-smooth",
         "Leave the spread between channels of activations as it is",
     ))
+    .arg(
+        option(
+            "format",
+            "FORM",
+            "Pairs of QuantizeLinear and DequantizeLinear, or integer operators",
+        )
+        .value_parser(["qdq", "qoperator"])
+        .default_value("qdq"),
+    )
+    .arg(flag(
+        "dynamic",
+        "Ranges of activations when the model runs: no samples, products alone",
+    ))
     .arg(flag("no-bias-correction", "Leave biases as they are"))
 }
 
@@ -50,10 +63,15 @@ pub fn args(c: clap::Command) -> clap::Command {
 pub fn settings(matches: &ArgMatches, exclude: Vec<String>) -> int8::Settings {
     let default = int8::Settings::default();
     int8::Settings {
-        activations: if text(matches, "activations") == "s8" {
-            Byte::Signed
-        } else {
-            Byte::Unsigned
+        activations: match text(matches, "activations") {
+            "s8" => Byte::Signed,
+            "u16" => Byte::Unsigned16,
+            "s16" => Byte::Signed16,
+            _ => Byte::Unsigned,
+        },
+        format: match text(matches, "format") {
+            "qoperator" => int8::Format::QOperator,
+            _ => int8::Format::Qdq,
         },
         observer: observers::find(text(matches, "observer")).unwrap_or(default.observer),
         per_channel: !matches.get_flag("per-tensor"),
@@ -73,6 +91,10 @@ pub fn quantize(
     basic: &Model,
     exclude: Vec<String>,
 ) -> Result<(Model, Changes)> {
+    let settings = settings(matches, exclude);
+    if matches.get_flag("dynamic") {
+        return int8::quantize_dynamic(basic, &settings);
+    }
     let path = matches.get_one::<String>("calibrate").ok_or_else(|| {
         Error::usage("INT8 needs --calibrate CALIB.npz")
             .hint("an npz with an array for each input, 100 to 500 samples")
@@ -80,5 +102,5 @@ pub fn quantize(
     let samples = Dataset::open(Path::new(path), original)?;
     let (calibration, bar) = (calibration(matches), ui::Bar::default());
     let mut look = int8::look(&samples, &calibration, &bar);
-    int8::post_training(basic, &mut look, &settings(matches, exclude))
+    int8::post_training(basic, &mut look, &settings)
 }
