@@ -15,6 +15,7 @@ use super::changes::{Changes, Fate, NodeChange};
 use crate::calibrate::Statistics;
 use crate::calibrate::observers::{self, Observer, Tuning};
 
+mod correct;
 mod dynamic;
 mod plan;
 mod post_training;
@@ -73,6 +74,12 @@ pub struct Settings {
     pub smooth: bool,
     /// How integer operators are written.
     pub format: Format,
+    /// Weights of neighbours share their ranges by channel, see [`super::equalize`]: for weights with
+    /// one scale.
+    pub equalize: bool,
+    /// Rounds in which [`post_training`] corrects biases by the means that outputs have on samples,
+    /// each for the next part of the model; 0 leaves that out.
+    pub bias_rounds: usize,
     /// Biases make up for the mean error of the rounded weights.
     pub bias_correction: bool,
     /// The first product stays as it is.
@@ -97,6 +104,8 @@ impl Default for Settings {
             reduce_range: false,
             power_of_two_scales: false,
             smooth: true,
+            equalize: false,
+            bias_rounds: 0,
             format: Format::default(),
             bias_correction: true,
             keep_first: false,

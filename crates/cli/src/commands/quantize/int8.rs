@@ -56,6 +56,19 @@ pub fn args(c: clap::Command) -> clap::Command {
         "dynamic",
         "Ranges of activations when the model runs: no samples, products alone",
     ))
+    .arg(flag(
+        "equalize",
+        "Share the ranges of weights between neighbours by channel; for --per-tensor",
+    ))
+    .arg(
+        option(
+            "bias-rounds",
+            "N",
+            "Correct biases by what samples give, part after part, in N rounds",
+        )
+        .value_parser(clap::value_parser!(usize))
+        .default_value("0"),
+    )
     .arg(flag("no-bias-correction", "Leave biases as they are"))
 }
 
@@ -78,6 +91,8 @@ pub fn settings(matches: &ArgMatches, exclude: Vec<String>) -> int8::Settings {
         reduce_range: matches.get_flag("reduce-range"),
         power_of_two_scales: matches.get_flag("power-of-two"),
         smooth: !matches.get_flag("no-smooth"),
+        equalize: matches.get_flag("equalize"),
+        bias_rounds: matches.get_one("bias-rounds").copied().unwrap_or(0),
         bias_correction: !matches.get_flag("no-bias-correction"),
         exclude,
         ..default
@@ -102,5 +117,5 @@ pub fn quantize(
     let samples = Dataset::open(Path::new(path), original)?;
     let (calibration, bar) = (calibration(matches), ui::Bar::default());
     let mut look = int8::look(&samples, &calibration, &bar);
-    int8::post_training(basic, &mut look, &settings)
+    int8::post_training(basic, &mut look, &samples, &settings, &bar)
 }
