@@ -4,6 +4,7 @@ use edgesmith_ir::{Attribute, Graph, NodeId, Result, Tensor, ValueId};
 
 pub mod affine;
 pub mod changes;
+pub mod equalize;
 pub mod half;
 pub mod int8;
 pub mod rules;

@@ -4,7 +4,7 @@ use edgesmith_ir::{DType, Result, Tensor};
 
 use crate::calibrate::observers::Levels;
 
-/// The 8-bit type that holds quantised activations.
+/// The type that holds quantised activations: a byte, or two where 8 bits are too few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Byte {
     /// 0 to 255.
@@ -12,6 +12,10 @@ pub enum Byte {
     Unsigned,
     /// −128 to 127.
     Signed,
+    /// 0 to 65535.
+    Unsigned16,
+    /// −32768 to 32767.
+    Signed16,
 }
 
 impl Byte {
@@ -21,6 +25,9 @@ impl Byte {
             (Self::Unsigned, _) => (0, 255),
             (Self::Signed, false) => (-128, 127),
             (Self::Signed, true) => (-127, 127),
+            (Self::Unsigned16, _) => (0, 65535),
+            (Self::Signed16, false) => (-32768, 32767),
+            (Self::Signed16, true) => (-32767, 32767),
         };
         Levels {
             min,
@@ -34,21 +41,20 @@ impl Byte {
         match self {
             Self::Unsigned => (0.0, 255.0),
             Self::Signed => (-128.0, 127.0),
+            Self::Unsigned16 => (0.0, 65535.0),
+            Self::Signed16 => (-32768.0, 32767.0),
         }
     }
 
     /// The zero point `number` as a tensor: a scalar, or `len` times the same.
     pub fn zeros(self, number: i32, len: Option<usize>) -> Tensor {
-        let byte = match self {
-            Self::Unsigned => number as u8,
-            Self::Signed => number as i8 as u8,
-        };
-        Tensor::from_bytes(
-            self.dtype(),
-            len.as_slice(),
-            vec![byte; len.unwrap_or(1)].into(),
-        )
-        .expect("a byte for each number")
+        integers(self, len.as_slice(), &vec![number; len.unwrap_or(1)])
+            .expect("as many numbers as the shape has")
+    }
+
+    /// True where a number takes two bytes.
+    pub fn is_wide(self) -> bool {
+        matches!(self, Self::Unsigned16 | Self::Signed16)
     }
 
     /// Its name in settings.
@@ -56,6 +62,8 @@ impl Byte {
         match self {
             Self::Unsigned => "u8",
             Self::Signed => "s8",
+            Self::Unsigned16 => "u16",
+            Self::Signed16 => "s16",
         }
     }
 
@@ -64,6 +72,8 @@ impl Byte {
         match self {
             Self::Unsigned => DType::U8,
             Self::Signed => DType::I8,
+            Self::Unsigned16 => DType::U16,
+            Self::Signed16 => DType::I16,
         }
     }
 }
@@ -149,10 +159,17 @@ impl Affine {
             .iter()
             .map(|&x| self.quantize(x))
             .collect::<Vec<_>>();
-        match self.byte {
-            Byte::Unsigned => Tensor::from_vec(t.dims(), q.iter().map(|&q| q as u8).collect()),
-            Byte::Signed => Tensor::from_vec(t.dims(), q.iter().map(|&q| q as i8).collect()),
-        }
+        integers(self.byte, t.dims(), &q)
+    }
+}
+
+/// Numbers that fit in the type, as a tensor of it.
+fn integers(byte: Byte, dims: &[usize], q: &[i32]) -> Result<Tensor> {
+    match byte {
+        Byte::Unsigned => Tensor::from_vec(dims, q.iter().map(|&q| q as u8).collect()),
+        Byte::Signed => Tensor::from_vec(dims, q.iter().map(|&q| q as i8).collect()),
+        Byte::Unsigned16 => Tensor::from_vec(dims, q.iter().map(|&q| q as u16).collect()),
+        Byte::Signed16 => Tensor::from_vec(dims, q.iter().map(|&q| q as i16).collect()),
     }
 }
 

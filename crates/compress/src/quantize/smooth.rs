@@ -4,16 +4,21 @@
 //!
 //! `Y = (X·diag(s)⁻¹)·(diag(s)·W)` with `s = max|X|^α / max|W|^(1−α)` by channel. The division goes into
 //! the normalisation or the constant factor before, or into a Mul where there is none. `α` is taken
-//! from a grid, for each input apart, by the expected squared error of its products.
+//! from a grid, for each input apart, by the expected squared error of its products; beside it stand
+//! factors for the few largest channels alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::{Graph, Model, Node, NodeId, Result, Tensor, ValueId};
 
+use super::rules;
 use crate::calibrate::{Channels, Statistics};
 
 /// Exponents that are tried: 0 to 1 in so many steps.
 const GRID: usize = 20;
+
+/// How much lower each cut of the largest channels is than the one before.
+const CUT: f64 = 0.8;
 
 /// What the error must fall to, as a share, before a node is added for it.
 const WORTH: f64 = 0.8;
@@ -107,13 +112,18 @@ impl Product {
     }
 }
 
-/// Smooths the inputs of products where that lowers their error. The result computes the same in
+/// Smooths the inputs of products where that lowers their error; activations are rounded to `steps`
+/// steps of their range. The result computes the same in
 /// floats, up to rounding. The second answer names the values that differ from the model's: those
 /// need new statistics.
 ///
 /// # Errors
 /// When the graph has a cycle.
-pub fn smooth(model: &Model, statistics: &Statistics) -> Result<(Model, BTreeSet<String>)> {
+pub fn smooth(
+    model: &Model,
+    statistics: &Statistics,
+    steps: f64,
+) -> Result<(Model, BTreeSet<String>)> {
     let mut out = model.clone();
     let mut changed = BTreeSet::new();
     for group in groups(&model.graph)? {
@@ -124,8 +134,11 @@ pub fn smooth(model: &Model, statistics: &Statistics) -> Result<(Model, BTreeSet
         if group.products.iter().any(|p| p.k != channels.sums.len()) {
             continue;
         }
-        let (factors, share) = best(&group, channels);
+        let (factors, share) = best(&group, channels, steps);
         let folds = folds(&out.graph, &group);
+        if !folds && !is_float(&out.graph, group.input) {
+            continue;
+        }
         if share < if folds { 1.0 } else { WORTH } {
             changed.insert(apply(&mut out.graph, &group, &factors, folds)?);
         }
@@ -157,7 +170,7 @@ fn groups(graph: &Graph) -> Result<Vec<Group>> {
 }
 
 /// The best factors, and the share of the error that they leave.
-fn best(group: &Group, channels: &Channels) -> (Vec<f64>, f64) {
+fn best(group: &Group, channels: &Channels, steps: f64) -> (Vec<f64>, f64) {
     let k = channels.sums.len();
     let magnitudes = channels.magnitudes();
     let squares = channels.mean_squares();
@@ -174,7 +187,7 @@ fn best(group: &Group, channels: &Channels) -> (Vec<f64>, f64) {
         let (lo, hi) = ends.fold((0.0f64, 0.0f64), |(lo, hi), ((&a, &b), s)| {
             (lo.min(f64::from(a) / s), hi.max(f64::from(b) / s))
         });
-        let step = (hi - lo) / 255.0;
+        let step = (hi - lo) / steps;
         group
             .products
             .iter()
@@ -183,18 +196,7 @@ fn best(group: &Group, channels: &Channels) -> (Vec<f64>, f64) {
     };
     let plain = error(&vec![1.0; k]);
     let mut best = (vec![1.0; k], plain);
-    for i in 0..=GRID {
-        let alpha = i as f64 / GRID as f64;
-        let factor = |(&x, &w): (&f32, &f32)| {
-            let (x, w) = (f64::from(x), f64::from(w));
-            let s = x.powf(alpha) / w.powf(1.0 - alpha);
-            if x > 0.0 && w > 0.0 {
-                s.clamp(1e-4, 1e4)
-            } else {
-                1.0
-            }
-        };
-        let factors: Vec<f64> = magnitudes.iter().zip(&weights).map(factor).collect();
+    for factors in candidates(&magnitudes, &weights) {
         let e = error(&factors);
         if e < best.1 {
             best = (factors, e);
@@ -202,6 +204,37 @@ fn best(group: &Group, channels: &Channels) -> (Vec<f64>, f64) {
     }
     let share = if plain > 0.0 { best.1 / plain } else { 1.0 };
     (best.0, share)
+}
+
+/// The factors that are tried: those of each `α`, and those that only bring the largest channels down
+/// to a part of the largest, which the weights of the others do not feel.
+fn candidates(magnitudes: &[f32], weights: &[f32]) -> Vec<Vec<f64>> {
+    let pairs: Vec<(f64, f64)> = magnitudes
+        .iter()
+        .zip(weights)
+        .map(|(&x, &w)| (f64::from(x), f64::from(w)))
+        .collect();
+    let all = |factor: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+        let one = |&(x, w): &(f64, f64)| {
+            let s = factor(x, w);
+            if x > 0.0 && w > 0.0 {
+                s.clamp(1e-4, 1e4)
+            } else {
+                1.0
+            }
+        };
+        pairs.iter().map(one).collect()
+    };
+    let largest = magnitudes.iter().fold(0.0f32, |m, &x| m.max(x));
+    let alphas = (0..=GRID).map(|i| {
+        let alpha = i as f64 / GRID as f64;
+        all(&|x, w| x.powf(alpha) / w.powf(1.0 - alpha))
+    });
+    let cuts = (1..=GRID).map(|i| {
+        let end = f64::from(largest) * CUT.powi(i as i32);
+        all(&|x, _| (x / end).max(1.0))
+    });
+    alphas.chain(cuts).collect()
 }
 
 /// True where the maker of the input can take the factors: a normalisation over the last axis or a
@@ -229,6 +262,12 @@ fn folds(graph: &Graph, group: &Group) -> bool {
         "Mul" => factor_of(graph, node).is_some(),
         _ => false,
     }
+}
+
+/// True where what makes `v` stays float, so that a factor after it costs no second rounding.
+fn is_float(graph: &Graph, v: ValueId) -> bool {
+    let maker = graph.value(v).producer();
+    maker.is_some_and(|(id, _)| rules::find(graph.node(id)).is_none_or(|r| !r.default))
 }
 
 /// The position of the constant of one number that a Mul multiplies with.
@@ -342,7 +381,7 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], z: f32[n,4]) {
     #[test]
     fn the_float_function_stays() {
         let model = text::parse(NET).unwrap();
-        let (smoothed, changed) = smooth(&model, &statistics(&model)).unwrap();
+        let (smoothed, changed) = smooth(&model, &statistics(&model), 255.0).unwrap();
         verify::verify(&smoothed).unwrap();
         assert!(
             changed.contains("h") && changed.contains("k_smooth"),
@@ -367,7 +406,7 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], z: f32[n,4]) {
             .iter()
             .find(|g| model.graph.value(g.input).name == "h")
             .unwrap();
-        let (factors, share) = best(group, channels);
+        let (factors, share) = best(group, channels, 255.0);
         assert!(share < WORTH, "{share}");
         assert!(factors[1] > factors[0]);
         let again = best(
@@ -403,6 +442,7 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], z: f32[n,4]) {
                     .collect(),
                 ..channels.clone()
             },
+            255.0,
         );
         assert!(again.1 > 0.9, "smoothing twice gains {}", again.1);
     }
@@ -410,7 +450,7 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], z: f32[n,4]) {
     #[test]
     fn what_was_not_seen_is_left() {
         let model = text::parse(NET).unwrap();
-        let (same, changed) = smooth(&model, &Statistics::default()).unwrap();
+        let (same, changed) = smooth(&model, &Statistics::default(), 255.0).unwrap();
         assert!(changed.is_empty());
         assert_eq!(text::print(&same).unwrap(), text::print(&model).unwrap());
     }

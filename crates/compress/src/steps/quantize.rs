@@ -1,5 +1,7 @@
 //! The step `quantize`: weights and activations of smaller numbers.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use edgesmith_ir::{Error, Model, Result};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
@@ -88,7 +90,10 @@ fn data(given: &Given) -> Result<Data> {
     Ok(match given.variant()? {
         "int8" => {
             bytes::settings(given)?;
-            Data::Needed
+            match given.flag("dynamic") {
+                true => Data::Unused,
+                false => Data::Needed,
+            }
         }
         "fp16" => Data::Useful,
         "bf16" => Data::Unused,
@@ -108,19 +113,20 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         }
         "bf16" => half::to_bf16(model, &halves::settings(given)),
         "int8" => {
-            if work.samples.is_none() {
-                return Err(no_data());
-            }
             let settings = bytes::settings(given)?;
-            let look = &mut |model: &Model, only| work.look(model, Some(only), Default::default());
-            int8::post_training(model, look, &settings)
+            if given.flag("dynamic") {
+                return int8::quantize_dynamic(model, &settings);
+            }
+            let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
+            let look = &mut |model: &Model, only| work.look(model, Some(only), BTreeMap::new());
+            int8::post_training(model, look, samples, &settings, progress)
         }
         _ => {
             let settings = weights::settings(given, work.samples.is_some())?;
             let statistics = match settings.method.needs_data {
                 true => {
                     let grams = weight_only::grams(&model.graph, &settings);
-                    Some(work.look(model, Some(Default::default()), grams)?)
+                    Some(work.look(model, Some(BTreeSet::new()), grams)?)
                 }
                 false => None,
             };

@@ -1,14 +1,20 @@
 //! Static INT8 from a float model and samples: calibration, and the steps before and after it.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use edgesmith_ir::{Model, Progress, Result};
 
-use super::{Settings, needs, quantize};
+use super::correct::correct_biases;
+use super::{Format, Settings, needs, qoperator, quantize};
 use crate::calibrate::{self, Statistics, calibrate};
 use crate::quantize::changes::Changes;
+use crate::quantize::equalize::equalize;
 use crate::quantize::smooth::smooth;
 use crate::samples::Samples;
+
+/// Samples whose means correct biases.
+const CORRECTED_BY: usize = 32;
 
 /// Where statistics come from: looks at the named values of a model.
 pub type Look<'a> = dyn FnMut(&Model, BTreeSet<String>) -> Result<Statistics> + 'a;
@@ -36,18 +42,41 @@ pub fn look<'a>(
 pub fn post_training(
     model: &Model,
     look: &mut Look,
+    samples: &dyn Samples,
     settings: &Settings,
+    progress: &dyn Progress,
 ) -> Result<(Model, Changes)> {
     let mut statistics = look(model, needs(model, settings)?)?;
-    let mut model = std::borrow::Cow::Borrowed(model);
-    if settings.smooth {
-        let (smoothed, changed) = smooth(&model, &statistics)?;
+    let mut model = Cow::Borrowed(model);
+    if settings.equalize {
+        let (equal, changed) = equalize(&model, &statistics)?;
         if !changed.is_empty() {
-            refresh(&mut statistics, look, &smoothed, changed, settings)?;
-            model = std::borrow::Cow::Owned(smoothed);
+            refresh(&mut statistics, look, &equal, changed, settings)?;
+            model = Cow::Owned(equal);
         }
     }
-    let (quantized, mut changes) = quantize(&model, &statistics, settings)?;
+    if settings.smooth {
+        let levels = settings.activations.levels(settings.symmetric);
+        let (smoothed, changed) = smooth(&model, &statistics, f64::from(levels.max - levels.min))?;
+        if !changed.is_empty() {
+            refresh(&mut statistics, look, &smoothed, changed, settings)?;
+            model = Cow::Owned(smoothed);
+        }
+    }
+    let pairs = Settings {
+        format: Format::Qdq,
+        ..settings.clone()
+    };
+    let (mut quantized, mut changes) = quantize(&model, &statistics, &pairs)?;
+    if settings.bias_rounds > 0 {
+        let count = CORRECTED_BY.min(samples.count());
+        let rounds = settings.bias_rounds;
+        let rejected = correct_biases(&model, &mut quantized, samples, (count, rounds), progress)?;
+        changes.warnings.extend(rejected);
+    }
+    if settings.format == Format::QOperator {
+        qoperator::fuse(&mut quantized)?;
+    }
     changes.warnings.splice(0..0, statistics.warnings);
     Ok((quantized, changes))
 }

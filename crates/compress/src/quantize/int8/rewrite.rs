@@ -17,6 +17,8 @@ pub(super) struct Rewrite<'a> {
     plan: &'a Plan,
     statistics: &'a Statistics,
     settings: &'a Settings,
+    /// That of the nodes that quantise and dequantise activations.
+    domain: &'a str,
     /// Dequantised twins of values that other nodes make.
     twins: BTreeMap<ValueId, ValueId>,
     weights: BTreeMap<(ValueId, Option<usize>), (Weight, ValueId)>,
@@ -32,8 +34,10 @@ impl<'a> Rewrite<'a> {
         plan: &'a Plan,
         statistics: &'a Statistics,
         settings: &'a Settings,
+        domain: &'a str,
     ) -> Self {
         Self {
+            domain,
             graph,
             plan,
             statistics,
@@ -222,6 +226,7 @@ impl<'a> Rewrite<'a> {
     fn pair(&mut self, name: &str, from: ValueId, affine: Affine, to: Option<ValueId>) -> ValueId {
         let (scale, zero) = self.parameters(name, affine);
         let node = Node::new("QuantizeLinear", &format!("{name}_q"));
+        let node = node.in_domain(self.domain);
         let ints = self
             .graph
             .add_op(node, &[from, scale, zero], &format!("{name}_q"));
@@ -239,6 +244,7 @@ impl<'a> Rewrite<'a> {
     ) -> ValueId {
         self.dequantizers += 1;
         let node = Node::new("DequantizeLinear", &format!("{name}_dq"));
+        let node = node.in_domain(self.domain);
         let inputs = [ints, scale, zero];
         match to {
             Some(to) => {

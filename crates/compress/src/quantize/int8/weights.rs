@@ -14,6 +14,23 @@ pub(super) struct Weight {
     pub scales: Vec<f32>,
 }
 
+impl Weight {
+    /// The integers as a tensor.
+    pub fn tensor(&self) -> Result<Tensor> {
+        Tensor::from_vec(&self.dims, self.ints.clone())
+    }
+
+    /// The scales as a tensor: of no axes for a single one of all.
+    pub fn scale(&self) -> Result<Tensor> {
+        let dims: &[usize] = if self.axis.is_some() {
+            &[self.scales.len()]
+        } else {
+            &[]
+        };
+        Tensor::from_vec(dims, self.scales.clone())
+    }
+}
+
 /// What a node asks of the scales of its weight: that its bias fits in 32 bits.
 pub(super) struct Demand {
     pub input_scale: f32,

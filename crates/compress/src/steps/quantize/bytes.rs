@@ -4,10 +4,18 @@ use edgesmith_ir::Result;
 
 use crate::calibrate::observers::{self, Tuning};
 use crate::quantize::affine::Byte;
-use crate::quantize::int8::{Settings, WeightRange};
+use crate::quantize::int8::{Format, Settings, WeightRange};
 use crate::quantize::rules::RULES;
 use crate::steps::given::unknown;
 use crate::steps::{Given, Key, Kind};
+
+/// The types of activations, the default first.
+const ACTIVATIONS: &[Byte] = &[
+    Byte::Unsigned,
+    Byte::Signed,
+    Byte::Unsigned16,
+    Byte::Signed16,
+];
 
 /// The settings.
 pub const KEYS: &[Key] = &[
@@ -26,8 +34,8 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "activations",
         value: "TYPE",
-        about: "Bytes of activations [default: u8]",
-        kind: Kind::OneOf(|| vec![Byte::Unsigned.name(), Byte::Signed.name()]),
+        about: "Integers of activations [default: u8]",
+        kind: Kind::OneOf(|| ACTIVATIONS.iter().map(|b| b.name()).collect()),
     },
     Key {
         name: "per-tensor",
@@ -58,6 +66,24 @@ pub const KEYS: &[Key] = &[
         value: "",
         about: "Leave the spread between channels of activations as it is",
         kind: Kind::Flag,
+    },
+    Key {
+        name: "equalize",
+        value: "",
+        about: "Share the ranges of weights between neighbours by channel; for per-tensor",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "dynamic",
+        value: "",
+        about: "Ranges of activations when the model runs: no samples, products alone",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "bias-rounds",
+        value: "N",
+        about: "Correct biases by what samples give, part after part, in N rounds [default: 0]",
+        kind: Kind::Count,
     },
     Key {
         name: "no-bias-correction",
@@ -93,9 +119,14 @@ pub fn settings(given: &Given) -> Result<Settings> {
     let default = Settings::default();
     let observer = given.text("observer").and_then(observers::find);
     let observer = observer.unwrap_or(default.observer);
-    let activations = match given.text("activations") {
-        Some("s8") => Byte::Signed,
-        _ => Byte::Unsigned,
+    let named = |b: &&Byte| Some(b.name()) == given.text("activations");
+    let activations = ACTIVATIONS.iter().find(named).copied().unwrap_or_default();
+    let format = match given.text("format") {
+        None | Some("qdq") => Format::Qdq,
+        Some("qoperator") => Format::QOperator,
+        Some(other) => {
+            return Err(given.fault("format", format!("int8 is not written as {other}")));
+        }
     };
     let percentile = given.number("percentile");
     if percentile.is_some() && observer.name != observers::PERCENTILE.name {
@@ -107,7 +138,8 @@ pub fn settings(given: &Given) -> Result<Settings> {
     if percentile.is_some_and(|p| !(p > 50.0 && p <= 100.0)) {
         return Err(given.fault("percentile", "a percentile is over 50 and at most 100"));
     }
-    if given.flag("symmetric") && activations == Byte::Unsigned {
+    let unsigned = [Byte::Unsigned, Byte::Unsigned16];
+    if given.flag("symmetric") && unsigned.contains(&activations) {
         let what = "unsigned bytes have no range on both sides of zero";
         return Err(given
             .fault("symmetric", what)
@@ -136,6 +168,9 @@ pub fn settings(given: &Given) -> Result<Settings> {
         reduce_range: given.flag("reduce-range"),
         power_of_two_scales: given.flag("power-of-two"),
         smooth: !given.flag("no-smooth"),
+        equalize: given.flag("equalize"),
+        bias_rounds: given.count("bias-rounds").unwrap_or(default.bias_rounds),
+        format,
         bias_correction: !given.flag("no-bias-correction"),
         keep_first: given.flag("keep-first"),
         keep_last: given.flag("keep-last"),
@@ -172,13 +207,15 @@ mod tests {
     #[test]
     fn every_key_reaches_its_setting() {
         let default = format!("{:?}", Settings::default());
-        for key in KEYS {
+        // What `dynamic` asks for is another function, not a setting.
+        for key in KEYS.iter().filter(|k| k.name != "dynamic") {
             let value = match key.kind {
                 Kind::Flag => Setting::Flag(true),
                 Kind::Number => Setting::Number(99.0),
                 Kind::OneOf(list) => text(list()[1]),
                 Kind::Texts => Setting::Texts(vec!["Softmax".into()]),
-                Kind::Text | Kind::Count => unreachable!("INT8 has no such key"),
+                Kind::Count => Setting::Count(2),
+                Kind::Text => unreachable!("INT8 has no such key"),
             };
             let mut entries = vec![(key.name, value)];
             match key.name {
