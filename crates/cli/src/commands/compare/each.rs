@@ -367,10 +367,10 @@ impl Row<'_> {
     fn note(&self, v: &Variant) -> String {
         let t = self.target;
         let mut words = Vec::new();
-        words.extend((!t.holds(self.needs(v))).then_some("too large"));
-        words.extend(self.careless.then_some("as it is"));
+        words.extend(self.careless.then_some("saturates"));
         words.extend(v.reduced.then_some("cured"));
-        words.extend((!t.int8.dot_product).then_some("no dot"));
+        let slow = !t.int8.dot_product && t.int8.pair_sums == PairSums::Exact;
+        words.extend(slow.then_some("no dot"));
         words.join(", ")
     }
 }
@@ -407,7 +407,7 @@ fn table(rows: &[Row], judged: &[Judged], variants: &[Variant], baseline: &Judge
     let fp32 = baseline.accuracy.map_or_else(missing, percent);
     let none = format::MISSING;
     table.row([
-        none, "fp32", &fp32, none, none, none, none, none, "as it is",
+        none, "fp32", &fp32, none, none, none, none, none, none, none,
     ]);
     for row in rows {
         let j = &judged[row.judged];

@@ -218,9 +218,8 @@ mod tests {
                 Kind::Text => unreachable!("INT8 has no such key"),
             };
             let mut entries = vec![(key.name, value)];
-            match key.name {
-                "percentile" => entries.push(("observer", text("percentile"))),
-                _ => {}
+            if key.name == "percentile" {
+                entries.push(("observer", text("percentile")));
             }
             let all = format!("{:?}", settings(&given(&entries)).unwrap());
             let less = format!("{:?}", settings(&given(&entries[1..])).unwrap());
