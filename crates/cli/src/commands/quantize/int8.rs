@@ -62,9 +62,9 @@ pub fn args(c: clap::Command) -> clap::Command {
     ))
     .arg(
         option(
-            "bias-rounds",
+            "bias-samples",
             "N",
-            "Correct biases by what samples give, part after part, in N rounds",
+            "Correct biases by what N samples give, one product after the other",
         )
         .value_parser(clap::value_parser!(usize))
         .default_value("0"),
@@ -92,7 +92,7 @@ pub fn settings(matches: &ArgMatches, exclude: Vec<String>) -> int8::Settings {
         power_of_two_scales: matches.get_flag("power-of-two"),
         smooth: !matches.get_flag("no-smooth"),
         equalize: matches.get_flag("equalize"),
-        bias_rounds: matches.get_one("bias-rounds").copied().unwrap_or(0),
+        bias_samples: matches.get_one("bias-samples").copied().unwrap_or(0),
         bias_correction: !matches.get_flag("no-bias-correction"),
         exclude,
         ..default
