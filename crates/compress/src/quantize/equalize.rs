@@ -73,7 +73,8 @@ impl Layer {
             .bias
             .as_ref()
             .is_none_or(|b| b.len() == layer.outputs());
-        (fits && layer.outputs() % layer.groups == 0 && !layer.weight.is_empty()).then_some(layer)
+        (fits && layer.outputs().is_multiple_of(layer.groups) && !layer.weight.is_empty())
+            .then_some(layer)
     }
 
     fn outputs(&self) -> usize {
