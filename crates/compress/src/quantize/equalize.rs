@@ -4,8 +4,8 @@
 //!
 //! For channel `i` between two products, `s = sqrt(max|W1[i]| / max|W2[:, i]|)`; the first weight and
 //! bias are divided by it, the second weight multiplied. What lies between must give `f(s·x) = s·f(x)`:
-//! nothing, Relu, LeakyRelu, PRelu with one slope, or a Clip from 0 whose upper end neither the
-//! calibration data nor the divided channel reaches. Sweeps go on until nothing changes, which for a
+//! nothing, Relu, LeakyRelu, PRelu with one slope, or a Clip from 0 of whose upper end the calibration
+//! data stay clear by half, before and after. Sweeps go on until nothing changes, which for a
 //! depthwise convolution between two others is the rule of three.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +73,8 @@ impl Layer {
             .bias
             .as_ref()
             .is_none_or(|b| b.len() == layer.outputs());
-        (fits && layer.outputs() % layer.groups == 0 && !layer.weight.is_empty()).then_some(layer)
+        (fits && layer.outputs().is_multiple_of(layer.groups) && !layer.weight.is_empty())
+            .then_some(layer)
     }
 
     fn outputs(&self) -> usize {
@@ -234,15 +235,15 @@ fn link(
     }
 }
 
-/// The smallest factor of each channel below a Clip: a channel that reaches its end keeps the factor 1,
-/// which no smaller number stands for, so that it is marked by infinity.
+/// How much more than calibration saw a divided channel may hold before a Clip ends it.
+const HEADROOM: f64 = 2.0;
+
+/// The smallest factor of each channel below a Clip. A channel that comes near its end keeps the factor
+/// 1, which infinity stands for.
 fn bounds(max: &[f32], hi: f32) -> Vec<f64> {
     let one = |&m: &f32| {
-        if m < hi {
-            f64::from(m.max(0.0)) / f64::from(hi) * 1.0001
-        } else {
-            f64::INFINITY
-        }
+        let least = HEADROOM * f64::from(m.max(0.0)) / f64::from(hi);
+        if least < 1.0 { least } else { f64::INFINITY }
     };
     max.iter().map(one).collect()
 }

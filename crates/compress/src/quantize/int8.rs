@@ -77,9 +77,9 @@ pub struct Settings {
     /// Weights of neighbours share their ranges by channel, see [`super::equalize`]: for weights with
     /// one scale.
     pub equalize: bool,
-    /// Rounds in which [`post_training`] corrects biases by the means that outputs have on samples,
-    /// each for the next part of the model; 0 leaves that out.
-    pub bias_rounds: usize,
+    /// So many samples by whose means [`post_training`] corrects biases, one product after the other;
+    /// 0 leaves that out.
+    pub bias_samples: usize,
     /// Biases make up for the mean error of the rounded weights.
     pub bias_correction: bool,
     /// The first product stays as it is.
@@ -105,7 +105,7 @@ impl Default for Settings {
             power_of_two_scales: false,
             smooth: true,
             equalize: false,
-            bias_rounds: 0,
+            bias_samples: 0,
             format: Format::default(),
             bias_correction: true,
             keep_first: false,
@@ -180,6 +180,9 @@ pub fn quantize(
             .hint("INT8 needs Conv, Gemm or MatMul with constant weights, and calibration data"));
     }
     let mut changes = Changes {
+        warnings: outliers(&out, &plan, statistics, settings)
+            .into_iter()
+            .collect(),
         nodes: account(model, &plan),
         weight_bytes_before: super::constant_bytes(&model.graph),
         ..Changes::default()
@@ -199,6 +202,37 @@ pub fn quantize(
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
     Ok((out, changes))
+}
+
+/// A range so many times wider than that of all but one number in ten thousand is ruled by few.
+const WIDER: f64 = 8.0;
+
+/// Says which activations have a range that few numbers rule.
+fn outliers(
+    model: &Model,
+    plan: &Plan,
+    statistics: &Statistics,
+    settings: &Settings,
+) -> Option<String> {
+    let levels = settings.activations.levels(false);
+    let wider = |name: &str| {
+        let seen = statistics.of(name)?;
+        let (lo, hi) = (observers::PERCENTILE.range)(seen, levels, &Tuning::default());
+        let (least, most) = seen.range();
+        Some((most - least) / (hi - lo).max(f64::from(f32::MIN_POSITIVE)))
+    };
+    let values = plan.made.keys().chain(plan.read.keys());
+    let named = values.map(|v| model.graph.value(*v).name.as_str());
+    let found: Vec<(f64, &str)> = named
+        .filter_map(|n| Some((wider(n)?, n)))
+        .filter(|(w, _)| *w > WIDER)
+        .collect();
+    let (times, name) = found.iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some(format!(
+        "the ranges of {} activations are ruled by under 0.01 % of their numbers, that of \"{name}\" \
+         {times:.0} times: 16-bit activations or leaving its readers in float may be closer",
+        found.len()
+    ))
 }
 
 fn account(model: &Model, plan: &Plan) -> Vec<NodeChange> {
@@ -519,6 +553,24 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
             );
             assert!(sqnr(&a[0], &b[0]) > 38.0, "{}", sqnr(&a[0], &b[0]));
         }
+    }
+
+    #[test]
+    fn ranges_that_few_numbers_rule_are_warned_of() {
+        let model = net();
+        let mut s = statistics(&model);
+        let warned = |s: &Statistics| {
+            quantize(&model, s, &Settings::default())
+                .unwrap()
+                .1
+                .warnings
+        };
+        assert!(warned(&s).is_empty(), "{:?}", warned(&s));
+        let mut many = numbers(50_000, 3);
+        many.push(200.0);
+        let r1 = s.values.get_mut("r1").unwrap();
+        r1.add(&Tensor::vector(many)).unwrap();
+        assert!(warned(&s)[0].contains("\"r1\""), "{:?}", warned(&s));
     }
 
     #[test]

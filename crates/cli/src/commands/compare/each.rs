@@ -221,6 +221,7 @@ impl<'a> Seen<'a> {
 
     /// A model in INT8: the first question is of the model as it is, others of the smoothed one.
     fn quantize(&mut self, model: &Model, settings: &int8::Settings) -> IrResult<Model> {
+        let (data, bar) = (self.data, self.bar);
         let mut is_first = true;
         let mut answer = |model: &Model, only: BTreeSet<String>| {
             if std::mem::take(&mut is_first) {
@@ -231,11 +232,11 @@ impl<'a> Seen<'a> {
                 return Ok(known.clone());
             }
             self.passes += 1;
-            let seen = look(model, self.data, only, self.bar)?;
+            let seen = look(model, data, only, bar)?;
             self.smoothed = Some(seen.clone());
             Ok(seen)
         };
-        Ok(int8::post_training(model, &mut answer, settings)?.0)
+        Ok(int8::post_training(model, &mut answer, data, settings, bar)?.0)
     }
 }
 

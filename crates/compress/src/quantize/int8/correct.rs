@@ -53,9 +53,10 @@ struct Product {
     scales: ValueId,
 }
 
-/// Corrects the biases of `quantized` in `rounds` rounds, by `count` of the samples: each round runs
-/// it and corrects the next part of its products, so that a part sees those before it corrected. The
-/// answer says whose shifts were too large to be rounding errors, and left.
+/// Corrects the biases of `quantized` one after the other, by the first `count` samples: each product
+/// is seen with all before it corrected. To correct several at once would make up for the shift of
+/// the first in each that follows. The answer says whose shifts were too large to be rounding
+/// errors, and left.
 ///
 /// # Errors
 /// When a model does not run on the samples, or the user cancels.
@@ -63,30 +64,33 @@ pub(super) fn correct_biases(
     float: &Model,
     quantized: &mut Model,
     samples: &dyn Samples,
-    (count, rounds): (usize, usize),
+    count: usize,
     progress: &dyn Progress,
 ) -> Result<Vec<String>> {
     let products = products(&float.graph, &quantized.graph)?;
     let wanted: Vec<(ValueId, usize)> = products.iter().map(|p| (p.float, p.axis)).collect();
+    progress.start("correct biases", products.len() as u64);
     let targets = means(float, &wanted, samples, count, progress)?;
     let mut rejected = Vec::new();
-    let size = products.len().div_ceil(rounds.max(1)).max(1);
-    for part in products.chunks(size) {
-        let wanted: Vec<(ValueId, usize)> = part.iter().map(|p| (p.quantized, p.axis)).collect();
-        let found = means(quantized, &wanted, samples, count, progress)?;
-        for p in part {
-            let (Some(target), Some(found)) = (targets.get(&p.float), found.get(&p.quantized))
-            else {
-                continue;
-            };
-            if !shift(&mut quantized.graph, p, target, found)? {
-                rejected.push(format!(
-                    "the outputs of \"{}\" differ too much from the float model's: its bias stays",
-                    p.name
-                ));
-            }
+    for p in &products {
+        let found = means(
+            quantized,
+            &[(p.quantized, p.axis)],
+            samples,
+            count,
+            progress,
+        )?;
+        if let (Some(target), Some(found)) = (targets.get(&p.float), found.get(&p.quantized))
+            && !shift(&mut quantized.graph, p, target, found)?
+        {
+            rejected.push(format!(
+                "the outputs of \"{}\" differ too much from the float model's: its bias stays",
+                p.name
+            ));
         }
+        progress.advance(1);
     }
+    progress.finish();
     Ok(rejected)
 }
 
@@ -143,7 +147,6 @@ fn means(
     let axes: BTreeMap<ValueId, usize> = wanted.iter().copied().collect();
     let values: Vec<ValueId> = axes.keys().copied().collect();
     let mut sums: BTreeMap<ValueId, Means> = BTreeMap::new();
-    progress.start("correct biases", count as u64);
     for batch in samples.batches(1) {
         progress.check()?;
         let (range, batch) = batch?;
@@ -162,9 +165,7 @@ fn means(
         if let Some(e) = failed {
             return Err(e);
         }
-        progress.advance(range.len() as u64);
     }
-    progress.finish();
     Ok(sums)
 }
 
@@ -263,7 +264,7 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
             ..Settings::default()
         };
         let corrected = Settings {
-            bias_rounds: 2,
+            bias_samples: 32,
             ..coarse.clone()
         };
         let (before, after) = (shift_of_means(&coarse), shift_of_means(&corrected));

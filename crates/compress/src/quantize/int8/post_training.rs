@@ -13,9 +13,6 @@ use crate::quantize::equalize::equalize;
 use crate::quantize::smooth::smooth;
 use crate::samples::Samples;
 
-/// Samples whose means correct biases.
-const CORRECTED_BY: usize = 32;
-
 /// Where statistics come from: looks at the named values of a model.
 pub type Look<'a> = dyn FnMut(&Model, BTreeSet<String>) -> Result<Statistics> + 'a;
 
@@ -68,10 +65,9 @@ pub fn post_training(
         ..settings.clone()
     };
     let (mut quantized, mut changes) = quantize(&model, &statistics, &pairs)?;
-    if settings.bias_rounds > 0 {
-        let count = CORRECTED_BY.min(samples.count());
-        let rounds = settings.bias_rounds;
-        let rejected = correct_biases(&model, &mut quantized, samples, (count, rounds), progress)?;
+    if settings.bias_samples > 0 {
+        let count = settings.bias_samples.min(samples.count());
+        let rejected = correct_biases(&model, &mut quantized, samples, count, progress)?;
         changes.warnings.extend(rejected);
     }
     if settings.format == Format::QOperator {

@@ -45,6 +45,9 @@ impl Ints {
     }
 }
 
+/// The inputs of an integer operator: from those of the float one, the grid of the result and the bias.
+type Inputs = fn(&[Ints], Option<Ints>, Option<ValueId>) -> Vec<Option<ValueId>>;
+
 /// A row of the table of integer operators.
 struct Form {
     /// The float operator.
@@ -52,8 +55,8 @@ struct Form {
     /// The integer operator.
     to: &'static str,
     domain: &'static str,
-    /// The inputs, from those of the float operator and the grid of the result.
-    inputs: fn(&[Ints], Option<Ints>, Option<ValueId>) -> Vec<Option<ValueId>>,
+    /// Its inputs.
+    inputs: Inputs,
     /// There is a form with a float result.
     float_result: bool,
 }

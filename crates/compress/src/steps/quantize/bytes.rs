@@ -80,9 +80,9 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Flag,
     },
     Key {
-        name: "bias-rounds",
+        name: "bias-samples",
         value: "N",
-        about: "Correct biases by what samples give, part after part, in N rounds [default: 0]",
+        about: "Correct biases by what N samples give, one product after the other [default: 0]",
         kind: Kind::Count,
     },
     Key {
@@ -169,7 +169,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         power_of_two_scales: given.flag("power-of-two"),
         smooth: !given.flag("no-smooth"),
         equalize: given.flag("equalize"),
-        bias_rounds: given.count("bias-rounds").unwrap_or(default.bias_rounds),
+        bias_samples: given.count("bias-samples").unwrap_or(default.bias_samples),
         format,
         bias_correction: !given.flag("no-bias-correction"),
         keep_first: given.flag("keep-first"),
