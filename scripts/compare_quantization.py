@@ -23,12 +23,9 @@ FP32: by its drop (none counts as better than FP32, which the float model is by 
 """
 
 import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +46,7 @@ MODELS = {
 BANDS, SHIFT = 128, 8
 
 QUANTIZE = """
-import json, resource, sys, time
+import sys, time
 import numpy
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -73,7 +70,7 @@ quantization.quantize_static(
     activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
     calibrate_method=getattr(quantization.CalibrationMethod, method),
 )
-print(json.dumps([time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+print(time.perf_counter() - started)
 """
 
 
@@ -92,18 +89,28 @@ def session(path, optimize=True):
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+# Starts a command from a small process: the peak memory of a child begins with that of its parent.
+MEASURE = """
+import os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as file:
+    print(time.perf_counter() - started, usage.ru_maxrss, file=file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
 def child(command):
     """Standard output, seconds and peak resident MiB of a command."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - started
-        out.seek(0), err.seek(0)
-        if status != 0:
-            raise Failed(f"{command[1]}: {(err.read().strip().splitlines() or ['no message'])[-1]}")
-        return out.read(), seconds, usage.ru_maxrss / 1024
+    words = [str(word) for word in command]
+    with tempfile.NamedTemporaryFile("r") as facts:
+        measured = [sys.executable, "-c", MEASURE, facts.name, *words]
+        done = subprocess.run(measured, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failed(f"{words[1]}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+        seconds, kilobytes = facts.read().split()
+    return done.stdout, float(seconds), float(kilobytes) / 1024
 
 
 def quantize_by_edgesmith(args, model, data, out):
@@ -115,9 +122,8 @@ def quantize_by_edgesmith(args, model, data, out):
 
 def quantize_by_onnxruntime(model, data, out, method):
     """Seconds and MiB of `quantize_static`."""
-    text, _, _ = child([sys.executable, "-c", QUANTIZE, model, data, out, method])
-    seconds, kilobytes = json.loads(text.splitlines()[-1])
-    return seconds, kilobytes / 1024
+    text, _, peak = child([sys.executable, "-c", QUANTIZE, model, data, out, method])
+    return float(text.splitlines()[-1]), peak
 
 
 def read(path):
