@@ -354,7 +354,7 @@ mod tests {
             (96, 48, 24 + 12)
         );
         let table = cost(
-            "com.microsoft.GatherBlockQuantized(u8[3,16], i64[1,2]{1,0}, f32[3,2]) {block_size=16}",
+            "com.microsoft.GatherBlockQuantized(u8[3,16], i64[1,2], f32[3,2]) {block_size=16}",
         );
         assert_eq!((table.params, table.weight_bytes), (96, 48 + 24));
     }

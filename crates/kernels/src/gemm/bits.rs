@@ -580,6 +580,42 @@ mod tests {
     }
 
     #[test]
+    fn blocks_whose_sums_would_overflow_are_not_multiplied_as_bytes() {
+        let (k, n) = (70_000, 1);
+        let codes = Codes {
+            bytes: &vec![254; k],
+            bits: 8,
+            order: Order::KN,
+            stride: n,
+            high_first: false,
+            signed: false,
+        };
+        let b = Blocked {
+            codes,
+            block: k,
+            scales: &[1.0 / 254.0],
+            zeros: &[0.0],
+            order: Order::KN,
+            book: None,
+        };
+        for ctx in contexts() {
+            let b = PackedBits::new(&ctx, &b, [k, n], true);
+            let mut c = [0.0];
+            gemm_bits(
+                &ctx,
+                1,
+                &vec![1.0; k],
+                k,
+                &b,
+                &mut c,
+                n,
+                &Epilogue::default(),
+            );
+            close(&c, &[k as f32], 1e-4, "sum");
+        }
+    }
+
+    #[test]
     fn packed_weights_take_the_bits_of_their_codes() {
         let mut random = Random::new(7);
         let mut case = Case::some(&mut random, [256, 64]);

@@ -110,7 +110,7 @@ impl PackedBits {
         let blocks = k.div_ceil(block);
         let (isa, bytes) = match b.book {
             Some(_) => (ctx.isa(), false),
-            None => isa_for(ctx.isa(), bits, bytes),
+            None => isa_for(ctx.isa(), bits, bytes && block <= MOST),
         };
         let lanes = shape(isa).0;
         let panels = Panels { n, lanes };
@@ -330,6 +330,9 @@ fn table(bits: usize, middle: i32, book: Option<&[f32; 16]>) -> [f32; 16] {
         None => std::array::from_fn(|i| (i & ((1 << bits) - 1)) as f32 - middle as f32),
     }
 }
+
+/// Products of so many bytes fit a sum of 32 bits.
+const MOST: usize = 1 << 15;
 
 /// The instruction set that codes are laid out for, and whether products take bytes.
 fn isa_for(isa: Isa, bits: usize, bytes: bool) -> (Isa, bool) {
