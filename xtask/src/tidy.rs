@@ -30,7 +30,7 @@ static MAY_KNOW: &[(&str, &[&str])] = &[
     ("data", &["ir", "formats"]),
     ("engines", &["ir", "formats", "runtime"]),
     ("runtime", &["ir", "kernels"]),
-    ("compress", &["ir", "passes", "runtime", "data"]),
+    ("compress", &["ir", "kernels", "passes", "runtime", "data"]),
 ];
 
 /// The only places with `unsafe`.

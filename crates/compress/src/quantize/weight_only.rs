@@ -158,26 +158,9 @@ pub fn quantize(
         scale::insert(&mut out.graph, &mut sites, &rounding.scales);
         changes.narrowing_nodes = 0;
     }
-    let rounded = rounding.round(&out.graph, &sites, progress)?;
-    let mut reports: BTreeMap<(ValueId, Lies), WeightChange> = BTreeMap::new();
-    let mut writer = Writer::new(&mut out);
-    for site in &sites {
-        let key = (site.weight, site.lies);
-        let (weight, report) = &rounded[&key];
-        let node = writer.model.graph.node(site.node).name.clone();
-        (settings.format.write)(&mut writer, site, weight).at(|| format!("node \"{node}\""))?;
-        reports
-            .entry(key)
-            .or_insert_with(|| report.clone())
-            .nodes
-            .push(node);
-    }
-    for (key, report) in &mut reports {
-        report.bits = writer.bits[key] as f64 / report.dims.iter().product::<usize>() as f64;
-    }
+    changes.weights = rounding.round(&mut out, &sites, progress)?;
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
-    changes.weights = reports.into_values().collect();
     Ok((out, changes))
 }
 
@@ -221,8 +204,6 @@ fn account(model: &Model, left: &BTreeMap<NodeId, String>) -> Vec<NodeChange> {
     };
     model.graph.nodes().map(change).collect()
 }
-
-type RoundedWeights = BTreeMap<(ValueId, Lies), (Rounded, WeightChange)>;
 
 /// Weights on their way.
 struct Rounding<'a> {
@@ -295,28 +276,41 @@ impl Rounding<'_> {
         Ok(scales)
     }
 
+    /// Rounds one weight after the other, and writes it into the model at once: memory holds the
+    /// codes of one.
     fn round(
         &self,
-        graph: &Graph,
+        model: &mut Model,
         sites: &[Site],
         progress: &dyn Progress,
-    ) -> Result<RoundedWeights> {
+    ) -> Result<Vec<WeightChange>> {
         let by_weight = by_weight(sites);
-        let numbers = |s: &Site| graph.constant(s.weight).map_or(0, |t| t.count() as u64);
-        progress.start(
-            "round weights",
-            by_weight.values().map(|s| numbers(s[0])).sum(),
-        );
-        let mut rounded = RoundedWeights::new();
+        let numbers = |graph: &Graph, s: &Site| graph.constant(s.weight).map_or(0, Tensor::count);
+        let all = by_weight
+            .values()
+            .map(|s| numbers(&model.graph, s[0]))
+            .sum::<usize>();
+        progress.start("round weights", all as u64);
+        let mut writer = Writer::new(model);
+        let mut changes = Vec::new();
         for (key, sites) in by_weight {
             progress.check()?;
-            let one = self.one(graph, &sites);
-            let place = || format!("weight \"{}\"", graph.value(key.0).name);
-            rounded.insert(key, one.at(place)?);
-            progress.advance(numbers(sites[0]));
+            let name = writer.model.graph.value(key.0).name.clone();
+            let one = self.one(&writer.model.graph, &sites);
+            let (rounded, mut change) = one.at(|| format!("weight \"{name}\""))?;
+            let count = numbers(&writer.model.graph, sites[0]);
+            for site in sites {
+                let node = writer.model.graph.node(site.node).name.clone();
+                let written = (self.settings.format.write)(&mut writer, site, &rounded);
+                written.at(|| format!("node \"{node}\""))?;
+                change.nodes.push(node);
+            }
+            change.bits = writer.bits[&key] as f64 / count.max(1) as f64;
+            changes.push(change);
+            progress.advance(count as u64);
         }
         progress.finish();
-        Ok(rounded)
+        Ok(changes)
     }
 
     /// Rounds one weight. Tables, which multiply nothing, are rounded to nearest; but for plain

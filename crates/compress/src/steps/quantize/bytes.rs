@@ -128,6 +128,12 @@ pub fn settings(given: &Given) -> Result<Settings> {
             return Err(given.fault("format", format!("int8 is not written as {other}")));
         }
     };
+    if format == Format::QOperator && activations != Byte::Unsigned {
+        let what = "integer operators are written with activations u8 only";
+        return Err(given
+            .fault("format", what)
+            .hint("ONNX Runtime has none of the others for all of them; write format qdq"));
+    }
     let percentile = given.number("percentile");
     if percentile.is_some() && observer.name != observers::PERCENTILE.name {
         return Err(given.fault(
