@@ -297,7 +297,7 @@ def main():
     parser.add_argument("--flags", default="", help="more flags of `edgesmith quantize`")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
-    args.plain = []
+    args.plain = ["--natural-order"]
     globals()[args.command](args)
 
 
