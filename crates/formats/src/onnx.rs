@@ -1,5 +1,6 @@
 //! ONNX files: models of IR version 3 and later, with weights in the file or beside it.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -45,7 +46,7 @@ pub(crate) fn encode_outside(model: &Model, over: usize) -> Result<(Vec<u8>, Vec
         data.resize(*offset, 0);
         data.extend_from_slice(bytes);
     }
-    Ok((parts.model, data))
+    Ok((parts.model.concat(), data))
 }
 
 /// The model of such bytes, which it shares.
@@ -73,6 +74,11 @@ fn read(path: &Path) -> Result<Model> {
     decode(map::map(path)?, path.parent()).at(place)
 }
 
+/// Writes pieces one after the other.
+fn all(pieces: &[Bytes], out: &mut dyn Write) -> io::Result<()> {
+    pieces.iter().try_for_each(|piece| out.write_all(piece))
+}
+
 fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<()> {
     let constants = model
         .graph
@@ -85,7 +91,8 @@ fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<()> {
         External::Over(bytes) => Some(bytes),
     };
     let Some(over) = over else {
-        return file::write(path, &encode(model)?, options.force);
+        let pieces = write::encode_pieces(model)?;
+        return file::write_with(path, options.force, |out| all(&pieces, out));
     };
     let mut data_path = path.as_os_str().to_owned();
     data_path.push(".data");
@@ -103,7 +110,7 @@ fn write(model: &Model, path: &Path, options: &WriteOptions) -> Result<()> {
         }
         Ok(())
     })?;
-    let model = file::Pending::write(path, options.force, |out| out.write_all(&parts.model))?;
+    let model = file::Pending::write(path, options.force, |out| all(&parts.model, out))?;
     data.commit()?;
     model.commit()
 }

@@ -4,6 +4,7 @@
 //! in a [`format`]. XᵀX of what it multiplies comes from calibration ([`grams`] says of which
 //! values).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use edgesmith_ir::error::At;
@@ -318,7 +319,7 @@ impl Rounding<'_> {
     fn one(&self, graph: &Graph, sites: &[&Site]) -> Result<(Rounded, WeightChange)> {
         let plain = matrix_of(graph, sites[0])?;
         let scales = sites[0].reads.and_then(|v| self.scales.get(&v));
-        let weight = scales.map_or_else(|| plain.clone(), |s| plain.scaled(s));
+        let weight = scales.map_or(Cow::Borrowed(&plain), |s| Cow::Owned(plain.scaled(s)));
         let gram = self.gram(graph, sites);
         let hessian = match (&gram, scales) {
             (Some(gram), Some(s)) => Some(unscaled(gram, s)),
@@ -357,36 +358,39 @@ impl Rounding<'_> {
                 .zip(scales.into_iter().flatten())
                 .for_each(|(x, s)| *x /= s);
         }
-        let nearest = rtn::by_blocks(
-            &Job {
+        let square = |d: &[f32]| d.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        let apart = |numbers: &mut [f32]| {
+            let pairs = numbers.iter_mut().zip(&weight.data);
+            pairs.for_each(|(x, w)| *x = w - *x);
+        };
+        apart(&mut numbers);
+        let (mut output_error, mut output_error_of_rounding) = (None, None);
+        if let Some(gram) = gram {
+            let k = weight.k;
+            let gram = gemm::PackedF32::new(self.ctx, gram, gemm::Order::KN, k, k);
+            let energy = |m: &[f32]| awq::energy(m, weight.n, &gram, self.ctx);
+            let whole = energy(&weight.data).max(f64::MIN_POSITIVE);
+            output_error = Some(energy(&numbers) / whole);
+            let job = Job {
                 weight,
                 hessian: None,
                 scheme: self.settings.scheme,
                 settings: self.settings,
                 ctx: self.ctx.clone(),
-            },
-            |_, w| range::whole(w, self.settings.scheme),
-        );
-        let packed =
-            gram.map(|g| gemm::PackedF32::new(self.ctx, g, gemm::Order::KN, weight.k, weight.k));
-        let apart = |other: &[f32]| -> Vec<f32> {
-            weight.data.iter().zip(other).map(|(a, b)| a - b).collect()
-        };
-        let error = |delta: &[f32]| {
-            let packed = packed.as_ref()?;
-            let of = |m: &[f32]| awq::energy(m, weight.n, packed, self.ctx);
-            Some(of(delta) / of(&weight.data).max(f64::MIN_POSITIVE))
-        };
-        let delta = apart(&numbers);
-        let square = |d: &[f32]| d.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+            };
+            let nearest = rtn::by_blocks(&job, |_, w| range::whole(w, job.scheme));
+            let mut nearest = nearest.numbers();
+            apart(&mut nearest);
+            output_error_of_rounding = Some(energy(&nearest) / whole);
+        }
         Ok(WeightChange {
             weight: graph.value(site.weight).name.clone(),
             nodes: Vec::new(),
             dims: [weight.n, weight.k],
             bits: 0.0,
-            sqnr_db: 10.0 * (square(&weight.data) / square(&delta)).log10(),
-            output_error: error(&delta),
-            output_error_of_rounding: error(&apart(&nearest.numbers())),
+            sqnr_db: 10.0 * (square(&weight.data) / square(&numbers)).log10(),
+            output_error,
+            output_error_of_rounding,
         })
     }
 }

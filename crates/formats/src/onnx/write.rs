@@ -29,22 +29,75 @@ const PAGE: usize = 4096;
 /// # Errors
 /// When the graph has a cycle, or the file would have more than 2 GB.
 pub fn encode(model: &Model) -> Result<Vec<u8>> {
-    bytes_of(&message(model)?)
+    Ok(pieces(message(model)?)?.concat())
 }
 
-fn bytes_of(proto: &ModelProto) -> Result<Vec<u8>> {
+/// The bytes of a file in pieces, of which the large ones are those of the weights themselves.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_pieces(model: &Model) -> Result<Vec<Bytes>> {
+    pieces(message(model)?)
+}
+
+/// The fields that hold what is large: `ModelProto.graph`, `GraphProto.initializer`,
+/// `TensorProto.raw_data`.
+const GRAPH: u32 = 7;
+const INITIALIZER: u32 = 5;
+const RAW_DATA: u32 = 9;
+
+/// Weights of fewer bytes are copied into the piece before them.
+const MIN_PIECE: usize = 4096;
+
+/// A message in pieces: the graph comes last in the model, and its initializers last in the graph.
+fn pieces(mut proto: ModelProto) -> Result<Vec<Bytes>> {
     if proto.encoded_len() > i32::MAX as usize {
         return Err(
             Error::unsupported("the file would have more than 2 GB, where ONNX files end")
                 .hint("write the weights into a file beside it"),
         );
     }
-    Ok(proto.encode_to_vec())
+    let Some(mut graph) = proto.graph.take() else {
+        return Ok(vec![proto.encode_to_vec().into()]);
+    };
+    let length = graph.encoded_len();
+    let initializers = std::mem::take(&mut graph.initializer);
+    let mut piece = proto.encode_to_vec();
+    announce(GRAPH, length, &mut piece);
+    graph
+        .encode(&mut piece)
+        .map_err(|e| Error::internal(e.to_string()))?;
+    let mut all = Vec::new();
+    for mut tensor in initializers {
+        announce(INITIALIZER, tensor.encoded_len(), &mut piece);
+        let raw = tensor.raw_data.take();
+        piece.extend(tensor.encode_to_vec());
+        let Some(raw) = raw else {
+            continue;
+        };
+        announce(RAW_DATA, raw.len(), &mut piece);
+        if raw.len() < MIN_PIECE {
+            piece.extend_from_slice(&raw);
+        } else {
+            all.push(std::mem::take(&mut piece).into());
+            all.push(raw);
+        }
+    }
+    all.push(piece.into());
+    Ok(all)
+}
+
+/// Writes that `length` bytes of field `tag` follow.
+fn announce(tag: u32, length: usize, out: &mut Vec<u8>) {
+    let kind = prost::encoding::WireType::LengthDelimited;
+    prost::encoding::encode_key(tag, kind, out);
+    prost::encoding::encode_varint(length as u64, out);
 }
 
 /// A file and the data that stands beside it.
 pub(crate) struct Parts {
-    pub model: Vec<u8>,
+    /// The file, in pieces.
+    pub model: Vec<Bytes>,
     /// Offset and bytes of each tensor that stands beside the model.
     pub data: Vec<(usize, Bytes)>,
 }
@@ -63,7 +116,7 @@ pub(crate) fn encode_external(model: &Model, location: &str, over: usize) -> Res
     };
     proto.graph.iter_mut().for_each(|g| outside.graph(g));
     Ok(Parts {
-        model: bytes_of(&proto)?,
+        model: pieces(proto)?,
         data: outside.data,
     })
 }
