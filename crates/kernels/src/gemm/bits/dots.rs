@@ -45,7 +45,7 @@ impl Body for Round<'_> {
             let (scale, sum, finite) = round_block(s, &self.a[start..][..len], to);
             is_finite &= finite;
             self.scales[block] = [scale, sum as f32];
-            self.starts[block] = -self.b.middle * sum;
+            self.starts[block] = (-self.b.middle).wrapping_mul(sum);
             at += room;
         }
         is_finite
@@ -93,9 +93,10 @@ fn round_block<S: Simd>(s: S, a: &[f32], to: &mut [u8]) -> (f32, i32, bool) {
         }
     }
     to[a.len()..].fill(0);
-    let mut of_all = 0;
+    let mut of_all = 0i32;
     for lane in s.lanes_i(sum) {
-        of_all += lane;
+        // Only where a number is not finite is a sum too large; nothing reads it then.
+        of_all = of_all.wrapping_add(lane);
     }
     (scale, of_all, s.sum(poison) == 0.0)
 }
