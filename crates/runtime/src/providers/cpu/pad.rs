@@ -20,6 +20,12 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         None => node.float("value").unwrap_or(0.0),
     };
     let amounts = amounts(planner, id, own.len())?;
+    let made = planner.typed(y)?.1;
+    let grown = |(&n, &(a, b)): (&usize, &(i64, i64))| n as i128 + i128::from(a) + i128::from(b);
+    let lengths = made.iter().map(|&n| n as i128);
+    if !own.iter().zip(&amounts).map(grown).eq(lengths) {
+        return None;
+    }
     if dims.iter().any(|&n| n > LONGEST) {
         return None;
     }
