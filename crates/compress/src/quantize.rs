@@ -75,11 +75,17 @@ fn fold_factor(graph: &mut Graph, id: NodeId, attribute: &str, input: usize) -> 
     };
     let scaled = t.to_f32()?.iter().map(|x| x * factor).collect();
     let scaled = Tensor::from_vec(t.dims(), scaled)?;
-    let name = graph.fresh_name(&format!("{}_{attribute}", graph.value(v).name));
-    let constant = graph.add_constant(&name, scaled);
-    graph.set_input(id, input, Some(constant));
+    replace_constant(graph, id, input, attribute, scaled);
     graph.node_mut(id).set(attribute, Attribute::Float(1.0));
     Ok(())
+}
+
+/// Gives a node another constant in the place of input `i`, named after the old one.
+fn replace_constant(graph: &mut Graph, id: NodeId, i: usize, suffix: &str, data: Tensor) {
+    let old = graph.node(id).input(i).map(|v| graph.value(v).name.clone());
+    let name = graph.fresh_name(&format!("{}_{suffix}", old.unwrap_or_default()));
+    let constant = graph.add_constant(&name, data);
+    graph.set_input(id, i, Some(constant));
 }
 
 /// True where `pattern`, in which `*` stands for any text, is `name`.
@@ -94,6 +100,19 @@ fn matches(pattern: &str, name: &str) -> bool {
         .map(|(i, _)| i)
         .chain([tail.len()])
         .any(|i| matches(rest, &tail[i..]))
+}
+
+#[cfg(test)]
+mod testing {
+    /// `n` numbers from −1 to 1, the same for the same seed.
+    pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..n).map(next).collect()
+    }
 }
 
 #[cfg(test)]

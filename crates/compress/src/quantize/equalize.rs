@@ -283,9 +283,7 @@ fn store(graph: &mut Graph, id: NodeId, layer: &Layer) -> Result<()> {
         if let (Some(v), Some(data)) = (v, data) {
             let dims = graph.constant(v).map_or(Vec::new(), |t| t.dims().to_vec());
             let tensor = Tensor::from_vec(&dims, data.clone())?;
-            let name = graph.fresh_name(&format!("{}_equal", graph.value(v).name));
-            let constant = graph.add_constant(&name, tensor);
-            graph.set_input(id, i, Some(constant));
+            super::replace_constant(graph, id, i, "equal", tensor);
         }
     }
     Ok(())

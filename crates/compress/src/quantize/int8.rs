@@ -259,6 +259,7 @@ mod tests {
 
     use super::*;
     use crate::calibrate::ValueStatistics;
+    use crate::quantize::testing::numbers;
 
     /// A small network with a branch, bounds, pools and a head.
     const NET: &str = r#"
@@ -285,15 +286,6 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
   y = Gemm(f, wf, bf) {name="y", alpha=0.5}
 }
 "#;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(next).collect()
-    }
 
     fn net() -> Model {
         let mut source = NET.to_owned();

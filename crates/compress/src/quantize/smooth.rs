@@ -327,9 +327,7 @@ fn divide(graph: &mut Graph, id: NodeId, i: usize, factors: &[f64]) -> Result<()
     let at = |j: usize| f64::from(data[if data.len() == 1 { 0 } else { j }]);
     let divided = factors.iter().enumerate().map(|(j, s)| (at(j) / s) as f32);
     let divided = Tensor::vector(divided.collect());
-    let name = graph.fresh_name(&format!("{}_smooth", graph.value(v).name));
-    let constant = graph.add_constant(&name, divided);
-    graph.set_input(id, i, Some(constant));
+    super::replace_constant(graph, id, i, "smooth", divided);
     Ok(())
 }
 

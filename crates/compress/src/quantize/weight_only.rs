@@ -167,13 +167,9 @@ pub fn quantize(
 
 /// The first constant of `made` whose type or bytes are others in `read`, or that is not there.
 pub fn differing(made: &Graph, read: &Graph) -> Option<String> {
-    let constants = made
-        .values()
-        .filter_map(|(v, x)| Some((&x.name, made.constant(v)?)));
-    let mut used = constants.filter(|(name, _)| {
-        let v = made.find_value(name);
-        v.is_some_and(|v| !made.value(v).consumers().is_empty())
-    });
+    let is_used = |v: ValueId| !made.value(v).consumers().is_empty();
+    let constants = made.values().filter(|(v, _)| is_used(*v));
+    let mut used = constants.filter_map(|(v, x)| Some((&x.name, made.constant(v)?)));
     let differs = |(name, t): &(&String, &Tensor)| {
         let other = read.find_value(name).and_then(|v| read.constant(v));
         other.is_none_or(|o| o.ty() != t.ty() || o.bytes() != t.bytes())
@@ -427,15 +423,7 @@ mod tests {
 
     use super::blocks::{Blocks, Zeros};
     use super::*;
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(next).collect()
-    }
+    use crate::quantize::testing::numbers;
 
     fn list(data: &[f32]) -> String {
         data.iter()

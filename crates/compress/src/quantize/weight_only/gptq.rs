@@ -223,17 +223,9 @@ mod tests {
     use edgesmith_kernels::{Ctx, Isa, Threads};
 
     use super::*;
+    use crate::quantize::testing::numbers;
     use crate::quantize::weight_only::matrix::Matrix;
     use crate::quantize::weight_only::{Settings, method};
-
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..n).map(next).collect()
-    }
 
     /// XᵀX of inputs that depend on their neighbours.
     fn correlated(k: usize) -> Vec<f32> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use edgesmith_ir::{Graph, Node, NodeId, Tensor, ValueId};
 
 use super::sites::Site;
+use crate::quantize::replace_constant;
 
 /// Lets the sites that read a scaled value read it divided. Where only they read it and a layer
 /// norm or a constant factor makes it, that takes the division over; else a Mul does it.
@@ -63,13 +64,7 @@ fn fold(graph: &mut Graph, v: ValueId, factor: &[f32]) -> bool {
         return false;
     };
     for (i, data) in scaled {
-        let old = graph
-            .node(id)
-            .input(i)
-            .map_or(String::new(), |v| graph.value(v).name.clone());
-        let name = graph.fresh_name(&format!("{old}_scaled"));
-        let constant = graph.add_constant(&name, data);
-        graph.set_input(id, i, Some(constant));
+        replace_constant(graph, id, i, "scaled", data);
     }
     true
 }
