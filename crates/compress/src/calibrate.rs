@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use edgesmith_ir::infer;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
-use edgesmith_kernels::{Ctx, Isa, Threads};
-use edgesmith_runtime::{Options, Session};
+use edgesmith_kernels::Ctx;
+use edgesmith_runtime::{Options, Session, View};
 
 use crate::samples::{Samples, named};
 
@@ -14,6 +14,7 @@ mod gram;
 mod histogram;
 mod key;
 pub mod observers;
+mod parts;
 mod runnable;
 mod statistics;
 mod stored;
@@ -21,6 +22,7 @@ mod stored;
 pub use gram::Gram;
 pub use histogram::Histogram;
 pub use key::key;
+use parts::Tables;
 pub use statistics::{Channels, Statistics, ValueStatistics};
 pub use stored::Checkpoint;
 use stored::checkpoint;
@@ -160,7 +162,7 @@ pub fn calibrate_kept(
         let mask = mask(&batch)?;
         let mut failed = None;
         session.run_watching(&named(&batch), &wanted, &mut |v, t| {
-            if let Err(e) = collector.add(v, t, mask.as_ref()) {
+            if let Err(e) = collector.add(v, &t, mask.as_ref()) {
                 failed.get_or_insert(e);
             }
         })?;
@@ -175,7 +177,7 @@ pub fn calibrate_kept(
         }
     }
     progress.finish();
-    let mut statistics = collector.finish(seen);
+    let mut statistics = collector.finish(seen, session.ctx());
     let unseen = unknown.iter().map(|place| {
         format!("{place} cannot be run: what needs its answer was not seen and stays float")
     });
@@ -220,7 +222,7 @@ fn mask(batch: &[(String, Tensor)]) -> Result<Option<Mask>> {
 struct Collector {
     names: BTreeMap<ValueId, String>,
     statistics: Statistics,
-    ctx: Ctx,
+    tables: Tables,
 }
 
 impl Collector {
@@ -245,11 +247,10 @@ impl Collector {
                 names.insert(v, name.clone());
             }
         }
-        let threads = Threads::of(settings.threads);
         Ok(Self {
             names,
             statistics,
-            ctx: Ctx::new(Isa::detect(), threads),
+            tables: Tables::default(),
         })
     }
 
@@ -260,21 +261,22 @@ impl Collector {
             && own.grams.keys().eq(statistics.grams.keys())
     }
 
-    fn add(&mut self, v: ValueId, t: &Tensor, mask: Option<&Mask>) -> Result<()> {
+    fn add(&mut self, v: ValueId, value: &View, mask: Option<&Mask>) -> Result<()> {
         let Some(name) = self.names.get(&v) else {
             return Ok(());
         };
         if let Some(gram) = self.statistics.grams.get_mut(name) {
-            let mask = mask.filter(|m| t.rank() > 2 && t.dims()[..2] == m.dims);
-            gram.add(&self.ctx, t, mask.map(|m| &m.tokens[..]))?;
+            let dims = value.dims();
+            let mask = mask.filter(|m| dims.len() > 2 && dims[..2] == m.dims);
+            gram.add(value.ctx(), &value.tensor()?, mask.map(|m| &m.tokens[..]))?;
         }
         let seen = self.statistics.values.get_mut(name);
-        seen.map_or(Ok(()), |seen| seen.add(t))
+        seen.map_or(Ok(()), |seen| seen.add_view(value, &mut self.tables))
     }
 
-    fn finish(mut self, samples: usize) -> Statistics {
+    fn finish(mut self, samples: usize, ctx: &Ctx) -> Statistics {
         for gram in self.statistics.grams.values_mut() {
-            gram.flush(&self.ctx);
+            gram.flush(ctx);
         }
         self.statistics.samples = samples as u64;
         self.statistics.warnings = warnings(&self.statistics);
@@ -446,7 +448,7 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
         let mut session = Session::prepare(&model, &Options::default()).unwrap();
         let wanted: Vec<ValueId> = collector.names.keys().copied().collect();
         for batch in data.batches(1).take(37) {
-            let add = &mut |v, t: &Tensor| collector.add(v, t, None).unwrap();
+            let add = &mut |v, t: View| collector.add(v, &t, None).unwrap();
             session
                 .run_watching(&named(&batch.unwrap().1), &wanted, add)
                 .unwrap();

@@ -328,8 +328,10 @@ pub fn value_fidelity(
         }
         let mut seen: BTreeMap<ValueId, Tensor> = BTreeMap::new();
         a.run_watching(&named(&inputs), &wanted, &mut |v, t| {
-            if t.dtype().is_float() {
-                seen.insert(v, t.clone());
+            if t.dtype().is_float()
+                && let Ok(t) = t.tensor()
+            {
+                seen.insert(v, t);
             }
         })?;
         b.run_watching(&named(&inputs), &others, &mut |v, t| {
@@ -338,7 +340,7 @@ pub fn value_fidelity(
                 && t.dtype().is_float()
             {
                 let mut sum = sums.get(v).copied().unwrap_or_default();
-                if sum.add(r, t).is_ok() {
+                if t.tensor().and_then(|t| sum.add(r, &t)).is_ok() {
                     sums.insert(*v, sum);
                 }
             }

@@ -31,6 +31,7 @@ pub mod quantize;
 pub mod recurrent;
 pub mod resample;
 pub mod select;
+pub mod survey;
 
 pub(crate) mod simd;
 #[cfg(test)]

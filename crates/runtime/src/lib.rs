@@ -12,4 +12,4 @@ mod session;
 pub use plan::Placement;
 pub use profile::{Memory, NodeProfile, Profile};
 pub use providers::{BY_DEFAULT, PROVIDERS, Provider};
-pub use session::{Options, Session, ValueInfo, stored};
+pub use session::{Options, Session, ValueInfo, View, stored};

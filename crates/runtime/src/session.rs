@@ -17,6 +17,9 @@ use crate::providers::{self, BY_DEFAULT, Provider};
 mod inputs;
 pub(crate) mod run;
 pub mod stored;
+pub(crate) mod view;
+
+pub use view::View;
 
 /// About what one core has of the caches that it does not share.
 const BATCH_BYTES: usize = 1 << 20;
@@ -192,6 +195,11 @@ impl Session {
         &self.placements
     }
 
+    /// The instructions and threads that it runs on.
+    pub fn ctx(&self) -> &Ctx {
+        &self.program.maker.ctx
+    }
+
     /// The memory of the plan that ran last.
     pub fn memory(&self) -> Option<Memory> {
         self.memory
@@ -229,7 +237,7 @@ impl Session {
         self.run_any(inputs, &[], &mut |_, _| ())
     }
 
-    /// As [`Session::run`], showing the values `wanted` as soon as they are there.
+    /// As [`Session::run`], showing the values `wanted` as soon as they are there, where they lie.
     ///
     /// # Errors
     /// As [`Session::run`].
@@ -237,7 +245,7 @@ impl Session {
         &mut self,
         inputs: &[(&str, Tensor)],
         wanted: &[ValueId],
-        watch: &mut dyn FnMut(ValueId, &Tensor),
+        watch: &mut dyn FnMut(ValueId, View),
     ) -> Result<Vec<Tensor>> {
         let items = inputs.iter().map(|(n, t)| (*n, Item::from(t.clone())));
         let outputs = self.run_any(&items.collect::<Vec<_>>(), wanted, watch)?;
@@ -248,7 +256,7 @@ impl Session {
         &mut self,
         inputs: &[(&str, Item)],
         wanted: &[ValueId],
-        watch: &mut dyn FnMut(ValueId, &Tensor),
+        watch: &mut dyn FnMut(ValueId, View),
     ) -> Result<Vec<Item>> {
         let fed = self.check_inputs(inputs)?;
         let wanted: BTreeSet<ValueId> = wanted.iter().copied().collect();
@@ -256,7 +264,7 @@ impl Session {
             if let Item::Tensor(t) = t
                 && wanted.contains(&v)
             {
-                watch(v, t);
+                watch(v, View::of(&self.program.maker.ctx, t));
             }
         }
         let maker = &self.program.maker;

@@ -3,6 +3,8 @@
 //! Widths are powers of two and bins touch zero, so growing merges neighbours exactly: the counts
 //! depend on the data alone, not on its order or on how it was cut into batches.
 
+use edgesmith_kernels::Ctx;
+use edgesmith_kernels::survey::{self, Bins};
 use serde::{Deserialize, Serialize};
 
 /// Bins on each side of zero.
@@ -14,31 +16,27 @@ const FINEST: i32 = -149;
 /// Below this exponent the inverse of the width is no f32.
 const LEAST_INVERSE: i32 = -126;
 
-/// Tables that count in turn, so that equal numbers do not wait for each other.
-const TABLES: usize = 4;
-
-/// Numbers whose bins are found at once.
-const PART: usize = 512;
-
-/// The bin of `x`, where `inverse` is that of the width: `⌊x·inverse⌋ + HALF`. A negative number
-/// whose product is too small for an f32 is still negative.
-fn bin(x: f32, inverse: f32) -> i32 {
-    let scaled = x * inverse;
-    let shifted = scaled + SHIFT;
-    let nearest = shifted - SHIFT;
-    let below = (nearest > scaled) | ((nearest == 0.0) & (x < 0.0));
-    let integer = (shifted.to_bits() as i32).wrapping_sub(SHIFT.to_bits() as i32);
-    integer - i32::from(below) + HALF as i32
-}
-
-/// 1.5·2²³: added to a small number it leaves the nearest integer in the lowest bits.
-const SHIFT: f32 = 12_582_912.0;
-
 /// Counts of finite numbers. Bin `i` holds `(i − HALF)·w ≤ x < (i − HALF + 1)·w`, `w` the width.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
     exponent: i32,
     bins: Vec<u64>,
+}
+
+/// The bins of a histogram, as those who count see them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale {
+    /// One over the width of a bin.
+    pub inverse: f32,
+    /// Where the bins end.
+    end: f64,
+}
+
+impl Scale {
+    /// True where numbers from the first to the second lie within the bins.
+    pub fn holds(&self, (min, max): (f32, f32)) -> bool {
+        f64::from(max) < self.end && f64::from(min) >= -self.end
+    }
 }
 
 impl Default for Histogram {
@@ -68,40 +66,34 @@ impl Histogram {
 
     /// Counts finite numbers, all within `min` and `max`.
     pub fn add(&mut self, data: &[f32], min: f32, max: f32) {
-        self.fit(f64::from(min), f64::from(max));
-        if self.exponent < LEAST_INVERSE {
-            let inverse = f64::from(-self.exponent).exp2();
-            for &x in data {
-                self.bins[((f64::from(x) * inverse).floor() as i64 + HALF as i64) as usize] += 1;
-            }
-            return;
+        self.fit(min, max);
+        self.add_few(data);
+    }
+
+    /// Counts finite numbers that all lie within the bins.
+    pub(super) fn add_few(&mut self, data: &[f32]) {
+        if let Some(scale) = self.scale() {
+            return survey::count_few(data, scale.inverse, &mut self.bins);
         }
-        let inverse = f32::from_bits(((127 - self.exponent) as u32) << 23);
-        if data.len() < 4 * HALF {
-            for &x in data {
-                self.bins[bin(x, inverse) as usize] += 1;
-            }
-            return;
+        let inverse = f64::from(-self.exponent).exp2();
+        for &x in data {
+            self.bins[((f64::from(x) * inverse).floor() as i64 + HALF as i64) as usize] += 1;
         }
-        let mut tables = [const { [0u32; 2 * HALF] }; TABLES];
-        let mut indices = [0i32; PART];
-        for part in data.chunks(PART) {
-            for (i, &x) in indices.iter_mut().zip(part) {
-                *i = bin(x, inverse);
-            }
-            let (groups, rest) = indices[..part.len()].as_chunks::<TABLES>();
-            for group in groups {
-                for t in 0..TABLES {
-                    tables[t][group[t] as usize % (2 * HALF)] += 1;
-                }
-            }
-            for &i in rest {
-                tables[0][i as usize] += 1;
-            }
+    }
+
+    /// Takes over counts made at this [`Histogram::scale`] of numbers that lie between the ends.
+    pub(super) fn take(&mut self, ctx: &Ctx, bins: &mut Bins, ends: (f32, f32)) {
+        if let Some(scale) = self.scale() {
+            bins.take(ctx, ends, scale.inverse, &mut self.bins);
         }
-        for (i, n) in self.bins.iter_mut().enumerate() {
-            *n += tables.iter().map(|t| u64::from(t[i])).sum::<u64>();
-        }
+    }
+
+    /// How numbers are counted; `None` while bins are so narrow that one over their width is no f32.
+    pub(super) fn scale(&self) -> Option<Scale> {
+        (self.exponent >= LEAST_INVERSE).then(|| Scale {
+            inverse: f32::from_bits(((127 - self.exponent) as u32) << 23),
+            end: HALF as f64 * self.width(),
+        })
     }
 
     /// Adds the counts of another histogram.
@@ -114,7 +106,9 @@ impl Histogram {
         }
     }
 
-    fn fit(&mut self, min: f64, max: f64) {
+    /// Widens the bins until they hold both.
+    pub(super) fn fit(&mut self, min: f32, max: f32) {
+        let (min, max) = (f64::from(min), f64::from(max));
         let mut exponent = self.exponent;
         let half = HALF as f64;
         while max >= half * f64::from(exponent).exp2() || min < -half * f64::from(exponent).exp2() {
@@ -171,23 +165,6 @@ mod tests {
         let mut merged = of(&data[..300]);
         merged.merge(&of(&data[300..]));
         assert_eq!(one_by_one, merged);
-    }
-
-    #[test]
-    fn many_numbers_at_once_lie_where_each_alone_does() {
-        let mut data: Vec<f32> = (0..20_001)
-            .map(|i| ((i * 7919) % 10_007) as f32 * 0.013 - 40.0)
-            .collect();
-        data.extend([-1e-45, 1e-45, -0.0, -1e-30, 3.4e38, -16.0, 16.0]);
-        for scale in [1e-38f32, 1e-3, 1.0] {
-            let data: Vec<f32> = data.iter().map(|x| x * scale).collect();
-            let (lo, hi) = data
-                .iter()
-                .fold((0f32, 0f32), |(l, h), &x| (l.min(x), h.max(x)));
-            let mut whole = Histogram::default();
-            whole.add(&data, lo, hi);
-            assert_eq!(whole, of(&data), "{scale}");
-        }
     }
 
     #[test]

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use edgesmith_ir::{Result, Tensor};
+use edgesmith_kernels::Ctx;
+use edgesmith_kernels::survey::Columns;
+use edgesmith_runtime::View;
 use serde::{Deserialize, Serialize};
 
 use super::gram::Gram;
 use super::histogram::Histogram;
+use super::parts::{Parts, Tables};
 
 /// What was seen of each value of a model, by its name.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -95,161 +99,23 @@ impl Channels {
         ends.map(|(lo, hi)| hi.max(-lo)).collect()
     }
 
-    /// Adds a tensor in row-major order. One of another rank or length ends the sums: they would
-    /// mean nothing.
-    fn add(&mut self, dims: &[usize], data: &[f32]) {
-        let rank = dims.len() as i64;
-        let axis = if self.axis < 0 {
-            self.axis + rank
-        } else {
-            self.axis
-        };
-        let Some(&length) = usize::try_from(axis).ok().and_then(|a| dims.get(a)) else {
-            return;
-        };
+    /// Adds a sample. One with another number of channels ends the sums: they would mean nothing.
+    fn add(&mut self, facts: &Columns, count: usize) {
         if self.count == 0 {
-            self.sums = vec![0.0; length];
-            self.squares = vec![0.0; length];
-            self.min = vec![f32::INFINITY; length];
-            self.max = vec![f32::NEG_INFINITY; length];
+            let empty = Columns::new(facts.min.len());
+            (self.sums, self.squares) = (empty.sums, empty.squares);
+            (self.min, self.max) = (empty.min, empty.max);
         }
-        if self.sums.len() != length || data.is_empty() {
+        if self.sums.len() != facts.min.len() || count == 0 {
             return;
         }
-        let inner: usize = dims[axis as usize + 1..].iter().product();
-        if inner == 1 {
-            for row in data.chunks_exact(length) {
-                for (sum, &x) in self.sums.iter_mut().zip(row) {
-                    *sum += f64::from(x);
-                }
-                for (sum, &x) in self.squares.iter_mut().zip(row) {
-                    *sum += f64::from(x) * f64::from(x);
-                }
-                for ((lo, hi), &x) in self.min.iter_mut().zip(&mut self.max).zip(row) {
-                    *lo = if x < *lo { x } else { *lo };
-                    *hi = if x > *hi { x } else { *hi };
-                }
-            }
-        } else {
-            for (i, row) in data.chunks_exact(inner).enumerate() {
-                let (c, row) = (i % length, Row::of(row));
-                self.sums[c] += row.sum;
-                self.squares[c] += row.sum_squares;
-                self.min[c] = self.min[c].min(row.min);
-                self.max[c] = self.max[c].max(row.max);
-            }
+        for c in 0..self.sums.len() {
+            self.sums[c] += facts.sums[c];
+            self.squares[c] += facts.squares[c];
+            self.min[c] = self.min[c].min(facts.min[c]);
+            self.max[c] = self.max[c].max(facts.max[c]);
         }
-        self.count += (data.len() / length) as u64;
-    }
-}
-
-/// Numbers that are summed apart, so that sums do not wait for each other.
-const LANES: usize = 8;
-
-/// Groups of [`LANES`] that are looked at again while they are in the cache.
-const BLOCK: usize = 64;
-
-/// Facts of the finite numbers of one row, which no batch cuts.
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    finite: u64,
-    zeros: u64,
-    min: f32,
-    max: f32,
-    sum: f64,
-    sum_squares: f64,
-}
-
-impl Default for Row {
-    fn default() -> Self {
-        Self {
-            finite: 0,
-            zeros: 0,
-            min: f32::INFINITY,
-            max: f32::NEG_INFINITY,
-            sum: 0.0,
-            sum_squares: 0.0,
-        }
-    }
-}
-
-impl Row {
-    fn of(data: &[f32]) -> Self {
-        let row = Self::of_finite(data);
-        if row.sum_squares.is_finite() {
-            return row;
-        }
-        let finite: Vec<f32> = data.iter().copied().filter(|x| x.is_finite()).collect();
-        Self::of_finite(&finite)
-    }
-
-    fn of_finite(data: &[f32]) -> Self {
-        let mut lanes = [Self::default(); LANES];
-        let (parts, rest) = data.as_chunks::<LANES>();
-        let (mut least, mut most) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-        let (mut sums, mut squares) = ([0.0f64; LANES], [0.0f64; LANES]);
-        let mut zeros = [0u32; LANES];
-        for part in parts.chunks(BLOCK) {
-            for eight in part {
-                for i in 0..LANES {
-                    least[i] = if eight[i] < least[i] {
-                        eight[i]
-                    } else {
-                        least[i]
-                    };
-                    most[i] = if eight[i] > most[i] {
-                        eight[i]
-                    } else {
-                        most[i]
-                    };
-                }
-            }
-            for eight in part {
-                for i in 0..LANES {
-                    zeros[i] += u32::from(eight[i] == 0.0);
-                    sums[i] += f64::from(eight[i]);
-                }
-            }
-            for eight in part {
-                for i in 0..LANES {
-                    let wide = f64::from(eight[i]);
-                    squares[i] += wide * wide;
-                }
-            }
-        }
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane = Self {
-                finite: parts.len() as u64,
-                zeros: u64::from(zeros[i]),
-                min: least[i],
-                max: most[i],
-                sum: sums[i],
-                sum_squares: squares[i],
-            };
-        }
-        let single = |&x: &f32| Self {
-            finite: 1,
-            zeros: u64::from(x == 0.0),
-            min: x,
-            max: x,
-            sum: f64::from(x),
-            sum_squares: f64::from(x) * f64::from(x),
-        };
-        lanes
-            .into_iter()
-            .chain(rest.iter().map(single))
-            .fold(Self::default(), Self::and)
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self {
-            finite: self.finite + other.finite,
-            zeros: self.zeros + other.zeros,
-            min: self.min.min(other.min),
-            max: self.max.max(other.max),
-            sum: self.sum + other.sum,
-            sum_squares: self.sum_squares + other.sum_squares,
-        }
+        self.count += (count / facts.min.len()) as u64;
     }
 }
 
@@ -278,40 +144,40 @@ impl ValueStatistics {
     /// # Errors
     /// When its elements cannot be read as f32.
     pub fn add(&mut self, tensor: &Tensor) -> Result<()> {
-        let data = tensor.to_f32()?;
-        let row = tensor.dims().iter().skip(1).product::<usize>().max(1);
-        let before = Row {
-            sum: self.sum,
-            sum_squares: self.sum_squares,
-            ..Row::default()
-        };
-        let row_ends = &mut self.row_ends;
-        let mut note = |r: &Row| {
-            if r.finite > 0 {
-                row_ends.0 += f64::from(r.min);
-                row_ends.1 += f64::from(r.max);
-                row_ends.2 += 1;
+        self.add_view(&View::of(&Ctx::serial(), tensor), &mut Tables::default())
+    }
+
+    /// Adds the elements of a float value where it lies; `tables` is room to count in.
+    ///
+    /// # Errors
+    /// When its elements cannot be read as f32.
+    pub(super) fn add_view(&mut self, value: &View, tables: &mut Tables) -> Result<()> {
+        let parts = Parts::of(value, self.channels.as_ref().map(|c| c.axis))?;
+        for sample in parts.survey(&mut self.histogram, tables) {
+            let all = sample.facts.whole();
+            let count = parts.sample_len();
+            self.not_finite += sample.not_finite;
+            let finite = count as u64 - sample.not_finite;
+            if finite == 0 {
+                continue;
             }
-        };
-        let rows = data.chunks(row).map(Row::of).inspect(|r| note(r));
-        let all = rows.fold(before, Row::and);
-        self.not_finite += data.len() as u64 - all.finite;
-        if all.finite == 0 {
-            return Ok(());
-        }
-        self.count += all.finite;
-        self.zeros += all.zeros;
-        (self.sum, self.sum_squares) = (all.sum, all.sum_squares);
-        self.min = self.min.min(all.min);
-        self.max = self.max.max(all.max);
-        if all.finite == data.len() as u64 {
-            self.histogram.add(&data, all.min, all.max);
-        } else {
-            let finite: Vec<f32> = data.iter().copied().filter(|x| x.is_finite()).collect();
-            self.histogram.add(&finite, all.min, all.max);
-        }
-        if let Some(channels) = &mut self.channels {
-            channels.add(tensor.dims(), &data);
+            self.count += finite;
+            self.zeros += all.zeros;
+            self.sum += all.sums[0];
+            self.sum_squares += all.squares[0];
+            self.min = self.min.min(all.min[0]);
+            self.max = self.max.max(all.max[0]);
+            let ends = (f64::from(all.min[0]), f64::from(all.max[0]), 1);
+            let (lo, hi, rows) = match value.dims().len() {
+                0 | 1 => (all.sums[0], all.sums[0], finite),
+                _ => ends,
+            };
+            self.row_ends.0 += lo;
+            self.row_ends.1 += hi;
+            self.row_ends.2 += rows;
+            if let Some(channels) = &mut self.channels {
+                channels.add(&sample.facts, count);
+            }
         }
         Ok(())
     }

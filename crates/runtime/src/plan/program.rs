@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use edgesmith_ir::types::Type;
-use edgesmith_ir::{Budget, DType, Error, Item, Model, Result, Tensor, ValueId};
+use edgesmith_ir::{Budget, DType, Error, Item, Model, Result, ValueId};
 use edgesmith_kernels::arena::Arena;
 
 use edgesmith_ir::analysis::samples::Samples;
@@ -13,6 +13,7 @@ use edgesmith_ir::analysis::samples::Samples;
 use super::{Maker, Placement, Plan, Shelf, Step, Work, pieces};
 use crate::profile::Profile;
 use crate::session::run::Run;
+use crate::session::view::View;
 
 /// Plans that are kept, the latest last.
 const KEPT_PLANS: usize = 4;
@@ -20,7 +21,7 @@ const KEPT_PLANS: usize = 4;
 /// Who sees which values of a run.
 pub(crate) struct Watch<'a> {
     pub wanted: &'a BTreeSet<ValueId>,
-    pub show: &'a mut dyn FnMut(ValueId, &Tensor),
+    pub show: &'a mut dyn FnMut(ValueId, View),
 }
 
 /// Element type and lengths of each input, where it is a tensor; and what is wanted.
@@ -173,7 +174,7 @@ impl Program {
         for &v in watch.wanted {
             let folded = self.model.graph.value(v).producer().is_some();
             if let Some(t) = plan.model.graph.constant(v).filter(|_| folded) {
-                (watch.show)(v, t);
+                (watch.show)(v, View::of(&self.maker.ctx, t));
             }
         }
         if arena.len() < plan.arena_bytes {

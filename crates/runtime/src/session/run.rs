@@ -9,12 +9,13 @@ use bytes::Bytes;
 use edgesmith_ir::error::At;
 use edgesmith_ir::eval::{self, Bodies, EvalCx};
 use edgesmith_ir::{Budget, Error, Item, Model, Result, Tensor, ValueId};
+use edgesmith_kernels::Ctx;
 use edgesmith_kernels::arena::Arena;
-use edgesmith_kernels::{Ctx, permute};
 use smallvec::SmallVec;
 
 use crate::plan::{Arg, Evaluate, Layout, OnDevice, Plan, Rest, Step, Watch, Work, fed};
 use crate::profile::Profile;
+use crate::session::view::View;
 
 /// One run.
 pub(crate) struct Run<'a> {
@@ -72,7 +73,7 @@ impl<'a> Run<'a> {
             }
             for &(v, slot, layout) in &step.makes {
                 if watch.wanted.contains(&v) {
-                    (watch.show)(v, &self.shown(v, slot, layout)?);
+                    (watch.show)(v, self.shown(v, slot, layout)?);
                 }
             }
         }
@@ -201,7 +202,7 @@ impl<'a> Run<'a> {
             if let Item::Tensor(tensor) = &item
                 && watch.wanted.contains(v)
             {
-                (watch.show)(*v, tensor);
+                (watch.show)(*v, View::of(self.ctx, tensor));
             }
             self.heap[v.index()] = Some(item);
         }
@@ -246,29 +247,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A value for those who watch, row-major.
-    fn shown(&self, v: ValueId, slot: usize, layout: Layout) -> Result<Tensor> {
-        let (dtype, dims) = &self.plan.types[v.index()].clone().ok_or_else(outside)?;
-        let part = self
-            .arena
-            .part(self.plan.slots[slot].clone())
-            .ok_or_else(outside)?;
-        if layout == Layout::Plain {
-            return Tensor::from_bytes(*dtype, dims, Bytes::copy_from_slice(part));
-        }
-        let mut plain = vec![0u8; part.len()];
-        let rank = dims.len();
-        let source = crate::plan::in_memory(dims, Layout::Last);
-        let order: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
-        permute::permute(
-            self.ctx,
-            dtype.bits() / 8,
-            &source,
-            &order,
-            part,
-            &mut plain,
-        );
-        Tensor::from_bytes(*dtype, dims, plain.into())
+    /// A value for those who watch.
+    fn shown(&self, v: ValueId, slot: usize, layout: Layout) -> Result<View<'_>> {
+        let (dtype, dims) = self.plan.types[v.index()].as_ref().ok_or_else(outside)?;
+        let part = self.arena.part(self.plan.slots[slot].clone());
+        let part = part.ok_or_else(outside)?;
+        Ok(View::new(self.ctx, (*dtype, dims), layout, part))
     }
 }
 

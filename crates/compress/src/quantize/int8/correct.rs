@@ -155,9 +155,11 @@ fn means(
         }
         let mut failed: Option<Error> = None;
         session.run_watching(&named(&batch), &values, &mut |v, t| {
-            let axis = axes.get(&v).copied().filter(|&a| a < t.rank());
+            let axis = axes.get(&v).copied().filter(|&a| a < t.dims().len());
             if let Some(axis) = axis
-                && let Err(e) = sums.entry(v).or_default().add(t, axis)
+                && let Err(e) = t
+                    .tensor()
+                    .and_then(|t| sums.entry(v).or_default().add(&t, axis))
             {
                 failed.get_or_insert(e);
             }
