@@ -190,13 +190,13 @@ fn count_right(
 /// When one does not run on the samples, their outputs differ in number or shape, or the user
 /// cancels.
 pub fn fidelity(
-    reference: &mut Session,
-    session: &mut Session,
+    reference: &mut dyn Runs,
+    model: &mut dyn Runs,
     samples: &dyn Samples,
     batch: usize,
     progress: &dyn Progress,
 ) -> Result<Fidelity> {
-    Ok(judge(reference, session, &Unlabelled(samples), batch, progress)?.fidelity)
+    Ok(judge(reference, model, &Unlabelled(samples), batch, progress)?.fidelity)
 }
 
 /// Samples of which nobody asks the labels.

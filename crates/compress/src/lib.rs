@@ -2,11 +2,12 @@
 //!
 //! [`calibrate`] looks at values once; [`quantize`] turns a float model into one of small numbers;
 //! [`evaluate`] says what that cost, [`simulate`] what a device whose sums saturate would make of it;
-//! [`target`] says what devices can do. [`steps`] are what can be done to a model by name, and a
+//! [`mixed`] finds the layers that need more bits; [`target`] says what devices can do. [`steps`] are what can be done to a model by name, and a
 //! [`recipe`] puts them in order.
 
 pub mod calibrate;
 pub mod evaluate;
+pub mod mixed;
 pub mod quantize;
 pub mod recipe;
 mod samples;

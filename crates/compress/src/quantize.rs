@@ -11,8 +11,38 @@ pub mod rules;
 pub mod smooth;
 pub mod weight_only;
 
+/// What nodes of a name are given in the place of what the others get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The name; `*` stands for any text.
+    pub pattern: String,
+    /// Bits of their weights; `None`: they stay as they are.
+    pub bits: Option<usize>,
+    /// Numbers of a row that share a scale, where not as with the others; 0 is the whole row.
+    pub group: Option<usize>,
+}
+
+impl Layer {
+    /// Nodes that stay as they are.
+    pub fn float(pattern: &str) -> Self {
+        Self {
+            pattern: pattern.into(),
+            bits: None,
+            group: None,
+        }
+    }
+
+    /// Nodes whose weights have so many bits.
+    pub fn bits(pattern: &str, bits: usize) -> Self {
+        Self {
+            bits: Some(bits),
+            ..Self::float(pattern)
+        }
+    }
+}
+
 /// Bytes of the constants that nodes read.
-fn constant_bytes(graph: &Graph) -> usize {
+pub(crate) fn constant_bytes(graph: &Graph) -> usize {
     let used = |v: ValueId| !graph.value(v).consumers().is_empty() || graph.is_output(v);
     let bytes = |v: ValueId| graph.constant(v).map_or(0, Tensor::byte_len);
     graph

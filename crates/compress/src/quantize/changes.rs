@@ -1,5 +1,7 @@
 //! The account that a step gives of what it did to each node.
 
+use crate::mixed::Search;
+
 /// What became of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
@@ -66,6 +68,8 @@ pub struct Changes {
     pub widening_nodes: usize,
     /// Each weight that was rounded alone.
     pub weights: Vec<WeightChange>,
+    /// How the layers were found that have more bits, where a goal was given.
+    pub search: Option<Search>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }

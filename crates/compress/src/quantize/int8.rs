@@ -24,7 +24,7 @@ mod rewrite;
 mod weights;
 
 pub use dynamic::quantize_dynamic;
-pub use post_training::{Look, look, post_training};
+pub use post_training::{Look, Ready, look, post_training};
 
 use plan::Plan;
 use rewrite::Rewrite;

@@ -134,11 +134,11 @@ pub fn smooth(
         if group.products.iter().any(|p| p.k != channels.sums.len()) {
             continue;
         }
-        let (factors, share) = best(&group, channels, steps);
         let folds = folds(&out.graph, &group);
         if !folds && !is_float(&out.graph, group.input) {
             continue;
         }
+        let (factors, share) = best(&group, channels, steps);
         if share < if folds { 1.0 } else { WORTH } {
             changed.insert(apply(&mut out.graph, &group, &factors, folds)?);
         }

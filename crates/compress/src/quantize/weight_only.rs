@@ -12,6 +12,7 @@ use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, Tensor, ValueI
 use edgesmith_kernels::{Ctx, Isa, Threads, gemm};
 use edgesmith_passes::convert_opset;
 
+use super::Layer;
 use super::changes::{Changes, Fate, NodeChange, WeightChange};
 use crate::calibrate::Statistics;
 
@@ -24,6 +25,7 @@ pub mod hqq;
 pub mod matrix;
 pub mod method;
 pub mod nf4;
+mod prices;
 mod range;
 pub mod rtn;
 mod scale;
@@ -33,6 +35,7 @@ use blocks::Scheme;
 use format::{Format, Writer};
 use matrix::{Lies, Matrix};
 use method::{Job, Method, Rounded};
+pub use prices::{Priced, prices};
 pub use sites::grams;
 use sites::{Site, Use};
 
@@ -57,6 +60,8 @@ pub struct Settings {
     pub embeddings: bool,
     /// Nodes that stay as they are, by name; `*` stands for any text.
     pub exclude: Vec<String>,
+    /// What single nodes are given; where more than one names a node, the last counts.
+    pub layers: Vec<Layer>,
     /// Threads; 0 is one for each core.
     pub threads: usize,
 }
@@ -83,8 +88,25 @@ impl Settings {
             double_quantize: false,
             embeddings: true,
             exclude: Vec::new(),
+            layers: Vec::new(),
             threads: 0,
         }
+    }
+
+    /// Bits and blocks of the weight of a node; `None` where it stays as it is.
+    fn scheme_of(&self, node: &str) -> Option<Scheme> {
+        let named = |pattern: &String| super::matches(pattern, node);
+        if self.exclude.iter().any(named) {
+            return None;
+        }
+        let Some(layer) = self.layers.iter().rev().find(|l| named(&l.pattern)) else {
+            return Some(self.scheme);
+        };
+        Some(Scheme {
+            bits: layer.bits?,
+            group: layer.group.unwrap_or(self.scheme.group),
+            ..self.scheme
+        })
     }
 
     /// # Errors
@@ -129,7 +151,7 @@ pub fn quantize(
     }
     super::plain_gemm(&mut out.graph)?;
     let (mut sites, mut left) = sites::find(&out.graph, settings);
-    sites.retain(|s| match no_form(s, settings) {
+    sites.retain(|s| match no_form(s, settings.method.name) {
         Some(reason) => {
             left.insert(s.node, reason.into());
             false
@@ -178,13 +200,13 @@ pub fn differing(made: &Graph, read: &Graph) -> Option<String> {
 }
 
 /// Why a weight cannot be written in the form that was asked for.
-fn no_form(site: &Site, settings: &Settings) -> Option<&'static str> {
+fn no_form(site: &Site, method: &str) -> Option<&'static str> {
     let is_product = site.does == Use::Product;
     let is_point = site.does == Use::Pointwise;
-    match settings.method.name {
+    match method {
         "nf4" if !is_product => Some("NF4 has a form for products only"),
         "hqq" if is_point => Some("zero points between codes have a form for products only"),
-        _ if is_point && settings.scheme.bits == 2 => Some("2 bits have no form for convolutions"),
+        _ if is_point && site.scheme.bits == 2 => Some("2 bits have no form for convolutions"),
         _ => None,
     }
 }
@@ -262,7 +284,7 @@ impl Rounding<'_> {
             let found = awq::scales(
                 &weights,
                 gram,
-                self.settings.scheme,
+                sites[0].scheme,
                 self.settings,
                 self.ctx,
             );
@@ -324,7 +346,7 @@ impl Rounding<'_> {
         let job = Job {
             weight: &weight,
             hessian: hessian.as_deref(),
-            scheme: self.settings.scheme,
+            scheme: sites[0].scheme,
             settings: self.settings,
             ctx: self.ctx.clone(),
         };
@@ -370,7 +392,7 @@ impl Rounding<'_> {
             let job = Job {
                 weight,
                 hessian: None,
-                scheme: self.settings.scheme,
+                scheme: site.scheme,
                 settings: self.settings,
                 ctx: self.ctx.clone(),
             };

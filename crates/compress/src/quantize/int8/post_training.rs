@@ -1,6 +1,5 @@
 //! Static INT8 from a float model and samples: calibration, and the steps before and after it.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use edgesmith_ir::{Model, Progress, Result};
@@ -31,6 +30,79 @@ pub fn look<'a>(
     }
 }
 
+/// A float model that is ready to be quantised, with what was seen of it.
+#[derive(Debug)]
+pub struct Ready {
+    /// The model, with what the settings do to it in floats.
+    pub model: Model,
+    /// What was seen of its values.
+    pub statistics: Statistics,
+}
+
+impl Ready {
+    /// Runs the samples, and does to the model what is done in floats.
+    ///
+    /// # Errors
+    /// Those of running the model on the samples.
+    pub fn of(model: &Model, look: &mut Look, settings: &Settings) -> Result<Self> {
+        let mut statistics = look(model, needs(model, settings)?)?;
+        let mut model = model.clone();
+        if settings.equalize {
+            let (equal, changed) = equalize(&model, &statistics)?;
+            if !changed.is_empty() {
+                refresh(&mut statistics, look, &equal, changed, settings)?;
+                model = equal;
+            }
+        }
+        if settings.smooth {
+            let levels = settings.activations.levels(settings.symmetric);
+            let (smoothed, changed) =
+                smooth(&model, &statistics, f64::from(levels.max - levels.min))?;
+            if !changed.is_empty() {
+                refresh(&mut statistics, look, &smoothed, changed, settings)?;
+                model = smoothed;
+            }
+        }
+        Ok(Self { model, statistics })
+    }
+
+    /// The model in INT8, as pairs of quantise and dequantise.
+    ///
+    /// # Errors
+    /// Those of [`quantize`].
+    pub fn quantize(&self, settings: &Settings) -> Result<(Model, Changes)> {
+        let pairs = Settings {
+            format: Format::Qdq,
+            ..settings.clone()
+        };
+        quantize(&self.model, &self.statistics, &pairs)
+    }
+
+    /// The model in INT8 with all that the settings ask for.
+    ///
+    /// # Errors
+    /// Those of [`quantize`], and of running the model on the samples.
+    pub fn finish(
+        &self,
+        samples: &dyn Samples,
+        settings: &Settings,
+        progress: &dyn Progress,
+    ) -> Result<(Model, Changes)> {
+        let (mut quantized, mut changes) = self.quantize(settings)?;
+        if settings.bias_samples > 0 {
+            let count = settings.bias_samples.min(samples.count());
+            let rejected = correct_biases(&self.model, &mut quantized, samples, count, progress)?;
+            changes.warnings.extend(rejected);
+        }
+        if settings.format == Format::QOperator {
+            qoperator::fuse(&mut quantized)?;
+        }
+        let seen = self.statistics.warnings.iter().cloned();
+        changes.warnings.splice(0..0, seen);
+        Ok((quantized, changes))
+    }
+}
+
 /// Quantises a float model with all that the settings ask for. The warnings of the statistics come
 /// first in those of the changes.
 ///
@@ -43,38 +115,7 @@ pub fn post_training(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<(Model, Changes)> {
-    let mut statistics = look(model, needs(model, settings)?)?;
-    let mut model = Cow::Borrowed(model);
-    if settings.equalize {
-        let (equal, changed) = equalize(&model, &statistics)?;
-        if !changed.is_empty() {
-            refresh(&mut statistics, look, &equal, changed, settings)?;
-            model = Cow::Owned(equal);
-        }
-    }
-    if settings.smooth {
-        let levels = settings.activations.levels(settings.symmetric);
-        let (smoothed, changed) = smooth(&model, &statistics, f64::from(levels.max - levels.min))?;
-        if !changed.is_empty() {
-            refresh(&mut statistics, look, &smoothed, changed, settings)?;
-            model = Cow::Owned(smoothed);
-        }
-    }
-    let pairs = Settings {
-        format: Format::Qdq,
-        ..settings.clone()
-    };
-    let (mut quantized, mut changes) = quantize(&model, &statistics, &pairs)?;
-    if settings.bias_samples > 0 {
-        let count = settings.bias_samples.min(samples.count());
-        let rejected = correct_biases(&model, &mut quantized, samples, count, progress)?;
-        changes.warnings.extend(rejected);
-    }
-    if settings.format == Format::QOperator {
-        qoperator::fuse(&mut quantized)?;
-    }
-    changes.warnings.splice(0..0, statistics.warnings);
-    Ok((quantized, changes))
+    Ready::of(model, look, settings)?.finish(samples, settings, progress)
 }
 
 /// Looks again at what changed and is needed, and at what was not needed before.

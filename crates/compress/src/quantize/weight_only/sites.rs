@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use edgesmith_ir::{DType, Graph, Node, NodeId, Tensor, ValueId};
 
 use super::Settings;
+use super::blocks::Scheme;
 use super::matrix::Lies;
 use crate::quantize::changes::NOTHING;
-use crate::quantize::matches;
 
 /// The least inputs of a weight: blocks have 16 numbers and more.
 const FEWEST: usize = 16;
@@ -38,19 +38,20 @@ pub struct Site {
     pub lies: Lies,
     /// What the weight multiplies; `None` for tables.
     pub reads: Option<ValueId>,
+    /// Bits and blocks.
+    pub scheme: Scheme,
 }
 
 /// The sites of a graph in their order, and why other nodes with a constant weight are left.
 pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, String>) {
     let (mut sites, mut left) = (Vec::new(), BTreeMap::new());
     for (id, node) in graph.nodes() {
-        let found = site(graph, id, node).and_then(|site| {
-            let named = settings.exclude.iter().any(|p| matches(p, &node.name));
+        let found = site(graph, id, node, settings.scheme).and_then(|site| {
             let is_table = site.does == Use::Table;
-            match () {
-                () if named => Err("excluded by name".into()),
-                () if is_table && !settings.embeddings => Err("tables are kept".into()),
-                () => Ok(site),
+            match settings.scheme_of(&node.name) {
+                None => Err("excluded by name".into()),
+                Some(_) if is_table && !settings.embeddings => Err("tables are kept".into()),
+                Some(scheme) => Ok(Site { scheme, ..site }),
             }
         });
         match found {
@@ -71,7 +72,7 @@ pub fn grams(graph: &Graph, settings: &Settings) -> BTreeMap<String, i64> {
     asked.collect()
 }
 
-fn site(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, String> {
+fn site(graph: &Graph, id: NodeId, node: &Node, scheme: Scheme) -> Result<Site, String> {
     let other = || NOTHING.to_owned();
     if !node.domain.is_empty() {
         return Err(other());
@@ -99,6 +100,7 @@ fn site(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, String> {
         input,
         lies,
         reads,
+        scheme,
     })
 }
 
