@@ -37,6 +37,11 @@ impl Goal {
         *self == Self::default()
     }
 
+    /// True where it cannot be judged without samples.
+    pub fn needs_samples(&self) -> bool {
+        self.is_of_quality() || self.latency_ms.is_some()
+    }
+
     /// True where answers have to be good, whatever it costs.
     fn is_of_quality(&self) -> bool {
         self.max_drop.is_some() || self.min_sqnr_db.is_some()
@@ -204,7 +209,10 @@ impl Finder<'_, '_> {
     }
 
     fn is_good(&self, tried: &Tried) -> bool {
-        let drop = self.goal.max_drop.is_none_or(|most| tried.drop.is_some_and(|d| d <= most));
+        let drop = self
+            .goal
+            .max_drop
+            .is_none_or(|most| tried.drop.is_some_and(|d| d <= most));
         let sqnr = self.goal.min_sqnr_db;
         drop && sqnr.is_none_or(|least| tried.sqnr_db.is_some_and(|s| s >= least))
     }
@@ -239,7 +247,8 @@ impl Finder<'_, '_> {
         if !self.is_good(&best.tried) {
             let of = order.len();
             let missed = self.missed(&best.tried).join("; ");
-            let what = format!("no plan keeps the goal: with none of {of} layers given more {missed}");
+            let what =
+                format!("no plan keeps the goal: with none of {of} layers given more {missed}");
             let hint = "ask for less, or for more bits to begin with; the path is in the order of layers \
                         by what their rounding costs, and all but one were tried too";
             return Err(Error::unsupported(what).hint(hint));

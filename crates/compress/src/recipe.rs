@@ -5,8 +5,10 @@ use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model, Progress, Result, infer};
 
 use crate::calibrate::Stores;
+use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
+use crate::steps::quantize::settled;
 use crate::steps::{Data, Given, Work};
 
 mod read;
@@ -23,10 +25,25 @@ pub struct Recipe {
     pub calibrate: Option<String>,
     /// The first so many of them, where not all.
     pub samples: Option<usize>,
+    /// The samples that goals are judged by, where not those.
+    pub evaluate: Option<String>,
     /// When weights lie in a file beside the result: `auto`, `always` or `never`.
     pub external: Option<String>,
     /// The steps.
     pub steps: Vec<Given>,
+}
+
+/// What steps may use beside the model.
+#[derive(Clone, Copy, Default)]
+pub struct Supplies<'a> {
+    /// The samples that steps look at.
+    pub samples: Option<&'a dyn Samples>,
+    /// The samples that goals are judged by, where not those.
+    pub evaluate: Option<&'a dyn Samples>,
+    /// Where statistics are kept between runs.
+    pub stores: Option<&'a dyn Stores>,
+    /// Tells the bytes of the file that a model would be.
+    pub size: Option<&'a Size<'a>>,
 }
 
 /// What a step did.
@@ -40,6 +57,8 @@ pub struct Done {
     pub changes: Changes,
     /// What was to be said of the data.
     pub warnings: Vec<String>,
+    /// The step with what it found in the place of its goal.
+    pub settled: Given,
 }
 
 /// What a step would take.
@@ -79,8 +98,7 @@ impl Recipe {
     pub fn run(
         &self,
         model: &Model,
-        samples: Option<&dyn Samples>,
-        stores: Option<&dyn Stores>,
+        supplies: &Supplies,
         progress: &dyn Progress,
     ) -> Result<(Model, Vec<Done>)> {
         let mut model = model.clone();
@@ -88,15 +106,19 @@ impl Recipe {
         for given in &self.steps {
             progress.check()?;
             let mut work = Work {
-                samples: data(given, samples)?,
+                samples: data(given, supplies.samples)?,
                 count: self.samples,
-                stores,
+                evaluate: supplies.evaluate,
+                size: supplies.size,
+                stores: supplies.stores,
                 progress,
                 warnings: Vec::new(),
             };
             let applied = (given.step.apply)(given, &model, &mut work);
             let (after, changes) = applied.at(|| given.place.clone())?;
+            let search = changes.search.as_ref();
             all.push(Done {
+                settled: search.map_or_else(|| given.clone(), |s| settled(given, s)),
                 step: write::one_line(given),
                 nodes: (model.graph.nodes().count(), after.graph.nodes().count()),
                 changes,
@@ -194,9 +216,12 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
     fn steps_are_done_in_order() {
         let model = text::parse(NET).unwrap();
         let recipe = Recipe::parse("r", RECIPE).unwrap();
-        let (out, done) = recipe
-            .run(&model, Some(&samples()), None, &NoProgress)
-            .unwrap();
+        let samples = samples();
+        let supplies = Supplies {
+            samples: Some(&samples),
+            ..Supplies::default()
+        };
+        let (out, done) = recipe.run(&model, &supplies, &NoProgress).unwrap();
         let steps: Vec<&str> = done.iter().map(|d| d.step.as_str()).collect();
         assert_eq!(steps, ["optimize level=basic", "quantize to=int8"]);
         assert_eq!(done[0].nodes, (3, 1));
@@ -225,14 +250,15 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
         let recipe = Recipe::parse("r.toml", RECIPE).unwrap();
         let e = recipe.plan(&model, None).unwrap_err().to_string();
         assert!(e.contains("r.toml:5: quantize to=int8 needs data"), "{e}");
-        assert!(recipe.run(&model, None, None, &NoProgress).is_err());
+        let none = Supplies::default();
+        assert!(recipe.run(&model, &none, &NoProgress).is_err());
     }
 
     #[test]
     fn a_recipe_without_steps_leaves_the_model() {
         let model = text::parse(NET).unwrap();
         let (out, done) = Recipe::default()
-            .run(&model, None, None, &NoProgress)
+            .run(&model, &Supplies::default(), &NoProgress)
             .unwrap();
         assert_eq!(out.graph.nodes().count(), 3);
         assert!(done.is_empty());

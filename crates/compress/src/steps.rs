@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgesmith_ir::{Model, Progress, Result};
 
 use crate::calibrate::{self, NoStore, Statistics, Stores};
+use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
 
@@ -16,8 +17,8 @@ mod given;
 pub mod optimize;
 pub mod quantize;
 
-pub use given::{Given, Group, Key, Kind, LAYER_KEYS, Setting, nearest};
-pub(crate) use given::{check, unknown};
+pub(crate) use given::{GROUPS, LAYER_TYPES, check, unknown};
+pub use given::{Given, Group, Key, Kind, LAYER_KEYS, LayerGiven, Setting, nearest};
 
 /// Whether a step looks at calibration data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub struct Work<'a> {
     pub samples: Option<&'a dyn Samples>,
     /// The first so many of them, where not all.
     pub count: Option<usize>,
+    /// The samples that goals are judged by, where not those.
+    pub evaluate: Option<&'a dyn Samples>,
+    /// Tells the bytes of the file that a model would be.
+    pub size: Option<&'a Size<'a>>,
     /// Where statistics are kept between runs.
     pub stores: Option<&'a dyn Stores>,
     /// Who is told.

@@ -41,7 +41,11 @@ impl<'a> Bytes<'a> {
             moves: Vec::new(),
         };
         let products = all.products()?;
-        let sensed = if sense == Sense::Loss { judged } else { samples };
+        let sensed = if sense == Sense::Loss {
+            judged
+        } else {
+            samples
+        };
         let mut sensor = Sensor::new(sense, &ready.model, sensed)?;
         progress.start("find what layers cost", products.len() as u64);
         for product in &products {
@@ -121,6 +125,7 @@ impl Maker for Bytes<'_> {
     fn make(&mut self, taken: &[usize]) -> Result<(Model, Changes)> {
         let kept = taken.iter().flat_map(|&i| &self.moves[i].layers);
         let kept = kept.map(|l| l.pattern.clone()).collect();
-        self.ready.finish(self.samples, &self.without(kept), self.progress)
+        self.ready
+            .finish(self.samples, &self.without(kept), self.progress)
     }
 }

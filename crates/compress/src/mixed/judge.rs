@@ -6,6 +6,7 @@ use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
 use edgesmith_passes::{Level, RunOptions, optimize};
 use edgesmith_runtime::{Options, Session};
 
+use super::Goal;
 use crate::evaluate::{self, Judgement};
 use crate::samples::{Samples, named};
 use crate::simulate::Runs;
@@ -56,14 +57,14 @@ impl<'a> Judge<'a> {
     pub fn new(
         model: &Model,
         samples: Option<&'a dyn Samples>,
-        wants_drop: bool,
+        goal: &Goal,
         size: Option<&'a Size<'a>>,
     ) -> Result<Self> {
         let first = samples.and_then(|s| s.batches(1).next()).transpose()?;
         Ok(Self {
             reference: Recorded::new(prepared(model)?),
             samples,
-            wants_drop,
+            wants_drop: goal.max_drop.is_some(),
             accuracy: None,
             first: first.map(|(_, inputs)| inputs),
             size,
@@ -97,7 +98,8 @@ impl<'a> Judge<'a> {
         let judged = evaluate::judge(&mut self.reference, &mut session, samples, BATCH, progress)?;
         let drop = match self.drop(&judged, samples, progress)? {
             None if self.wants_drop => {
-                let what = "a drop can be told of models whose first output is a row of classes only";
+                let what =
+                    "a drop can be told of models whose first output is a row of classes only";
                 return Err(Error::usage(what).hint("give the goal as --min-sqnr DB"));
             }
             drop => drop,

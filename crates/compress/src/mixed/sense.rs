@@ -75,8 +75,13 @@ impl<'a> Sensor<'a> {
             return Ok(loss(&mut session, &self.samples)? - self.loss);
         }
         self.float.rewind();
-        let found =
-            evaluate::fidelity(&mut self.float, &mut session, &self.samples, BATCH, progress)?;
+        let found = evaluate::fidelity(
+            &mut self.float,
+            &mut session,
+            &self.samples,
+            BATCH,
+            progress,
+        )?;
         Ok(10f64.powf(-found.sqnr_db / 10.0))
     }
 }
@@ -95,7 +100,9 @@ fn loss(session: &mut Session, samples: &dyn Samples) -> Result<f64> {
         for (row, i) in first.chunks_exact(width.max(1)).zip(range) {
             let label = labels.get(i).and_then(|&l| usize::try_from(l).ok());
             let label = label.filter(|&l| l < width).ok_or_else(|| {
-                Error::invalid(format!("the label of sample {i} is none of {width} classes"))
+                Error::invalid(format!(
+                    "the label of sample {i} is none of {width} classes"
+                ))
             })?;
             sum += cross_entropy(row, label);
             count += 1;
@@ -145,7 +152,10 @@ mod tests {
     fn logits_and_probabilities_have_the_same_loss() {
         let logits = [1.0f32, 3.0, -2.0];
         let all: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
-        let shares: Vec<f32> = logits.iter().map(|&x| (f64::from(x).exp() / all) as f32).collect();
+        let shares: Vec<f32> = logits
+            .iter()
+            .map(|&x| (f64::from(x).exp() / all) as f32)
+            .collect();
         for label in 0..3 {
             let (a, b) = (cross_entropy(&logits, label), cross_entropy(&shares, label));
             assert!((a - b).abs() < 1e-6 && (a + f64::from(shares[label]).ln()).abs() < 1e-6);

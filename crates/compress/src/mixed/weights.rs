@@ -38,14 +38,20 @@ impl<'a> Weights<'a> {
     ) -> Result<Self> {
         let first = settings.scheme.bits;
         let is_table = settings.method.name == weight_only::method::NF4.name;
-        let rungs = RUNGS.iter().copied().filter(|&b| b == first || b > first && !is_table);
+        let rungs = RUNGS
+            .iter()
+            .copied()
+            .filter(|&b| b == first || b > first && !is_table);
         let rungs: Vec<usize> = rungs.collect();
         let priced = weight_only::prices(model, statistics, settings, &rungs, progress)?;
         let mut by_weight: BTreeMap<&str, Vec<&Priced>> = BTreeMap::new();
         for price in &priced {
             by_weight.entry(&price.weight).or_default().push(price);
         }
-        let moves = by_weight.values().flat_map(|prices| steps(prices)).collect();
+        let moves = by_weight
+            .values()
+            .flat_map(|prices| steps(prices))
+            .collect();
         Ok(Self {
             model,
             statistics,

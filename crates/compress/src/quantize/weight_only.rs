@@ -281,13 +281,7 @@ impl Rounding<'_> {
                 .map(|s| matrix_of(graph, s))
                 .collect::<Result<Vec<_>>>()?;
             let weights: Vec<&Matrix> = weights.iter().collect();
-            let found = awq::scales(
-                &weights,
-                gram,
-                sites[0].scheme,
-                self.settings,
-                self.ctx,
-            );
+            let found = awq::scales(&weights, gram, sites[0].scheme, self.settings, self.ctx);
             scales.extend(found.map(|s| (v, s)));
             progress.advance(1);
         }

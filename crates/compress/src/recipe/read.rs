@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Recipe;
-use crate::steps::{self, Given, Key, Kind, LAYER_KEYS, STEPS, Setting};
+use crate::steps::{self, Given, Key, Kind, LAYER_KEYS, LayerGiven, STEPS, Setting};
 use crate::steps::{check, unknown};
 use crate::written::Written;
 
@@ -37,6 +37,12 @@ static KEYS: &[Key] = &[
         kind: Kind::Count,
     },
     Key {
+        name: "evaluate",
+        value: "TEST.npz",
+        about: "Samples that goals are judged by",
+        kind: Kind::Text,
+    },
+    Key {
         name: "external",
         value: "WHEN",
         about: "Weights in a file beside the result",
@@ -63,6 +69,7 @@ pub fn read(name: &str, text: &str) -> Result<Recipe> {
             ("model", Setting::Text(t)) => recipe.model = Some(t),
             ("output", Setting::Text(t)) => recipe.output = Some(t),
             ("calibrate", Setting::Text(t)) => recipe.calibrate = Some(t),
+            ("evaluate", Setting::Text(t)) => recipe.evaluate = Some(t),
             ("external", Setting::Text(t)) => recipe.external = Some(t),
             ("samples", Setting::Count(n)) => recipe.samples = Some(n),
             _ => {}
@@ -137,21 +144,35 @@ fn step(w: &Written, table: &DeTable, place: &str) -> Result<Given> {
 }
 
 fn layer(w: &Written, given: &mut Given, table: &DeTable, place: &str) -> Result<()> {
-    let (mut pattern, mut keep) = (None, false);
+    let (mut pattern, mut keep, mut to, mut group) = (None, false, None, None);
     for (key, value) in table {
         let at = w.place(key.span().start);
-        match named(LAYER_KEYS, &[], key.get_ref(), value).at(|| at)? {
-            Setting::Text(t) => pattern = Some(t),
-            Setting::Flag(k) => keep = k,
+        let setting = named(LAYER_KEYS, &[], key.get_ref(), value).at(|| at)?;
+        match (key.get_ref().as_ref(), setting) {
+            ("match", Setting::Text(t)) => pattern = Some(t),
+            ("keep", Setting::Flag(k)) => keep = k,
+            ("to", Setting::Text(t)) => to = Some(t),
+            ("group", Setting::Text(t)) => group = Some(t),
             _ => {}
         }
     }
     let fault = |message: &str| edgesmith_ir::Error::usage(message).at(place);
     let pattern = pattern.ok_or_else(|| fault("the layer names no nodes: match = \"PATTERN\""))?;
-    if !keep {
-        return Err(fault("the layer changes nothing: keep = true"));
+    match (keep, &to, &group) {
+        (true, None, None) | (false, Some(_), _) => {}
+        (true, ..) => return Err(fault("a layer that is kept has no other settings")),
+        (false, None, Some(_)) => {
+            return Err(fault(
+                "a layer with a group says its type too: to = \"TYPE\"",
+            ));
+        }
+        (false, None, None) => {
+            return Err(fault(
+                "the layer changes nothing: keep = true, or to = \"TYPE\"",
+            ));
+        }
     }
-    given.keep(&pattern);
+    given.add_layer(LayerGiven { pattern, to, group });
     Ok(())
 }
 
@@ -228,7 +249,7 @@ keep = true
         assert_eq!(r.external.as_deref(), Some("never"));
         assert_eq!(r.steps[0].texts("skip"), ["merge_pads"]);
         assert_eq!(r.steps[1].number("percentile"), Some(99.9));
-        assert_eq!(r.steps[1].kept(), ["features.0*"]);
+        assert_eq!(r.steps[1].layers()[0].pattern, "features.0*");
         assert_eq!(r.steps[1].place, "r.toml:13");
     }
 

@@ -10,6 +10,7 @@ pub fn write(recipe: &Recipe) -> String {
         ("model", &recipe.model),
         ("output", &recipe.output),
         ("calibrate", &recipe.calibrate),
+        ("evaluate", &recipe.evaluate),
         ("external", &recipe.external),
     ];
     for (key, path) in paths {
@@ -31,11 +32,16 @@ fn step(given: &Given) -> String {
     for (key, setting) in given.entries() {
         out += &format!("{key} = {}\n", value(setting));
     }
-    for pattern in given.kept() {
-        out += &format!(
-            "\n[[step.layer]]\nmatch = {}\nkeep = true\n",
-            quoted(pattern)
-        );
+    for layer in given.layers() {
+        out += &format!("\n[[step.layer]]\nmatch = {}\n", quoted(&layer.pattern));
+        if layer.to.is_none() {
+            out += "keep = true\n";
+        }
+        for (key, text) in [("to", &layer.to), ("group", &layer.group)] {
+            if let Some(text) = text {
+                out += &format!("{key} = {}\n", quoted(text));
+            }
+        }
     }
     out
 }
@@ -51,7 +57,10 @@ pub fn one_line(given: &Given) -> String {
             other => format!("{key}={}", value(other)),
         });
     }
-    words.extend(given.kept().iter().map(|p| format!("keep={p}")));
+    words.extend(given.layers().iter().map(|l| match &l.to {
+        None => format!("keep={}", l.pattern),
+        Some(to) => format!("{}:{to}", l.pattern),
+    }));
     words.join(" ")
 }
 

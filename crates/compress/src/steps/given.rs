@@ -57,6 +57,17 @@ pub struct Group {
     pub keys: &'static [Key],
 }
 
+/// What nodes of a name are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerGiven {
+    /// The name; `*` stands for any text.
+    pub pattern: String,
+    /// The type of their weights; `None`: they stay as they are.
+    pub to: Option<String>,
+    /// Numbers of a row that share a scale, where not as with the others.
+    pub group: Option<String>,
+}
+
 /// The settings of nodes by name, in `[[step.layer]]`.
 pub static LAYER_KEYS: &[Key] = &[
     Key {
@@ -71,7 +82,25 @@ pub static LAYER_KEYS: &[Key] = &[
         about: "They stay as they are",
         kind: Kind::Flag,
     },
+    Key {
+        name: "to",
+        value: "TYPE",
+        about: "The type of their weights, where weights alone are rounded",
+        kind: Kind::OneOf(|| LAYER_TYPES.to_vec()),
+    },
+    Key {
+        name: "group",
+        value: "N",
+        about: "Numbers of a row that share a scale",
+        kind: Kind::OneOf(|| GROUPS.to_vec()),
+    },
 ];
+
+/// Types of the weights of single layers.
+pub(crate) const LAYER_TYPES: &[&str] = &["int4", "int3", "int2", "int8-weights"];
+
+/// Numbers of a row that share a scale.
+pub(crate) const GROUPS: &[&str] = &["16", "32", "64", "128", "256", "row"];
 
 /// The value of a setting.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,8 +149,7 @@ pub struct Given {
     /// Where it stands.
     pub place: String,
     entries: Vec<Entry>,
-    /// Patterns of nodes that stay as they are.
-    kept: Vec<String>,
+    layers: Vec<LayerGiven>,
 }
 
 impl Given {
@@ -131,7 +159,7 @@ impl Given {
             step,
             place: place.into(),
             entries: Vec::new(),
-            kept: Vec::new(),
+            layers: Vec::new(),
         }
     }
 
@@ -166,14 +194,19 @@ impl Given {
         }
     }
 
-    /// Leaves nodes of that name as they are.
-    pub fn keep(&mut self, pattern: &str) {
-        self.kept.push(pattern.into());
+    /// Forgets the value of a key.
+    pub fn unset(&mut self, name: &str) {
+        self.entries.retain(|e| e.key != name);
     }
 
-    /// Patterns of nodes that stay as they are.
-    pub fn kept(&self) -> &[String] {
-        &self.kept
+    /// Gives nodes of a name something else.
+    pub fn add_layer(&mut self, layer: LayerGiven) {
+        self.layers.push(layer);
+    }
+
+    /// What nodes are given by name; of those that name the same node the last counts.
+    pub fn layers(&self) -> &[LayerGiven] {
+        &self.layers
     }
 
     /// The settings, in the order of the step's keys.

@@ -5,14 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgesmith_ir::{Error, Model, Result};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
+use crate::mixed::bytes::Bytes;
+use crate::mixed::judge::Judge;
+use crate::mixed::search;
+use crate::mixed::weights::Weights;
 use crate::quantize::changes::Changes;
+use crate::quantize::int8::Ready;
 use crate::quantize::{half, int8, weight_only};
+use crate::samples::Samples;
 
 mod bytes;
 mod halves;
+mod mixed;
 mod weights;
 
 pub use bytes::settings as int8_settings;
+pub use mixed::settled;
 
 /// The step.
 pub static QUANTIZE: StepDef = StepDef {
@@ -30,6 +38,10 @@ pub static QUANTIZE: StepDef = StepDef {
         Group {
             of: weights::TYPES,
             keys: weights::KEYS,
+        },
+        Group {
+            of: &["int8", "int4", "int3", "int2", "int8-weights", "nf4"],
+            keys: mixed::KEYS,
         },
         Group {
             of: &["fp16", "bf16"],
@@ -79,15 +91,35 @@ const COMMON: &[Key] = &[
     },
 ];
 
-/// Patterns of nodes that stay in float.
-fn excluded(given: &Given) -> Vec<String> {
+/// Patterns of nodes that stay in float, where there is no other type for single layers.
+fn excluded(given: &Given) -> Result<Vec<String>> {
     let mut all = given.texts("exclude");
-    all.extend_from_slice(given.kept());
-    all
+    for layer in given.layers() {
+        if layer.to.is_some() || layer.group.is_some() {
+            let what = format!(
+                "the layer \"{}\" can be kept only: other types are of weights alone",
+                layer.pattern
+            );
+            return Err(given.fault("to", what));
+        }
+        all.push(layer.pattern.clone());
+    }
+    Ok(all)
 }
 
 fn data(given: &Given) -> Result<Data> {
-    Ok(match given.variant()? {
+    let to = given.variant()?;
+    let goal = mixed::goal(given)?;
+    if !goal.is_empty() {
+        mixed::sense(given, to != "int8")?;
+    }
+    if !goal.is_empty() && given.flag("dynamic") {
+        return Err(given.fault(
+            "dynamic",
+            "a goal is kept with ranges from calibration only",
+        ));
+    }
+    Ok(match to {
         "int8" => {
             bytes::settings(given)?;
             match given.flag("dynamic") {
@@ -95,8 +127,8 @@ fn data(given: &Given) -> Result<Data> {
                 false => Data::Needed,
             }
         }
-        "fp16" => Data::Useful,
-        "bf16" => Data::Unused,
+        "fp16" => halves::settings(given).map(|_| Data::Useful)?,
+        "bf16" => halves::settings(given).map(|_| Data::Unused)?,
         _ => match weights::settings(given, true)?.method {
             m if m.needs_data && given.has("method") => Data::Needed,
             m if m.needs_data => Data::Useful,
@@ -109,9 +141,9 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     match given.variant()? {
         "fp16" => {
             let statistics = work.look_at_all(model)?;
-            half::to_fp16(model, statistics.as_ref(), &halves::settings(given))
+            half::to_fp16(model, statistics.as_ref(), &halves::settings(given)?)
         }
-        "bf16" => half::to_bf16(model, &halves::settings(given)),
+        "bf16" => half::to_bf16(model, &halves::settings(given)?),
         "int8" => {
             let settings = bytes::settings(given)?;
             if given.flag("dynamic") {
@@ -119,7 +151,15 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             }
             let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
             let look = &mut |model: &Model, only| work.look(model, Some(only), BTreeMap::new());
-            int8::post_training(model, look, samples, &settings, progress)
+            let ready = Ready::of(model, look, &settings)?;
+            let goal = mixed::goal(given)?;
+            if goal.is_empty() {
+                return ready.finish(samples, &settings, progress);
+            }
+            let (judged, sense) = (judges(work)?, mixed::sense(given, false)?);
+            let mut judge = Judge::new(model, Some(judged), &goal, work.size)?;
+            let mut maker = Bytes::new(&ready, &settings, sense, samples, judged, progress)?;
+            search(&mut maker, &goal, &mut judge, progress)
         }
         _ => {
             let settings = weights::settings(given, work.samples.is_some())?;
@@ -130,9 +170,33 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
                 }
                 false => None,
             };
-            weight_only::quantize(model, statistics.as_ref(), &settings, work.progress)
+            let (seen, progress) = (statistics.as_ref(), work.progress);
+            let goal = mixed::goal(given)?;
+            if goal.is_empty() {
+                return weight_only::quantize(model, seen, &settings, progress);
+            }
+            let judged = match goal.needs_samples() {
+                true => Some(judges(work)?),
+                false => work.evaluate.or(work.samples),
+            };
+            let mut judge = Judge::new(model, judged, &goal, work.size)?;
+            let mut maker = Weights::new(model, seen, &settings, progress)?;
+            search(&mut maker, &goal, &mut judge, progress)
         }
     }
+}
+
+/// The samples that a goal is judged by.
+fn judges<'a>(work: &mut Work<'a>) -> Result<&'a dyn Samples> {
+    if let Some(samples) = work.evaluate {
+        return Ok(samples);
+    }
+    let samples = work.samples.ok_or_else(mixed::no_judge)?;
+    work.warnings.push(
+        "the goal is judged by the samples that ranges come from; others say more: --evaluate TEST.npz"
+            .into(),
+    );
+    Ok(samples)
 }
 
 /// What is said where a step needs data and has none.

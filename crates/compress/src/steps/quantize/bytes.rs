@@ -180,7 +180,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         bias_correction: !given.flag("no-bias-correction"),
         keep_first: given.flag("keep-first"),
         keep_last: given.flag("keep-last"),
-        exclude: super::excluded(given),
+        exclude: super::excluded(given)?,
         also,
     })
 }
@@ -188,8 +188,8 @@ pub fn settings(given: &Given) -> Result<Settings> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::steps::Setting;
     use crate::steps::quantize::QUANTIZE;
+    use crate::steps::{LayerGiven, Setting};
 
     fn given(entries: &[(&str, Setting)]) -> Given {
         let mut g = Given::new(&QUANTIZE, "here");
@@ -258,7 +258,16 @@ mod tests {
     #[test]
     fn nodes_kept_by_a_layer_are_excluded() {
         let mut g = given(&[("exclude", Setting::Texts(vec!["a".into()]))]);
-        g.keep("b*");
+        let mut layer = LayerGiven {
+            pattern: "b*".into(),
+            to: None,
+            group: None,
+        };
+        g.add_layer(layer.clone());
         assert_eq!(settings(&g).unwrap().exclude, ["a", "b*"]);
+        layer.to = Some("int4".into());
+        g.add_layer(layer);
+        let e = settings(&g).unwrap_err().to_string();
+        assert!(e.contains("b*"), "{e}");
     }
 }

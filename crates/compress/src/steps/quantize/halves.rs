@@ -1,5 +1,7 @@
 //! What FP16 and BF16 can be told.
 
+use edgesmith_ir::Result;
+
 use crate::quantize::half::Settings;
 use crate::steps::{Given, Key, Kind};
 
@@ -20,10 +22,13 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The settings that are given.
-pub fn settings(given: &Given) -> Settings {
-    Settings {
+///
+/// # Errors
+/// When a layer is given another type.
+pub fn settings(given: &Given) -> Result<Settings> {
+    Ok(Settings {
         keep_io: !given.flag("convert-io"),
         keep_norms: !given.flag("convert-norms"),
-        exclude: super::excluded(given),
-    }
+        exclude: super::excluded(given)?,
+    })
 }

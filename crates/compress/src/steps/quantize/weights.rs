@@ -2,9 +2,10 @@
 
 use edgesmith_ir::Result;
 
+use crate::quantize::Layer;
 use crate::quantize::weight_only::blocks::Scheme;
 use crate::quantize::weight_only::{Settings, format, method};
-use crate::steps::{Given, Key, Kind};
+use crate::steps::{GROUPS, Given, Key, Kind, LAYER_TYPES, LayerGiven};
 
 /// The types that are of weights alone.
 pub const TYPES: &[&str] = &["int4", "int3", "int2", "int8-weights", "nf4"];
@@ -21,7 +22,7 @@ pub const KEYS: &[Key] = &[
         name: "group",
         value: "N",
         about: "Numbers of a row that share a scale [default: 128, with nf4 64]",
-        kind: Kind::OneOf(|| vec!["16", "32", "64", "128", "256", "row"]),
+        kind: Kind::OneOf(|| GROUPS.to_vec()),
     },
     Key {
         name: "search-range",
@@ -62,12 +63,7 @@ pub const KEYS: &[Key] = &[
 /// When two do not go together.
 pub fn settings(given: &Given, has_data: bool) -> Result<Settings> {
     let to = given.variant()?;
-    let bits = match to {
-        "int3" => 3,
-        "int2" => 2,
-        "int8-weights" => 8,
-        _ => 4,
-    };
+    let bits = bits_of(to);
     let method = match given.text("method").and_then(method::find) {
         Some(found) if (found.name == "nf4") != (to == "nf4") => {
             return Err(given.fault("method", format!("{} does not make {to}", found.name)));
@@ -92,11 +88,7 @@ pub fn settings(given: &Given, has_data: bool) -> Result<Settings> {
         format,
         scheme: Scheme {
             bits,
-            group: match given.text("group") {
-                None => default.scheme.group,
-                Some("row") => 0,
-                Some(n) => n.parse().unwrap_or(default.scheme.group),
-            },
+            group: given.text("group").map_or(default.scheme.group, group_of),
             symmetric: given.flag("symmetric"),
         },
         search_range: given.flag("search-range"),
@@ -104,11 +96,49 @@ pub fn settings(given: &Given, has_data: bool) -> Result<Settings> {
         damping: damping.unwrap_or(default.damping),
         double_quantize: given.flag("double-quantize"),
         embeddings: !given.flag("keep-embeddings"),
-        exclude: super::excluded(given),
+        exclude: given.texts("exclude"),
+        layers: layers(given)?,
         ..default
     };
     settings.check().map_err(|e| e.at(given.place.as_str()))?;
     Ok(settings)
+}
+
+/// The bits of a type.
+fn bits_of(to: &str) -> usize {
+    match to {
+        "int2" => 2,
+        "int3" => 3,
+        "int8-weights" => 8,
+        _ => 4,
+    }
+}
+
+/// The type of so many bits.
+pub fn type_of(bits: usize) -> &'static str {
+    let of_bits = |t: &&&str| bits_of(t) == bits;
+    LAYER_TYPES.iter().find(of_bits).copied().unwrap_or("int4")
+}
+
+/// A whole row is 0.
+fn group_of(text: &str) -> usize {
+    text.parse().unwrap_or(0)
+}
+
+/// What single layers are given.
+fn layers(given: &Given) -> Result<Vec<Layer>> {
+    let is_table = given.text("to") == Some("nf4");
+    let layer = |l: &LayerGiven| {
+        if is_table && (l.to.is_some() || l.group.is_some()) {
+            return Err(given.fault("to", "with nf4 a layer can be kept only"));
+        }
+        Ok(Layer {
+            pattern: l.pattern.clone(),
+            bits: l.to.as_deref().map(bits_of),
+            group: l.group.as_deref().map(group_of),
+        })
+    };
+    given.layers().iter().map(layer).collect()
 }
 
 #[cfg(test)]
