@@ -9,6 +9,7 @@ pub mod half;
 pub mod int8;
 pub mod rules;
 pub mod smooth;
+pub mod sources;
 pub mod weight_only;
 
 /// Bytes of the constants that nodes read.

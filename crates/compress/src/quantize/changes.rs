@@ -1,5 +1,7 @@
 //! The account that a step gives of what it did to each node.
 
+use super::sources::Source;
+
 /// What became of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
@@ -66,6 +68,9 @@ pub struct Changes {
     pub widening_nodes: usize,
     /// Each weight that was rounded alone.
     pub weights: Vec<WeightChange>,
+    /// Each constant of smaller numbers beside what it was, but for those that were rounded alone and
+    /// biases.
+    pub sources: Vec<Source>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }
