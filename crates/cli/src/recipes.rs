@@ -8,16 +8,18 @@ use clap::{Arg, ArgAction, ArgMatches};
 use edgesmith_compress::Samples;
 use edgesmith_compress::calibrate::Stores;
 use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
-use edgesmith_compress::recipe::{Done, Recipe};
+use edgesmith_compress::recipe::{Done, Planned, Recipe};
 use edgesmith_compress::steps::{Given, Key, Kind, Setting, StepDef, optimize};
 use edgesmith_data::Dataset;
 use edgesmith_formats::{External, WriteOptions, write_file};
 use edgesmith_ir::{Error, Model};
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
+use serde_json::{Value, json};
 
 use crate::kept::Kept;
-use crate::{opened, ui, weights};
+use crate::read_back::ReadBack;
+use crate::{evidence, opened, read_back, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -106,12 +108,12 @@ pub fn of_command(matches: &ArgMatches, steps: Vec<Given>) -> Recipe {
     }
 }
 
-/// Refuses a file for `--recipe` that is there already, before anything is done.
+/// Refuses a file that an argument names and that is there already, before anything is done.
 ///
 /// # Errors
 /// When it is there, and `--force` is not given.
-pub fn check_free(matches: &ArgMatches) -> Result<()> {
-    let file = matches.get_one::<String>("recipe");
+pub fn check_free(matches: &ArgMatches, argument: &str) -> Result<()> {
+    let file = matches.get_one::<String>(argument);
     match file.filter(|f| Path::new(f).exists() && !matches.get_flag("force")) {
         None => Ok(()),
         Some(file) => Err(Error::usage("the file exists already")
@@ -158,9 +160,26 @@ fn from_folder(recipe: &Recipe, folder: Option<&Path>) -> Result<Recipe> {
     })
 }
 
+/// What became of a recipe: its steps, and the file that was read again.
+pub struct Outcome {
+    pub done: Vec<Done>,
+    pub read: ReadBack,
+    /// Bytes of the model's file, and of external data beside it, before it was perhaps overwritten.
+    pub bytes_before: u64,
+}
+
+impl Outcome {
+    /// What each step did.
+    pub fn changes(&self) -> Vec<&Changes> {
+        self.done.iter().map(|d| &d.changes).collect()
+    }
+}
+
 /// A recipe with its files: the model, the samples and where the result goes.
 pub struct Work {
     pub recipe: Recipe,
+    /// The file of the model.
+    pub source: PathBuf,
     pub model: Model,
     pub samples: Option<Dataset>,
     pub output: PathBuf,
@@ -186,6 +205,7 @@ impl Work {
         };
         Ok(Self {
             recipe,
+            source: path,
             model,
             samples,
             output,
@@ -211,19 +231,24 @@ impl Work {
         self.samples.as_ref().map(|s| s as &dyn Samples)
     }
 
-    /// Does the steps, writes the result and says what became of the model.
+    /// Does the steps, writes the result, reads it again and says what became of the model.
     ///
     /// # Errors
-    /// When a step fails, or the file is there and `force` is not given.
-    pub fn run(&self, force: bool, explain: bool) -> Result<()> {
+    /// When a step fails, the file is there and `force` is not given, or what is read is not what was
+    /// made.
+    pub fn run(&self, force: bool, explain: bool) -> Result<Outcome> {
         let bar = ui::Bar::default();
         let stores = self.kept.as_ref().map(|k| k as &dyn Stores);
+        // The result may take the place of the model.
+        let bytes_before = opened::size_of(&self.source, &self.model)?;
         let (model, done) = self.recipe.run(&self.model, self.samples(), stores, &bar)?;
         let options = WriteOptions {
             force,
             external: external(self.recipe.external.as_deref()),
         };
         edgesmith_formats::write(&model, &self.output, &options)?;
+        let steps: Vec<&Changes> = done.iter().map(|d| &d.changes).collect();
+        let read = read_back::check(&model, &steps, &self.output)?;
         for step in &done {
             say(step);
             if explain && !step.changes.nodes.is_empty() {
@@ -233,8 +258,32 @@ impl Work {
                 ui::print(&weights::table(&step.changes.weights))?;
             }
         }
-        weights::check(&done, &model, &self.output)
+        let after = opened::size_of(&self.output, &read.model)?;
+        let names = [&self.output, &self.source].map(|p| opened::name_of(p));
+        if let Some(line) = evidence::larger((&names[0], after), (&names[1], bytes_before)) {
+            ui::loud(&line);
+        }
+        Ok(Outcome {
+            done,
+            read,
+            bytes_before,
+        })
     }
+}
+
+/// The files and the plan of a recipe as JSON.
+pub fn as_json(work: &Work, plan: &[Planned]) -> Value {
+    let step = |p: &Planned| {
+        json!({"step": p.step, "samples": p.samples, "macs": p.macs,
+            "weight_bytes": p.weight_bytes, "bytes_after": p.bytes_after})
+    };
+    json!({
+        "model": work.recipe.model,
+        "output": work.output.display().to_string(),
+        "calibrate": work.recipe.calibrate,
+        "calibration_samples": work.samples().map(Samples::count),
+        "steps": plan.iter().map(step).collect::<Vec<_>>(),
+    })
 }
 
 /// When weights lie beside the model.

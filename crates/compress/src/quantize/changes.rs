@@ -71,6 +71,9 @@ pub struct Changes {
     /// Each constant of smaller numbers beside what it was, but for those that were rounded alone and
     /// biases.
     pub sources: Vec<Source>,
+    /// Values whose channels were multiplied by factors that their readers take back: they differ from
+    /// those of the same name before, and that is no error.
+    pub rescaled: Vec<String>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }

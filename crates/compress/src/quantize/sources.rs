@@ -88,7 +88,11 @@ impl Spacing {
     fn of(dtype: DType, limit: Option<i32>) -> Option<Self> {
         let even = |low: i32, high: i32| Self::Even(f64::from(low), f64::from(high));
         let float = |digits: i32, least: i32, most: f64| {
-            Self::Float(f64::exp2(-f64::from(digits)), f64::exp2(f64::from(least - 1)), most)
+            Self::Float(
+                f64::exp2(-f64::from(digits)),
+                f64::exp2(f64::from(least - 1)),
+                most,
+            )
         };
         Some(match (dtype, limit) {
             (DType::I8 | DType::I16 | DType::I4, Some(limit)) => even(-limit, limit),
@@ -136,9 +140,13 @@ impl Weight {
         if t.dims() != dims {
             return Ok(None);
         }
-        let Some(spacing) = Spacing::of(t.dtype(), source.limit) else {
-            return Ok(None);
-        };
+        let spacing = Spacing::of(t.dtype(), source.limit);
+        let spacing = spacing.ok_or_else(|| {
+            Error::internal(format!(
+                "it is not known how far numbers of {} are apart",
+                t.dtype()
+            ))
+        })?;
         let lanes = source.axis.map_or(1, |a| dims[a]);
         let of_lanes = |t: Option<&Tensor>, none: f32| match t {
             None => Ok(vec![none; lanes]),
@@ -155,9 +163,9 @@ impl Weight {
             numbers: numbers(t)?,
             scale: of_lanes(scale, 1.0)?,
             zero: of_lanes(zero, 0.0)?,
-            inner: source.axis.map_or(dims.iter().product(), |a| {
-                dims[a + 1..].iter().product()
-            }),
+            inner: source
+                .axis
+                .map_or(dims.iter().product(), |a| dims[a + 1..].iter().product()),
             spacing,
         }))
     }
@@ -260,14 +268,21 @@ mod tests {
             scale: Some("w_scale".into()),
             axis: Some(0),
             limit: Some(127),
-            ..Source::narrow("w_q", "m", Tensor::from_vec(&[2, 3], FLOATS.to_vec()).unwrap())
+            ..Source::narrow(
+                "w_q",
+                "m",
+                Tensor::from_vec(&[2, 3], FLOATS.to_vec()).unwrap(),
+            )
         }
     }
 
     #[test]
     fn half_a_step_is_near_and_the_end_saturates() {
         let found = compare(&graph(&CODES, 0.01), &[source()]).unwrap();
-        assert_eq!((found[0].saturated, &found[0].nodes[..]), (1, &["m".to_owned()][..]));
+        assert_eq!(
+            (found[0].saturated, &found[0].nodes[..]),
+            (1, &["m".to_owned()][..])
+        );
         let noise = 2.0 * 0.004f64.powi(2) + 0.23f64.powi(2);
         let signal: f64 = FLOATS.iter().map(|&x| f64::from(x).powi(2)).sum();
         assert!((found[0].sqnr_db - 10.0 * (signal / noise).log10()).abs() < 1e-3);
@@ -277,7 +292,9 @@ mod tests {
     fn a_wrong_code_or_scale_is_a_fault() {
         let mut codes = CODES;
         codes[1] = 1;
-        let fault = compare(&graph(&codes, 0.01), &[source()]).unwrap_err().to_string();
+        let fault = compare(&graph(&codes, 0.01), &[source()])
+            .unwrap_err()
+            .to_string();
         assert!(fault.contains("weight \"w_q\": number 1 was"), "{fault}");
         assert!(compare(&graph(&CODES, 0.011), &[source()]).is_err());
         // The end of seven bits is not where that of eight is.
@@ -303,16 +320,21 @@ mod tests {
         let mut graph = Graph::new("g");
         let near = numbers.map(bf16::from_f32).to_vec();
         graph.add_constant("b", Tensor::vector(near));
-        let halves = numbers[..5].iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>();
+        let halves = numbers[..5]
+            .iter()
+            .map(|&x| f16::from_f32(x))
+            .collect::<Vec<_>>();
         graph.add_constant("h", Tensor::vector(halves.clone()));
         let mut next = halves;
         next[0] = f16::from_bits(next[0].to_bits() + 1);
         graph.add_constant("next", Tensor::vector(next));
-        let source = |name: &str, n: usize| {
-            Source::narrow(name, "m", Tensor::vector(numbers[..n].to_vec()))
-        };
+        let source =
+            |name: &str, n: usize| Source::narrow(name, "m", Tensor::vector(numbers[..n].to_vec()));
         let found = compare(&graph, &[source("b", 6), source("h", 5)]).unwrap();
-        assert!(found.iter().all(|c| c.sqnr_db > 40.0 && c.saturated == 0), "{found:?}");
+        assert!(
+            found.iter().all(|c| c.sqnr_db > 40.0 && c.saturated == 0),
+            "{found:?}"
+        );
         assert!(compare(&graph, &[source("next", 5)]).is_err());
     }
 }

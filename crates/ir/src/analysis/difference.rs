@@ -131,7 +131,11 @@ impl<'a> Pairs<'a> {
             let capture = graph.captures.iter().find(|c| c.inner == v);
             capture.map(|c| c.outer)
         };
-        match (outer(self.graph, a), outer(self.other, b), &mut self.outside) {
+        match (
+            outer(self.graph, a),
+            outer(self.other, b),
+            &mut self.outside,
+        ) {
             (Some(a), Some(b), Some(outside)) => outside(a, b),
             (a, b, _) => same("a capture", &a.is_some(), &b.is_some()),
         }
@@ -215,9 +219,15 @@ graph g(x: f32[n,2], c: bool[]) -> (y: f32[n,2]) {
             let other = Tensor::from_vec(&[2, 2], vec![1f32, 2.0, 3.0, 5.0]).unwrap();
             g.value_mut(w).constant = Some(other);
         });
-        assert_eq!(found, "MatMul \"m\": constant \"w\": its numbers are others");
+        assert_eq!(
+            found,
+            "MatMul \"m\": constant \"w\": its numbers are others"
+        );
         let node = |g: &Graph, name: &str| g.nodes().find(|(_, n)| n.name == name).unwrap().0;
-        let found = told(|g| g.node_mut(node(g, "r")).set("alpha", Attribute::Float(0.25)));
+        let found = told(|g| {
+            g.node_mut(node(g, "r"))
+                .set("alpha", Attribute::Float(0.25))
+        });
         assert!(found.contains("attribute \"alpha\""), "{found}");
         let found = told(|g| {
             let m = g.find_value("m");
@@ -235,7 +245,9 @@ graph g(x: f32[n,2], c: bool[]) -> (y: f32[n,2]) {
 
     #[test]
     fn graphs_inside_nodes_are_compared() {
-        let examples = ops::OPS.iter().filter(|d| d.name == "If" || d.name == "Loop");
+        let examples = ops::OPS
+            .iter()
+            .filter(|d| d.name == "If" || d.name == "Loop");
         let mut bodies = 0;
         for example in examples.flat_map(|d| d.examples) {
             let (model, _) = text::example(example).unwrap();

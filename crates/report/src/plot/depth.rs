@@ -61,7 +61,10 @@ impl Depth {
 
     fn spoken(&self) -> String {
         let layers = self.layers.len();
-        format!("{}, SQNR in dB for {layers} layers; the tables have the figures", self.label)
+        format!(
+            "{}, SQNR in dB for {layers} layers; the tables have the figures",
+            self.label
+        )
     }
 
     fn x(&self, i: usize) -> f64 {
@@ -78,9 +81,19 @@ impl Depth {
         for i in (0..count).filter(|i| (i + 1) % every == 0 || *i == 0) {
             let at = self.x(i);
             svg.line("axis", (at, BOTTOM), (at, BOTTOM + 4.0));
-            svg.text("tick", (at, BOTTOM + 17.0), Anchor::Middle, &(i + 1).to_string());
+            svg.text(
+                "tick",
+                (at, BOTTOM + 17.0),
+                Anchor::Middle,
+                &(i + 1).to_string(),
+            );
         }
-        svg.text("what", (RIGHT, BOTTOM + 38.0), Anchor::End, "layer, in the order in which they run");
+        svg.text(
+            "what",
+            (RIGHT, BOTTOM + 38.0),
+            Anchor::End,
+            "layer, in the order in which they run",
+        );
         let mut at = RIGHT;
         for (i, curve) in self.curves.iter().enumerate().rev() {
             if self.layers.iter().all(|l| l.values[i].is_none()) {
@@ -105,10 +118,18 @@ impl Depth {
             svg.line("curve", at(&pair[0]), at(&pair[1]));
         }
         svg.close();
-        let radius = if self.x(1) - self.x(0) < DENSE { 2.5 } else { 4.0 };
+        let radius = if self.x(1) - self.x(0) < DENSE {
+            2.5
+        } else {
+            4.0
+        };
         for point in &points {
             let layer = &self.layers[point.0];
-            let ran = if layer.integer { "" } else { ", ran in floating point" };
+            let ran = if layer.integer {
+                ""
+            } else {
+                ", ran in floating point"
+            };
             let title = format!("{}, {}: {:.1} dB{ran}", layer.name, curve.name, point.1);
             svg.open(Some(curve.series), &title);
             if layer.integer {
@@ -171,8 +192,15 @@ mod tests {
         ]);
         let worst = svg.matches("class=\"worst\"").count();
         assert_eq!(worst, 2);
-        assert!(svg.contains(">b 30.0</text>") && svg.contains(">b 20.0</text>"), "{svg}");
-        assert_eq!(svg.matches("class=\"ring\"").count(), 1, "c ran in floating point");
+        assert!(
+            svg.contains(">b 30.0</text>") && svg.contains(">b 20.0</text>"),
+            "{svg}"
+        );
+        assert_eq!(
+            svg.matches("class=\"ring\"").count(),
+            1,
+            "c ran in floating point"
+        );
     }
 
     #[test]

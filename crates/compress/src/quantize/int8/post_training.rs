@@ -45,9 +45,11 @@ pub fn post_training(
 ) -> Result<(Model, Changes)> {
     let mut statistics = look(model, needs(model, settings)?)?;
     let mut model = Cow::Borrowed(model);
+    let mut rescaled = BTreeSet::new();
     if settings.equalize {
         let (equal, changed) = equalize(&model, &statistics)?;
         if !changed.is_empty() {
+            rescaled.extend(changed.iter().cloned());
             refresh(&mut statistics, look, &equal, changed, settings)?;
             model = Cow::Owned(equal);
         }
@@ -56,6 +58,7 @@ pub fn post_training(
         let levels = settings.activations.levels(settings.symmetric);
         let (smoothed, changed) = smooth(&model, &statistics, f64::from(levels.max - levels.min))?;
         if !changed.is_empty() {
+            rescaled.extend(changed.iter().cloned());
             refresh(&mut statistics, look, &smoothed, changed, settings)?;
             model = Cow::Owned(smoothed);
         }
@@ -73,6 +76,7 @@ pub fn post_training(
     if settings.format == Format::QOperator {
         qoperator::fuse(&mut quantized)?;
     }
+    changes.rescaled = rescaled.into_iter().collect();
     changes.warnings.splice(0..0, statistics.warnings);
     Ok((quantized, changes))
 }

@@ -126,12 +126,15 @@ impl<'a> Rewrite<'a> {
             let zero = Byte::Signed.zeros(0, key.1.map(|_| weight.scales.len()));
             let zero = self.add(&format!("{name}_zero"), zero);
             let dequantized = self.constant(&name, ints, &weight.scales, Some(zero), key.1)?;
-            self.sources.extend(self.source(dequantized, Source {
-                axis: key.1,
-                limit: Some(self.settings.weight_limit()),
-                nodes: readers.remove(&key).unwrap_or_default(),
-                ..Source::narrow("", "", t)
-            }));
+            self.sources.extend(self.source(
+                dequantized,
+                Source {
+                    axis: key.1,
+                    limit: Some(self.settings.weight_limit()),
+                    nodes: readers.remove(&key).unwrap_or_default(),
+                    ..Source::narrow("", "", t)
+                },
+            ));
             self.weights.insert(key, (weight, dequantized));
         }
         Ok(())
@@ -224,7 +227,11 @@ impl<'a> Rewrite<'a> {
         let Some(source) = self.source(twin, Source::narrow("", &reader, float)) else {
             return;
         };
-        match self.sources.iter_mut().find(|s| s.constant == source.constant) {
+        match self
+            .sources
+            .iter_mut()
+            .find(|s| s.constant == source.constant)
+        {
             Some(known) => known.read_by(&reader),
             None => self.sources.push(source),
         }

@@ -61,17 +61,20 @@ pub(super) fn conversions(evidence: &Evidence) -> Vec<ConversionView<'_>> {
     let Some((baseline, others)) = evidence.variants.split_first() else {
         return Vec::new();
     };
-    let told = others.iter().filter(|v| !v.account.is_empty() || !v.tensors.is_empty());
+    let told = others
+        .iter()
+        .filter(|v| !v.account.is_empty() || !v.tensors.is_empty());
     told.map(|v| conversion(baseline, v)).collect()
 }
 
 fn conversion<'a>(baseline: &'a Variant, variant: &'a Variant) -> ConversionView<'a> {
     let count = |fate: &str| variant.account.iter().filter(|a| a.fate == fate).count();
     let all = variant.account.len();
-    let (before, after) = variant.tensors.iter().map(TensorRow::bytes).fold(
-        (0, 0),
-        |(a, b): (u64, u64), (c, d)| (a + c, b + d),
-    );
+    let (before, after) = variant
+        .tensors
+        .iter()
+        .map(TensorRow::bytes)
+        .fold((0, 0), |(a, b): (u64, u64), (c, d)| (a + c, b + d));
     let hidden = variant.tensors.iter().skip(MOST_TENSORS);
     let (count_hidden, bytes) = hidden.fold((0, (0, 0)), |(n, (a, b)), t| {
         let (c, d) = t.bytes();
@@ -85,9 +88,18 @@ fn conversion<'a>(baseline: &'a Variant, variant: &'a Variant) -> ConversionView
             count("absorbed"),
             count("left")
         ),
-        layers: variant.account.iter().map(|a| layer(a, baseline, variant)).collect(),
+        layers: variant
+            .account
+            .iter()
+            .map(|a| layer(a, baseline, variant))
+            .collect(),
         fallbacks: fallbacks(variant),
-        tensors: variant.tensors.iter().take(MOST_TENSORS).map(tensor).collect(),
+        tensors: variant
+            .tensors
+            .iter()
+            .take(MOST_TENSORS)
+            .map(tensor)
+            .collect(),
         rest: (count_hidden > 0).then(|| {
             format!(
                 "{} more, {} before and {} after",
@@ -169,7 +181,8 @@ fn fallbacks(variant: &Variant) -> Vec<FallbackView<'_>> {
 
 fn tensor(t: &TensorRow) -> TensorView<'_> {
     let size = |s: &Option<Stored>| {
-        s.as_ref().map_or(MISSING.into(), |s| format::grouped(s.bytes))
+        s.as_ref()
+            .map_or(MISSING.into(), |s| format::grouped(s.bytes))
     };
     let dtype = |s: &Option<Stored>| s.as_ref().map_or(MISSING.to_owned(), |s| s.dtype.clone());
     let (was, is) = (dtype(&t.before), dtype(&t.after));
@@ -177,8 +190,16 @@ fn tensor(t: &TensorRow) -> TensorView<'_> {
     TensorView {
         name: &t.name,
         node: &t.node,
-        types: if was == is { was } else { format!("{was} → {is}") },
-        shape: t.before.as_ref().or(t.after.as_ref()).map_or("", |s| &s.shape),
+        types: if was == is {
+            was
+        } else {
+            format!("{was} → {is}")
+        },
+        shape: t
+            .before
+            .as_ref()
+            .or(t.after.as_ref())
+            .map_or("", |s| &s.shape),
         before: size(&t.before),
         after: size(&t.after),
         share: match before {
@@ -257,17 +278,29 @@ mod tests {
         let [a, r, b] = &view.layers[..] else {
             panic!("three nodes have an account")
         };
-        assert_eq!((a.arithmetic, a.before.as_str(), a.after.as_str()), ("integer", "0.500", "0.500"));
-        assert_eq!((a.output_sqnr.as_str(), a.weight_sqnr.as_str()), ("31.2", MISSING));
+        assert_eq!(
+            (a.arithmetic, a.before.as_str(), a.after.as_str()),
+            ("integer", "0.500", "0.500")
+        );
+        assert_eq!(
+            (a.output_sqnr.as_str(), a.weight_sqnr.as_str()),
+            ("31.2", MISSING)
+        );
         assert_eq!((r.became.as_str(), r.arithmetic), ("in a", ""));
-        assert_eq!((b.became.as_str(), b.arithmetic), ("left: excluded by name", "float"));
+        assert_eq!(
+            (b.became.as_str(), b.arithmetic),
+            ("left: excluded by name", "float")
+        );
     }
 
     #[test]
     fn what_did_not_run_in_integers_has_a_reason() {
         let evidence = evidence();
         let found = &conversions(&evidence)[0].fallbacks;
-        let found: Vec<_> = found.iter().map(|f| (f.reason, f.nodes.join(" "))).collect();
+        let found: Vec<_> = found
+            .iter()
+            .map(|f| (f.reason, f.nodes.join(" ")))
+            .collect();
         assert_eq!(found.len(), 2);
         assert!(found.contains(&("excluded by name", "b".into())));
         assert!(found.contains(&("the runtime or the conversion added it", "c".into())));
@@ -279,7 +312,10 @@ mod tests {
         let view = &conversions(&evidence)[0];
         assert_eq!(view.tensors.len(), 60);
         assert_eq!(view.tensors[0].types, "f32 → i8");
-        assert_eq!(view.rest.as_deref(), Some("10 tensors more, 160 B before and 40 B after"));
+        assert_eq!(
+            view.rest.as_deref(),
+            Some("10 tensors more, 160 B before and 40 B after")
+        );
         assert_eq!(view.total, ["1,120", "280", "0.25×"]);
     }
 
