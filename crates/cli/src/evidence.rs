@@ -1,232 +1,161 @@
-//! Gathers the evidence of a comparison: makes each variant, runs it, measures it.
+//! What is measured of models beside the one that they were made from.
 
 use std::path::{Path, PathBuf};
 
-use edgesmith_compress::calibrate::{self, Statistics};
-use edgesmith_compress::evaluate::{self, ValueFidelity};
-use edgesmith_compress::quantize::changes::Changes;
-use edgesmith_compress::quantize::{half, int8};
-use edgesmith_compress::target::{Needs, Target};
-use edgesmith_data::Dataset;
-use edgesmith_formats::WriteOptions;
+use edgesmith_compress::Samples;
+use edgesmith_compress::evaluate;
 use edgesmith_ir::{Model, Progress, Result};
 use edgesmith_kernels::cpu::CpuInfo;
-use edgesmith_report::Evidence;
-use edgesmith_report::evidence::{
-    Accuracy, DataFacts, Execution, Fidelity, Machine, NodeRow, OpCount, TargetFacts, Variant,
-};
+use edgesmith_report::evidence::{Execution, Fidelity, Machine, NodeRow, OpCount, Variant};
+use edgesmith_report::format;
 use edgesmith_runtime::{Options, Placement, Session};
 
 use crate::measure::{self, Effort, Inputs};
 use crate::opened;
 
-/// What a comparison reads, writes and how it measures.
-pub struct Job {
-    pub model: PathBuf,
-    pub data: PathBuf,
-    pub calibrate: PathBuf,
-    pub out: PathBuf,
-    pub target: Option<Target>,
-    pub runtime: Options,
-    pub effort: Effort,
-    pub write: WriteOptions,
-}
+pub mod asked;
+pub mod comparison;
+pub mod conversion;
+mod tensors;
 
-/// A row of the variants.
-pub struct VariantDef {
+/// A variant as it was read from its file.
+pub struct Made {
     pub name: &'static str,
-    about: &'static str,
-    make: fn(&Base) -> Result<(Model, Changes)>,
+    pub about: String,
+    pub file: PathBuf,
+    /// Of the file and its external data.
+    pub bytes: u64,
+    /// The model as it runs, optimised.
+    pub ready: Model,
+    /// Parameters and MACs are those of the model as it runs, with BatchNormalization folded.
+    pub figures: opened::Figures,
+    pub notes: Vec<String>,
 }
 
-/// Every variant, the baseline first.
-pub static VARIANTS: &[VariantDef] = &[
-    VariantDef {
-        name: "fp32",
-        about: "the model as it is",
-        make: |b| Ok((b.original.clone(), Changes::default())),
-    },
-    VariantDef {
-        name: "fp16",
-        about: "weights and activations as IEEE half",
-        make: |b| half::to_fp16(&b.basic, Some(&b.statistics), &half::Settings::default()),
-    },
-    VariantDef {
-        name: "int8",
-        about: "static post-training quantisation, per-channel weights, QDQ",
-        make: |b| int8::quantize(&b.basic, &b.statistics, &int8::Settings::default()),
-    },
-];
-
-/// What every variant is made from.
-pub struct Base {
-    original: Model,
-    /// Optimised to level basic: BatchNormalization is in the weights.
-    basic: Model,
-    statistics: Statistics,
-}
-
-/// A variant as it was read back from its file.
-struct Made {
-    def: &'static VariantDef,
-    file: PathBuf,
-    ready: Model,
-    figures: opened::Figures,
-    changes: Changes,
-}
-
-/// Samples of one run while accuracy is counted.
+/// Samples of one run while answers are compared.
 const BATCH: usize = 32;
 
-/// Samples that the distance of each node is measured on.
-const NODE_SAMPLES: usize = 16;
-
-/// Does the whole job.
-///
-/// # Errors
-/// When a file is at fault, or a step fails; nothing is written before the data is checked.
-pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
-    let original = opened::open(&job.model)?;
-    let test = Dataset::open(&job.data, &original)?;
-    let calibration = Dataset::open(&job.calibrate, &original)?;
-    let basic = opened::optimized(&original, "basic")?;
-    check_labels(&basic, &test, &job.runtime)?;
-    let statistics = calibrate::calibrate(
-        &basic,
-        &calibration,
-        &calibrate::Settings::default(),
-        progress,
-    )?;
-    let base = Base {
-        original,
-        basic,
-        statistics,
-    };
-    crate::commands::compare::create_folder(&job.out)?;
-    let made = VARIANTS
-        .iter()
-        .map(|def| make(def, &base, job))
-        .collect::<Result<Vec<_>>>()?;
-    let mut variants = Vec::new();
-    for m in &made {
-        variants.push(measure_answers(m, &made[0], &test, job, progress)?);
+impl Made {
+    /// Makes a model that was read ready to run.
+    ///
+    /// # Errors
+    /// When a pass or a shape rule fails, or the file is gone.
+    pub fn of(name: &'static str, about: String, file: &Path, read: &Model) -> Result<Self> {
+        let ready = opened::optimized(read, "extended")?;
+        Ok(Self {
+            name,
+            about,
+            file: file.into(),
+            bytes: opened::size_of(file, read)?,
+            figures: opened::figures(&ready, &[])?,
+            ready,
+            notes: Vec::new(),
+        })
     }
-    measure_latency(&made, &mut variants, &test, job, progress)?;
-    relate(&mut variants);
-    let figures = opened::figures(&base.original, &[])?;
-    Ok(Evidence {
-        tool_version: env!("CARGO_PKG_VERSION").into(),
-        model: opened::facts(&job.model, &base.original, &figures)?,
-        data: data_facts(job, &test, &calibration, &base.statistics),
-        machine: machine(job),
-        target: job
-            .target
-            .as_ref()
-            .map_or_else(TargetFacts::default, |t| TargetFacts {
-                name: t.name.clone(),
-                about: t.about.clone(),
-                notes: vec![format!("instruction set: {}", t.isa)],
-            }),
-        warnings: warnings(&variants),
-        variants,
-        settings: settings(job),
-        ..Evidence::default()
-    })
-}
 
-/// Refuses labels that are no class of the model, before anything is written.
-///
-/// # Errors
-/// When one is none, or the model does not run on the samples.
-pub fn check_labels(model: &Model, test: &Dataset, options: &Options) -> Result<()> {
-    if test.labels().is_none() {
-        return Ok(());
+    /// What is known of the variant after one run of a session of it.
+    ///
+    /// # Errors
+    /// When the run fails.
+    fn variant(&self, session: &mut Session, inputs: &Inputs) -> Result<Variant> {
+        session.run(&measure::borrowed(inputs))?;
+        let memory = session.memory();
+        let placements = session.placements();
+        Ok(Variant {
+            name: self.name.into(),
+            about: self.about.clone(),
+            file: opened::name_of(&self.file),
+            bytes: self.bytes,
+            parameters: self.figures.parameters,
+            weight_bytes: self.figures.weight_bytes,
+            macs: self.figures.macs,
+            peak_activation_bytes: memory.map(|m| m.arena_bytes as u64),
+            activation_lower_bound_bytes: memory.map(|m| m.lower_bound as u64),
+            execution: execution(placements),
+            nodes: node_rows(self, placements),
+            notes: self.notes.clone(),
+            ..Variant::default()
+        })
     }
-    let mut session = Session::prepare(model, options)?;
-    let outputs = session.run(&measure::borrowed(&test.first(1)?))?;
-    let classes = outputs
-        .first()
-        .and_then(|o| o.dims().last().copied())
-        .unwrap_or(0);
-    test.check_labels(classes)
 }
 
-fn make(def: &'static VariantDef, base: &Base, job: &Job) -> Result<Made> {
-    let (model, changes) = (def.make)(base)?;
-    let file = job.out.join(format!("{}.onnx", def.name));
-    edgesmith_formats::write(&model, &file, &job.write)?;
-    let read = opened::open(&file)?;
-    let ready = opened::optimized(&read, "extended")?;
-    // Parameters and MACs are those of the model as it runs, with BatchNormalization folded.
-    let figures = opened::figures(&ready, &[])?;
-    Ok(Made {
-        def,
-        file,
-        ready,
-        figures,
-        changes,
-    })
-}
-
-fn measure_answers(
-    made: &Made,
-    baseline: &Made,
-    test: &Dataset,
-    job: &Job,
-    progress: &dyn Progress,
-) -> Result<Variant> {
-    let all_cores = Options {
+/// The same options with a thread for each core, for what is not timed.
+fn all_cores(options: &Options) -> Options {
+    Options {
         threads: 0,
-        ..job.runtime.clone()
-    };
-    let mut session = Session::prepare(&made.ready, &all_cores)?;
-    let evaluation = evaluate::evaluate(&mut session, test, BATCH, progress)?;
-    let (mut fidelity, mut nodes) = (None, Vec::new());
-    if !std::ptr::eq(made, baseline) {
-        let mut reference = Session::prepare(&baseline.ready, &all_cores)?;
-        let f = evaluate::fidelity(&mut reference, &mut session, test, BATCH, progress)?;
-        fidelity = Some(Fidelity {
-            sqnr_db: f.sqnr_db,
-            agreement: (f.agreement.1 > 0).then(|| f.agreement.0 as f64 / f.agreement.1 as f64),
-            max_abs_error: f.max_abs_error,
-            cosine: f.cosine,
-        });
-        nodes =
-            evaluate::value_fidelity(&baseline.ready, &made.ready, test, NODE_SAMPLES, progress)?;
+        ..options.clone()
     }
-    session.run(&measure::borrowed(&test.first(1)?))?;
-    let memory = session.memory();
-    let peak = memory.map(|m| m.arena_bytes as u64);
-    let placements = session.placements();
-    let needs = Needs {
-        precision: made.def.name,
-        reduced: false,
-        weight_bytes: made.figures.weight_bytes,
-        activation_bytes: peak.unwrap_or(0),
-    };
-    Ok(Variant {
-        name: made.def.name.into(),
-        about: made.def.about.into(),
-        file: opened::name_of(&made.file),
-        bytes: opened::size_on_disk(&made.file)?,
-        parameters: made.figures.parameters,
-        weight_bytes: made.figures.weight_bytes,
-        macs: made.figures.macs,
-        peak_activation_bytes: peak,
-        activation_lower_bound_bytes: memory.map(|m| m.lower_bound as u64),
-        accuracy: evaluation
-            .accuracy
-            .map(|(correct, total)| Accuracy::of(correct, total)),
-        fidelity,
-        execution: execution(placements),
-        nodes: node_rows(made, placements, &nodes),
-        notes: made.changes.warnings.clone(),
-        target_notes: job
-            .target
-            .as_ref()
-            .map_or_else(Vec::new, |t| t.notes(needs)),
-        ..Variant::default()
+}
+
+/// How near the outputs of a session are to those of the model that it was made from.
+fn fidelity(
+    reference: &Model,
+    session: &mut Session,
+    samples: &dyn Samples,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Fidelity> {
+    let mut reference = Session::prepare(reference, &all_cores(options))?;
+    let f = evaluate::fidelity(&mut reference, session, samples, BATCH, progress)?;
+    Ok(Fidelity {
+        sqnr_db: f.sqnr_db,
+        agreement: (f.agreement.1 > 0).then(|| f.agreement.0 as f64 / f.agreement.1 as f64),
+        max_abs_error: f.max_abs_error,
+        cosine: f.cosine,
     })
+}
+
+/// What must be said aloud of a file that is larger than the one before.
+pub fn larger((name, bytes): (&str, u64), (before, bytes_before): (&str, u64)) -> Option<String> {
+    (bytes > bytes_before).then(|| {
+        format!(
+            "LARGER: {name} has {} bytes, {} the {} of {before}",
+            format::grouped(bytes),
+            format::times(bytes as f64 / bytes_before as f64),
+            format::grouped(bytes_before)
+        )
+    })
+}
+
+/// Medians that differ by less are not told apart.
+const APART: f64 = 1.01;
+
+/// What must be said aloud of a variant that is slower than the baseline.
+pub fn slower(variant: &Variant, baseline: &Variant) -> Option<String> {
+    let (own, base) = (variant.latency.as_ref()?, baseline.latency.as_ref()?);
+    let ratio = own.p50_ms / base.p50_ms;
+    (ratio > APART).then(|| {
+        format!(
+            "SLOWER: {} takes {} ms for a run here, {} the {} ms of {} (p50 of {} in turn, {})",
+            variant.name,
+            format::ms(own.p50_ms),
+            format::times(ratio),
+            format::ms(base.p50_ms),
+            baseline.name,
+            format::plural(own.iterations, "run"),
+            format::plural(own.threads.into(), "thread"),
+        )
+    })
+}
+
+/// What a reader must know before trusting the figures; the first variant is the baseline.
+fn warnings(variants: &[Variant]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some((baseline, others)) = variants.split_first() {
+        for v in others {
+            let base = (baseline.name.as_str(), baseline.bytes);
+            warnings.extend(larger((&v.name, v.bytes), base));
+            warnings.extend(slower(v, baseline));
+        }
+    }
+    for v in variants.iter().filter(|v| !v.execution.fallback.is_empty()) {
+        warnings.push(format!(
+            "{}: {} nodes ran by reference evaluation, which is slow",
+            v.name,
+            v.execution.fallback.len()
+        ));
+    }
+    warnings
 }
 
 /// Operators that only move elements or change their type, whatever the arithmetic around them.
@@ -282,12 +211,18 @@ fn execution(placements: &[Placement]) -> Execution {
     e
 }
 
-fn node_rows(made: &Made, placements: &[Placement], distances: &[ValueFidelity]) -> Vec<NodeRow> {
+fn node_rows(made: &Made, placements: &[Placement]) -> Vec<NodeRow> {
     let graph = &made.ready.graph;
-    let rows = graph
+    let mut places = vec![0; graph.node_slots()];
+    let order = graph.order().into_iter().flatten();
+    order.enumerate().for_each(|(i, id)| places[id.index()] = i);
+    let mut rows: Vec<_> = graph
         .nodes()
         .zip(placements)
-        .filter(|(_, p)| !MOVES.contains(&p.op.as_str()));
+        .filter(|(_, p)| !MOVES.contains(&p.op.as_str()))
+        .collect();
+    // Slots of nodes that passes added lie behind those of all others.
+    rows.sort_by_key(|((id, _), _)| places[id.index()]);
     let row = |((id, node), p): ((edgesmith_ir::NodeId, &edgesmith_ir::Node), &Placement)| {
         let cost = made.figures.costs.iter().find(|c| c.node == id);
         NodeRow {
@@ -299,34 +234,31 @@ fn node_rows(made: &Made, placements: &[Placement], distances: &[ValueFidelity])
             macs: cost.map_or(0, |c| c.cost.macs),
             weight_bytes: cost.map_or(0, |c| c.cost.weight_bytes),
             output_bytes: cost.map_or(0, |c| c.output_bytes),
-            sqnr_db: distances
-                .iter()
-                .find(|d| d.node == node.name)
-                .map(|d| d.sqnr_db),
+            note: p.note.clone(),
             ..NodeRow::default()
         }
     };
-    rows.map(row).collect()
+    rows.into_iter().map(row).collect()
 }
 
+/// Measures all variants in turn, then the nodes of each.
 fn measure_latency(
     made: &[Made],
     variants: &mut [Variant],
-    test: &Dataset,
-    job: &Job,
+    inputs: &Inputs,
+    (options, effort): (&Options, Effort),
     progress: &dyn Progress,
 ) -> Result<()> {
-    let inputs: Inputs = test.first(1)?;
     let mut runs = Vec::new();
     for m in made {
-        let session = Session::prepare(&m.ready, &job.runtime)?;
+        let session = Session::prepare(&m.ready, options)?;
         runs.push(measure::peers::ours(session, inputs.clone()));
     }
-    let threads = measure::threads(job.runtime.threads);
-    let times = measure::interleaved(&mut runs, job.effort, progress)?;
+    let threads = measure::threads(options.threads);
+    let times = measure::interleaved(&mut runs, effort, progress)?;
     for ((variant, times), m) in variants.iter_mut().zip(times).zip(made) {
         variant.latency = Some(times.latency(threads));
-        add_times(variant, m, &inputs, &job.runtime)?;
+        add_times(variant, m, inputs, options)?;
     }
     Ok(())
 }
@@ -379,83 +311,53 @@ fn relate(variants: &mut [Variant]) {
     }
 }
 
-fn warnings(variants: &[Variant]) -> Vec<String> {
-    let slower = |v: &&Variant| {
-        v.latency
-            .as_ref()
-            .and_then(|l| l.speedup)
-            .is_some_and(|s| s < 1.0)
-    };
-    let mut warnings: Vec<String> = variants
-        .iter()
-        .skip(1)
-        .filter(slower)
-        .map(|v| {
-            format!(
-                "{} is slower than fp32 here: its file is smaller, its run is not",
-                v.name
-            )
-        })
-        .collect();
-    for v in variants.iter().filter(|v| !v.execution.fallback.is_empty()) {
-        warnings.push(format!(
-            "{}: {} nodes ran by reference evaluation, which is slow",
-            v.name,
-            v.execution.fallback.len()
-        ));
-    }
-    warnings
-}
-
-fn data_facts(
-    job: &Job,
-    test: &Dataset,
-    calibration: &Dataset,
-    statistics: &Statistics,
-) -> DataFacts {
-    DataFacts {
-        test_file: opened::name_of(&job.data),
-        test_samples: test.len() as u64,
-        labelled: test.labels().is_some(),
-        calibration_file: opened::name_of(&job.calibrate),
-        calibration_samples: calibration.len() as u64,
-        warnings: statistics.warnings.clone(),
-    }
-}
-
-fn machine(job: &Job) -> Machine {
+fn machine(options: &Options) -> Machine {
     let meminfo = std::fs::read_to_string(Path::new("/proc/meminfo")).unwrap_or_default();
     let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"));
     let kib = total.and_then(|t| t.trim().split(' ').next()?.parse::<u64>().ok());
     Machine {
         cpu: CpuInfo::read().brand,
-        isa: job
-            .runtime
-            .isa
-            .map_or_else(String::new, |i| i.name().into()),
+        isa: options.isa.map_or_else(String::new, |i| i.name().into()),
         cores: measure::threads(0) as u32,
-        threads: measure::threads(job.runtime.threads) as u32,
+        threads: measure::threads(options.threads) as u32,
         os: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         memory_bytes: kib.unwrap_or(0) * 1024,
     }
 }
 
-fn settings(job: &Job) -> Vec<(String, String)> {
-    let int8 = int8::Settings::default();
-    [
-        ("ranges of activations", int8.observer.name.to_owned()),
-        ("activations", "u8, asymmetric, one scale a tensor".into()),
-        ("weights", "i8, symmetric, one scale a channel".into()),
-        (
-            "bias correction",
-            if int8.bias_correction { "on" } else { "off" }.into(),
-        ),
-        (
-            "latency",
-            format!("batch 1, up to {} interleaved runs", job.effort.iterations),
-        ),
-        ("providers", job.runtime.providers.join(", ")),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into()
+#[cfg(test)]
+mod tests {
+    use edgesmith_report::evidence::Latency;
+
+    use super::*;
+
+    fn variant(name: &str, p50_ms: f64) -> Variant {
+        Variant {
+            name: name.into(),
+            latency: Some(Latency {
+                p50_ms,
+                iterations: 100,
+                threads: 1,
+                ..Latency::default()
+            }),
+            ..Variant::default()
+        }
+    }
+
+    #[test]
+    fn only_what_grew_or_slowed_down_is_told() {
+        assert_eq!(larger(("b", 100), ("a", 100)), None);
+        assert_eq!(
+            larger(("b", 1500), ("a", 1000)).as_deref(),
+            Some("LARGER: b has 1,500 bytes, 1.50× the 1,000 of a")
+        );
+        assert_eq!(slower(&variant("b", 2.01), &variant("a", 2.0)), None);
+        assert_eq!(
+            slower(&variant("b", 3.0), &variant("a", 2.0)).as_deref(),
+            Some(
+                "SLOWER: b takes 3.00 ms for a run here, 1.50× the 2.00 ms of a (p50 of 100 runs in \
+                 turn, 1 thread)"
+            )
+        );
+    }
 }

@@ -148,6 +148,25 @@ pub fn size_on_disk(path: &Path) -> Result<u64> {
     Ok(main + size(Path::new(&data)).unwrap_or(0))
 }
 
+/// Bytes of a file and of external data beside it, whatever that file is called: constants that the
+/// file has no room for count as they are.
+///
+/// # Errors
+/// When the file is not there.
+pub fn size_of(path: &Path, model: &Model) -> Result<u64> {
+    let found = size_on_disk(path)?;
+    let constants = model
+        .graph
+        .values()
+        .filter_map(|(_, v)| v.constant.as_ref());
+    let weights: u64 = constants.map(|t| t.byte_len() as u64).sum();
+    Ok(if found < weights {
+        found + weights
+    } else {
+        found
+    })
+}
+
 /// The figures of a model for concrete inputs: open lengths are as small as the model allows where
 /// `dims` does not set them, and stay open where none is found.
 pub struct Figures {

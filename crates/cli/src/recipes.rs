@@ -7,17 +7,20 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 use edgesmith_compress::Samples;
 use edgesmith_compress::calibrate::Stores;
+use edgesmith_compress::mixed::{Search, Tried};
 use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
-use edgesmith_compress::recipe::{Done, Recipe};
+use edgesmith_compress::recipe::{Done, Planned, Recipe, Supplies};
 use edgesmith_compress::steps::{Given, Key, Kind, Setting, StepDef, optimize};
 use edgesmith_data::Dataset;
 use edgesmith_formats::{External, WriteOptions, write_file};
 use edgesmith_ir::{Error, Model};
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
+use serde_json::{Value, json};
 
 use crate::kept::Kept;
-use crate::{opened, ui, weights};
+use crate::read_back::ReadBack;
+use crate::{evidence, opened, read_back, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -100,18 +103,19 @@ pub fn of_command(matches: &ArgMatches, steps: Vec<Given>) -> Recipe {
         model: text("model"),
         output: text("output"),
         calibrate: text("calibrate"),
+        evaluate: text("evaluate"),
         samples: matches.try_get_one("samples").ok().flatten().copied(),
         external: text("external").filter(|when| when != "auto"),
         steps,
     }
 }
 
-/// Refuses a file for `--recipe` that is there already, before anything is done.
+/// Refuses a file that an argument names and that is there already, before anything is done.
 ///
 /// # Errors
 /// When it is there, and `--force` is not given.
-pub fn check_free(matches: &ArgMatches) -> Result<()> {
-    let file = matches.get_one::<String>("recipe");
+pub fn check_free(matches: &ArgMatches, argument: &str) -> Result<()> {
+    let file = matches.get_one::<String>(argument);
     match file.filter(|f| Path::new(f).exists() && !matches.get_flag("force")) {
         None => Ok(()),
         Some(file) => Err(Error::usage("the file exists already")
@@ -154,15 +158,35 @@ fn from_folder(recipe: &Recipe, folder: Option<&Path>) -> Result<Recipe> {
         model: absolute(&recipe.model)?,
         output: absolute(&recipe.output)?,
         calibrate: absolute(&recipe.calibrate)?,
+        evaluate: absolute(&recipe.evaluate)?,
         ..recipe.clone()
     })
+}
+
+/// What became of a recipe: its steps, and the file that was read again.
+pub struct Outcome {
+    pub done: Vec<Done>,
+    pub read: ReadBack,
+    /// Bytes of the model's file, and of external data beside it, before it was perhaps overwritten.
+    pub bytes_before: u64,
+}
+
+impl Outcome {
+    /// What each step did.
+    pub fn changes(&self) -> Vec<&Changes> {
+        self.done.iter().map(|d| &d.changes).collect()
+    }
 }
 
 /// A recipe with its files: the model, the samples and where the result goes.
 pub struct Work {
     pub recipe: Recipe,
+    /// The file of the model.
+    pub source: PathBuf,
     pub model: Model,
     pub samples: Option<Dataset>,
+    /// Samples that goals are judged by.
+    pub evaluate: Option<Dataset>,
     pub output: PathBuf,
     kept: Option<Kept>,
 }
@@ -180,14 +204,17 @@ impl Work {
         let path = needed(&recipe.model, "no model is named: model = \"MODEL\"")?;
         let output = needed(&recipe.output, "no output is named: output = \"FILE\"")?;
         let model = opened::open(&path)?;
-        let samples = match &recipe.calibrate {
-            Some(path) => Some(Dataset::open(&base.join(path), &model)?),
-            None => None,
+        let data = |path: &Option<String>| -> Result<Option<Dataset>> {
+            let Some(path) = path else { return Ok(None) };
+            Ok(Some(Dataset::open(&base.join(path), &model)?))
         };
+        let (samples, evaluate) = (data(&recipe.calibrate)?, data(&recipe.evaluate)?);
         Ok(Self {
             recipe,
+            source: path,
             model,
             samples,
+            evaluate,
             output,
             kept: None,
         })
@@ -211,19 +238,31 @@ impl Work {
         self.samples.as_ref().map(|s| s as &dyn Samples)
     }
 
-    /// Does the steps, writes the result and says what became of the model.
+    /// Does the steps, writes the result, reads it again and says what became of the model.
     ///
     /// # Errors
-    /// When a step fails, or the file is there and `force` is not given.
-    pub fn run(&self, force: bool, explain: bool) -> Result<()> {
+    /// When a step fails, the file is there and `force` is not given, or what is read is not what was
+    /// made.
+    pub fn run(&self, force: bool, explain: bool) -> Result<Outcome> {
         let bar = ui::Bar::default();
         let stores = self.kept.as_ref().map(|k| k as &dyn Stores);
-        let (model, done) = self.recipe.run(&self.model, self.samples(), stores, &bar)?;
+        // The result may take the place of the model.
+        let bytes_before = opened::size_of(&self.source, &self.model)?;
+        let size = |model: &Model| edgesmith_formats::onnx::size(model);
+        let supplies = Supplies {
+            samples: self.samples(),
+            evaluate: self.evaluate.as_ref().map(|s| s as &dyn Samples),
+            stores,
+            size: Some(&size),
+        };
+        let (model, done) = self.recipe.run(&self.model, &supplies, &bar)?;
         let options = WriteOptions {
             force,
             external: external(self.recipe.external.as_deref()),
         };
         edgesmith_formats::write(&model, &self.output, &options)?;
+        let steps: Vec<&Changes> = done.iter().map(|d| &d.changes).collect();
+        let read = read_back::check(&model, &steps, &self.output)?;
         for step in &done {
             say(step);
             if explain && !step.changes.nodes.is_empty() {
@@ -233,8 +272,32 @@ impl Work {
                 ui::print(&weights::table(&step.changes.weights))?;
             }
         }
-        weights::check(&done, &model, &self.output)
+        let after = opened::size_of(&self.output, &read.model)?;
+        let names = [&self.output, &self.source].map(|p| opened::name_of(p));
+        if let Some(line) = evidence::larger((&names[0], after), (&names[1], bytes_before)) {
+            ui::loud(&line);
+        }
+        Ok(Outcome {
+            done,
+            read,
+            bytes_before,
+        })
     }
+}
+
+/// The files and the plan of a recipe as JSON.
+pub fn as_json(work: &Work, plan: &[Planned]) -> Value {
+    let step = |p: &Planned| {
+        json!({"step": p.step, "samples": p.samples, "macs": p.macs,
+            "weight_bytes": p.weight_bytes, "bytes_after": p.bytes_after})
+    };
+    json!({
+        "model": work.recipe.model,
+        "output": work.output.display().to_string(),
+        "calibrate": work.recipe.calibrate,
+        "calibration_samples": work.samples().map(Samples::count),
+        "steps": plan.iter().map(step).collect::<Vec<_>>(),
+    })
 }
 
 /// When weights lie beside the model.
@@ -243,6 +306,53 @@ pub fn external(when: Option<&str>) -> External {
         Some("always") => External::Over(0),
         Some("never") => External::Never,
         _ => External::Auto,
+    }
+}
+
+/// The recipe with what its steps found in the place of their goals.
+pub fn settled(recipe: &Recipe, done: &[Done]) -> Recipe {
+    Recipe {
+        evaluate: None,
+        steps: done.iter().map(|d| d.settled.clone()).collect(),
+        ..recipe.clone()
+    }
+}
+
+/// The plans that a search tried, one in a line, and what it missed.
+fn say_search(search: &Search) {
+    let figures = |t: &Tried| {
+        let optional = |x: Option<f64>, unit: &str, digits: usize| {
+            x.map_or(String::new(), |x| format!(", {x:.digits$} {unit}"))
+        };
+        format!(
+            "{}{}{}{}",
+            format::bytes(t.bytes),
+            optional(t.drop, "points lost", 2),
+            optional(t.sqnr_db, "dB", 1),
+            optional(t.latency_ms, "ms", 3)
+        )
+    };
+    for (i, tried) in search.tried.iter().enumerate() {
+        let verdict = if tried.meets {
+            "keeps the goal"
+        } else {
+            "misses it"
+        };
+        let (at, moves) = (i + 1, tried.moves);
+        ui::say(&format!(
+            "plan {at}: {moves} raised, {}: {verdict}",
+            figures(tried)
+        ));
+    }
+    if let Some(taken) = &search.taken {
+        let (raised, of) = (taken.moves, search.moves);
+        ui::say(&format!(
+            "taken: {raised} of {of} layers raised, {}",
+            figures(taken)
+        ));
+    }
+    for missed in &search.missed {
+        ui::loud(&format!("the goal is missed: {missed}"));
     }
 }
 
@@ -264,6 +374,9 @@ fn say(done: &Done) {
         format::bytes(changes.weight_bytes_before as u64),
         format::bytes(changes.weight_bytes_after as u64)
     ));
+    if let Some(search) = &changes.search {
+        say_search(search);
+    }
     if let Some(line) = weights::summary(&changes.weights) {
         ui::say(&line);
     }

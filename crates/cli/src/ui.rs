@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use edgesmith_ir::Progress;
-use edgesmith_report::table::Style;
+use edgesmith_report::table::{Style, Tone};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Writes data to stdout; a closed pipe comes back as an error that ends the program in success.
@@ -31,6 +31,16 @@ pub fn complain(message: &str) {
 /// Says something on stderr. Nobody is left to hear of it where stderr is closed.
 pub fn say(message: &str) {
     let _ = writeln!(io::stderr().lock(), "{message}");
+}
+
+/// Says on stderr what must not be missed: a result that is larger or slower, or a budget that is
+/// not met. The line stands out without colour too.
+pub fn loud(message: &str) {
+    let style = Style {
+        colour: io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        ..Style::default()
+    };
+    say(&style.paint(&format!("!!! {message}"), Tone::Bad));
 }
 
 /// Colour only for a terminal, and not where `NO_COLOR` asks for none.

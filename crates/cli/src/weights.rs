@@ -1,17 +1,10 @@
-//! Weights that were rounded alone: their table, the line that sums it up, and whether the file that
-//! was written holds them.
+//! Weights that were rounded alone: their table, and the line that sums it up.
 
-use std::path::Path;
-
-use anyhow::Result;
 use edgesmith_compress::quantize::changes::WeightChange;
-use edgesmith_compress::quantize::weight_only;
-use edgesmith_compress::recipe::Done;
-use edgesmith_ir::{Error, Model};
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 
-use crate::{opened, ui};
+use crate::ui;
 
 /// How many bits each weight has, and what was lost.
 pub fn table(weights: &[WeightChange]) -> String {
@@ -56,23 +49,4 @@ pub fn summary(weights: &[WeightChange]) -> Option<String> {
         line += &format!("; squared output error {mean:.3} of that of rounding (geometric mean)");
     }
     (!weights.is_empty()).then_some(line)
-}
-
-/// Reads a file back and compares the weights that were rounded alone with what should be in it.
-///
-/// # Errors
-/// When one differs: the file is not what was made.
-pub fn check(done: &[Done], made: &Model, file: &Path) -> Result<()> {
-    if done.iter().all(|d| d.changes.weights.is_empty()) {
-        return Ok(());
-    }
-    let read = opened::open(file)?;
-    match weight_only::differing(&made.graph, &read.graph) {
-        None => Ok(()),
-        Some(name) => Err(Error::internal(format!(
-            "\"{name}\" in the file is not what was written"
-        ))
-        .at(opened::name_of(file))
-        .into()),
-    }
 }

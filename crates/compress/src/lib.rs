@@ -16,4 +16,4 @@ pub mod steps;
 pub mod target;
 mod written;
 
-pub use samples::{Batch, Samples};
+pub use samples::{Batch, First, Samples};

@@ -3,8 +3,6 @@
 //! Layers are ordered by what their rounding costs ([`sense`], or the prices of weights), and the
 //! least number of them is found by halving; each plan on the way is measured ([`judge`]) and shown.
 
-use std::fmt::Write as _;
-
 use edgesmith_ir::{Error, Model, Progress, Result};
 
 use crate::quantize::Layer;
@@ -325,31 +323,5 @@ impl Finder<'_, '_> {
         let mut changes = best.changes;
         changes.search = Some(self.found);
         (best.model, changes)
-    }
-}
-
-impl Search {
-    /// The plan in one line.
-    pub fn summary(&self) -> String {
-        let Some(t) = &self.taken else {
-            return String::new();
-        };
-        let mut line = format!(
-            "mixed precision: {} of {} layers with more bits after {} plans; {} bytes",
-            t.moves,
-            self.moves,
-            self.tried.len(),
-            t.bytes
-        );
-        if let Some(drop) = t.drop {
-            _ = write!(line, ", {drop:.2} points lost");
-        }
-        if let Some(sqnr) = t.sqnr_db {
-            _ = write!(line, ", SQNR {sqnr:.1} dB");
-        }
-        if let Some(ms) = t.latency_ms {
-            _ = write!(line, ", {ms:.3} ms");
-        }
-        line
     }
 }

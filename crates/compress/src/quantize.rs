@@ -9,6 +9,7 @@ pub mod half;
 pub mod int8;
 pub mod rules;
 pub mod smooth;
+pub mod sources;
 pub mod weight_only;
 
 /// What nodes of a name are given in the place of what the others get.

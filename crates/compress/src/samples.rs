@@ -36,6 +36,32 @@ impl Samples for Dataset {
     }
 }
 
+/// The first so many of other samples, without labels.
+pub struct First<'a> {
+    samples: &'a dyn Samples,
+    count: usize,
+}
+
+impl<'a> First<'a> {
+    /// The first `count` of `samples`, or all where there are fewer.
+    pub fn new(samples: &'a dyn Samples, count: usize) -> Self {
+        let count = count.min(samples.count());
+        Self { samples, count }
+    }
+}
+
+impl Samples for First<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    /// A batch that reaches beyond the last sample is handed out whole.
+    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
+        let within = |b: &Result<Batch>| b.as_ref().map_or(true, |(r, _)| r.start < self.count);
+        Box::new(self.samples.batches(size).take_while(within))
+    }
+}
+
 /// The inputs with borrowed names, as a session takes them.
 pub(crate) fn named(batch: &[(String, Tensor)]) -> Vec<(&str, Tensor)> {
     batch.iter().map(|(n, t)| (n.as_str(), t.clone())).collect()

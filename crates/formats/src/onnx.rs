@@ -22,7 +22,7 @@ mod write;
 pub use items::{decode_item, encode_item};
 pub use read::{IR_VERSIONS, decode};
 pub use tensor::MAX_DENSE;
-pub use write::encode;
+pub use write::{encode, size};
 
 use crate::{External, Format, WriteOptions, file, map};
 

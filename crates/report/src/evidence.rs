@@ -3,11 +3,13 @@
 //! Times are in milliseconds and end in `_ms`, sizes are in bytes, shares are in `0..=1`. Numbers
 //! that are not finite are null in JSON and read back as NaN, or as `None` in optional fields.
 
+mod conversion;
 mod number;
 mod variant;
 
 use serde::{Deserialize, Serialize};
 
+pub use conversion::{NodeAccount, Stored, TensorRow};
 pub use variant::{Accuracy, Execution, Fidelity, Latency, NodeRow, OpCount, Variant};
 
 /// The version of the JSON schema that this crate writes.

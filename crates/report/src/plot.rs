@@ -1,11 +1,13 @@
 //! The report's plots as SVG that takes its colours from the page.
 
 mod axis;
+mod depth;
 mod merge;
 mod rows;
 mod scatter;
 mod svg;
 
+use self::depth::{Curve, Depth, Layer};
 use self::merge::merge;
 use self::rows::{Form, Mark, Row, Rows};
 use self::scatter::{Point, Scatter};
@@ -26,22 +28,23 @@ pub(crate) struct Figure {
     pub svg: String,
     /// Indices of the variants that it shows.
     pub series: Vec<usize>,
+    /// Drawn over the whole width of the page.
+    pub wide: bool,
 }
 
 /// All plots that the evidence has figures for, in the order to show them.
 pub(crate) fn figures(evidence: &Evidence) -> Vec<Figure> {
     let size = |v: &Variant| Some((v.bytes as f64, None));
     let time = |v: &Variant| v.latency.as_ref().map(|l| (l.p50_ms, Some(l.p95_ms)));
-    [
+    let errors = (0..evidence.variants.len()).filter_map(|i| errors_by_depth(evidence, i));
+    let others = [
         quality_by(evidence, "bytes", size),
         quality_by(evidence, "latency", time),
         Some(bytes_by_variant(evidence)).filter(|_| !evidence.variants.is_empty()),
         sqnr_by_node(evidence),
         time_by_node(evidence),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    errors.chain(others.into_iter().flatten()).collect()
 }
 
 /// The measure of quality that the variants have in common: name, unit, value with its interval.
@@ -162,6 +165,7 @@ fn quality_by(evidence: &Evidence, against: &str, x: Position) -> Option<Figure>
         caption,
         svg,
         series,
+        wide: false,
     })
 }
 
@@ -212,6 +216,7 @@ fn bytes_by_variant(evidence: &Evidence) -> Figure {
             .into(),
         svg: chart.draw(),
         series: Vec::new(),
+        wide: false,
     }
 }
 
@@ -277,6 +282,57 @@ fn left_out(shown: usize, all: usize, which: &str) -> String {
     }
 }
 
+/// Errors of weights and of outputs along the depth of one variant, where both were compared.
+fn errors_by_depth(evidence: &Evidence, series: usize) -> Option<Figure> {
+    let variant = &evidence.variants[series];
+    let finite = |v: Option<f64>| v.filter(|v| v.is_finite());
+    let layer = |n: &NodeRow| Layer {
+        name: n.name.clone(),
+        values: [finite(n.weight_sqnr_db), finite(n.sqnr_db)],
+        integer: n.integer,
+    };
+    let layers: Vec<Layer> = variant.nodes.iter().map(layer).collect();
+    let layers: Vec<Layer> = layers
+        .into_iter()
+        .filter(|l| l.values.iter().any(Option::is_some))
+        .collect();
+    let has = |i: usize| layers.iter().any(|l| l.values[i].is_some());
+    if !has(0) || layers.len() < 2 {
+        return None;
+    }
+    let whole = variant.fidelity.as_ref().map(|f| f.sqnr_db);
+    let title = "Error along the depth of the network";
+    let caption = format!(
+        "Each point is a layer of {}, the first on the left. Higher is nearer to the float model; 6 dB are \
+         one bit.{}{} Hollow points ran in floating point.",
+        variant.name,
+        if has(1) {
+            " Errors of weights stand alone, those of outputs hold all that came before."
+        } else {
+            " There were no samples to run, so outputs are not compared."
+        },
+        if whole.is_some() {
+            " The dotted line is the output of the whole model."
+        } else {
+            ""
+        }
+    );
+    let curve = |name, series| Curve { name, series };
+    let chart = Depth {
+        label: title,
+        curves: [curve("weights", 2), curve("outputs", 1)],
+        whole: finite(whole),
+        layers,
+    };
+    Some(Figure {
+        title,
+        caption,
+        svg: chart.draw(),
+        series: Vec::new(),
+        wide: true,
+    })
+}
+
 fn sqnr_by_node(evidence: &Evidence) -> Option<Figure> {
     let reading = Reading {
         get: |n| n.sqnr_db,
@@ -310,6 +366,7 @@ fn sqnr_by_node(evidence: &Evidence) -> Option<Figure> {
         caption,
         svg: chart.draw(),
         series,
+        wide: false,
     })
 }
 
@@ -343,5 +400,6 @@ fn time_by_node(evidence: &Evidence) -> Option<Figure> {
         caption,
         svg: chart.draw(),
         series,
+        wide: false,
     })
 }

@@ -4,17 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::{Arg, ArgMatches};
-use edgesmith_compress::Samples;
 use edgesmith_compress::recipe::{Planned, Recipe};
 use edgesmith_ir::Error;
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
-use serde_json::{Value, json};
 
 use super::{Command, flag, force_arg, json_arg, option, text};
-use crate::opened;
-use crate::recipes::Work;
-use crate::ui;
+use crate::evidence::asked;
+use crate::recipes::{Work, as_json, check_free};
+use crate::{opened, ui};
 
 /// The command.
 pub static APPLY: Command = Command {
@@ -24,43 +22,45 @@ pub static APPLY: Command = Command {
             Paths in a recipe start at its folder.\n\
             Example: edgesmith apply recipe.toml --dry-run",
     args: |c| {
-        c.arg(
-            Arg::new("recipe")
-                .value_name("RECIPE.toml")
-                .required(true)
-                .help("The recipe to read"),
-        )
-        .arg(option(
-            "model",
-            "MODEL",
-            "The model to read, instead of the recipe's",
-        ))
-        .arg(
-            option(
-                "output",
-                "FILE",
-                "Where the result goes, instead of where the recipe says",
+        asked::args(c)
+            .arg(
+                Arg::new("recipe")
+                    .value_name("RECIPE.toml")
+                    .required(true)
+                    .help("The recipe to read"),
             )
-            .short('o'),
-        )
-        .arg(option(
-            "calibrate",
-            "CALIB.npz",
-            "Samples to look at, instead of the recipe's",
-        ))
-        .arg(flag(
-            "dry-run",
-            "Print the steps and what they take, and do nothing",
-        ))
-        .arg(flag("explain", "Print what happened to each node, and why"))
-        .arg(crate::recipes::cache_arg())
-        .arg(json_arg())
-        .arg(force_arg())
+            .arg(option(
+                "model",
+                "MODEL",
+                "The model to read, instead of the recipe's",
+            ))
+            .arg(
+                option(
+                    "output",
+                    "FILE",
+                    "Where the result goes, instead of where the recipe says",
+                )
+                .short('o'),
+            )
+            .arg(option(
+                "calibrate",
+                "CALIB.npz",
+                "Samples to look at, instead of the recipe's",
+            ))
+            .arg(flag(
+                "dry-run",
+                "Print the steps and what they take, and do nothing",
+            ))
+            .arg(flag("explain", "Print what happened to each node, and why"))
+            .arg(crate::recipes::cache_arg())
+            .arg(json_arg())
+            .arg(force_arg())
     },
     run,
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
+    check_free(matches, "report")?;
     let path = Path::new(text(matches, "recipe"));
     let source = std::fs::read_to_string(path).map_err(|e| {
         let found = match e.kind() {
@@ -86,11 +86,8 @@ fn run(matches: &ArgMatches) -> Result<()> {
     if matches.get_flag("dry-run") {
         return tell(&work, &plan, matches.get_flag("json"));
     }
-    work.run(matches.get_flag("force"), matches.get_flag("explain"))?;
-    if matches.get_flag("json") {
-        return ui::print_json(&as_json(&work, &plan));
-    }
-    Ok(())
+    let outcome = work.run(matches.get_flag("force"), matches.get_flag("explain"))?;
+    asked::tell(&work, &outcome, matches, as_json(&work, &plan))
 }
 
 fn tell(work: &Work, plan: &[Planned], json: bool) -> Result<()> {
@@ -124,18 +121,4 @@ fn tell(work: &Work, plan: &[Planned], json: bool) -> Result<()> {
         },
         work.output.display()
     ))?)
-}
-
-fn as_json(work: &Work, plan: &[Planned]) -> Value {
-    let step = |p: &Planned| {
-        json!({"step": p.step, "samples": p.samples, "macs": p.macs,
-            "weight_bytes": p.weight_bytes, "bytes_after": p.bytes_after})
-    };
-    json!({
-        "model": work.recipe.model,
-        "output": work.output.display().to_string(),
-        "calibrate": work.recipe.calibrate,
-        "calibration_samples": work.samples().map(Samples::count),
-        "steps": plan.iter().map(step).collect::<Vec<_>>(),
-    })
 }

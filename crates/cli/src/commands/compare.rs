@@ -12,7 +12,7 @@ use edgesmith_ir::error::Kind;
 use edgesmith_report::Evidence;
 
 use super::{Command, flag, force_arg, json_arg, option, threads_arg};
-use crate::evidence::{self, Job};
+use crate::evidence::comparison::{self, Job};
 use crate::measure::Effort;
 use crate::{targets, ui};
 
@@ -91,7 +91,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         return each::run(&each_job(matches, names.map(String::as_str))?);
     }
     let job = job(matches)?;
-    let evidence = evidence::gather(&job, &ui::Bar::default())?;
+    let evidence = comparison::gather(&job, &ui::Bar::default())?;
     write_reports(&evidence, &job)?;
     if matches.get_flag("json") {
         return Ok(ui::print(&evidence.to_json())?);
@@ -115,7 +115,7 @@ fn job(matches: &ArgMatches) -> Result<Job> {
     };
     // The example's own folder holds nothing of the user's.
     let force = matches.get_flag("force") || (example && named("out").is_none());
-    let variants = evidence::VARIANTS
+    let variants = comparison::VARIANTS
         .iter()
         .map(|v| format!("{}.onnx", v.name));
     refuse_overwriting(&out, variants.chain(REPORTS.map(String::from)), force)?;

@@ -39,7 +39,7 @@ pub static CONVERT: Command = Command {
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
-    recipes::check_free(matches)?;
+    recipes::check_free(matches, "recipe")?;
     let mut model = opened::open(Path::new(text(matches, "model")))?;
     if let Some(&opset) = matches.get_one::<i64>("opset") {
         edgesmith_passes::convert_opset(&mut model, opset)?;

@@ -9,7 +9,8 @@ use edgesmith_compress::steps::{Given, Setting};
 use edgesmith_compress::target::{Floats, Needs, Target};
 use edgesmith_ir::Error;
 
-use super::{Command, flag, force_arg, model_arg, option, output_arg};
+use super::{Command, flag, force_arg, json_arg, model_arg, option, output_arg};
+use crate::evidence::asked;
 use crate::recipes::{self, Work};
 use crate::{targets, ui};
 
@@ -20,8 +21,10 @@ pub static QUANTIZE: Command = Command {
     teach: "INT8 needs 100 to 500 samples in CALIB.npz; labels are not used.\n\
             INT4, INT3, INT2, NF4 and INT8-weights are of weights alone; with CALIB.npz they lose less.\n\
             --target chooses what its hardware wants, and says what and why.\n\
+            --max-drop, --min-sqnr, --size and --latency are goals: layers get more bits as these need it.\n\
             Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o npu.onnx --target npu-int8 --calibrate calib.npz\n\
+            Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --max-drop 0.5 --calibrate calib.npz --evaluate test.npz\n\
             Example: edgesmith quantize model.onnx -o int4.onnx --to int4 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16",
     args: |c| {
@@ -38,21 +41,28 @@ pub static QUANTIZE: Command = Command {
                 "CALIB.npz",
                 "Samples to find ranges with",
             ))
+            .arg(option(
+                "evaluate",
+                "TEST.npz",
+                "Samples that goals are judged by, with labels where there are any",
+            ))
             .arg(
                 option("samples", "N", "Use the first N samples only")
                     .value_parser(clap::value_parser!(usize)),
             );
-        recipes::args(c, &STEP)
+        asked::args(recipes::args(c, &STEP))
             .arg(flag("explain", "Print what happened to each node, and why"))
             .arg(recipes::cache_arg())
             .arg(recipes::recipe_arg())
+            .arg(json_arg())
             .arg(force_arg())
     },
     run,
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
-    recipes::check_free(matches)?;
+    recipes::check_free(matches, "recipe")?;
+    recipes::check_free(matches, "report")?;
     let mut given = recipes::given(&STEP, matches)?;
     if let Some(name) = matches.get_one::<String>("target") {
         let target = targets::find(name)?;
@@ -64,8 +74,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let steps = vec![recipes::optimized_to("basic")?, given];
     let recipe = recipes::of_command(matches, steps);
     let work = Work::open(recipe, Path::new(""))?.cached(matches, Path::new(""))?;
-    work.run(matches.get_flag("force"), matches.get_flag("explain"))?;
-    recipes::tell(&work.recipe, matches)
+    let outcome = work.run(matches.get_flag("force"), matches.get_flag("explain"))?;
+    recipes::tell(&recipes::settled(&work.recipe, &outcome.done), matches)?;
+    let plan = work.recipe.plan(&work.model, work.samples())?;
+    asked::tell(&work, &outcome, matches, recipes::as_json(&work, &plan))
 }
 
 /// Sets what the hardware wants where the user did not say otherwise, and says it.

@@ -1,5 +1,6 @@
 //! The account that a step gives of what it did to each node.
 
+use super::sources::Source;
 use crate::mixed::Search;
 
 /// What became of a node.
@@ -70,6 +71,12 @@ pub struct Changes {
     pub weights: Vec<WeightChange>,
     /// How the layers were found that have more bits, where a goal was given.
     pub search: Option<Search>,
+    /// Each constant of smaller numbers beside what it was, but for those that were rounded alone and
+    /// biases.
+    pub sources: Vec<Source>,
+    /// Values whose channels were multiplied by factors that their readers take back: they differ from
+    /// those of the same name before, and that is no error.
+    pub rescaled: Vec<String>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }

@@ -15,6 +15,7 @@ use half::{bf16, f16};
 
 use super::changes::{Changes, Fate, NodeChange};
 use super::matches;
+use super::sources::Source;
 use crate::calibrate::Statistics;
 
 pub mod keep;
@@ -257,6 +258,7 @@ impl Narrow<'_> {
         for (i, v) in inputs.into_iter().enumerate() {
             if let Some(v) = v.filter(|&v| is_float(self.types, v) && !self.halves[v.index()]) {
                 let twin = self.narrow_twin(v)?;
+                self.record(v, twin, id);
                 self.graph.set_input(id, i, Some(twin));
             }
         }
@@ -291,6 +293,14 @@ impl Narrow<'_> {
         };
         self.twins.insert((v, true), twin);
         Ok(twin)
+    }
+
+    /// Keeps what the constant `twin` was made from, and that the node `id` reads it.
+    fn record(&mut self, v: ValueId, twin: ValueId, id: NodeId) {
+        if let Some(float) = self.graph.constant(v).cloned() {
+            let (constant, node) = (&self.graph.value(twin).name, &self.graph.node(id).name);
+            narrowed(self.changes, constant, node, float);
+        }
     }
 
     fn wide_twin(&mut self, v: ValueId) -> ValueId {
@@ -372,6 +382,15 @@ impl Narrow<'_> {
     }
 }
 
+/// Keeps what a narrow constant was made from.
+fn narrowed(changes: &mut Changes, constant: &str, node: &str, float: Tensor) {
+    let known = changes.sources.iter_mut().find(|s| s.constant == constant);
+    match known {
+        Some(source) => source.read_by(node),
+        None => changes.sources.push(Source::narrow(constant, node, float)),
+    }
+}
+
 fn cast(graph: &mut Graph, v: ValueId, to: DType, name: &str) -> ValueId {
     let node =
         Node::new("Cast", &format!("{name}_Cast")).with("to", Attribute::Int(to.onnx().into()));
@@ -409,6 +428,12 @@ pub fn to_bf16(model: &Model, settings: &Settings) -> Result<(Model, Changes)> {
                     twin
                 }
             };
+            let widened = out.graph.value(twin).producer();
+            let narrow = widened.and_then(|(cast, _)| out.graph.node(cast).input(0));
+            if let Some(narrow) = narrow {
+                let constant = &out.graph.value(narrow).name;
+                narrowed(&mut changes, constant, &node.name, t.clone());
+            }
             out.graph.set_input(id, i, Some(twin));
             fate = Fate::Converted;
         }
@@ -448,6 +473,7 @@ mod tests {
 
     use super::*;
     use crate::calibrate::ValueStatistics;
+    use crate::quantize::sources::compare;
 
     const NET: &str = r#"
 opset 17
@@ -482,6 +508,9 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
 
     fn converted(settings: &Settings) -> (Model, Changes) {
         let (half, changes) = to_fp16(&text::parse(NET).unwrap(), None, settings).unwrap();
+        let found = compare(&half.graph, &changes.sources).unwrap();
+        let readers: Vec<_> = found.iter().map(|c| c.nodes.join(" ")).collect();
+        assert_eq!(readers, ["first", "second"]);
         verify::verify(&half).unwrap();
         (half, changes)
     }
@@ -537,6 +566,8 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
     fn bf16_rounds_constants_and_nothing_else() {
         let model = text::parse(NET).unwrap();
         let (narrow, changes) = to_bf16(&model, &Settings::default()).unwrap();
+        let found = compare(&narrow.graph, &changes.sources).unwrap();
+        assert_eq!(found[0].nodes, ["first"]);
         verify::verify(&narrow).unwrap();
         // The second matrix is too short to be worth a node.
         assert_eq!(changes.weight_bytes_before - changes.weight_bytes_after, 32);

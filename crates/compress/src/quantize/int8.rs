@@ -196,6 +196,7 @@ pub fn quantize(
     rewrite.run()?;
     changes.narrowing_nodes = rewrite.quantizers;
     changes.widening_nodes = rewrite.dequantizers;
+    changes.sources = rewrite.sources;
     if settings.format == Format::QOperator {
         qoperator::fuse(&mut out)?;
     }
@@ -259,6 +260,7 @@ mod tests {
 
     use super::*;
     use crate::calibrate::ValueStatistics;
+    use crate::quantize::sources;
     use crate::quantize::testing::numbers;
 
     /// A small network with a branch, bounds, pools and a head.
@@ -333,8 +335,10 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
 
     fn quality(settings: &Settings) -> f64 {
         let model = net();
-        let (q, _) = quantize(&model, &statistics(&model), settings).unwrap();
+        let (q, changes) = quantize(&model, &statistics(&model), settings).unwrap();
         verify::verify(&q).unwrap();
+        let found = sources::compare(&q.graph, &changes.sources).unwrap();
+        assert_eq!(found.len(), 4, "each weight lies within half a step");
         let x = [("x", input(10))];
         let (a, b) = (
             eval::evaluate(&model, &x).unwrap(),

@@ -178,25 +178,13 @@ pub fn quantize(
     };
     if settings.method.scales_inputs {
         rounding.scales = rounding.find_scales(&out.graph, &sites, progress)?;
-        scale::insert(&mut out.graph, &mut sites, &rounding.scales);
+        changes.rescaled = scale::insert(&mut out.graph, &mut sites, &rounding.scales);
         changes.narrowing_nodes = 0;
     }
     changes.weights = rounding.round(&mut out, &sites, progress)?;
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
     Ok((out, changes))
-}
-
-/// The first constant of `made` whose type or bytes are others in `read`, or that is not there.
-pub fn differing(made: &Graph, read: &Graph) -> Option<String> {
-    let is_used = |v: ValueId| !made.value(v).consumers().is_empty();
-    let constants = made.values().filter(|(v, _)| is_used(*v));
-    let mut used = constants.filter_map(|(v, x)| Some((&x.name, made.constant(v)?)));
-    let differs = |(name, t): &(&String, &Tensor)| {
-        let other = read.find_value(name).and_then(|v| read.constant(v));
-        other.is_none_or(|o| o.ty() != t.ty() || o.bytes() != t.bytes())
-    };
-    used.find(differs).map(|(name, _)| name.clone())
 }
 
 /// Why a weight cannot be written in the form that was asked for.

@@ -32,6 +32,14 @@ pub fn encode(model: &Model) -> Result<Vec<u8>> {
     Ok(pieces(message(model)?)?.concat())
 }
 
+/// How many bytes the file of a model has with all weights inside.
+///
+/// # Errors
+/// When the graph has a cycle.
+pub fn size(model: &Model) -> Result<u64> {
+    Ok(message(model)?.encoded_len() as u64)
+}
+
 /// The bytes of a file in pieces, of which the large ones are those of the weights themselves.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::conversion::{NodeAccount, TensorRow};
 use super::number;
 use crate::interval::wilson_95;
 
@@ -51,6 +52,12 @@ pub struct Variant {
     pub execution: Execution,
     /// Every node in the order it runs, so by depth.
     pub nodes: Vec<NodeRow>,
+    /// What became of each node of the baseline, in its order, where a conversion told it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub account: Vec<NodeAccount>,
+    /// Constants of the baseline and of this variant, the largest first, where they were compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<TensorRow>,
     /// What a reader of the figures should know.
     pub notes: Vec<String>,
     /// What the target's hardware means for this variant.
@@ -198,4 +205,14 @@ pub struct NodeRow {
     /// Signal to quantisation noise of the output against the baseline's, in dB, where compared.
     #[serde(default, with = "number::optional")]
     pub sqnr_db: Option<f64>,
+    /// Signal to quantisation noise of the node's weight against the float one, in dB, where compared.
+    #[serde(
+        default,
+        with = "number::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub weight_sqnr_db: Option<f64>,
+    /// Why it ran where it ran, where the runtime says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }

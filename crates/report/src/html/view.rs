@@ -1,7 +1,10 @@
 //! What the page's template shows: the evidence as finished texts.
 
+mod conversion;
+
 use serde::Serialize;
 
+use self::conversion::{ConversionView, conversions};
 use crate::evidence::{DataFacts, Evidence, Execution, NodeRow, Port, Variant};
 use crate::format::{self, MISSING};
 use crate::plot::{self, series_class};
@@ -16,6 +19,7 @@ pub(super) struct View<'a> {
     heads: Vec<String>,
     variants: Vec<VariantView<'a>>,
     figures: Vec<FigureView>,
+    conversions: Vec<ConversionView<'a>>,
     machine: Vec<Fact>,
     latency: Option<String>,
     has_accuracy: bool,
@@ -68,6 +72,7 @@ struct FigureView {
     title: &'static str,
     caption: String,
     svg: String,
+    wide: bool,
     series: Vec<(String, String)>,
 }
 
@@ -82,6 +87,7 @@ impl<'a> View<'a> {
                 title: figure.title,
                 caption: figure.caption,
                 svg: figure.svg,
+                wide: figure.wide,
                 series: figure
                     .series
                     .into_iter()
@@ -98,6 +104,7 @@ impl<'a> View<'a> {
             heads,
             variants: variants.iter().zip(rows).enumerate().map(variant).collect(),
             figures: figures.collect(),
+            conversions: conversions(evidence),
             machine: machine(evidence),
             latency: timed.then(|| evidence.latency_sentence()),
             has_accuracy: any(|v| v.accuracy.is_some()),

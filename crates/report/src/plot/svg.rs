@@ -86,6 +86,14 @@ impl Svg {
         }
     }
 
+    /// A hollow circle.
+    pub(super) fn ring(&mut self, at: (f64, f64), radius: f64) {
+        let ((x, y), r) = (at, radius);
+        self.put(format_args!(
+            "<circle class=\"ring\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{r}\"/>\n"
+        ));
+    }
+
     fn path(&mut self, points: &[(f64, f64)]) {
         self.out.push_str("<path class=\"fill\" d=\"");
         for (i, (x, y)) in points.iter().enumerate() {

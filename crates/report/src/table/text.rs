@@ -30,7 +30,8 @@ impl Default for Style {
 
 impl Style {
     /// `text` in the colour of `tone`, if colour is on.
-    pub(crate) fn paint(&self, text: &str, tone: Tone) -> String {
+    #[must_use]
+    pub fn paint(&self, text: &str, tone: Tone) -> String {
         let code = match tone {
             Tone::Strong => "1",
             Tone::Good => "32",

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use edgesmith_compress::calibrate::{self, Statistics};
 use edgesmith_compress::evaluate::{self, Judgement};
+use edgesmith_compress::quantize::changes::Changes;
 use edgesmith_compress::quantize::int8;
 use edgesmith_compress::simulate::{Runs, Saturation, Simulator};
 use edgesmith_compress::steps::quantize::{QUANTIZE, int8_settings};
@@ -21,7 +22,8 @@ use edgesmith_report::table::{Column, Table};
 use edgesmith_runtime::{Options, Session};
 use serde_json::{Value, json};
 
-use crate::{evidence, opened, ui};
+use crate::evidence::comparison;
+use crate::{opened, read_back, ui};
 
 /// What is compared.
 pub struct Job {
@@ -72,7 +74,7 @@ pub fn run(job: &Job) -> Result<()> {
     let test = Dataset::open(&job.data, &original)?;
     let calibration = Dataset::open(&job.calibrate, &original)?;
     let basic = opened::optimized(&original, "basic")?;
-    evidence::check_labels(&basic, &test, &job.runtime)?;
+    comparison::check_labels(&basic, &test, &job.runtime)?;
 
     let wanted: Vec<_> = job
         .targets
@@ -220,7 +222,7 @@ impl<'a> Seen<'a> {
     }
 
     /// A model in INT8: the first question is of the model as it is, others of the smoothed one.
-    fn quantize(&mut self, model: &Model, settings: &int8::Settings) -> IrResult<Model> {
+    fn quantize(&mut self, model: &Model, settings: &int8::Settings) -> IrResult<(Model, Changes)> {
         let (data, bar) = (self.data, self.bar);
         let mut is_first = true;
         let mut answer = |model: &Model, only: BTreeSet<String>| {
@@ -236,7 +238,7 @@ impl<'a> Seen<'a> {
             self.smoothed = Some(seen.clone());
             Ok(seen)
         };
-        Ok(int8::post_training(model, &mut answer, data, settings, bar)?.0)
+        int8::post_training(model, &mut answer, data, settings, bar)
     }
 }
 
@@ -260,11 +262,12 @@ fn variant(
     settings: &int8::Settings,
     job: &Job,
 ) -> Result<Variant> {
-    let model = seen.quantize(basic, settings)?;
+    let (model, changes) = seen.quantize(basic, settings)?;
     let file = match &job.out {
         Some(out) => {
             let file = out.join(format!("int8-{}.onnx", words.replace(' ', "-")));
             edgesmith_formats::write(&model, &file, &job.write)?;
+            read_back::check(&model, &[&changes], &file)?;
             Some(file)
         }
         None => None,

@@ -14,6 +14,8 @@ use super::Settings;
 use super::weights::Weight;
 use crate::quantize::changes::{Changes, Fate, NodeChange};
 use crate::quantize::matches;
+use crate::quantize::sources::Source;
+use crate::quantize::weight_only::matrix::turned;
 
 /// The first opset with DynamicQuantizeLinear.
 const DYNAMIC_OPSET: i64 = 11;
@@ -52,7 +54,12 @@ pub fn quantize_dynamic(model: &Model, settings: &Settings) -> Result<(Model, Ch
         let (name, op) = (node.name.clone(), node.op.clone());
         let fate = match product(&out.graph, id, settings) {
             Ok(p) => {
+                let float = out.graph.constant(p.weight).cloned();
                 replace(&mut out.graph, &p, settings, &mut inputs, &mut weights)?;
+                let made = weights.get(&(p.weight, p.transposed));
+                if let (Some(float), Some(&made)) = (float, made) {
+                    record(&mut changes, &out.graph, &p, made, settings, (&name, float))?;
+                }
                 Fate::Converted
             }
             Err(reason) => Fate::Left(reason.into()),
@@ -155,6 +162,35 @@ fn replace(
     Ok(())
 }
 
+/// Keeps what the integers and scales `made` of a product were made from.
+fn record(
+    changes: &mut Changes,
+    graph: &Graph,
+    p: &Product,
+    (ints, scale): (ValueId, ValueId),
+    settings: &Settings,
+    (node, float): (&str, Tensor),
+) -> Result<()> {
+    let constant = &graph.value(ints).name;
+    if let Some(known) = changes.sources.iter_mut().find(|s| s.constant == *constant) {
+        known.read_by(node);
+        return Ok(());
+    }
+    let float = if p.transposed {
+        let (n, k) = (float.dims()[0], float.dims()[1]);
+        Tensor::from_vec(&[k, n], turned(&float.to_f32()?, n, k))?
+    } else {
+        float
+    };
+    changes.sources.push(Source {
+        scale: Some(graph.value(scale).name.clone()),
+        axis: settings.per_channel.then_some(1),
+        limit: Some(settings.weight_limit()),
+        ..Source::narrow(constant, node, float)
+    });
+    Ok(())
+}
+
 /// The integers `[k, n]` and the scales of a weight.
 fn weight(graph: &mut Graph, p: &Product, settings: &Settings) -> Result<(ValueId, ValueId)> {
     let name = graph.value(p.weight).name.clone();
@@ -164,8 +200,7 @@ fn weight(graph: &mut Graph, p: &Product, settings: &Settings) -> Result<(ValueI
     let weight = Weight::of(&t, axis, &[], settings)?;
     let ints = if p.transposed {
         let (n, k) = (weight.dims[0], weight.dims[1]);
-        let turned = (0..k * n).map(|i| weight.ints[i % n * k + i / n]).collect();
-        Tensor::from_vec(&[k, n], turned)?
+        Tensor::from_vec(&[k, n], turned(&weight.ints, n, k))?
     } else {
         weight.tensor()?
     };
@@ -192,6 +227,7 @@ mod tests {
     use edgesmith_ir::{eval, text, verify};
 
     use super::*;
+    use crate::quantize::sources::compare;
 
     const NET: &str = r#"
 opset 17
@@ -225,6 +261,9 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], z: f32[n,3]) {
             let (q, changes) = quantize_dynamic(&model, &settings).unwrap();
             verify::verify(&q).unwrap();
             assert_eq!((changes.converted(), changes.narrowing_nodes), (3, 2));
+            let found = compare(&q.graph, &changes.sources).unwrap();
+            let readers: Vec<_> = found.iter().map(|c| c.nodes.join(" ")).collect();
+            assert_eq!(readers, ["p z", "y"]);
             let ints = q
                 .graph
                 .values()

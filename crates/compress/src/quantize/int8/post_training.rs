@@ -37,6 +37,8 @@ pub struct Ready {
     pub model: Model,
     /// What was seen of its values.
     pub statistics: Statistics,
+    /// Values whose channels were multiplied by factors that their readers take back.
+    rescaled: BTreeSet<String>,
 }
 
 impl Ready {
@@ -47,9 +49,11 @@ impl Ready {
     pub fn of(model: &Model, look: &mut Look, settings: &Settings) -> Result<Self> {
         let mut statistics = look(model, needs(model, settings)?)?;
         let mut model = model.clone();
+        let mut rescaled = BTreeSet::new();
         if settings.equalize {
             let (equal, changed) = equalize(&model, &statistics)?;
             if !changed.is_empty() {
+                rescaled.extend(changed.iter().cloned());
                 refresh(&mut statistics, look, &equal, changed, settings)?;
                 model = equal;
             }
@@ -59,11 +63,16 @@ impl Ready {
             let (smoothed, changed) =
                 smooth(&model, &statistics, f64::from(levels.max - levels.min))?;
             if !changed.is_empty() {
+                rescaled.extend(changed.iter().cloned());
                 refresh(&mut statistics, look, &smoothed, changed, settings)?;
                 model = smoothed;
             }
         }
-        Ok(Self { model, statistics })
+        Ok(Self {
+            model,
+            statistics,
+            rescaled,
+        })
     }
 
     /// The model in INT8, as pairs of quantise and dequantise.
@@ -97,6 +106,7 @@ impl Ready {
         if settings.format == Format::QOperator {
             qoperator::fuse(&mut quantized)?;
         }
+        changes.rescaled = self.rescaled.iter().cloned().collect();
         let seen = self.statistics.warnings.iter().cloned();
         changes.warnings.splice(0..0, seen);
         Ok((quantized, changes))

@@ -10,6 +10,7 @@ use super::weights::{self, Demand, Weight};
 use crate::calibrate::Statistics;
 use crate::quantize::affine::{Affine, Byte};
 use crate::quantize::rules::Rule;
+use crate::quantize::sources::Source;
 
 /// The changes in progress.
 pub(super) struct Rewrite<'a> {
@@ -26,6 +27,8 @@ pub(super) struct Rewrite<'a> {
     zeros: BTreeMap<String, ValueId>,
     pub quantizers: usize,
     pub dequantizers: usize,
+    /// What the constants were made from.
+    pub sources: Vec<Source>,
 }
 
 impl<'a> Rewrite<'a> {
@@ -47,6 +50,7 @@ impl<'a> Rewrite<'a> {
             zeros: BTreeMap::new(),
             quantizers: 0,
             dequantizers: 0,
+            sources: Vec::new(),
         }
     }
 
@@ -96,6 +100,7 @@ impl<'a> Rewrite<'a> {
     /// Each weight once, fit for all nodes that read it.
     fn quantize_weights(&mut self) -> Result<()> {
         let mut demands: BTreeMap<(ValueId, Option<usize>), Vec<Demand>> = BTreeMap::new();
+        let mut readers: BTreeMap<(ValueId, Option<usize>), Vec<String>> = BTreeMap::new();
         for &(id, rule) in &self.plan.nodes {
             let Some(key) = self.weight_of(id, rule) else {
                 continue;
@@ -104,6 +109,8 @@ impl<'a> Rewrite<'a> {
                 continue;
             };
             let outputs = self.channels(id, rule, t.dims());
+            let reader = self.graph.node(id).name.clone();
+            readers.entry(key).or_default().push(reader);
             demands.entry(key).or_default().push(Demand {
                 input_scale: self.input_scale(id),
                 bias: weights::float_bias(self.graph, self.graph.node(id), outputs)?,
@@ -119,9 +126,31 @@ impl<'a> Rewrite<'a> {
             let zero = Byte::Signed.zeros(0, key.1.map(|_| weight.scales.len()));
             let zero = self.add(&format!("{name}_zero"), zero);
             let dequantized = self.constant(&name, ints, &weight.scales, Some(zero), key.1)?;
+            self.sources.extend(self.source(
+                dequantized,
+                Source {
+                    axis: key.1,
+                    limit: Some(self.settings.weight_limit()),
+                    nodes: readers.remove(&key).unwrap_or_default(),
+                    ..Source::narrow("", "", t)
+                },
+            ));
             self.weights.insert(key, (weight, dequantized));
         }
         Ok(())
+    }
+
+    /// The source of a constant with the names that the node which makes `dequantized` reads.
+    fn source(&self, dequantized: ValueId, source: Source) -> Option<Source> {
+        let (id, _) = self.graph.value(dequantized).producer()?;
+        let node = self.graph.node(id);
+        let name = |i: usize| node.input(i).map(|v| self.graph.value(v).name.clone());
+        Some(Source {
+            constant: name(0)?,
+            scale: name(1),
+            zero: name(2),
+            ..source
+        })
     }
 
     /// A dequantised constant; without a zero point it is 0.
@@ -178,6 +207,7 @@ impl<'a> Rewrite<'a> {
         let input = data.first().map(|&(_, v)| v);
         for (i, v) in data {
             let twin = self.twin(v)?;
+            self.record(v, twin, id);
             self.graph.set_input(id, i, Some(twin));
         }
         if let (Some(key), Some(input)) = (weight, input) {
@@ -186,6 +216,25 @@ impl<'a> Rewrite<'a> {
             self.graph.set_input(id, 1, Some(dequantized));
         }
         Ok(())
+    }
+
+    /// Keeps what the constant behind `twin` was made from, and that the node `id` reads it.
+    fn record(&mut self, v: ValueId, twin: ValueId, id: NodeId) {
+        let Some(float) = self.graph.constant(v).cloned() else {
+            return;
+        };
+        let reader = self.graph.node(id).name.clone();
+        let Some(source) = self.source(twin, Source::narrow("", &reader, float)) else {
+            return;
+        };
+        match self
+            .sources
+            .iter_mut()
+            .find(|s| s.constant == source.constant)
+        {
+            Some(known) => known.read_by(&reader),
+            None => self.sources.push(source),
+        }
     }
 
     /// What a quantised node reads instead of `v`.

@@ -8,8 +8,14 @@ use super::sites::Site;
 use crate::quantize::replace_constant;
 
 /// Lets the sites that read a scaled value read it divided. Where only they read it and a layer
-/// norm or a constant factor makes it, that takes the division over; else a Mul does it.
-pub fn insert(graph: &mut Graph, sites: &mut [Site], scales: &BTreeMap<ValueId, Vec<f32>>) {
+/// norm or a constant factor makes it, that takes the division over; else a Mul does it. The names of
+/// the values that are divided where they are made come back.
+pub fn insert(
+    graph: &mut Graph,
+    sites: &mut [Site],
+    scales: &BTreeMap<ValueId, Vec<f32>>,
+) -> Vec<String> {
+    let mut divided = Vec::new();
     for (&v, s) in scales {
         let inverse: Vec<f32> = s.iter().map(|s| 1.0 / s).collect();
         let readers: Vec<NodeId> = sites
@@ -25,6 +31,7 @@ pub fn insert(graph: &mut Graph, sites: &mut [Site], scales: &BTreeMap<ValueId, 
                 .iter()
                 .all(|(id, i)| *i == 0 && readers.contains(id));
         if alone && fold(graph, v, &inverse) {
+            divided.push(graph.value(v).name.clone());
             continue;
         }
         let name = graph.value(v).name.clone();
@@ -36,6 +43,7 @@ pub fn insert(graph: &mut Graph, sites: &mut [Site], scales: &BTreeMap<ValueId, 
             graph.set_input(id, 0, Some(scaled));
         }
     }
+    divided
 }
 
 /// Multiplies the constants of the node that makes `v` by `factor`.

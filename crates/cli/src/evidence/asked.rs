@@ -1,0 +1,101 @@
+//! The evidence of a conversion that a command was asked for: a page, JSON, a measurement.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Arg, ArgAction, ArgMatches};
+use edgesmith_formats::write_file;
+use edgesmith_report::evidence::Variant;
+use edgesmith_report::format;
+use serde_json::Value;
+
+use super::{conversion, slower};
+use crate::commands::run;
+use crate::measure::Effort;
+use crate::recipes::{Outcome, Work};
+use crate::ui;
+
+/// Runs of each model that count.
+const ITERATIONS: usize = 100;
+
+/// `--report FILE`, `--measure` and `--threads N`.
+pub fn args(c: clap::Command) -> clap::Command {
+    c.arg(
+        Arg::new("report")
+            .long("report")
+            .value_name("FILE.html")
+            .help("Measure before and after, and write the evidence as a page: errors by layer, sizes, latency"),
+    )
+    .arg(
+        Arg::new("measure")
+            .long("measure")
+            .action(ArgAction::SetTrue)
+            .help("Measure the latency before and after, in turn"),
+    )
+    .arg(
+        Arg::new("threads")
+            .long("threads")
+            .value_name("N")
+            .value_parser(clap::value_parser!(usize))
+            .default_value("1")
+            .help("Threads of the latency measurement; 0 is one for each core"),
+    )
+}
+
+/// Measures what was asked for and tells it. `recipe` is what JSON says of the steps.
+///
+/// # Errors
+/// When a model does not run, or the page cannot be written.
+pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value) -> Result<()> {
+    let report = matches.get_one::<String>("report");
+    let json = matches.get_flag("json");
+    if report.is_none() && !json && !matches.get_flag("measure") {
+        return Ok(());
+    }
+    let job = conversion::Job {
+        work,
+        outcome,
+        runtime: run::options(matches)?,
+        effort: Effort {
+            iterations: ITERATIONS,
+            budget: Duration::from_secs(5),
+        },
+    };
+    let bar = ui::Bar::default();
+    if report.is_none() && !json {
+        return Ok(tell_latency(&conversion::latency(&job, &bar)?));
+    }
+    let evidence = conversion::gather(&job, &bar)?;
+    tell_latency(&evidence.variants);
+    if let Some(file) = report {
+        let page = evidence.to_html();
+        write_file(Path::new(file), page.as_bytes(), matches.get_flag("force"))?;
+        ui::say(&format!("written to {file}"));
+    }
+    if json {
+        let mut object = serde_json::to_value(&evidence)?;
+        object["recipe"] = recipe;
+        ui::print_json(&object)?;
+    }
+    Ok(())
+}
+
+fn tell_latency(variants: &[Variant]) {
+    let [before, after] = variants else {
+        return;
+    };
+    if let (Some(was), Some(is)) = (&before.latency, &after.latency) {
+        ui::say(&format!(
+            "latency: {} ms before, {} ms after, {} the speed (p50 of {} in turn, {})",
+            format::ms(was.p50_ms),
+            format::ms(is.p50_ms),
+            format::times(was.p50_ms / is.p50_ms),
+            format::plural(is.iterations, "run"),
+            format::plural(is.threads.into(), "thread"),
+        ));
+    }
+    if let Some(line) = slower(after, before) {
+        ui::loud(&line);
+    }
+}
