@@ -325,3 +325,163 @@ impl Finder<'_, '_> {
         (best.model, changes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_ir::{NoProgress, Tensor, text};
+
+    use super::bytes::Bytes;
+    use super::sense::Sense;
+    use super::weights::Weights;
+    use super::*;
+    use crate::calibrate;
+    use crate::quantize::int8::{self, Ready};
+    use crate::quantize::testing::numbers;
+    use crate::quantize::weight_only::{self, method};
+    use crate::samples::InMemory;
+
+    /// Four products of 32 by 32; the third has a channel that is 40 times as large as the others.
+    fn net() -> Model {
+        let weights = (1..5).map(|i| {
+            let mut data = numbers(32 * 32, i);
+            if i == 3 {
+                data.iter_mut().step_by(32).for_each(|w| *w *= 40.0);
+            }
+            let list: Vec<String> = data.iter().map(|x| format!("{x:?}")).collect();
+            format!("  w{i}: f32[32,32] = {{{}}}\n", list.join(","))
+        });
+        let weights: String = weights.collect();
+        let source = format!(
+            "opset 17\ngraph net(x: f32[n,32]) -> (y: f32[n,32]) {{\n{weights}  a = MatMul(x, w1) \
+             {{name=\"m1\"}}\n  b = Relu(a) {{name=\"r1\"}}\n  c = MatMul(b, w2) {{name=\"m2\"}}\n  d = Relu(c) \
+             {{name=\"r2\"}}\n  e = MatMul(d, w3) {{name=\"m3\"}}\n  f = Tanh(e) {{name=\"t\"}}\n  y = MatMul(f, \
+             w4) {{name=\"m4\"}}\n}}\n"
+        );
+        text::parse(&source).unwrap()
+    }
+
+    fn samples(labels: bool) -> InMemory {
+        InMemory {
+            name: "x".into(),
+            rows: Tensor::from_vec(&[64, 32], numbers(64 * 32, 9)).unwrap(),
+            labels: labels.then(|| (0..64).map(|i| i % 32).collect()),
+        }
+    }
+
+    fn weights(goal: Goal) -> Result<(Model, Changes)> {
+        let (model, samples) = (net(), samples(false));
+        let mut settings = weight_only::Settings::new(&method::RTN, 4);
+        settings.scheme.group = 16;
+        let mut maker = Weights::new(&model, None, &settings, &NoProgress)?;
+        let mut judge = Judge::new(&model, Some(&samples), &goal, None)?;
+        search(&mut maker, &goal, &mut judge, &NoProgress)
+    }
+
+    fn int8(goal: Goal) -> Result<(Model, Changes)> {
+        let (model, samples) = (net(), samples(false));
+        let settings = int8::Settings {
+            per_channel: false,
+            smooth: false,
+            ..int8::Settings::default()
+        };
+        let calibration = calibrate::Settings::default();
+        let mut look = int8::look(&samples, &calibration, &NoProgress);
+        let ready = Ready::of(&model, &mut look, &settings)?;
+        let mut maker = Bytes::new(
+            &ready,
+            &settings,
+            Sense::Sqnr,
+            &samples,
+            &samples,
+            &NoProgress,
+        )?;
+        let mut judge = Judge::new(&model, Some(&samples), &goal, None)?;
+        search(&mut maker, &goal, &mut judge, &NoProgress)
+    }
+
+    fn sqnr(db: f64) -> Goal {
+        Goal {
+            min_sqnr_db: Some(db),
+            ..Goal::default()
+        }
+    }
+
+    #[test]
+    fn a_goal_that_is_kept_already_raises_nothing() {
+        for (_, changes) in [weights(sqnr(1.0)).unwrap(), int8(sqnr(1.0)).unwrap()] {
+            let search = changes.search.unwrap();
+            assert_eq!((search.tried.len(), search.layers.len()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn the_layer_that_loses_most_is_the_first_to_stay_float() {
+        let plain = int8(sqnr(1.0)).unwrap().1.search.unwrap();
+        let before = plain.taken.unwrap().sqnr_db.unwrap();
+        let (model, changes) = int8(sqnr(before + 2.0)).unwrap();
+        let search = changes.search.unwrap();
+        assert_eq!(search.layers, [Layer::float("m3")]);
+        assert!(search.taken.unwrap().sqnr_db.unwrap() >= before + 2.0 && search.missed.is_empty());
+        let kept = model.graph.nodes().find(|(_, n)| n.name == "m3").unwrap().1;
+        let weight = kept.input(1).and_then(|v| model.graph.constant(v));
+        assert!(weight.is_some_and(|t| t.dtype().is_float()));
+    }
+
+    #[test]
+    fn none_of_the_raised_layers_could_be_left_out() {
+        let search = weights(sqnr(35.0)).unwrap().1.search.unwrap();
+        let taken = search.taken.unwrap();
+        assert!(taken.sqnr_db.unwrap() >= 35.0 && taken.moves > 0);
+        let fewer = search.tried.iter().filter(|t| t.moves + 1 == taken.moves);
+        let fewer: Vec<&Tried> = fewer.collect();
+        assert!(fewer.len() >= taken.moves, "each was left out once");
+        assert!(fewer.iter().all(|t| !t.meets));
+    }
+
+    #[test]
+    fn a_size_is_used_up_and_not_passed() {
+        let least = weights(sqnr(1.0)).unwrap().1.search.unwrap().taken.unwrap();
+        let size = least.bytes + 1200;
+        let goal = Goal {
+            size: Some(size),
+            ..Goal::default()
+        };
+        let search = weights(goal).unwrap().1.search.unwrap();
+        let taken = search.taken.unwrap();
+        assert!(taken.bytes <= size && taken.bytes + 600 > size, "{taken:?}");
+        assert!(taken.sqnr_db > least.sqnr_db);
+        let goal = Goal {
+            size: Some(100),
+            ..Goal::default()
+        };
+        let search = weights(goal).unwrap().1.search.unwrap();
+        assert!(search.missed[0].contains("over 100") && search.layers.is_empty());
+    }
+
+    #[test]
+    fn a_goal_that_no_plan_keeps_is_refused() {
+        let e = int8(sqnr(500.0)).unwrap_err().to_string();
+        assert!(e.contains("no plan keeps the goal"), "{e}");
+    }
+
+    #[test]
+    fn a_drop_is_of_labels_or_of_answers_that_changed() {
+        let goal = Goal {
+            max_drop: Some(0.0),
+            ..Goal::default()
+        };
+        let model = net();
+        for labels in [true, false] {
+            let samples = samples(labels);
+            let mut judge = Judge::new(&model, Some(&samples), &goal, None).unwrap();
+            let own = judge.quality(&model, &NoProgress).unwrap().unwrap();
+            assert_eq!((own.drop, own.sqnr_db), (Some(0.0), f64::INFINITY));
+            let settings = weight_only::Settings::new(&method::RTN, 2);
+            let coarse = weight_only::quantize(&model, None, &settings, &NoProgress)
+                .unwrap()
+                .0;
+            let lost = judge.quality(&coarse, &NoProgress).unwrap().unwrap();
+            assert!(lost.drop.unwrap() != 0.0 && lost.sqnr_db < 20.0);
+        }
+    }
+}

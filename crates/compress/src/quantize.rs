@@ -134,7 +134,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     /// `n` numbers from −1 to 1, the same for the same seed.
     pub fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;

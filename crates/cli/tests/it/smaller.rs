@@ -60,6 +60,23 @@ fn a_recipe_repeats_the_command_that_told_it() {
 }
 
 #[test]
+fn a_goal_is_searched_for_and_the_recipe_gives_what_was_found() {
+    let folder = with_product("goal");
+    let words = "quantize model.onnx -o a.onnx --to int3 --group 16 --size 5kB --recipe r.toml";
+    let output = folder.run(words);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("taken: "), "{said}");
+    let recipe = std::fs::read_to_string(folder.path("r.toml")).unwrap();
+    assert!(!recipe.contains("size ="), "{recipe}");
+    assert!(folder.run("apply r.toml -o b.onnx").status.success());
+    let bytes = |name: &str| std::fs::read(folder.path(name)).unwrap();
+    assert!(bytes("a.onnx") == bytes("b.onnx"));
+    let missed = folder.run("quantize model.onnx -o c.onnx --to int4 --group 16 --size 10B");
+    let said = String::from_utf8(missed.stderr).unwrap();
+    assert!(said.contains("the goal is missed: the file has"), "{said}");
+}
+
+#[test]
 fn a_fault_in_a_recipe_is_told_with_its_line() {
     let folder = with_classifier("fault");
     let recipe = "model = \"model.onnx\"\noutput = \"a.onnx\"\n\n[[step]]\ndo = \"quantize\"\nto = \

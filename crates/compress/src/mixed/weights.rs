@@ -8,7 +8,7 @@ use super::{Maker, Move};
 use crate::calibrate::Statistics;
 use crate::quantize::Layer;
 use crate::quantize::changes::Changes;
-use crate::quantize::weight_only::{self, Priced, Settings};
+use crate::quantize::weight_only::{self, Known, Priced, Settings};
 
 /// Bits of a code, fewest first; after the last a weight is left float.
 const RUNGS: &[usize] = &[2, 3, 4, 8];
@@ -22,6 +22,7 @@ pub struct Weights<'a> {
     statistics: Option<&'a Statistics>,
     settings: &'a Settings,
     progress: &'a dyn Progress,
+    known: Known,
     moves: Vec<Move>,
 }
 
@@ -57,6 +58,7 @@ impl<'a> Weights<'a> {
             statistics,
             settings,
             progress,
+            known: Known::default(),
             moves,
         })
     }
@@ -95,6 +97,12 @@ impl Maker for Weights<'_> {
         let mut settings = self.settings.clone();
         let given = taken.iter().flat_map(|&i| &self.moves[i].layers);
         settings.layers.extend(given.cloned());
-        weight_only::quantize(self.model, self.statistics, &settings, self.progress)
+        weight_only::quantize_knowing(
+            self.model,
+            self.statistics,
+            &settings,
+            Some(&mut self.known),
+            self.progress,
+        )
     }
 }

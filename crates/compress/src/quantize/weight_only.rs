@@ -133,6 +133,26 @@ impl Settings {
     }
 }
 
+/// Weights that were rounded before, by name and scheme, for models that differ in the bits of others.
+#[derive(Debug, Default)]
+pub struct Known {
+    weights: BTreeMap<(String, Lies, usize, usize), (Rounded, WeightChange)>,
+    codes: usize,
+}
+
+/// Codes that are kept at most.
+const MOST_KNOWN: usize = 1 << 30;
+
+impl Known {
+    fn add(&mut self, key: (String, Lies, usize, usize), one: &(Rounded, WeightChange)) {
+        let codes = one.1.dims.iter().product::<usize>();
+        if !self.weights.contains_key(&key) && self.codes + codes <= MOST_KNOWN {
+            self.codes += codes;
+            self.weights.insert(key, one.clone());
+        }
+    }
+}
+
 /// Rounds the weights of a float model. Values keep their names.
 ///
 /// # Errors
@@ -142,6 +162,20 @@ pub fn quantize(
     model: &Model,
     statistics: Option<&Statistics>,
     settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<(Model, Changes)> {
+    quantize_knowing(model, statistics, settings, None, progress)
+}
+
+/// As [`quantize`], with what is known of the same model and settings but for layers.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_knowing(
+    model: &Model,
+    statistics: Option<&Statistics>,
+    settings: &Settings,
+    known: Option<&mut Known>,
     progress: &dyn Progress,
 ) -> Result<(Model, Changes)> {
     settings.check()?;
@@ -181,7 +215,9 @@ pub fn quantize(
         changes.rescaled = scale::insert(&mut out.graph, &mut sites, &rounding.scales);
         changes.narrowing_nodes = 0;
     }
-    changes.weights = rounding.round(&mut out, &sites, progress)?;
+    // Scales of inputs depend on the bits of all that read them.
+    let known = known.filter(|_| !settings.method.scales_inputs);
+    changes.weights = rounding.round(&mut out, &sites, known, progress)?;
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
     Ok((out, changes))
@@ -283,6 +319,7 @@ impl Rounding<'_> {
         &self,
         model: &mut Model,
         sites: &[Site],
+        mut known: Option<&mut Known>,
         progress: &dyn Progress,
     ) -> Result<Vec<WeightChange>> {
         let by_weight = by_weight(sites);
@@ -297,8 +334,15 @@ impl Rounding<'_> {
         for (key, sites) in by_weight {
             progress.check()?;
             let name = writer.model.graph.value(key.0).name.clone();
-            let one = self.one(&writer.model.graph, &sites);
-            let (rounded, mut change) = one.at(|| format!("weight \"{name}\""))?;
+            let Scheme { bits, group, .. } = sites[0].scheme;
+            let of = (name.clone(), key.1, bits, group);
+            let found = known.as_ref().and_then(|k| k.weights.get(&of).cloned());
+            let one = found.map_or_else(|| self.one(&writer.model.graph, &sites), Ok);
+            let one = one.at(|| format!("weight \"{name}\""))?;
+            if let Some(known) = &mut known {
+                known.add(of, &one);
+            }
+            let (rounded, mut change) = one;
             let count = numbers(&writer.model.graph, sites[0]);
             for site in sites {
                 let node = writer.model.graph.node(site.node).name.clone();
@@ -482,7 +526,10 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         super::super::plain_gemm(&mut model.graph).unwrap();
         let (sites, _) = sites::find(&model.graph, settings);
         let ctx = Ctx::serial();
-        for site in sites.iter().filter(|s| no_form(s, settings).is_none()) {
+        for site in sites
+            .iter()
+            .filter(|s| no_form(s, settings.method.name).is_none())
+        {
             let weight = matrix_of(&model.graph, site).unwrap();
             let job = Job {
                 weight: &weight,
