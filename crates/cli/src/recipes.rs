@@ -17,7 +17,7 @@ use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 
 use crate::kept::Kept;
-use crate::{opened, ui, weights};
+use crate::{opened, ranges, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -232,6 +232,10 @@ impl Work {
             if explain && !step.changes.weights.is_empty() {
                 ui::print(&weights::table(&step.changes.weights))?;
             }
+            let told = step.changes.ranges.as_ref().and_then(ranges::table);
+            if let Some(table) = told.filter(|_| explain) {
+                ui::print(&table)?;
+            }
         }
         weights::check(&done, &model, &self.output)
     }
@@ -264,8 +268,11 @@ fn say(done: &Done) {
         format::bytes(changes.weight_bytes_before as u64),
         format::bytes(changes.weight_bytes_after as u64)
     ));
-    if let Some(line) = weights::summary(&changes.weights) {
+    if let Some(line) = weights::summary(changes) {
         ui::say(&line);
+    }
+    if let Some(ranges) = &changes.ranges {
+        ui::say(&ranges::summary(ranges));
     }
 }
 

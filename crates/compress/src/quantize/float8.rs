@@ -77,10 +77,6 @@ impl Float8 {
 pub struct Settings {
     /// Which float of 8 bits.
     pub float8: Float8,
-    /// One scale for a whole weight.
-    pub per_tensor: bool,
-    /// Tables of embeddings stay in float.
-    pub keep_embeddings: bool,
     /// Nodes that stay as they are, by name; `*` stands for any text.
     pub exclude: Vec<String>,
 }
@@ -91,8 +87,8 @@ struct Site {
     weight: ValueId,
     /// The index of the input that is the weight.
     input: usize,
-    /// The axis of the scales; `None` for one of all.
-    axis: Option<usize>,
+    /// The axis of the scales.
+    axis: usize,
     /// What it multiplies, where that is computed.
     reads: Option<ValueId>,
 }
@@ -217,14 +213,13 @@ fn site(graph: &Graph, id: NodeId, node: &Node, settings: &Settings) -> Result<S
         () if named => Err("excluded by name".into()),
         () if t.dtype() != DType::F32 => Err("its weight is not f32".into()),
         () if t.count() < FEWEST => Err(format!("its weight has under {FEWEST} numbers")),
-        () if input == 0 && settings.keep_embeddings => Err("tables are kept".into()),
         () if input == 0 && !is_rows => Err("it takes no whole rows".into()),
         () if !all_finite(t) => Err("its weight has numbers that are not finite".into()),
         () => Ok(Site {
             node: id,
             weight,
             input,
-            axis: (!settings.per_tensor).then_some(axis),
+            axis,
             reads: node
                 .input(0)
                 .filter(|&v| input == 1 && graph.constant(v).is_none()),
@@ -237,7 +232,7 @@ struct Writer<'a> {
     graph: &'a mut Graph,
     float8: Float8,
     /// Dequantised weights, and their place in `changes` and `rows`.
-    weights: BTreeMap<(ValueId, Option<usize>), (ValueId, usize)>,
+    weights: BTreeMap<(ValueId, usize), (ValueId, usize)>,
     /// Dequantised activations, and their place in `rows`.
     activations: BTreeMap<ValueId, (ValueId, usize)>,
     /// The zero point of activations.
@@ -275,17 +270,13 @@ impl Writer<'_> {
         let t = t.ok_or_else(|| Error::internal("the weight of a site is constant"))?;
         let weight = Weight::of(&t, site.axis, self.float8)?;
         let (row, change) = weight.judged(&t, &name, self.float8)?;
-        let dims: &[usize] = site.axis.as_ref().map_or(&[], |_| &[0]);
-        let dims: Vec<usize> = dims.iter().map(|_| weight.scales.len()).collect();
-        let scale = Tensor::from_vec(&dims, weight.scales)?;
+        let scale = Tensor::vector(weight.scales);
         let inputs = [
             self.add(&format!("{name}_fp8"), weight.codes),
             self.add(&format!("{name}_scale"), scale),
         ];
-        let mut node = Node::new("DequantizeLinear", &format!("{name}_dq"));
-        if let Some(axis) = site.axis {
-            node.set("axis", Attribute::Int(axis as i64));
-        }
+        let node = Node::new("DequantizeLinear", &format!("{name}_dq"))
+            .with("axis", Attribute::Int(site.axis as i64));
         let made = self.graph.add_op(node, &inputs, &format!("{name}_dq"));
         self.changes.push(change);
         self.rows.push(row);
@@ -345,12 +336,12 @@ struct Weight {
 }
 
 impl Weight {
-    fn of(t: &Tensor, axis: Option<usize>, float8: Float8) -> Result<Self> {
+    fn of(t: &Tensor, axis: usize, float8: Float8) -> Result<Self> {
         let data = t.to_f32()?;
-        let (channels, inner) = match axis {
-            Some(a) => (t.dims()[a], t.dims()[a + 1..].iter().product()),
-            None => (1, 1),
-        };
+        let (channels, inner) = (
+            t.dims()[axis],
+            t.dims()[axis + 1..].iter().product::<usize>(),
+        );
         let mut most = vec![0.0f64; channels];
         for (i, w) in data.iter().enumerate() {
             let m = &mut most[i / inner % channels];
@@ -410,7 +401,7 @@ mod tests {
 
     fn codes(float8: Float8, data: &[f32]) -> (Vec<u8>, Vec<f32>) {
         let t = Tensor::from_vec(&[1, data.len()], data.to_vec()).unwrap();
-        let w = Weight::of(&t, None, float8).unwrap();
+        let w = Weight::of(&t, 0, float8).unwrap();
         (w.codes.bytes().to_vec(), w.scales)
     }
 
@@ -456,7 +447,7 @@ mod tests {
     #[test]
     fn every_channel_reaches_the_largest_number_and_an_empty_one_has_scale_one() {
         let t = Tensor::from_vec(&[2, 3], vec![3.0f32, 0.0, -7e-3, -1.0, 0.0, 7e-3]).unwrap();
-        let w = Weight::of(&t, Some(1), Float8::E4m3).unwrap();
+        let w = Weight::of(&t, 1, Float8::E4m3).unwrap();
         assert_eq!(
             w.scales,
             [
@@ -618,15 +609,14 @@ mod tests {
     }
 
     #[test]
-    fn settings_leave_nodes_and_channels_out() {
+    fn excluded_nodes_stay() {
         let settings = Settings {
-            per_tensor: true,
-            keep_embeddings: true,
             exclude: vec!["mat*".into()],
             ..Settings::default()
         };
         let (_, changes) = to_fp8(&net(), None, &settings).unwrap();
-        assert_eq!(changes.converted(), 1);
-        assert_eq!(changes.weights[0].dims, [1, 72]);
+        let converted = fates(&changes).into_iter().filter(|f| f.1).map(|f| f.0);
+        assert_eq!(converted.collect::<Vec<_>>(), ["conv", "gather"]);
+        assert_eq!(changes.weights[0].dims, [4, 18]);
     }
 }

@@ -6,9 +6,10 @@ use edgesmith_ir::{Error, Model, Result};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::quantize::changes::Changes;
-use crate::quantize::{half, int8, weight_only};
+use crate::quantize::{float8, half, int8, weight_only};
 
 mod bytes;
+mod floats8;
 mod halves;
 mod weights;
 
@@ -35,11 +36,15 @@ pub static QUANTIZE: StepDef = StepDef {
             of: &["fp16", "bf16"],
             keys: halves::KEYS,
         },
+        Group {
+            of: floats8::TYPES,
+            keys: floats8::KEYS,
+        },
     ],
     layers: true,
     data,
     bits: |given| match given.text("to") {
-        Some("int8" | "int8-weights") => Some(8),
+        Some("int8" | "int8-weights" | "fp8" | "fp8-weights") => Some(8),
         Some("int4" | "nf4" | "int3") => Some(4),
         Some("int2") => Some(2),
         _ => Some(16),
@@ -52,17 +57,15 @@ const COMMON: &[Key] = &[
         name: "to",
         value: "TYPE",
         about: "The type of weights and activations",
-        kind: Kind::OneOf(|| [&["int8", "fp16", "bf16"], weights::TYPES].concat()),
+        kind: Kind::OneOf(|| [&["int8", "fp16", "bf16"], floats8::TYPES, weights::TYPES].concat()),
     },
     Key {
         name: "format",
         value: "NAME",
         about: "The form of the file [default: qdq; of weights alone matmulnbits, with nf4 bnb4]",
         kind: Kind::OneOf(|| {
-            weight_only::format::FORMATS
-                .iter()
-                .map(|f| f.name)
-                .collect()
+            let of_weights = weight_only::format::FORMATS.iter().map(|f| f.name);
+            of_weights.chain(["qoperator"]).collect()
         }),
     },
     Key {
@@ -97,6 +100,13 @@ fn data(given: &Given) -> Result<Data> {
         }
         "fp16" => Data::Useful,
         "bf16" => Data::Unused,
+        "fp8" | "fp8-weights" => {
+            floats8::settings(given)?;
+            match given.text("to") {
+                Some("fp8") => Data::Needed,
+                _ => Data::Unused,
+            }
+        }
         _ => match weights::settings(given, true)?.method {
             m if m.needs_data && given.has("method") => Data::Needed,
             m if m.needs_data => Data::Useful,
@@ -112,6 +122,13 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             half::to_fp16(model, statistics.as_ref(), &halves::settings(given))
         }
         "bf16" => half::to_bf16(model, &halves::settings(given)),
+        "fp8-weights" => float8::to_fp8(model, None, &floats8::settings(given)?),
+        "fp8" => {
+            let settings = floats8::settings(given)?;
+            let only = float8::needs(&model.graph, &settings);
+            let statistics = work.look(model, Some(only), BTreeMap::new())?;
+            float8::to_fp8(model, Some(&statistics), &settings)
+        }
         "int8" => {
             let settings = bytes::settings(given)?;
             if given.flag("dynamic") {

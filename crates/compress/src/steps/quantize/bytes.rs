@@ -256,6 +256,12 @@ mod tests {
     }
 
     #[test]
+    fn integer_operators_are_a_form() {
+        let s = settings(&given(&[("format", text("qoperator"))])).unwrap();
+        assert_eq!(s.format, Format::QOperator);
+    }
+
+    #[test]
     fn nodes_kept_by_a_layer_are_excluded() {
         let mut g = given(&[("exclude", Setting::Texts(vec!["a".into()]))]);
         g.keep("b*");
