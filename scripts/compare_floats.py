@@ -5,8 +5,8 @@
     python3 scripts/compare_floats.py --edgesmith ... --models DIR --only minilm --types fp8-weights
 
 DIR holds NAME/{model.onnx,calib.npz,test.npz}, as for compare_quantization.py, whose samples and metrics
-are used. All files run in ONNX Runtime; those of `fp8` with `session.disable_quant_qdq`, as its fusions
-take FP8 activations for integers and do not load them. Columns:
+are used. All files run in ONNX Runtime; those of `fp8` with graph optimization off, as its fusions take
+FP8 activations for integers and then do not load the file. Columns:
 
 `KiB`      the file
 `metric`   top-1 in per cent, the area under the ROC curve, or Spearman's correlation
@@ -53,7 +53,7 @@ def session(path, plain=False):
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     if plain:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -151,7 +151,7 @@ mod tests {
             seen,
             "range of fp16: of 200 numbers in 1 constants 0 overflow, 2 become zero, 0 subnormal; \
              1 activations, of which 0 overflow, the nearest \"a\" has 2.50x room, \
-             most vanish of \"a\", about 25 %"
+             most vanish of \"a\", about 25.0 %"
         );
         let not = summary(&ranges(Activations::NotLookedAt, Vec::new()));
         assert!(

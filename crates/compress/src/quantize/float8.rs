@@ -161,8 +161,8 @@ pub fn to_fp8(
 }
 
 /// What ONNX Runtime does with FP8 activations: its fusions of products take them for integers.
-const UNLOADABLE: &str = "ONNX Runtime 1.31 on a CPU loads FP8 activations only with \
-    session.disable_quant_qdq=1 or at the level basic: its fusions take them for integers";
+const UNLOADABLE: &str = "ONNX Runtime 1.31 on a CPU loads FP8 activations only with graph \
+    optimization off (ORT_DISABLE_ALL): its fusions take them for integers";
 
 fn account(model: &Model, left: &BTreeMap<NodeId, String>) -> Vec<NodeChange> {
     let fate = |id| {
