@@ -111,7 +111,7 @@ def compare(args, name, folder):
     for kind in args.types:
         file = folder / f"{name}.{kind.replace(' ', '.')}.onnx"
         words = [*TYPES[kind], "-o", file]
-        if kind.split()[0] in ("fp16", "fp8"):
+        if kind != "bf16":
             words += ["--calibrate", home / "calib.npz"]
         child([args.edgesmith, "quantize", home / "model.onnx", *words])
         full = kind.split()[0] == "fp8"

@@ -16,6 +16,7 @@ use edgesmith_passes::convert_opset;
 use super::changes::{
     Activations, Changes, Fate, NOTHING, NodeChange, RangeChange, Ranges, WeightChange,
 };
+use super::int8::weights::{float_bias, mean_loss};
 use super::matches;
 use super::overflow::{self, Format, Lost};
 use crate::calibrate::Statistics;
@@ -77,6 +78,8 @@ impl Float8 {
 pub struct Settings {
     /// Which float of 8 bits.
     pub float8: Float8,
+    /// Activations become FP8 too.
+    pub activations: bool,
     /// Nodes that stay as they are, by name; `*` stands for any text.
     pub exclude: Vec<String>,
 }
@@ -93,19 +96,20 @@ struct Site {
     reads: Option<ValueId>,
 }
 
-/// The names of the activations that a full conversion has to know of.
+/// The names of the activations that a full conversion has to know of, and that correct biases.
 pub fn needs(graph: &Graph, settings: &Settings) -> BTreeSet<String> {
     let (sites, _) = sites(graph, settings);
     let reads = sites.iter().filter_map(|s| s.reads);
     reads.map(|v| graph.value(v).name.clone()).collect()
 }
 
-/// Converts the weights of a model to FP8, and what they multiply where `statistics` are given.
+/// Converts the weights of a model to FP8, and what they multiply where that is asked for. Where
+/// `statistics` are given, biases of Conv and Gemm make up for the mean error of their weights.
 /// Values keep their names. An opset below [`MIN_OPSET`] is raised to it.
 ///
 /// # Errors
-/// When the opset cannot be raised, calibration saw nothing of an activation, or no weight can be
-/// converted.
+/// When the opset cannot be raised, calibration saw nothing of an activation that becomes FP8, or no
+/// weight can be converted.
 pub fn to_fp8(
     model: &Model,
     statistics: Option<&Statistics>,
@@ -122,7 +126,7 @@ pub fn to_fp8(
     }
     let mut writer = Writer {
         graph: &mut out.graph,
-        float8: settings.float8,
+        settings,
         weights: BTreeMap::new(),
         activations: BTreeMap::new(),
         zero: None,
@@ -143,15 +147,15 @@ pub fn to_fp8(
     let ranges = Ranges {
         format: settings.float8.format().name,
         largest: settings.float8.format().largest,
-        activations: match statistics {
-            Some(_) => Activations::LookedAt,
-            None => Activations::StayFloat,
+        activations: match settings.activations {
+            true => Activations::LookedAt,
+            false => Activations::StayFloat,
         },
         rows: writer.rows,
     };
     changes.weights = writer.changes;
     changes.warnings.extend(ranges.warning());
-    if statistics.is_some() {
+    if settings.activations {
         changes.warnings.push(UNLOADABLE.into());
     }
     changes.ranges = Some(ranges);
@@ -230,7 +234,7 @@ fn site(graph: &Graph, id: NodeId, node: &Node, settings: &Settings) -> Result<S
 /// The model in progress.
 struct Writer<'a> {
     graph: &'a mut Graph,
-    float8: Float8,
+    settings: &'a Settings,
     /// Dequantised weights, and their place in `changes` and `rows`.
     weights: BTreeMap<(ValueId, usize), (ValueId, usize)>,
     /// Dequantised activations, and their place in `rows`.
@@ -253,6 +257,9 @@ impl Writer<'_> {
         change.into_iter().for_each(|c| c.nodes.push(name.clone()));
         self.rows[row].nodes.push(name.clone());
         if let (Some(v), Some(statistics)) = (site.reads, statistics) {
+            self.correct_bias(site, v, statistics)?;
+        }
+        if let (Some(v), true) = (site.reads, self.settings.activations) {
             let (activation, row) = self.activation(v, statistics)?;
             self.graph.set_input(site.node, 0, Some(activation));
             self.rows[row].nodes.push(name);
@@ -268,8 +275,8 @@ impl Writer<'_> {
         let name = self.graph.value(site.weight).name.clone();
         let t = self.graph.constant(site.weight).cloned();
         let t = t.ok_or_else(|| Error::internal("the weight of a site is constant"))?;
-        let weight = Weight::of(&t, site.axis, self.float8)?;
-        let (row, change) = weight.judged(&t, &name, self.float8)?;
+        let weight = Weight::of(&t, site.axis, self.settings.float8)?;
+        let (row, change) = weight.judged(&t, &name, self.settings.float8)?;
         let scale = Tensor::vector(weight.scales);
         let inputs = [
             self.add(&format!("{name}_fp8"), weight.codes),
@@ -285,17 +292,54 @@ impl Writer<'_> {
         Ok(found)
     }
 
-    fn activation(&mut self, v: ValueId, statistics: &Statistics) -> Result<(ValueId, usize)> {
+    /// Adds to the bias of a node what rounding its weight takes from each output on average.
+    fn correct_bias(&mut self, site: &Site, v: ValueId, statistics: &Statistics) -> Result<()> {
+        let node = self.graph.node(site.node);
+        let is_one = |name: &&str| node.float(name).unwrap_or(1.0) == 1.0;
+        let is_plain = ["alpha", "beta"].iter().all(is_one);
+        let seen = statistics.of(&self.graph.value(v).name);
+        let (Some(channels), Some(t)) = (
+            seen.and_then(|s| s.channels.as_ref()),
+            self.graph.constant(site.weight),
+        ) else {
+            return Ok(());
+        };
+        if node.is("MatMul") || !is_plain || node.int("transA").unwrap_or(0) != 0 {
+            return Ok(());
+        }
+        let errors = Weight::of(t, site.axis, self.settings.float8)?.errors(t)?;
+        let Some(loss) = mean_loss(node, t.dims(), &errors, &channels.means()) else {
+            return Ok(());
+        };
+        let bias = match (node.input(2), float_bias(self.graph, node, loss.len())?) {
+            (None, _) => vec![0.0; loss.len()],
+            (Some(_), Some(bias)) if bias.len() == loss.len() => bias,
+            _ => return Ok(()),
+        };
+        let corrected = bias
+            .iter()
+            .zip(&loss)
+            .map(|(&b, l)| (f64::from(b) + l) as f32);
+        let corrected = Tensor::vector(corrected.collect::<Vec<f32>>());
+        super::replace_constant(self.graph, site.node, 2, "corrected", corrected);
+        Ok(())
+    }
+
+    fn activation(
+        &mut self,
+        v: ValueId,
+        statistics: Option<&Statistics>,
+    ) -> Result<(ValueId, usize)> {
         if let Some(&found) = self.activations.get(&v) {
             return Ok(found);
         }
         let name = self.graph.value(v).name.clone();
-        let seen = statistics.of(&name);
+        let seen = statistics.and_then(|s| s.of(&name));
         let seen =
             seen.ok_or_else(|| Error::invalid(format!("calibration saw nothing of \"{name}\"")))?;
         let (least, most) = seen.range();
-        let scale = self.float8.scale(most.max(-least));
-        let lost = Lost::of(seen, scale, self.float8.format());
+        let scale = self.settings.float8.scale(most.max(-least));
+        let lost = Lost::of(seen, scale, self.settings.float8.format());
         self.rows.push(lost.scaled(&name, false));
         let scale = self.add(&format!("{name}_scale"), Tensor::scalar(scale));
         let zero = self.zero()?;
@@ -315,8 +359,8 @@ impl Writer<'_> {
         if let Some(zero) = self.zero {
             return Ok(zero);
         }
-        let zero = packed::encode_floats(self.float8.dtype(), &[], &[0.0], true)?;
-        let zero = self.add(&format!("zero_{}", self.float8.name()), zero);
+        let zero = packed::encode_floats(self.settings.float8.dtype(), &[], &[0.0], true)?;
+        let zero = self.add(&format!("zero_{}", self.settings.float8.name()), zero);
         self.zero = Some(zero);
         Ok(zero)
     }
@@ -361,6 +405,14 @@ impl Weight {
         self.scales[i / self.inner % self.scales.len()]
     }
 
+    /// How far each original element lies above its rounded one.
+    fn errors(&self, t: &Tensor) -> Result<Vec<f64>> {
+        let kept = packed::decode_floats(&self.codes)?;
+        let pairs = t.to_f32()?.into_owned().into_iter().zip(kept);
+        let error = |(i, (w, k)): (usize, (f32, f32))| f64::from(w - k * self.scale(i));
+        Ok(pairs.enumerate().map(error).collect())
+    }
+
     /// What the weight loses, against the numbers `t`.
     fn judged(
         &self,
@@ -368,14 +420,12 @@ impl Weight {
         name: &str,
         float8: Float8,
     ) -> Result<(RangeChange, WeightChange)> {
-        let (data, kept) = (t.to_f32()?, packed::decode_floats(&self.codes)?);
-        let (mut lost, mut signal, mut noise) = (Lost::default(), 0.0f64, 0.0f64);
-        for (i, (&w, &k)) in data.iter().zip(&kept).enumerate() {
-            let scale = self.scale(i);
-            lost.add(w, scale, float8.format());
+        let (mut lost, mut signal) = (Lost::default(), 0.0f64);
+        for (i, &w) in t.to_f32()?.iter().enumerate() {
+            lost.add(w, self.scale(i), float8.format());
             signal += f64::from(w).powi(2);
-            noise += f64::from(w - k * scale).powi(2);
         }
+        let noise: f64 = self.errors(t)?.iter().map(|e| e * e).sum();
         let outputs = self.scales.len();
         let bytes = self.codes.byte_len() + 4 * outputs;
         let change = WeightChange {
@@ -495,7 +545,7 @@ mod tests {
             if t.dtype() == DType::F32 {
                 let name = model.graph.value(v).name.clone();
                 let seen = s.values.entry(name);
-                let seen = seen.or_insert_with(|| ValueStatistics::new(None));
+                let seen = seen.or_insert_with(|| ValueStatistics::new(Some(1)));
                 seen.add(t).unwrap();
             }
         })
@@ -561,12 +611,16 @@ mod tests {
     fn activations_are_rounded_where_they_were_seen() {
         let model = net();
         let settings = Settings::default();
+        let full = Settings {
+            activations: true,
+            ..Settings::default()
+        };
         let statistics = statistics(&model);
         assert_eq!(
             needs(&model.graph, &settings),
             ["f", "x"].map(String::from).into()
         );
-        let (small, changes) = to_fp8(&model, Some(&statistics), &settings).unwrap();
+        let (small, changes) = to_fp8(&model, Some(&statistics), &full).unwrap();
         verify::verify(&small).unwrap();
         assert_eq!((changes.narrowing_nodes, changes.widening_nodes), (2, 5));
         let expected = eval::evaluate(&model, &inputs()).unwrap();
@@ -581,8 +635,56 @@ mod tests {
     }
 
     #[test]
+    fn biases_make_up_for_the_mean_error_of_weights() {
+        let model = net();
+        let sums_of_f = |model: &Model| {
+            let mut sums = vec![0.0f64; 5];
+            eval::evaluate_with(model, &inputs(), &mut |v, t| {
+                if model.graph.value(v).name == "m" {
+                    let data = t.to_f32().unwrap();
+                    let each = data.iter().enumerate();
+                    each.for_each(|(i, &x)| sums[i % 5] += f64::from(x));
+                }
+            })
+            .unwrap();
+            sums
+        };
+        let apart = |other: &Model| -> f64 {
+            let pairs = sums_of_f(&model).into_iter().zip(sums_of_f(other));
+            pairs.map(|(a, b)| (a - b).abs()).sum()
+        };
+        let settings = Settings {
+            float8: Float8::E5m2,
+            exclude: vec!["matmul".into()],
+            ..Settings::default()
+        };
+        let plain = to_fp8(&model, None, &settings).unwrap().0;
+        let mut statistics = statistics(&model);
+        let corrected = to_fp8(&model, Some(&statistics), &settings).unwrap().0;
+        let bias = |model: &Model| {
+            let mut nodes = model.graph.nodes();
+            let conv = nodes.find(|(_, n)| n.is("Conv")).unwrap().1;
+            model
+                .graph
+                .constant(conv.input(2).unwrap())
+                .unwrap()
+                .clone()
+        };
+        assert_ne!(bias(&plain), bias(&corrected));
+        let (with, without) = (apart(&corrected), apart(&plain));
+        assert!(with < without, "{with} {without}");
+        statistics.values.remove("x");
+        let unseen = to_fp8(&model, Some(&statistics), &settings).unwrap().0;
+        assert_eq!(bias(&plain), bias(&unseen));
+    }
+
+    #[test]
     fn what_calibration_did_not_see_is_an_error() {
-        let e = to_fp8(&net(), Some(&Statistics::default()), &Settings::default()).unwrap_err();
+        let settings = Settings {
+            activations: true,
+            ..Settings::default()
+        };
+        let e = to_fp8(&net(), Some(&Statistics::default()), &settings).unwrap_err();
         assert!(e.to_string().contains("saw nothing of \"x\""), "{e}");
     }
 

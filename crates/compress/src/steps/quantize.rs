@@ -104,7 +104,7 @@ fn data(given: &Given) -> Result<Data> {
             floats8::settings(given)?;
             match given.text("to") {
                 Some("fp8") => Data::Needed,
-                _ => Data::Unused,
+                _ => Data::Useful,
             }
         }
         _ => match weights::settings(given, true)?.method {
@@ -122,12 +122,14 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             half::to_fp16(model, statistics.as_ref(), &halves::settings(given))
         }
         "bf16" => half::to_bf16(model, &halves::settings(given)),
-        "fp8-weights" => float8::to_fp8(model, None, &floats8::settings(given)?),
-        "fp8" => {
+        "fp8" | "fp8-weights" => {
             let settings = floats8::settings(given)?;
             let only = float8::needs(&model.graph, &settings);
-            let statistics = work.look(model, Some(only), BTreeMap::new())?;
-            float8::to_fp8(model, Some(&statistics), &settings)
+            let statistics = match work.samples {
+                Some(_) => Some(work.look(model, Some(only), BTreeMap::new())?),
+                None => None,
+            };
+            float8::to_fp8(model, statistics.as_ref(), &settings)
         }
         "int8" => {
             let settings = bytes::settings(given)?;

@@ -30,6 +30,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
     let named = |f: &&Float8| Some(f.name()) == given.text("float8");
     Ok(Settings {
         float8: FORMATS.iter().find(named).copied().unwrap_or_default(),
+        activations: given.text("to") == Some("fp8"),
         exclude: super::excluded(given),
     })
 }
@@ -67,6 +68,6 @@ mod tests {
         use crate::steps::Data;
         let data = |to| (QUANTIZE.data)(&given(to, "float8", "e4m3")).unwrap();
         assert!(matches!(data("fp8"), Data::Needed));
-        assert!(matches!(data("fp8-weights"), Data::Unused));
+        assert!(matches!(data("fp8-weights"), Data::Useful));
     }
 }
