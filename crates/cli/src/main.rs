@@ -7,6 +7,7 @@ mod exit;
 mod kept;
 mod measure;
 mod opened;
+mod ranges;
 mod read_back;
 mod recipes;
 mod targets;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, opened, read_back, ui, weights};
+use crate::{evidence, opened, ranges, read_back, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -271,6 +271,10 @@ impl Work {
             if explain && !step.changes.weights.is_empty() {
                 ui::print(&weights::table(&step.changes.weights))?;
             }
+            let told = step.changes.ranges.as_ref().and_then(ranges::table);
+            if let Some(table) = told.filter(|_| explain) {
+                ui::print(&table)?;
+            }
         }
         let after = opened::size_of(&self.output, &read.model)?;
         let names = [&self.output, &self.source].map(|p| opened::name_of(p));
@@ -374,11 +378,25 @@ fn say(done: &Done) {
         format::bytes(changes.weight_bytes_before as u64),
         format::bytes(changes.weight_bytes_after as u64)
     ));
+    if !changes.observers.is_empty() {
+        let told = changes
+            .observers
+            .iter()
+            .map(|(n, db)| format!("{n} {db:.1} dB"));
+        let told: Vec<String> = told.collect();
+        ui::say(&format!(
+            "observers, the first is taken: {}",
+            told.join(", ")
+        ));
+    }
     if let Some(search) = &changes.search {
         say_search(search);
     }
-    if let Some(line) = weights::summary(&changes.weights) {
+    if let Some(line) = weights::summary(changes) {
         ui::say(&line);
+    }
+    if let Some(ranges) = &changes.ranges {
+        ui::say(&ranges::summary(ranges));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Weights that were rounded alone: their table, and the line that sums it up.
 
-use edgesmith_compress::quantize::changes::WeightChange;
+use edgesmith_compress::quantize::changes::{Activations, Changes, WeightChange};
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 
@@ -31,7 +31,9 @@ pub fn table(weights: &[WeightChange]) -> String {
 }
 
 /// One line: the true bits of a weight, and the error beside that of rounding.
-pub fn summary(weights: &[WeightChange]) -> Option<String> {
+pub fn summary(changes: &Changes) -> Option<String> {
+    let weights = &changes.weights;
+    let activations = changes.ranges.as_ref().map(|r| r.activations);
     let count = |w: &WeightChange| (w.dims[0] * w.dims[1]) as f64;
     let numbers: f64 = weights.iter().map(count).sum();
     let bits = weights.iter().map(|w| w.bits * count(w)).sum::<f64>() / numbers;
@@ -40,10 +42,13 @@ pub fn summary(weights: &[WeightChange]) -> Option<String> {
         (plain > 0.0).then(|| (own / plain).ln())
     };
     let ratios: Vec<f64> = weights.iter().filter_map(ratio).collect();
-    let mut line = format!(
-        "weights only: {bits:.3} bits for each of {} weights, activations stay float",
-        format::count(numbers as u64),
-    );
+    let count = format::count(numbers as u64);
+    let mut line = match activations {
+        None | Some(Activations::StayFloat) => format!(
+            "weights only: {bits:.3} bits for each of {count} weights, activations stay float"
+        ),
+        Some(_) => format!("weights: {bits:.3} bits for each of {count} weights"),
+    };
     if !ratios.is_empty() {
         let mean = (ratios.iter().sum::<f64>() / ratios.len() as f64).exp();
         line += &format!("; squared output error {mean:.3} of that of rounding (geometric mean)");

@@ -116,9 +116,8 @@ impl Recipe {
             };
             let applied = (given.step.apply)(given, &model, &mut work);
             let (after, changes) = applied.at(|| given.place.clone())?;
-            let search = changes.search.as_ref();
             all.push(Done {
-                settled: search.map_or_else(|| given.clone(), |s| settled(given, s)),
+                settled: settled(given, &changes),
                 step: write::one_line(given),
                 nodes: (model.graph.nodes().count(), after.graph.nodes().count()),
                 changes,

@@ -12,10 +12,11 @@ mod notes;
 pub use notes::Needs;
 
 /// What hardware does with a type of floats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Floats {
     /// Nothing: library calls convert and compute.
+    #[default]
     None,
     /// Converts it to and from f32; arithmetic is of f32.
     Convert,
@@ -111,6 +112,9 @@ pub struct Target {
     pub fp16: Floats,
     /// What it does with BF16.
     pub bf16: Floats,
+    /// What it does with floats of 8 bits; absent is `none`.
+    #[serde(default)]
+    pub fp8: Floats,
     /// What it does with integers of 4 bits.
     pub int4: Nibbles,
     /// Which zeros it skips.

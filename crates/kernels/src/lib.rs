@@ -20,6 +20,7 @@ pub mod conv;
 pub mod convert;
 pub mod cpu;
 pub mod elementwise;
+pub mod float8;
 pub mod floats;
 pub mod gemm;
 pub mod layout;

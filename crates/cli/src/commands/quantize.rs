@@ -17,8 +17,9 @@ use crate::{targets, ui};
 /// The command.
 pub static QUANTIZE: Command = Command {
     name: "quantize",
-    about: "Write a smaller model: INT8 by calibration, FP16, BF16, or weights alone in 2 to 8 bits",
+    about: "Write a smaller model: INT8 by calibration, FP16, BF16, FP8, or weights alone in 2 to 8 bits",
     teach: "INT8 needs 100 to 500 samples in CALIB.npz; labels are not used.\n\
+            FP8 rounds weights and activations, and needs CALIB.npz; FP8-weights rounds weights alone.\n\
             INT4, INT3, INT2, NF4 and INT8-weights are of weights alone; with CALIB.npz they lose less.\n\
             --target chooses what its hardware wants, and says what and why.\n\
             --max-drop, --min-sqnr, --size and --latency are goals: layers get more bits as these need it.\n\
@@ -68,7 +69,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         let target = targets::find(name)?;
         choose(&mut given, &target, matches.contains_id("calibrate"))?;
     } else if !given.has("to") {
-        let hint = "--to int8, fp16 or bf16; or --target T, which chooses";
+        let hint = "--to int8, fp16, bf16 or fp8; or --target T, which chooses";
         return Err(Error::usage("--to TYPE is missing").hint(hint).into());
     }
     let steps = vec![recipes::optimized_to("basic")?, given];
@@ -104,6 +105,7 @@ fn choose(given: &mut Given, target: &Target, calibrated: bool) -> Result<()> {
         }
         Some("fp16") => "fp16",
         Some("bf16") => "bf16",
+        Some("fp8" | "fp8-weights") => "fp8",
         Some("int8-weights") => "",
         _ => "int4",
     };

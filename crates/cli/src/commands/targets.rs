@@ -32,6 +32,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         Column::left("f32"),
         Column::left("fp16"),
         Column::left("bf16"),
+        Column::left("fp8"),
         Column::left("int8"),
         Column::left("int4"),
         Column::left("zeros"),
@@ -49,6 +50,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
             floats(t.fp32),
             floats(t.fp16),
             floats(t.bf16),
+            floats(t.fp8),
             &int8(t),
             nibbles(t.int4),
             if t.sparsity == Sparsity::TwoOfFour {

@@ -54,6 +54,56 @@ pub struct WeightChange {
     pub output_error_of_rounding: Option<f64>,
 }
 
+/// How the numbers of a weight or an activation lie in the range of a float format.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RangeChange {
+    /// The name of the value.
+    pub name: String,
+    /// A constant, whose numbers are counted; of activations shares are estimates.
+    pub is_weight: bool,
+    /// The nodes that make or read it.
+    pub nodes: Vec<String>,
+    /// Its numbers that are finite and not zero; shares are of these.
+    pub numbers: u64,
+    /// Their largest magnitude.
+    pub largest: f64,
+    /// The largest number of the format over the largest magnitude; `None` where a scale makes them
+    /// the same.
+    pub headroom: Option<f64>,
+    /// The share that is too large.
+    pub overflow: f64,
+    /// The share that becomes zero.
+    pub zero: f64,
+    /// The share that becomes subnormal, and so loses bits.
+    pub subnormal: f64,
+    /// It stays as it was.
+    pub kept: bool,
+}
+
+/// What an overflow analysis says of activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activations {
+    /// They are not converted.
+    StayFloat,
+    /// They are converted, and there was no calibration data.
+    NotLookedAt,
+    /// They are converted, and rows say how they lie.
+    LookedAt,
+}
+
+/// The overflow analysis of a conversion to floats of fewer bits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranges {
+    /// The name of the format.
+    pub format: &'static str,
+    /// Its largest number.
+    pub largest: f64,
+    /// Whether activations were looked at.
+    pub activations: Activations,
+    /// A row for each weight and each activation.
+    pub rows: Vec<RangeChange>,
+}
+
 /// What a step did to a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -69,6 +119,9 @@ pub struct Changes {
     pub widening_nodes: usize,
     /// Each weight that was rounded alone.
     pub weights: Vec<WeightChange>,
+    /// The observers that were compared, with the signal to noise of the outputs in dB, the one that was
+    /// taken first.
+    pub observers: Vec<(&'static str, f64)>,
     /// How the layers were found that have more bits, where a goal was given.
     pub search: Option<Search>,
     /// Each constant of smaller numbers beside what it was, but for those that were rounded alone and
@@ -77,6 +130,8 @@ pub struct Changes {
     /// Values whose channels were multiplied by factors that their readers take back: they differ from
     /// those of the same name before, and that is no error.
     pub rescaled: Vec<String>,
+    /// How numbers lie in the range of the new floats.
+    pub ranges: Option<Ranges>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }

@@ -14,8 +14,8 @@ use edgesmith_ir::{
 use half::{bf16, f16};
 
 use super::changes::{Changes, Fate, NodeChange};
-use super::matches;
 use super::sources::Source;
+use super::{matches, overflow};
 use crate::calibrate::Statistics;
 
 pub mod keep;
@@ -65,13 +65,13 @@ pub fn to_fp16(
         types: &types,
         halves: vec![false; types.types.len()],
         twins: BTreeMap::new(),
-        lost: Lost::default(),
         changes: &mut changes,
     };
     narrow.run(&left, settings.keep_io)?;
-    if let Some(warning) = narrow.lost.warning() {
-        changes.warnings.push(warning);
-    }
+    let is_left = |id| left.contains_key(&id);
+    let ranges = overflow::analyse(&model.graph, &overflow::FP16, statistics, false, &is_left)?;
+    changes.warnings.extend(ranges.warning());
+    changes.ranges = Some(ranges);
     changes.nodes = account(&model.graph, &left);
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
@@ -180,34 +180,6 @@ fn kept(
     Ok(None)
 }
 
-/// What narrowing takes from constants.
-#[derive(Default)]
-struct Lost {
-    total: u64,
-    subnormal: u64,
-    zero: u64,
-}
-
-impl Lost {
-    fn count(&mut self, before: f32, after: f16) {
-        self.total += 1;
-        if before != 0.0 && after == f16::ZERO {
-            self.zero += 1;
-        } else if after.classify() == std::num::FpCategory::Subnormal {
-            self.subnormal += 1;
-        }
-    }
-
-    fn warning(&self) -> Option<String> {
-        (self.subnormal + self.zero > 0).then(|| {
-            format!(
-                "of {} numbers in constants {} lose digits and {} become zero in fp16",
-                self.total, self.subnormal, self.zero
-            )
-        })
-    }
-}
-
 struct Narrow<'a> {
     graph: &'a mut Graph,
     types: &'a Inferred,
@@ -215,7 +187,6 @@ struct Narrow<'a> {
     halves: Vec<bool>,
     /// The same number in the other width, by value and whether it is the narrow one.
     twins: BTreeMap<(ValueId, bool), ValueId>,
-    lost: Lost,
     changes: &'a mut Changes,
 }
 
@@ -278,12 +249,7 @@ impl Narrow<'_> {
         }
         let name = self.graph.value(v).name.clone();
         let twin = if let Some(t) = self.graph.constant(v).cloned() {
-            let narrow = |&x: &f32| {
-                let h = f16::from_f32(x);
-                self.lost.count(x, h);
-                h
-            };
-            let data = t.to_f32()?.iter().map(narrow).collect();
+            let data = t.to_f32()?.iter().map(|&x| f16::from_f32(x)).collect();
             let name = self.graph.fresh_name(&format!("{name}_fp16"));
             self.graph
                 .add_constant(&name, Tensor::from_vec(t.dims(), data)?)
@@ -451,6 +417,14 @@ pub fn to_bf16(model: &Model, settings: &Settings) -> Result<(Model, Changes)> {
             "the model has no constants of 32-bit floats",
         ));
     }
+    let mut ranges = overflow::analyse(&model.graph, &overflow::BF16, None, true, &|_| false)?;
+    let names: Vec<&str> = twins
+        .keys()
+        .map(|&v| model.graph.value(v).name.as_str())
+        .collect();
+    ranges.rows.retain(|r| names.contains(&r.name.as_str()));
+    changes.warnings.extend(ranges.warning());
+    changes.ranges = Some(ranges);
     super::drop_unused(&mut out.graph);
     changes.weight_bytes_after = super::constant_bytes(&out.graph);
     Ok((out, changes))
@@ -529,7 +503,12 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
         assert_eq!(changes.weight_bytes_after * 2, changes.weight_bytes_before);
         // x, e in; h twice and y out, of which those to the graph's own outputs are two.
         assert_eq!((changes.narrowing_nodes, changes.widening_nodes), (2, 3));
-        assert!(changes.warnings[0].contains("1 lose digits and 1 become zero"));
+        let ranges = changes.ranges.unwrap();
+        let row = ranges.rows.iter().find(|r| r.name == "v").unwrap();
+        assert_eq!((row.subnormal, row.zero, row.kept), (0.125, 0.125, false));
+        let warning =
+            "fp16: over 1 % of the numbers of \"v\" become zero: --exclude keeps \"second\"";
+        assert_eq!(changes.warnings, [warning]);
     }
 
     #[test]
@@ -547,7 +526,7 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
     fn what_does_not_fit_stays_wide() {
         let model = text::parse(NET).unwrap();
         let mut seen = ValueStatistics::new(None);
-        seen.add(&Tensor::vector(vec![1.0f32, 4e4])).unwrap();
+        seen.add(&Tensor::vector(vec![1.0f32, 8e4])).unwrap();
         let mut s = Statistics::default();
         s.values.insert("r".into(), seen);
         let (half, changes) = to_fp16(&model, Some(&s), &Settings::default()).unwrap();
@@ -560,6 +539,25 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
             [false, true, true, true]
         );
         verify::verify(&half).unwrap();
+        let said = &changes.warnings[0];
+        assert_eq!(
+            said,
+            "fp16: \"r\" reach beyond 6.5504e4, so \"relu\", \"second\" stay in float"
+        );
+    }
+
+    #[test]
+    fn what_comes_near_the_largest_number_stays_wide_too() {
+        let mut seen = ValueStatistics::new(None);
+        seen.add(&Tensor::vector(vec![1.0f32, 4e4])).unwrap();
+        let mut s = Statistics::default();
+        s.values.insert("r".into(), seen);
+        let (_, changes) =
+            to_fp16(&text::parse(NET).unwrap(), Some(&s), &Settings::default()).unwrap();
+        let rows = changes.ranges.unwrap().rows;
+        let row = rows.iter().find(|r| r.name == "r").unwrap();
+        assert_eq!((row.kept, row.overflow), (true, 0.0));
+        assert!(row.headroom.unwrap() < 2.0);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod plan;
 mod post_training;
 mod qoperator;
 mod rewrite;
-mod weights;
+pub(super) mod weights;
 
 pub use dynamic::quantize_dynamic;
 pub use post_training::{Look, Ready, look, post_training};

@@ -194,6 +194,17 @@ impl Given {
         }
     }
 
+    /// Changes the value of a key, which the step has.
+    pub(crate) fn put(&mut self, name: &'static str, setting: Setting) {
+        let place = self.place_of(name).to_owned();
+        self.entries.retain(|e| e.key != name);
+        self.entries.push(Entry {
+            key: name,
+            setting,
+            place,
+        });
+    }
+
     /// Forgets the value of a key.
     pub fn unset(&mut self, name: &str) {
         self.entries.retain(|e| e.key != name);

@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgesmith_ir::{Error, Model, Result};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
-use crate::mixed::bytes::Bytes;
+use crate::mixed::bytes::{Bytes, best_observer};
 use crate::mixed::judge::Judge;
 use crate::mixed::search;
 use crate::mixed::weights::Weights;
 use crate::quantize::changes::Changes;
 use crate::quantize::int8::Ready;
-use crate::quantize::{half, int8, weight_only};
+use crate::quantize::{float8, half, int8, weight_only};
 use crate::samples::Samples;
 
 mod bytes;
+mod floats8;
 mod halves;
 mod mixed;
 mod weights;
@@ -47,11 +48,15 @@ pub static QUANTIZE: StepDef = StepDef {
             of: &["fp16", "bf16"],
             keys: halves::KEYS,
         },
+        Group {
+            of: floats8::TYPES,
+            keys: floats8::KEYS,
+        },
     ],
     layers: true,
     data,
     bits: |given| match given.text("to") {
-        Some("int8" | "int8-weights") => Some(8),
+        Some("int8" | "int8-weights" | "fp8" | "fp8-weights") => Some(8),
         Some("int4" | "nf4" | "int3") => Some(4),
         Some("int2") => Some(2),
         _ => Some(16),
@@ -64,17 +69,15 @@ const COMMON: &[Key] = &[
         name: "to",
         value: "TYPE",
         about: "The type of weights and activations",
-        kind: Kind::OneOf(|| [&["int8", "fp16", "bf16"], weights::TYPES].concat()),
+        kind: Kind::OneOf(|| [&["int8", "fp16", "bf16"], floats8::TYPES, weights::TYPES].concat()),
     },
     Key {
         name: "format",
         value: "NAME",
         about: "The form of the file [default: qdq; of weights alone matmulnbits, with nf4 bnb4]",
         kind: Kind::OneOf(|| {
-            weight_only::format::FORMATS
-                .iter()
-                .map(|f| f.name)
-                .collect()
+            let of_weights = weight_only::format::FORMATS.iter().map(|f| f.name);
+            of_weights.chain(["qoperator"]).collect()
         }),
     },
     Key {
@@ -129,6 +132,13 @@ fn data(given: &Given) -> Result<Data> {
         }
         "fp16" => halves::settings(given).map(|_| Data::Useful)?,
         "bf16" => halves::settings(given).map(|_| Data::Unused)?,
+        "fp8" | "fp8-weights" => {
+            floats8::settings(given)?;
+            match given.text("to") {
+                Some("fp8") => Data::Needed,
+                _ => Data::Useful,
+            }
+        }
         _ => match weights::settings(given, true)?.method {
             m if m.needs_data && given.has("method") => Data::Needed,
             m if m.needs_data => Data::Useful,
@@ -144,6 +154,15 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             half::to_fp16(model, statistics.as_ref(), &halves::settings(given)?)
         }
         "bf16" => half::to_bf16(model, &halves::settings(given)?),
+        "fp8" | "fp8-weights" => {
+            let settings = floats8::settings(given)?;
+            let only = float8::needs(&model.graph, &settings);
+            let statistics = match work.samples {
+                Some(_) => Some(work.look(model, Some(only), BTreeMap::new())?),
+                None => None,
+            };
+            float8::to_fp8(model, statistics.as_ref(), &settings)
+        }
         "int8" => {
             let settings = bytes::settings(given)?;
             if given.flag("dynamic") {
@@ -152,14 +171,21 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
             let look = &mut |model: &Model, only| work.look(model, Some(only), BTreeMap::new());
             let ready = Ready::of(model, look, &settings)?;
+            let (settings, observers) = match given.text("observer") {
+                Some(bytes::BEST) => best_observer(&ready, &settings, samples, progress)?,
+                _ => (settings, Vec::new()),
+            };
             let goal = mixed::goal(given)?;
-            if goal.is_empty() {
-                return ready.finish(samples, &settings, progress);
-            }
-            let (judged, sense) = (judges(work)?, mixed::sense(given, false)?);
-            let mut judge = Judge::new(model, Some(judged), &goal, work.size)?;
-            let mut maker = Bytes::new(&ready, &settings, sense, samples, judged, progress)?;
-            search(&mut maker, &goal, &mut judge, progress)
+            let (model, mut changes) = if goal.is_empty() {
+                ready.finish(samples, &settings, progress)?
+            } else {
+                let (judged, sense) = (judges(work)?, mixed::sense(given, false)?);
+                let mut judge = Judge::new(model, Some(judged), &goal, work.size)?;
+                let mut maker = Bytes::new(&ready, &settings, sense, samples, judged, progress)?;
+                search(&mut maker, &goal, &mut judge, progress)?
+            };
+            changes.observers = observers;
+            Ok((model, changes))
         }
         _ => {
             let settings = weights::settings(given, work.samples.is_some())?;

@@ -5,7 +5,7 @@ use super::{Floats, Nibbles, PairSums, Target};
 /// What a variant of the model is, as far as a target cares.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs {
-    /// `fp32`, `fp16`, `bf16`, `int8` or `int4`.
+    /// `fp32`, `fp16`, `bf16`, `fp8`, `int8` or `int4`.
     pub precision: &'static str,
     /// Weights of INT8 have 7 bits.
     pub reduced: bool,
@@ -22,6 +22,7 @@ impl Target {
             "fp32" => self.single(),
             "fp16" => vec![self.halves("FP16", self.fp16)],
             "bf16" => vec![self.halves("BF16", self.bf16)],
+            "fp8" => vec![self.float8()],
             "int8" => self.bytes(needs.reduced),
             "int4" => vec![self.nibbles()],
             _ => Vec::new(),
@@ -89,6 +90,20 @@ impl Target {
         }
     }
 
+    fn float8(&self) -> String {
+        let target = &self.name;
+        match self.fp8 {
+            Floats::Compute => format!("{target} multiplies FP8 in hardware"),
+            Floats::Convert => {
+                format!("{target} converts FP8 and has no FP8 arithmetic: it saves memory alone")
+            }
+            Floats::None => format!(
+                "{target} has no FP8: it saves the memory of weights alone, and each is converted in \
+                 software"
+            ),
+        }
+    }
+
     fn bytes(&self, reduced: bool) -> Vec<String> {
         let target = &self.name;
         let mut notes = vec![match (self.int8.dot_product, self.fp32) {
@@ -144,6 +159,19 @@ mod tests {
             weight_bytes,
             activation_bytes,
         }
+    }
+
+    #[test]
+    fn fp8_is_of_what_hardware_has_it() {
+        let note = |fp8: &str| {
+            let with = format!("bf16 = \"none\"\nfp8 = \"{fp8}\"\n");
+            let t = target(&[("bf16 = \"none\"\n", &with)]);
+            t.notes(needs("fp8", 0, 0)).remove(0)
+        };
+        assert_eq!(note("compute"), "npu multiplies FP8 in hardware");
+        assert!(note("none").starts_with("npu has no FP8"));
+        let absent = target(&[]).notes(needs("fp8", 0, 0));
+        assert_eq!(absent, [note("none")]);
     }
 
     #[test]

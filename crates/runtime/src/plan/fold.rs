@@ -7,7 +7,7 @@ use edgesmith_ir::{
     Budget, DType, Dim, Graph, Item, Model, Node, NodeId, Result, Tensor, Type, eval, ops,
 };
 
-use crate::providers::cpu::block_weights;
+use crate::providers::cpu::{block_weights, float8};
 
 /// Nodes that make more elements than this are not computed ahead of time.
 const MAX_FOLDED: usize = 1 << 24;
@@ -92,9 +92,7 @@ fn fold(
         .iter()
         .map(|v| from_contents(inferred, (*v)?))
         .collect();
-    if known.is_some()
-        || (node.is("DequantizeLinear") && (keep_dequantize || keeps_few_bits(graph, node)))
-    {
+    if known.is_some() || (node.is("DequantizeLinear") && keeps(graph, node, keep_dequantize)) {
         return known;
     }
     let inputs: Option<Vec<Option<Item>>> = node
@@ -118,10 +116,13 @@ fn fold(
     (outputs.len() >= node.outputs().len()).then_some(outputs)
 }
 
-/// Whether a DequantizeLinear keeps weights that kernels read as they are.
-fn keeps_few_bits(graph: &Graph, node: &Node) -> bool {
-    let data = node.input(0).and_then(|v| graph.constant(v));
-    data.is_some_and(|data| block_weights::keeps_few_bits(data, node))
+/// Whether a DequantizeLinear stays, for the kernels that read it.
+fn keeps(graph: &Graph, node: &Node, all: bool) -> bool {
+    match node.input(0).and_then(|v| graph.constant(v)) {
+        Some(data) if float8::is_float8(data.dtype()) => float8::keeps(graph, node),
+        Some(data) => all || block_weights::keeps_few_bits(data, node),
+        None => all,
+    }
 }
 
 /// The tensor of a value whose integers inference knows.

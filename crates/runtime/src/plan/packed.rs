@@ -13,6 +13,7 @@ use edgesmith_kernels::recurrent::Recurrent;
 
 use super::Planner;
 use super::maker::MAX_DEPTH;
+use crate::providers::cpu::float8;
 
 /// Weights packed for kernels; they serve every plan of a session.
 #[derive(Clone)]
@@ -195,6 +196,9 @@ impl<'a> Planner<'a> {
         let node = self
             .graph()
             .node(self.graph().producer_is(v, "DequantizeLinear")?);
+        if let Some(codes) = float8::Codes::of(self.graph(), node) {
+            return codes.tensor();
+        }
         let mut inputs = Vec::new();
         for i in node.inputs() {
             inputs.push(match i {

@@ -15,6 +15,7 @@ mod conv_transpose;
 mod convert;
 pub(crate) mod dequantize;
 mod dynamic;
+pub(crate) mod float8;
 mod fused;
 mod gather;
 mod matmul;

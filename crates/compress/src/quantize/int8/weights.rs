@@ -188,7 +188,7 @@ pub(super) fn integer_bias(bias: &[f64], input_scale: f32, scales: &[f32]) -> (V
 /// their channels: `Σ (w − ŵ)·E[x]`. Padding is taken for data, which it nearly is.
 ///
 /// `None` for products whose outputs these means do not determine.
-pub(super) fn mean_loss(
+pub(in crate::quantize) fn mean_loss(
     node: &Node,
     dims: &[usize],
     errors: &[f64],
@@ -232,7 +232,11 @@ pub(super) fn mean_loss(
 }
 
 /// The bias of a product as one number for each of `outputs`.
-pub(super) fn float_bias(graph: &Graph, node: &Node, outputs: usize) -> Result<Option<Vec<f32>>> {
+pub(in crate::quantize) fn float_bias(
+    graph: &Graph,
+    node: &Node,
+    outputs: usize,
+) -> Result<Option<Vec<f32>>> {
     if node.is("MatMul") {
         return Ok(None);
     }

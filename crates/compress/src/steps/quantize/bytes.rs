@@ -17,13 +17,19 @@ const ACTIVATIONS: &[Byte] = &[
     Byte::Signed16,
 ];
 
+/// In the place of an observer: all are compared.
+pub const BEST: &str = "best";
+
 /// The settings.
 pub const KEYS: &[Key] = &[
     Key {
         name: "observer",
         value: "NAME",
-        about: "How ranges of activations are chosen [default: mse]",
-        kind: Kind::OneOf(|| observers::OBSERVERS.iter().map(|o| o.name).collect()),
+        about: "How ranges of activations are chosen; best: as the outputs have least noise [default: mse]",
+        kind: Kind::OneOf(|| {
+            let all = observers::OBSERVERS.iter().map(|o| o.name);
+            all.chain([BEST]).collect()
+        }),
     },
     Key {
         name: "percentile",
@@ -253,6 +259,12 @@ mod tests {
             let e = settings(&given(&entries)).unwrap_err().to_string();
             assert!(e.contains(what), "{e}");
         }
+    }
+
+    #[test]
+    fn integer_operators_are_a_form() {
+        let s = settings(&given(&[("format", text("qoperator"))])).unwrap();
+        assert_eq!(s.format, Format::QOperator);
     }
 
     #[test]

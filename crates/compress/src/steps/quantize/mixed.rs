@@ -2,9 +2,10 @@
 
 use edgesmith_ir::{Error, Result};
 
+use crate::mixed::Goal;
 use crate::mixed::sense::{SENSES, Sense};
-use crate::mixed::{Goal, Search};
-use crate::steps::{Given, Key, Kind, LayerGiven};
+use crate::quantize::changes::Changes;
+use crate::steps::{Given, Key, Kind, LayerGiven, Setting};
 
 /// The settings.
 pub const KEYS: &[Key] = &[
@@ -113,9 +114,15 @@ pub fn sense(given: &Given, of_weights: bool) -> Result<Sense> {
     }
 }
 
-/// The settings that give at once what a search found.
-pub fn settled(given: &Given, search: &Search) -> Given {
+/// The settings that give at once what was searched for.
+pub fn settled(given: &Given, changes: &Changes) -> Given {
     let mut settled = given.clone();
+    if let Some((observer, _)) = changes.observers.first() {
+        settled.put("observer", Setting::Text((*observer).to_owned()));
+    }
+    let Some(search) = &changes.search else {
+        return settled;
+    };
     KEYS.iter().for_each(|k| settled.unset(k.name));
     for layer in &search.layers {
         settled.add_layer(LayerGiven {
@@ -136,8 +143,8 @@ pub fn no_judge() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mixed::Search;
     use crate::quantize::Layer;
-    use crate::steps::Setting;
     use crate::steps::quantize::QUANTIZE;
 
     fn given(to: &str, entries: &[(&str, Setting)]) -> Given {
@@ -195,7 +202,13 @@ mod tests {
             layers: vec![Layer::float("a"), Layer::bits("b", 8)],
             ..Search::default()
         };
-        let settled = settled(&given("int4", &[("size", text("2MB"))]), &search);
+        let changes = Changes {
+            search: Some(search),
+            observers: vec![("lp", 20.0), ("mse", 19.0)],
+            ..Changes::default()
+        };
+        let settled = settled(&given("int4", &[("size", text("2MB"))]), &changes);
+        assert_eq!(settled.text("observer"), Some("lp"));
         assert!(!settled.has("size"));
         let layers: Vec<(&str, Option<&str>)> = settled
             .layers()

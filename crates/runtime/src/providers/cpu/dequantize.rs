@@ -4,7 +4,7 @@ use edgesmith_ir::{DType, Node, NodeId, ValueId};
 use edgesmith_kernels::gemm::Bytes;
 use edgesmith_kernels::quantize::{Quant, dequantize8};
 
-use super::block_weights;
+use super::{block_weights, float8};
 use crate::plan::{Layout, Planner};
 
 /// A quantised value of bytes.
@@ -165,6 +165,13 @@ pub(crate) fn bias(planner: &Planner, v: ValueId, scales: &[f32]) -> Option<Vec<
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
+    if float8::is_float8(planner.typed(x)?.0) {
+        if planner.constant(x).is_none() {
+            return float8::dequantize(planner, id);
+        }
+        let kept = !planner.is_kept(y) && float8::keeps(planner.graph(), node);
+        return kept.then(|| planner.postpone_constant(id));
+    }
     if let Some(data) = planner.constant(x) {
         // Weights: kernels read the constant itself.
         let few_bits = block_weights::keeps_few_bits(data, node);

@@ -37,7 +37,9 @@ fn element(dtype: DType) -> Option<usize> {
 
 /// Gather along one axis.
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
-    if super::block_weights::gather_dequantized(planner, id).is_some() {
+    if super::block_weights::gather_dequantized(planner, id).is_some()
+        || super::float8::gather(planner, id).is_some()
+    {
         return Some(());
     }
     let node = planner.graph().node(id);

@@ -5,9 +5,13 @@ use edgesmith_kernels::quantize::quantize8;
 
 use super::activations::present_layout;
 use super::dequantize::quantized_by;
+use super::float8;
 use crate::plan::{Planner, Spec};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    if float8::quantize(planner, id).is_some() {
+        return Some(());
+    }
     let node = planner.graph().node(id);
     let x = node.input(0)?;
     let to = quantized_by(planner, id)?;
