@@ -281,10 +281,13 @@ def speed(args, name, folder):
     return rows, all(s >= 3 * ours[0] and mib >= 4 * ours[1] for s, mib in peers)
 
 
-def table(rows):
-    rows = [["model", "by", "samples", "metric", "drop", "SQNR", "same", "LSB", "s", "MiB", "pass"], *rows]
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows if len(row) > 4 and i < len(row)) for i in range(11)]
+HEAD = ["model", "by", "samples", "metric", "drop", "SQNR", "same", "LSB", "s", "MiB", "pass"]
+
+
+def table(rows, head=HEAD):
+    rows = [[str(cell) for cell in row] for row in [head, *rows]]
+    full = [row for row in rows if len(row) > 4]
+    widths = [max(len(row[i]) for row in full if i < len(row)) for i in range(len(head))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 

@@ -163,53 +163,57 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             };
             float8::to_fp8(model, statistics.as_ref(), &settings)
         }
-        "int8" => {
-            let settings = bytes::settings(given)?;
-            if given.flag("dynamic") {
-                return int8::quantize_dynamic(model, &settings);
-            }
-            let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
-            let look = &mut |model: &Model, only| work.look(model, Some(only), BTreeMap::new());
-            let ready = Ready::of(model, look, &settings)?;
-            let (settings, observers) = match given.text("observer") {
-                Some(bytes::BEST) => best_observer(&ready, &settings, samples, progress)?,
-                _ => (settings, Vec::new()),
-            };
-            let goal = mixed::goal(given)?;
-            let (model, mut changes) = if goal.is_empty() {
-                ready.finish(samples, &settings, progress)?
-            } else {
-                let (judged, sense) = (judges(work)?, mixed::sense(given, false)?);
-                let mut judge = Judge::new(model, Some(judged), &goal, work.size)?;
-                let mut maker = Bytes::new(&ready, &settings, sense, samples, judged, progress)?;
-                search(&mut maker, &goal, &mut judge, progress)?
-            };
-            changes.observers = observers;
-            Ok((model, changes))
-        }
-        _ => {
-            let settings = weights::settings(given, work.samples.is_some())?;
-            let statistics = match settings.method.needs_data {
-                true => {
-                    let grams = weight_only::grams(&model.graph, &settings);
-                    Some(work.look(model, Some(BTreeSet::new()), grams)?)
-                }
-                false => None,
-            };
-            let (seen, progress) = (statistics.as_ref(), work.progress);
-            let goal = mixed::goal(given)?;
-            if goal.is_empty() {
-                return weight_only::quantize(model, seen, &settings, progress);
-            }
-            let judged = match goal.needs_samples() {
-                true => Some(judges(work)?),
-                false => work.evaluate.or(work.samples),
-            };
-            let mut judge = Judge::new(model, judged, &goal, work.size)?;
-            let mut maker = Weights::new(model, seen, &settings, progress)?;
-            search(&mut maker, &goal, &mut judge, progress)
-        }
+        "int8" => to_int8(given, model, work),
+        _ => to_weights(given, model, work),
     }
+}
+
+fn to_int8(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
+    let settings = bytes::settings(given)?;
+    if given.flag("dynamic") {
+        return int8::quantize_dynamic(model, &settings);
+    }
+    let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
+    let look = &mut |model: &Model, only| work.look(model, Some(only), BTreeMap::new());
+    let ready = Ready::of(model, look, &settings)?;
+    let (settings, observers) = match given.text("observer") {
+        Some(bytes::BEST) => best_observer(&ready, &settings, samples, progress)?,
+        _ => (settings, Vec::new()),
+    };
+    let goal = mixed::goal(given)?;
+    let (model, mut changes) = if goal.is_empty() {
+        ready.finish(samples, &settings, progress)?
+    } else {
+        let (judged, sense) = (judges(work)?, mixed::sense(given, false)?);
+        let mut judge = Judge::new(model, Some(judged), &goal, work.size)?;
+        let mut maker = Bytes::new(&ready, &settings, sense, samples, judged, progress)?;
+        search(&mut maker, &goal, &mut judge, progress)?
+    };
+    changes.observers = observers;
+    Ok((model, changes))
+}
+
+fn to_weights(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
+    let settings = weights::settings(given, work.samples.is_some())?;
+    let statistics = match settings.method.needs_data {
+        true => {
+            let grams = weight_only::grams(&model.graph, &settings);
+            Some(work.look(model, Some(BTreeSet::new()), grams)?)
+        }
+        false => None,
+    };
+    let (seen, progress) = (statistics.as_ref(), work.progress);
+    let goal = mixed::goal(given)?;
+    if goal.is_empty() {
+        return weight_only::quantize(model, seen, &settings, progress);
+    }
+    let judged = match goal.needs_samples() {
+        true => Some(judges(work)?),
+        false => work.evaluate.or(work.samples),
+    };
+    let mut judge = Judge::new(model, judged, &goal, work.size)?;
+    let mut maker = Weights::new(model, seen, &settings, progress)?;
+    search(&mut maker, &goal, &mut judge, progress)
 }
 
 /// The samples that a goal is judged by.
