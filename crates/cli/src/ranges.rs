@@ -51,7 +51,10 @@ fn loses(r: &RangeChange) -> bool {
 }
 
 fn times(room: f64) -> String {
-    format!("{}x", format::significant(room, 3))
+    match room < 0.01 {
+        true => format!("{room:.1e}x"),
+        false => format!("{}x", format::significant(room, 3)),
+    }
 }
 
 fn share(x: f64) -> String {

@@ -59,8 +59,8 @@ fn activations_that_overflow_are_told_and_their_nodes_stay() {
     let folder = with_large_numbers("overflow");
     let words = "quantize model.onnx -o a.onnx --to fp16 --calibrate data.npz --explain";
     let (said, told) = done(&folder, words);
-    let warning = "warning: fp16: \"h\", \"r\" reach beyond 6.5504e4, so \"grows\", \"relu\", \
-                   \"shrinks\" stay in float";
+    let warning = "warning: fp16: numbers of \"h\", \"r\" are beyond 65504, kept in float: \
+                   \"grows\", \"relu\", \"shrinks\"";
     assert!(said.contains(warning), "{said}\n{told}");
 }
 

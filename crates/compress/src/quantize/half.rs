@@ -542,7 +542,7 @@ graph net(x: f32[n,4]) -> (y: f32[n,2], h: f32[n,4]) {
         let said = &changes.warnings[0];
         assert_eq!(
             said,
-            "fp16: \"r\" reach beyond 6.5504e4, so \"relu\", \"second\" stay in float"
+            "fp16: numbers of \"r\" are beyond 65504, kept in float: \"relu\", \"second\""
         );
     }
 

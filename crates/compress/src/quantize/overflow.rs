@@ -260,20 +260,22 @@ impl Ranges {
         let (kept, lost): (Vec<_>, Vec<_>) = self.rows.iter().filter(over).partition(|r| r.kept);
         let gone = |r: &&RangeChange| r.zero > MANY && !r.kept;
         let gone: Vec<_> = self.rows.iter().filter(gone).collect();
+        let largest = match self.largest < 1e6 {
+            true => self.largest.to_string(),
+            false => format!("{:.3e}", self.largest),
+        };
         let mut parts = Vec::new();
         if !kept.is_empty() {
             parts.push(format!(
-                "{} reach beyond {:e}, so {} stay in float",
+                "numbers of {} are beyond {largest}, kept in float: {}",
                 named(&kept),
-                self.largest,
                 nodes(&kept)
             ));
         }
         if !lost.is_empty() {
             parts.push(format!(
-                "{} reach beyond {:e} and become infinite or the largest number: --exclude keeps {}",
+                "numbers of {} are beyond {largest} and become infinite or that: --exclude keeps {}",
                 named(&lost),
-                self.largest,
                 nodes(&lost)
             ));
         }

@@ -165,7 +165,10 @@ pub(crate) fn bias(planner: &Planner, v: ValueId, scales: &[f32]) -> Option<Vec<
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
-    if float8::is_float8(planner.typed(x)?.0) {
+    if planner
+        .typed(x)
+        .is_some_and(|(dtype, _)| float8::is_float8(dtype))
+    {
         if planner.constant(x).is_none() {
             return float8::dequantize(planner, id);
         }
