@@ -105,6 +105,7 @@ pub fn of_command(matches: &ArgMatches, steps: Vec<Given>) -> Recipe {
         calibrate: text("calibrate"),
         evaluate: text("evaluate"),
         samples: matches.try_get_one("samples").ok().flatten().copied(),
+        seed: matches.try_get_one("seed").ok().flatten().copied(),
         external: text("external").filter(|when| when != "auto"),
         steps,
     }

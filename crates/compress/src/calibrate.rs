@@ -10,9 +10,11 @@ use edgesmith_runtime::{Options, Session, View};
 
 use crate::samples::{Samples, named};
 
+mod choice;
 mod gram;
 mod histogram;
 mod key;
+mod likeness;
 pub mod observers;
 mod parts;
 mod runnable;
@@ -22,6 +24,7 @@ mod stored;
 pub use gram::Gram;
 pub use histogram::Histogram;
 pub use key::key;
+pub use likeness::unlike;
 use parts::Tables;
 pub use statistics::{Channels, Statistics, ValueStatistics};
 pub use stored::Checkpoint;
@@ -35,6 +38,8 @@ pub struct Settings {
     /// At most so many samples are used, or as many as end the last batch where the model fixes
     /// its size; `None`: all.
     pub samples: Option<usize>,
+    /// Which they are: chosen by this seed, not the first ones.
+    pub seed: Option<u64>,
     /// Threads; 0 is one for each core.
     pub threads: usize,
     /// The values to look at, by name; `None`: every float value.
@@ -48,6 +53,7 @@ impl Default for Settings {
         Self {
             batch: 1,
             samples: None,
+            seed: None,
             threads: 0,
             only: None,
             grams: BTreeMap::new(),
@@ -131,7 +137,12 @@ pub fn calibrate_kept(
     let (model, unknown) = runnable::runnable(model)?;
     let mut collector = Collector::of(&model, settings)?;
     let kept = store.load().and_then(|b| Checkpoint::from_bytes(&b));
-    let kept = kept.filter(|k| k.seen <= count && collector.fits(&k.statistics));
+    let (all, seed) = (samples.count(), settings.seed);
+    let chosen = seed.map(|seed| choice::chosen(count, all, seed));
+    let end = chosen
+        .as_ref()
+        .map_or(count, |c| c.last().map_or(0, |i| i + 1));
+    let kept = kept.filter(|k| k.seen <= end && collector.fits(&k.statistics));
     let mut seen = 0;
     if let Some(kept) = kept {
         if kept.whole {
@@ -147,18 +158,24 @@ pub fn calibrate_kept(
     let mut session = Session::prepare(&model, &options)?;
     let wanted: Vec<ValueId> = collector.names.keys().copied().collect();
     progress.start("calibrate", count as u64);
-    progress.advance(seen as u64);
+    progress.advance(collector.statistics.samples);
+    let batch = match seed {
+        Some(_) => 1,
+        None => batch_of(count, all, settings.batch),
+    };
+    let is_chosen = |i: usize| chosen.as_ref().is_none_or(|c| c.contains(&i));
     let mut next = Instant::now() + BETWEEN;
-    for batch in samples.batches(batch_of(count, samples.count(), settings.batch)) {
+    for batch in samples.batches(batch) {
         progress.check()?;
         let (range, batch) = batch?;
-        if range.start >= count {
+        if range.start >= end {
             break;
         }
-        if range.end <= seen {
+        if range.end <= seen || !range.clone().any(is_chosen) {
             continue;
         }
         seen = range.end;
+        collector.statistics.samples += range.len() as u64;
         let mask = mask(&batch)?;
         let mut failed = None;
         session.run_watching(&named(&batch), &wanted, &mut |v, t| {
@@ -177,7 +194,7 @@ pub fn calibrate_kept(
         }
     }
     progress.finish();
-    let mut statistics = collector.finish(seen, session.ctx());
+    let mut statistics = collector.finish(session.ctx());
     let unseen = unknown.iter().map(|place| {
         format!("{place} cannot be run: what needs its answer was not seen and stays float")
     });
@@ -274,11 +291,10 @@ impl Collector {
         seen.map_or(Ok(()), |seen| seen.add_view(value, &mut self.tables))
     }
 
-    fn finish(mut self, samples: usize, ctx: &Ctx) -> Statistics {
+    fn finish(mut self, ctx: &Ctx) -> Statistics {
         for gram in self.statistics.grams.values_mut() {
             gram.flush(ctx);
         }
-        self.statistics.samples = samples as u64;
         self.statistics.warnings = warnings(&self.statistics);
         self.statistics
     }
@@ -391,6 +407,24 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
             s.values.values().map(one).sum::<usize>()
         };
         assert_eq!(size(&run(100, 8)), size(&run(1000, 8)));
+    }
+
+    #[test]
+    fn a_seed_chooses_samples() {
+        let of = |seed| {
+            let settings = Settings {
+                samples: Some(40),
+                seed,
+                threads: 1,
+                ..Settings::default()
+            };
+            let model = text::parse(NET).unwrap();
+            calibrate(&model, &samples(300), &settings, &NoProgress).unwrap()
+        };
+        assert_eq!(of(Some(1)), of(Some(1)));
+        assert_ne!(of(Some(1)).values["h"].sum, of(Some(2)).values["h"].sum);
+        assert_ne!(of(Some(1)).values["h"].sum, of(None).values["h"].sum);
+        assert_eq!([of(Some(1)).samples, of(None).samples], [40, 40]);
     }
 
     #[test]

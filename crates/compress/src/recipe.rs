@@ -4,7 +4,7 @@ use edgesmith_ir::analysis::{cost, lengths};
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model, Progress, Result, infer};
 
-use crate::calibrate::Stores;
+use crate::calibrate::{Stores, unlike};
 use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
@@ -25,6 +25,8 @@ pub struct Recipe {
     pub calibrate: Option<String>,
     /// The first so many of them, where not all.
     pub samples: Option<usize>,
+    /// The seed that chooses them, where not the first ones are taken.
+    pub seed: Option<u64>,
     /// The samples that goals are judged by, where not those.
     pub evaluate: Option<String>,
     /// When weights lie in a file beside the result: `auto`, `always` or `never`.
@@ -103,16 +105,21 @@ impl Recipe {
     ) -> Result<(Model, Vec<Done>)> {
         let mut model = model.clone();
         let mut all = Vec::new();
+        let mut warnings = match (supplies.samples, supplies.evaluate) {
+            (Some(own), Some(judged)) => unlike(own, judged, progress)?,
+            _ => Vec::new(),
+        };
         for given in &self.steps {
             progress.check()?;
             let mut work = Work {
                 samples: data(given, supplies.samples)?,
                 count: self.samples,
+                seed: self.seed,
                 evaluate: supplies.evaluate,
                 size: supplies.size,
                 stores: supplies.stores,
                 progress,
-                warnings: Vec::new(),
+                warnings: std::mem::take(&mut warnings),
             };
             let applied = (given.step.apply)(given, &model, &mut work);
             let (after, changes) = applied.at(|| given.place.clone())?;

@@ -37,6 +37,8 @@ pub struct Work<'a> {
     pub samples: Option<&'a dyn Samples>,
     /// The first so many of them, where not all.
     pub count: Option<usize>,
+    /// The seed that chooses them, where not the first ones are taken.
+    pub seed: Option<u64>,
     /// The samples that goals are judged by, where not those.
     pub evaluate: Option<&'a dyn Samples>,
     /// Tells the bytes of the file that a model would be.
@@ -63,6 +65,7 @@ impl Work<'_> {
         let samples = self.samples.ok_or_else(quantize::no_data)?;
         let settings = calibrate::Settings {
             samples: self.count,
+            seed: self.seed,
             only,
             grams,
             ..calibrate::Settings::default()

@@ -50,6 +50,14 @@ pub static QUANTIZE: Command = Command {
             .arg(
                 option("samples", "N", "Use the first N samples only")
                     .value_parser(clap::value_parser!(usize)),
+            )
+            .arg(
+                option(
+                    "seed",
+                    "S",
+                    "Choose the N samples of --samples by this seed, not the first ones",
+                )
+                .value_parser(clap::value_parser!(u64)),
             );
         asked::args(recipes::args(c, &STEP))
             .arg(flag("explain", "Print what happened to each node, and why"))

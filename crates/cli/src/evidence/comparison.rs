@@ -77,12 +77,14 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
     let calibration = Dataset::open(&job.calibrate, &original)?;
     let basic = opened::optimized(&original, "basic")?;
     check_labels(&basic, &test, &job.runtime)?;
-    let statistics = calibrate::calibrate(
+    let mut statistics = calibrate::calibrate(
         &basic,
         &calibration,
         &calibrate::Settings::default(),
         progress,
     )?;
+    let unlike = calibrate::unlike(&calibration, &test, progress)?;
+    statistics.warnings.extend(unlike);
     let base = Base {
         original,
         basic,

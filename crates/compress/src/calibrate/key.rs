@@ -25,11 +25,12 @@ pub fn key(model: &Model, settings: &Settings) -> String {
     let Settings {
         batch,
         samples,
+        seed,
         threads: _,
         only,
         grams,
     } = settings;
-    hash.update(format!("{batch} {samples:?} {only:?} {grams:?}"));
+    hash.update(format!("{batch} {samples:?} {seed:?} {only:?} {grams:?}"));
     let digest = hash.finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,7 +5,7 @@ use edgesmith_runtime::Session;
 
 use super::judge::{Recorded, prepared};
 use crate::evaluate;
-use crate::samples::{Batch, Samples, named};
+use crate::samples::{First, Samples, named};
 
 /// How the cost of rounding a layer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ const BATCH: usize = 16;
 pub struct Sensor<'a> {
     sense: Sense,
     float: Recorded,
-    samples: First<'a>,
+    samples: &'a dyn Samples,
     /// The loss of the float model.
     loss: f64,
 }
@@ -45,14 +45,10 @@ impl<'a> Sensor<'a> {
     /// # Errors
     /// When the loss is asked for and there are no labels, or the float model does not run.
     pub fn new(sense: Sense, float: &Model, samples: &'a dyn Samples) -> Result<Self> {
-        let count = match sense {
-            Sense::Loss => FOR_LOSS,
-            _ => FOR_NOISE,
-        };
         let mut sensor = Self {
             sense,
             float: Recorded::new(prepared(float)?),
-            samples: First { samples, count },
+            samples,
             loss: 0.0,
         };
         if sense == Sense::Loss {
@@ -60,7 +56,7 @@ impl<'a> Sensor<'a> {
                 return Err(Error::usage("the sensitivity loss needs labels")
                     .hint("name data with an array \"labels\", or take sqnr"));
             }
-            sensor.loss = loss(&mut prepared(float)?, &sensor.samples)?;
+            sensor.loss = loss(&mut prepared(float)?, samples)?;
         }
         Ok(sensor)
     }
@@ -72,13 +68,14 @@ impl<'a> Sensor<'a> {
     pub fn cost(&mut self, model: &Model, progress: &dyn Progress) -> Result<f64> {
         let mut session = prepared(model)?;
         if self.sense == Sense::Loss {
-            return Ok(loss(&mut session, &self.samples)? - self.loss);
+            return Ok(loss(&mut session, self.samples)? - self.loss);
         }
         self.float.rewind();
+        let few = First::new(self.samples, FOR_NOISE);
         let found = evaluate::fidelity(
             &mut self.float,
             &mut session,
-            &self.samples,
+            &few,
             BATCH,
             progress,
         )?;
@@ -93,6 +90,9 @@ fn loss(session: &mut Session, samples: &dyn Samples) -> Result<f64> {
     let (mut sum, mut count) = (0.0, 0usize);
     for batch in samples.batches(BATCH) {
         let (range, inputs) = batch?;
+        if range.start >= FOR_LOSS {
+            break;
+        }
         let outputs = session.run(&named(&inputs))?;
         let first = outputs.first().map(Tensor::to_f32).transpose()?;
         let first = first.unwrap_or_default();
@@ -120,28 +120,6 @@ fn cross_entropy(row: &[f32], label: usize) -> f64 {
     let most = wide().fold(f64::NEG_INFINITY, f64::max);
     let all: f64 = wide().map(|x| (x - most).exp()).sum();
     all.ln() + most - f64::from(row[label])
-}
-
-/// The first of some samples.
-struct First<'a> {
-    samples: &'a dyn Samples,
-    count: usize,
-}
-
-impl Samples for First<'_> {
-    fn count(&self) -> usize {
-        self.samples.count().min(self.count)
-    }
-
-    fn labels(&self) -> Option<&[i64]> {
-        self.samples.labels()
-    }
-
-    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
-        let count = self.count;
-        let is_wanted = move |b: &Result<Batch>| b.as_ref().map_or(true, |(r, _)| r.start < count);
-        Box::new(self.samples.batches(size).take_while(is_wanted))
-    }
 }
 
 #[cfg(test)]

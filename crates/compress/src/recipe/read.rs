@@ -37,6 +37,12 @@ static KEYS: &[Key] = &[
         kind: Kind::Count,
     },
     Key {
+        name: "seed",
+        value: "S",
+        about: "Choose the N samples by this seed",
+        kind: Kind::Count,
+    },
+    Key {
         name: "evaluate",
         value: "TEST.npz",
         about: "Samples that goals are judged by",
@@ -72,6 +78,7 @@ pub fn read(name: &str, text: &str) -> Result<Recipe> {
             ("evaluate", Setting::Text(t)) => recipe.evaluate = Some(t),
             ("external", Setting::Text(t)) => recipe.external = Some(t),
             ("samples", Setting::Count(n)) => recipe.samples = Some(n),
+            ("seed", Setting::Count(n)) => recipe.seed = Some(n as u64),
             _ => {}
         }
     }

@@ -21,6 +21,9 @@ pub fn write(recipe: &Recipe) -> String {
     if let Some(n) = recipe.samples {
         line("samples", n.to_string());
     }
+    if let Some(seed) = recipe.seed {
+        line("seed", seed.to_string());
+    }
     for given in &recipe.steps {
         out += &step(given);
     }
