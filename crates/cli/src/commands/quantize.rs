@@ -44,7 +44,9 @@ pub static QUANTIZE: Command = Command {
                     .value_parser(clap::value_parser!(usize)),
             );
         asked::args(recipes::args(c, &STEP))
-            .arg(flag("explain", "Print what happened to each node, and why"))
+            .arg(
+                flag("explain", "Print what happened to each node, and why").conflicts_with("json"),
+            )
             .arg(recipes::cache_arg())
             .arg(recipes::recipe_arg())
             .arg(json_arg())
