@@ -24,7 +24,7 @@ pub static QUANTIZE: Command = Command {
             Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o npu.onnx --target npu-int8 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o int4.onnx --to int4 --calibrate calib.npz\n\
-            Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16",
+            Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16 --report fp16.html",
     args: |c| {
         let c = c
             .arg(model_arg())

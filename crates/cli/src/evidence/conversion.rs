@@ -259,7 +259,7 @@ fn add_outputs(
     let steps = job.outcome.changes();
     let rescaled: Vec<&String> = steps.iter().flat_map(|c| &c.rescaled).collect();
     for value in found.iter().filter(|f| !rescaled.contains(&&f.value)) {
-        let made = after.graph.find_value(&value.value);
+        let made = after.graph.find_value(&value.made);
         let Some(name) = made.and_then(|v| maker(&after.graph, v)) else {
             continue;
         };

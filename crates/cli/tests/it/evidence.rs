@@ -113,6 +113,19 @@ fn a_recipe_gives_the_same_evidence() {
     assert!(folder.path("r.html").exists());
 }
 
+#[test]
+fn operators_on_integers_have_errors_by_layer_too() {
+    let folder = with_product("operators");
+    let found = object(&folder.run(&format!("{TO_INT8} --format qoperator --json")));
+    let nodes = found["variants"][1]["nodes"].as_array().unwrap();
+    let product = nodes.iter().find(|n| n["name"] == "m").unwrap();
+    assert!(
+        product["weight_sqnr_db"].as_f64().unwrap() > 30.0,
+        "{product}"
+    );
+    assert!(product["sqnr_db"].as_f64().unwrap() > 30.0, "{product}");
+}
+
 impl Folder {
     fn size(&self, name: &str) -> u64 {
         std::fs::metadata(self.path(name)).unwrap().len()
