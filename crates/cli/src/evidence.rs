@@ -263,12 +263,13 @@ fn measure_latency(
     Ok(())
 }
 
-/// The time of each node, from a session of its own.
+/// The time of each node, from a session of its own in which no two nodes are one step.
 fn add_times(variant: &mut Variant, made: &Made, inputs: &Inputs, options: &Options) -> Result<()> {
     let mut session = Session::prepare(
         &made.ready,
         &Options {
             profile: true,
+            line_bytes: usize::MAX,
             ..options.clone()
         },
     )?;

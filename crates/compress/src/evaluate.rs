@@ -9,8 +9,10 @@ use edgesmith_runtime::{Options, Session};
 use crate::samples::{Batch, Samples, named};
 use crate::simulate::Runs;
 
+mod integers;
 mod spread;
 
+use integers::Grid;
 use spread::Spread;
 
 /// What a model got right.
@@ -40,8 +42,10 @@ pub struct Fidelity {
 /// How close one value is to that of the reference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueFidelity {
-    /// The name of the value in both models.
+    /// The name of the value in the reference.
     pub value: String,
+    /// Its name in the model: the same, or with `_q` at the end where it is made as integers alone.
+    pub made: String,
     /// The node that makes it in the reference.
     pub node: String,
     /// Signal to noise.
@@ -282,22 +286,46 @@ pub fn judge(
     })
 }
 
-/// Float values that both models make, by name, in the order of the reference.
-fn common_values(reference: &Graph, other: &Graph) -> Vec<(ValueId, ValueId)> {
+/// A value that both models make.
+struct Common {
+    reference: ValueId,
+    made: ValueId,
+    /// Where the model makes integers.
+    grid: Option<Grid>,
+}
+
+/// What quantisation adds to the name of a value for its integers.
+const INTEGERS: &str = "_q";
+
+/// Values that both models make, by name, in the order of the reference; those that the model makes
+/// as integers alone are found by their longer name.
+fn common_values(reference: &Graph, other: &Graph) -> Vec<Common> {
     let made: BTreeMap<&str, ValueId> = other
         .values()
         .filter(|(_, v)| v.producer().is_some())
         .map(|(id, v)| (v.name.as_str(), id))
         .collect();
-    reference
-        .values()
-        .filter(|(_, v)| v.producer().is_some())
-        .filter_map(|(id, v)| Some((id, *made.get(v.name.as_str())?)))
-        .collect()
+    let common = |(id, v): (ValueId, &edgesmith_ir::Value)| {
+        v.producer()?;
+        let (made, grid) = match made.get(v.name.as_str()) {
+            Some(&same) => (same, None),
+            None => {
+                let integers = *made.get(format!("{}{INTEGERS}", v.name).as_str())?;
+                (integers, Some(Grid::of(other, integers)?))
+            }
+        };
+        Some(Common {
+            reference: id,
+            made,
+            grid,
+        })
+    };
+    reference.values().filter_map(common).collect()
 }
 
 /// Runs the first `count` samples one by one through both models and compares every value that
 /// both make under the same name. Quantised values are compared as what they are dequantised to.
+/// Integers of operators on integers, which have the name with `_q` behind, count as that value.
 ///
 /// # Errors
 /// When a model does not run on the samples, or the user cancels.
@@ -309,8 +337,9 @@ pub fn value_fidelity(
     progress: &dyn Progress,
 ) -> Result<Vec<ValueFidelity>> {
     let pairs = common_values(&reference.graph, &model.graph);
-    let (wanted, others): (Vec<ValueId>, Vec<ValueId>) = pairs.iter().copied().unzip();
-    let back: BTreeMap<ValueId, ValueId> = pairs.iter().map(|&(a, b)| (b, a)).collect();
+    let wanted: Vec<ValueId> = pairs.iter().map(|p| p.reference).collect();
+    let others: Vec<ValueId> = pairs.iter().map(|p| p.made).collect();
+    let back: BTreeMap<ValueId, &Common> = pairs.iter().map(|p| (p.made, p)).collect();
     let options = Options {
         integer: false,
         ..Options::default()
@@ -335,13 +364,19 @@ pub fn value_fidelity(
             }
         })?;
         b.run_watching(&named(&inputs), &others, &mut |v, t| {
-            if let Some((v, r)) = back.get(&v).and_then(|v| Some((v, seen.get(v)?)))
-                && r.dims() == t.dims()
-                && t.dtype().is_float()
-            {
-                let mut sum = sums.get(v).copied().unwrap_or_default();
-                if t.tensor().and_then(|t| sum.add(r, &t)).is_ok() {
-                    sums.insert(*v, sum);
+            let Some((pair, r)) = back
+                .get(&v)
+                .and_then(|p| Some((p, seen.get(&p.reference)?)))
+            else {
+                return;
+            };
+            let Ok(t) = t.tensor() else { return };
+            let floats = pair.grid.map_or(Ok(t.clone()), |g| g.floats(&t));
+            let floats = floats.ok().filter(|t| t.dtype().is_float());
+            if let Some(t) = floats.filter(|t| t.dims() == r.dims()) {
+                let mut sum = sums.get(&pair.reference).copied().unwrap_or_default();
+                if sum.add(r, &t).is_ok() {
+                    sums.insert(pair.reference, sum);
                 }
             }
         })?;
@@ -349,8 +384,10 @@ pub fn value_fidelity(
     }
     progress.finish();
     let graph = &reference.graph;
+    let names: BTreeMap<ValueId, ValueId> = pairs.iter().map(|p| (p.reference, p.made)).collect();
     let row = |(&v, s): (&ValueId, &Sums)| ValueFidelity {
         value: graph.value(v).name.clone(),
+        made: model.graph.value(names[&v]).name.clone(),
         node: graph
             .value(v)
             .producer()
@@ -446,6 +483,20 @@ mod tests {
             &NoProgress,
         );
         assert_eq!(f.unwrap().sqnr_db, f64::INFINITY);
+    }
+
+    #[test]
+    fn integers_are_compared_as_the_floats_that_they_stand_for() {
+        let quantized = text::parse(
+            "opset 17\ngraph g(x: f32[n,2]) -> (y: f32[n,2]) {\n  s: f32[] = {0.5}\n  z: u8[] = {8}\n  \
+             w: f32[2,2] = {1,0,0,1}\n  f = MatMul(x, w) {name=\"m\"}\n  \
+             h_q = QuantizeLinear(f, s, z) {name=\"q\"}\n  d = DequantizeLinear(h_q, s, z)\n  \
+             y = Relu(d) {name=\"r\"}\n}\n",
+        );
+        let (a, b) = (model("1.0,0.0,0.0,1.0"), quantized.unwrap());
+        let rows = value_fidelity(&a, &b, &samples(None), 3, &NoProgress).unwrap();
+        let h = rows.iter().find(|r| r.value == "h").unwrap();
+        assert_eq!((h.made.as_str(), h.sqnr_db), ("h_q", f64::INFINITY));
     }
 
     #[test]

@@ -303,7 +303,7 @@ fn errors_by_depth(evidence: &Evidence, series: usize) -> Option<Figure> {
     let whole = variant.fidelity.as_ref().map(|f| f.sqnr_db);
     let title = "Error along the depth of the network";
     let caption = format!(
-        "Each point is a layer of {}, the first on the left. Higher is nearer to the float model; 6 dB are \
+        "Each point is a layer of the variant {}, the first on the left. Higher is nearer to the float model; 6 dB are \
          one bit.{}{} Hollow points ran in floating point.",
         variant.name,
         if has(1) {

@@ -51,7 +51,9 @@ pub static APPLY: Command = Command {
                 "dry-run",
                 "Print the steps and what they take, and do nothing",
             ))
-            .arg(flag("explain", "Print what happened to each node, and why"))
+            .arg(
+                flag("explain", "Print what happened to each node, and why").conflicts_with("json"),
+            )
             .arg(crate::recipes::cache_arg())
             .arg(json_arg())
             .arg(force_arg())

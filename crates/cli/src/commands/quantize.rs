@@ -27,7 +27,7 @@ pub static QUANTIZE: Command = Command {
             Example: edgesmith quantize model.onnx -o npu.onnx --target npu-int8 --calibrate calib.npz\n\
             Example: edgesmith quantize model.onnx -o int8.onnx --to int8 --max-drop 0.5 --calibrate calib.npz --evaluate test.npz\n\
             Example: edgesmith quantize model.onnx -o int4.onnx --to int4 --calibrate calib.npz\n\
-            Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16",
+            Example: edgesmith quantize model.onnx -o fp16.onnx --to fp16 --report fp16.html",
     args: |c| {
         let c = c
             .arg(model_arg())
@@ -60,7 +60,9 @@ pub static QUANTIZE: Command = Command {
                 .value_parser(clap::value_parser!(u64)),
             );
         asked::args(recipes::args(c, &STEP))
-            .arg(flag("explain", "Print what happened to each node, and why"))
+            .arg(
+                flag("explain", "Print what happened to each node, and why").conflicts_with("json"),
+            )
             .arg(recipes::cache_arg())
             .arg(recipes::recipe_arg())
             .arg(json_arg())

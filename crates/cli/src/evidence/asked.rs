@@ -64,7 +64,8 @@ pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value)
     };
     let bar = ui::Bar::default();
     if report.is_none() && !json {
-        return Ok(tell_latency(&conversion::latency(&job, &bar)?));
+        tell_latency(&conversion::latency(&job, &bar)?);
+        return Ok(());
     }
     let evidence = conversion::gather(&job, &bar)?;
     tell_latency(&evidence.variants);

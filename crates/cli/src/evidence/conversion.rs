@@ -6,7 +6,7 @@ use std::path::Path;
 use edgesmith_compress::evaluate;
 use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
 use edgesmith_compress::{First, Samples};
-use edgesmith_ir::{Graph, Model, Progress, Result, ValueId};
+use edgesmith_ir::{Graph, Model, NodeId, Progress, Result, ValueId};
 use edgesmith_report::Evidence;
 use edgesmith_report::evidence::{DataFacts, NodeAccount, Variant};
 use edgesmith_runtime::{Options, Session};
@@ -75,7 +75,11 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
         variants.push(variant);
     }
     let steps = job.outcome.changes();
-    let ran = Ran::of(work, after);
+    let ran = Ran {
+        model: &work.model.graph,
+        before: &before.ready.graph,
+        after: &after.ready.graph,
+    };
     variants[1].account = account(&steps, &ran);
     variants[1].tensors = tensors::rows(&work.model.graph, &read.model.graph);
     add_weights(&mut variants[1], job);
@@ -129,31 +133,37 @@ fn both(job: &Job) -> Result<Both> {
     })
 }
 
-/// Which node does the work of a node of the model before.
+/// Which nodes do the work of a node of the model before, as both models run.
 struct Ran<'a> {
+    model: &'a Graph,
     before: &'a Graph,
     after: &'a Graph,
 }
 
-impl<'a> Ran<'a> {
-    fn of(work: &'a Work, after: &'a Made) -> Self {
-        Self {
-            before: &work.model.graph,
-            after: &after.ready.graph,
-        }
-    }
+/// Nodes behind one that may have been fused with it, at most.
+const FUSED: usize = 4;
 
-    /// The node of the same name, else the one that makes the same value.
-    fn name(&self, name: &str) -> Option<String> {
+impl Ran<'_> {
+    /// The node of `graph` with that name, else the one that makes the same value, or that of the
+    /// nodes behind it which alone read it.
+    fn name(&self, graph: &Graph, name: &str) -> Option<String> {
         if name.is_empty() {
             return None;
         }
-        if self.after.nodes().any(|(_, n)| n.name == name) {
+        if graph.nodes().any(|(_, n)| n.name == name) {
             return Some(name.to_owned());
         }
-        let (_, node) = self.before.nodes().find(|(_, n)| n.name == name)?;
-        let value = &self.before.value(node.output(0)?).name;
-        maker(self.after, self.after.find_value(value)?).map(str::to_owned)
+        let (id, _) = self.model.nodes().find(|(_, n)| n.name == name)?;
+        let next = |id: &NodeId| {
+            let made = self.model.node(*id).output(0)?;
+            Some(self.model.sole_consumer(made)?.0)
+        };
+        let mut behind = std::iter::successors(Some(id), next).take(FUSED);
+        behind.find_map(|id| {
+            let made = self.model.node(id).output(0)?;
+            let value = graph.find_value(&self.model.value(made).name)?;
+            maker(graph, value).map(str::to_owned)
+        })
     }
 }
 
@@ -205,11 +215,11 @@ fn of_change(change: &NodeChange, ran: &Ran) -> NodeAccount {
         op: change.op.clone(),
         fate: fate.into(),
         detail: detail.into(),
-        ran_as: ran.name(if fate == "absorbed" {
-            detail
-        } else {
-            &change.name
-        }),
+        ran_before: ran.name(ran.before, &change.name),
+        ran_as: match fate {
+            "absorbed" => ran.name(ran.after, detail),
+            _ => ran.name(ran.after, &change.name),
+        },
     }
 }
 
@@ -249,7 +259,7 @@ fn add_outputs(
     let steps = job.outcome.changes();
     let rescaled: Vec<&String> = steps.iter().flat_map(|c| &c.rescaled).collect();
     for value in found.iter().filter(|f| !rescaled.contains(&&f.value)) {
-        let made = after.graph.find_value(&value.value);
+        let made = after.graph.find_value(&value.made);
         let Some(name) = made.and_then(|v| maker(&after.graph, v)) else {
             continue;
         };
@@ -274,22 +284,13 @@ fn settings(job: &Job) -> Vec<(String, String)> {
         None => "not measured: there are no samples".to_owned(),
         Some(n) => format!("{what} on the first {} calibration samples", n.min(most)),
     };
-    let read = &job.outcome.read.weights;
-    let saturated: u64 = read.iter().map(|c| c.saturated).sum();
     let steps = job
         .outcome
         .done
         .iter()
         .map(|d| ("step".to_owned(), d.step.clone()));
     let measured = [
-        (
-            "read back",
-            format!(
-                "every node, attribute and constant as it was made; {} weights within half a step of \
-                 what they were, {saturated} numbers at the end of their range",
-                read.len()
-            ),
-        ),
+        ("read back", read_back(job)),
         (
             "error of layers",
             on(LAYER_SAMPLES, "each value that both models make,"),
@@ -312,4 +313,24 @@ fn settings(job: &Job) -> Vec<(String, String)> {
     steps
         .chain(measured.map(|(k, v)| (k.to_owned(), v)))
         .collect()
+}
+
+/// What was found when the file was read again; what differs is an error before this is told.
+fn read_back(job: &Job) -> String {
+    let read = &job.outcome.read.weights;
+    let steps = job.outcome.done.iter();
+    let alone: usize = steps.map(|d| d.changes.weights.len()).sum();
+    let mut text = "every node, attribute and constant is as it was made".to_owned();
+    if !read.is_empty() {
+        let saturated: u64 = read.iter().map(|c| c.saturated).sum();
+        text += &format!(
+            "; dequantised, {} weights lie within half a step of what they were, but for {saturated} \
+             numbers at the ends of their ranges",
+            read.len()
+        );
+    }
+    if alone > 0 {
+        text += &format!("; the codes of {alone} weights that were rounded alone are in it");
+    }
+    text
 }

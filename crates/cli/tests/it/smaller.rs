@@ -118,7 +118,7 @@ fn targets_are_compared_from_one_calibration() {
 }
 
 /// A product of 16 inputs, and data for it.
-fn with_product(test: &str) -> Folder {
+pub fn with_product(test: &str) -> Folder {
     let folder = Folder::new(test);
     let weights = (0..64).map(|i| format!("{:?}", ((i * 37 % 64) as f32 - 31.5) / 32.0));
     let weights = weights.collect::<Vec<_>>().join(",");

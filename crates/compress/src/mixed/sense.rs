@@ -72,13 +72,7 @@ impl<'a> Sensor<'a> {
         }
         self.float.rewind();
         let few = First::new(self.samples, FOR_NOISE);
-        let found = evaluate::fidelity(
-            &mut self.float,
-            &mut session,
-            &few,
-            BATCH,
-            progress,
-        )?;
+        let found = evaluate::fidelity(&mut self.float, &mut session, &few, BATCH, progress)?;
         Ok(10f64.powf(-found.sqnr_db / 10.0))
     }
 }

@@ -172,26 +172,30 @@ impl Weight {
 
     fn compare(&self, source: &Source) -> Result<Compared> {
         let (mut signal, mut noise, mut saturated) = (0.0, 0.0, 0);
-        let inner = self.inner.max(1);
-        for (i, (&w, &q)) in source.float.to_f32()?.iter().zip(&self.numbers).enumerate() {
-            let lane = i / inner % self.scale.len();
-            let (w, q) = (f64::from(w), f64::from(q));
+        let (floats, inner) = (source.float.to_f32()?, self.inner.max(1));
+        let rows = floats.chunks(inner).zip(self.numbers.chunks(inner));
+        for (row, (floats, numbers)) in rows.enumerate() {
+            let lane = row % self.scale.len();
             let (scale, zero) = (f64::from(self.scale[lane]), f64::from(self.zero[lane]));
-            let back = (q - zero) * scale;
-            if !w.is_finite() {
-                continue;
-            }
-            match fit(w / scale, q - zero, self.spacing, zero) {
-                Fit::Near => {}
-                Fit::End => saturated += 1,
-                Fit::Far => {
-                    return Err(Error::internal(format!(
-                        "number {i} was {w:e} and is {back:e}, further away than half a step"
-                    )));
+            for (i, (&w, &q)) in floats.iter().zip(numbers).enumerate() {
+                let (w, q) = (f64::from(w), f64::from(q) - zero);
+                if !w.is_finite() {
+                    continue;
                 }
+                match fit(w / scale, q, self.spacing, zero) {
+                    Fit::Near => {}
+                    Fit::End => saturated += 1,
+                    Fit::Far => {
+                        return Err(Error::internal(format!(
+                            "number {} was {w:e} and is {:e}, further away than half a step",
+                            row * inner + i,
+                            q * scale
+                        )));
+                    }
+                }
+                signal += w * w;
+                noise += (w - q * scale).powi(2);
             }
-            signal += w * w;
-            noise += (w - back).powi(2);
         }
         Ok(Compared {
             constant: source.constant.clone(),

@@ -76,8 +76,8 @@ const COMMON: &[Key] = &[
         value: "NAME",
         about: "The form of the file [default: qdq; of weights alone matmulnbits, with nf4 bnb4]",
         kind: Kind::OneOf(|| {
-            let of_weights = weight_only::format::FORMATS.iter().map(|f| f.name);
-            of_weights.chain(["qoperator"]).collect()
+            let alone = weight_only::format::FORMATS.iter().map(|f| f.name);
+            alone.chain(["qoperator"]).collect()
         }),
     },
     Key {

@@ -14,6 +14,9 @@ pub struct NodeAccount {
     /// Into which node it was absorbed, or why it was left; empty where it was converted.
     #[serde(default)]
     pub detail: String,
+    /// Name of the node that did its work before, in the `nodes` of the baseline, where there is one.
+    #[serde(default)]
+    pub ran_before: Option<String>,
     /// Name of the node that does its work now, in the `nodes` of the variant, where there is one.
     #[serde(default)]
     pub ran_as: Option<String>,

@@ -101,7 +101,7 @@ impl Depth {
             }
             svg.open(Some(curve.series), curve.name);
             svg.text("name", (at, 15.0), Anchor::End, curve.name);
-            at -= curve.name.len() as f64 * 7.2 + 8.0;
+            at -= curve.name.len() as f64 * 8.4 + 12.0;
             svg.marker(curve.series, (at, 11.0), 4.5);
             svg.close();
             at -= 22.0;

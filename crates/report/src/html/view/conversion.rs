@@ -1,6 +1,6 @@
 //! What a conversion did, layer by layer and tensor by tensor, as finished texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -88,11 +88,7 @@ fn conversion<'a>(baseline: &'a Variant, variant: &'a Variant) -> ConversionView
             count("absorbed"),
             count("left")
         ),
-        layers: variant
-            .account
-            .iter()
-            .map(|a| layer(a, baseline, variant))
-            .collect(),
+        layers: layers(baseline, variant),
         fallbacks: fallbacks(variant),
         tensors: variant
             .tensors
@@ -120,11 +116,30 @@ fn named<'a>(variant: &'a Variant, name: &str) -> Option<&'a NodeRow> {
     variant.nodes.iter().find(|n| n.name == name)
 }
 
-fn layer<'a>(a: &'a NodeAccount, baseline: &'a Variant, variant: &'a Variant) -> LayerView<'a> {
-    let before = named(baseline, &a.name);
-    let after = a.ran_as.as_deref().and_then(|name| named(variant, name));
-    let own = after.filter(|_| a.fate != "absorbed");
-    let ms = |n: Option<&NodeRow>| n.and_then(|n| n.ms).map_or(MISSING.into(), format::ms);
+/// The layers in their order. What several nodes did together is told of the first of them.
+fn layers<'a>(baseline: &'a Variant, variant: &'a Variant) -> Vec<LayerView<'a>> {
+    let mut told = [BTreeSet::new(), BTreeSet::new()];
+    let mut row = |which: usize, variant: &'a Variant, name: &'a Option<String>| {
+        let name = name.as_deref().filter(|name| told[which].insert(*name))?;
+        named(variant, name)
+    };
+    let layer = |a: &'a NodeAccount| {
+        let before = row(0, baseline, &a.ran_before);
+        let after = match a.fate.as_str() {
+            "absorbed" => None,
+            _ => row(1, variant, &a.ran_as),
+        };
+        layer(a, before, after)
+    };
+    variant.account.iter().map(layer).collect()
+}
+
+fn layer<'a>(
+    a: &'a NodeAccount,
+    before: Option<&'a NodeRow>,
+    own: Option<&'a NodeRow>,
+) -> LayerView<'a> {
+    let ms = |t: Option<f64>| t.map_or(MISSING.into(), format::ms);
     let db = |v: Option<f64>| match v {
         Some(v) if v.is_finite() => format!("{v:.1}"),
         _ => MISSING.into(),
@@ -141,8 +156,8 @@ fn layer<'a>(a: &'a NodeAccount, baseline: &'a Variant, variant: &'a Variant) ->
         kernel: own.map_or("", |n| &n.kernel),
         weight_sqnr: db(own.and_then(|n| n.weight_sqnr_db)),
         output_sqnr: db(own.and_then(|n| n.sqnr_db)),
-        before: ms(before),
-        after: ms(own),
+        before: ms(before.and_then(|n| n.ms)),
+        after: ms(own.and_then(|n| n.ms)),
     }
 }
 
@@ -220,6 +235,7 @@ mod tests {
             op: "Conv".into(),
             fate: fate.into(),
             detail: detail.into(),
+            ran_before: Some(if name == "a" { "r" } else { name }.into()),
             ran_as: Some(name.into()),
         }
     }
@@ -262,7 +278,7 @@ mod tests {
             ..Variant::default()
         };
         let before = Variant {
-            nodes: vec![row("a", false)],
+            nodes: vec![row("a", false), row("r", false)],
             ..Variant::default()
         };
         Evidence {
@@ -287,6 +303,7 @@ mod tests {
             ("31.2", MISSING)
         );
         assert_eq!((r.became.as_str(), r.arithmetic), ("in a", ""));
+        assert_eq!(r.before, MISSING, "its time is that of a");
         assert_eq!(
             (b.became.as_str(), b.arithmetic),
             ("left: excluded by name", "float")
