@@ -487,12 +487,13 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
                 .run_watching(&named(&batch.unwrap().1), &wanted, add)
                 .unwrap();
         }
+        collector.statistics.samples = 37;
         let store = Memory::default();
         store
             .save(&checkpoint(37, false, &collector.statistics).unwrap())
             .unwrap();
         let resumed = calibrate_kept(&model, &data, &asking(None), &store, &NoProgress).unwrap();
-        assert_eq!(resumed, whole);
+        assert!(resumed == whole);
         let empty = samples(300);
         let again = calibrate_kept(&model, &empty, &asking(None), &store, &NoProgress).unwrap();
         assert_eq!(again, whole);

@@ -17,7 +17,7 @@ pub fn chosen(count: usize, all: usize, seed: u64) -> BTreeSet<usize> {
     let count = count.min(all);
     for i in 0..count {
         let rest = (all - i) as u128;
-        let j = i + (u128::from(next()) * rest >> 64) as usize;
+        let j = i + ((u128::from(next()) * rest) >> 64) as usize;
         order.swap(i, j);
     }
     order.into_iter().take(count).collect()
