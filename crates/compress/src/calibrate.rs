@@ -22,7 +22,7 @@ mod statistics;
 mod stored;
 
 pub use gram::Gram;
-pub use histogram::Histogram;
+pub use histogram::{HALF, Histogram};
 pub use key::key;
 pub use likeness::unlike;
 use parts::Tables;

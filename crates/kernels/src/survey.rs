@@ -232,38 +232,45 @@ impl Bins {
         );
     }
 
-    /// Adds the counts of all tables to `into`, and empties them. All numbers that were counted lie
-    /// from `min` to `max`.
-    pub fn take(&mut self, ctx: &Ctx, (min, max): (f32, f32), inverse: f32, into: &mut [u64]) {
+    /// Adds the counts of all tables to the first. All numbers that were counted lie from `min` to `max`.
+    pub fn join(&mut self, ctx: &Ctx, ends: (f32, f32), inverse: f32) {
+        let range = self.range(ends, inverse);
+        dispatch(ctx.isa(), Joined { bins: self, range });
+    }
+
+    /// Adds the counts of the first table to `into`, and empties it; [`Bins::join`] comes before.
+    pub fn take(&mut self, ends: (f32, f32), inverse: f32, into: &mut [u64]) {
+        let range = self.range(ends, inverse);
+        let table = &mut self.tables[range.clone()];
+        for (n, count) in into[range].iter_mut().zip(table) {
+            *n += u64::from(std::mem::take(count));
+        }
+    }
+
+    /// The bins of numbers between the ends.
+    fn range(&self, (min, max): (f32, f32), inverse: f32) -> Range<usize> {
         let half = self.half as i32;
         let (first, last) = (bin(min, inverse, half), bin(max, inverse, half));
-        let range = first.max(0) as usize..(last + 1).clamp(0, 2 * half) as usize;
-        if range.start < range.end {
-            let taken = Taken {
-                bins: self,
-                range,
-                into,
-            };
-            dispatch(ctx.isa(), taken);
-        }
+        let end = (last + 1).clamp(0, 2 * half) as usize;
+        (first.max(0) as usize).min(end)..end
     }
 }
 
-struct Taken<'a> {
+struct Joined<'a> {
     bins: &'a mut Bins,
     range: Range<usize>,
-    into: &'a mut [u64],
 }
 
-impl Body for Taken<'_> {
+impl Body for Joined<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let into = &mut self.into[self.range.clone()];
-        for table in self.bins.tables.chunks_exact_mut(2 * self.bins.half) {
-            for (n, count) in into.iter_mut().zip(&mut table[self.range.clone()]) {
-                *n += u64::from(*count);
+        let (first, rest) = self.bins.tables.split_at_mut(2 * self.bins.half);
+        let first = &mut first[self.range.clone()];
+        for table in rest.chunks_exact_mut(2 * self.bins.half) {
+            for (n, count) in first.iter_mut().zip(&mut table[self.range.clone()]) {
+                *n += *count;
                 *count = 0;
             }
         }
@@ -407,9 +414,10 @@ mod tests {
                 bins.add(&ctx, part, inverse);
             }
             let mut counts = vec![0; 2 * half];
-            bins.take(&ctx, (-8.0, 7.999), inverse, &mut counts);
+            bins.join(&ctx, (-8.0, 7.999), inverse);
+            bins.take((-8.0, 7.999), inverse, &mut counts);
             assert_eq!(counts, wanted);
-            bins.take(&ctx, (-8.0, 7.999), inverse, &mut counts);
+            bins.take((-8.0, 7.999), inverse, &mut counts);
             assert_eq!(counts, wanted, "what was taken is gone");
             let mut few = vec![0; 2 * half];
             count_few(&data, inverse, &mut few);

@@ -3,7 +3,6 @@
 //! Widths are powers of two and bins touch zero, so growing merges neighbours exactly: the counts
 //! depend on the data alone, not on its order or on how it was cut into batches.
 
-use edgesmith_kernels::Ctx;
 use edgesmith_kernels::survey::{self, Bins};
 use serde::{Deserialize, Serialize};
 
@@ -82,9 +81,9 @@ impl Histogram {
     }
 
     /// Takes over counts made at this [`Histogram::scale`] of numbers that lie between the ends.
-    pub(super) fn take(&mut self, ctx: &Ctx, bins: &mut Bins, ends: (f32, f32)) {
+    pub(super) fn take(&mut self, bins: &mut Bins, ends: (f32, f32)) {
         if let Some(scale) = self.scale() {
-            bins.take(ctx, ends, scale.inverse, &mut self.bins);
+            bins.take(ends, scale.inverse, &mut self.bins);
         }
     }
 

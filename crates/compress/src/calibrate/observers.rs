@@ -7,6 +7,8 @@ use super::statistics::ValueStatistics;
 
 mod entropy;
 
+pub use entropy::ENTROPY;
+
 /// The integers that a range is cut into.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Levels {
@@ -59,15 +61,8 @@ impl std::fmt::Debug for Observer {
 }
 
 /// Every observer, the default first.
-pub static OBSERVERS: &[&Observer] = &[
-    &MSE,
-    &MIN_MAX,
-    &AVERAGE,
-    &PERCENTILE,
-    &entropy::ENTROPY,
-    &OCTAV,
-    &LP,
-];
+pub static OBSERVERS: &[&Observer] =
+    &[&MSE, &MIN_MAX, &AVERAGE, &PERCENTILE, &ENTROPY, &OCTAV, &LP];
 
 /// The observer of that name.
 pub fn find(name: &str) -> Option<&'static Observer> {

@@ -10,8 +10,11 @@ use edgesmith_runtime::View;
 
 use super::histogram::{HALF, Histogram, Scale};
 
-/// Numbers of a part, about: they stay in the cache between two looks.
+/// The most numbers of a part, about: they stay in the cache between two looks.
 const PART: usize = 1 << 15;
+
+/// The parts of a sample are a multiple of so many, for threads to have equal shares.
+const SHARES: usize = 4;
 
 /// Fewer numbers are counted one by one.
 const FEW: usize = 4 * HALF;
@@ -80,7 +83,11 @@ impl<'a> Parts<'a> {
     fn cut(&mut self, inner: usize) {
         let length = self.sample_len();
         let (columns, size) = match inner {
-            1 => (self.channels, (PART / self.channels).max(1) * self.channels),
+            1 => {
+                let parts = length.div_ceil(PART).next_multiple_of(SHARES);
+                let rows = (length / self.channels).div_ceil(parts).max(1);
+                (self.channels, rows * self.channels)
+            }
             _ => (1, inner),
         };
         for sample in 0..self.samples {
@@ -151,7 +158,7 @@ impl<'a> Parts<'a> {
         let ends = ends(lots, at_first);
         if ends.0 <= ends.1 {
             for bins in lots.iter_mut().filter_map(|l| l.bins.as_deref_mut()) {
-                histogram.take(self.ctx, bins, ends);
+                histogram.take(bins, ends);
             }
         }
     }
@@ -159,7 +166,10 @@ impl<'a> Parts<'a> {
 
 /// The ends of the parts that were counted at first, or of the others.
 fn ends(lots: &[Lot], at_first: bool) -> (f32, f32) {
-    let found = lots.iter().flat_map(|l| &l.found);
+    ends_of(lots.iter().flat_map(|l| &l.found), at_first)
+}
+
+fn ends_of<'a>(found: impl Iterator<Item = &'a Found>, at_first: bool) -> (f32, f32) {
     let found = found.filter(|f| f.counted == at_first);
     found.fold((f32::INFINITY, f32::NEG_INFINITY), |(lo, hi), f| {
         (lo.min(f.ends.0), hi.max(f.ends.1))
@@ -234,6 +244,17 @@ impl<'a> Lot<'a> {
             }
             self.found.push(found);
         }
+        if let Some(scale) = scale {
+            self.join(scale, true);
+        }
+    }
+
+    /// Brings together what was counted at first, or later.
+    fn join(&mut self, scale: Scale, at_first: bool) {
+        let ends = ends_of(self.found.iter(), at_first);
+        if let Some(bins) = self.bins.as_deref_mut().filter(|_| ends.0 <= ends.1) {
+            bins.join(self.ctx, ends, scale.inverse);
+        }
     }
 
     /// Calls `f` with the finite numbers of each part that is not counted yet.
@@ -258,6 +279,7 @@ impl<'a> Lot<'a> {
                 bins.add(self.ctx, data, scale.inverse);
             });
         }
+        self.join(scale, false);
     }
 
     fn count_few(&self, histogram: &mut Histogram) {

@@ -2,6 +2,7 @@
 
 use edgesmith_ir::Result;
 
+use crate::calibrate::HALF;
 use crate::calibrate::observers::{self, Tuning};
 use crate::quantize::affine::Byte;
 use crate::quantize::int8::{Format, Settings, WeightRange};
@@ -36,6 +37,12 @@ pub const KEYS: &[Key] = &[
         value: "P",
         about: "How much of the data the range of the observer percentile holds, in per cent",
         kind: Kind::Number,
+    },
+    Key {
+        name: "entropy-bins",
+        value: "N",
+        about: "Bins on each side of zero that the observer entropy searches with [default: 2048]",
+        kind: Kind::Count,
     },
     Key {
         name: "activations",
@@ -150,6 +157,14 @@ pub fn settings(given: &Given) -> Result<Settings> {
     if percentile.is_some_and(|p| !(p > 50.0 && p <= 100.0)) {
         return Err(given.fault("percentile", "a percentile is over 50 and at most 100"));
     }
+    let bins = given.count("entropy-bins");
+    if bins.is_some() && observer.name != observers::ENTROPY.name {
+        return Err(given.fault("entropy-bins", "only the observer entropy has bins"));
+    }
+    if bins.is_some_and(|n| !n.is_power_of_two() || !(128..=HALF).contains(&n)) {
+        let what = format!("bins are a power of two from 128 to {HALF}");
+        return Err(given.fault("entropy-bins", what));
+    }
     let unsigned = [Byte::Unsigned, Byte::Unsigned16];
     if given.flag("symmetric") && unsigned.contains(&activations) {
         let what = "unsigned bytes have no range on both sides of zero";
@@ -170,6 +185,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         observer,
         tuning: Tuning {
             percentile: percentile.unwrap_or(default.tuning.percentile),
+            entropy_bins: bins.unwrap_or(default.tuning.entropy_bins),
             ..default.tuning
         },
         weights: match given.text("weight-range") {
@@ -226,12 +242,15 @@ mod tests {
                 Kind::Number => Setting::Number(99.0),
                 Kind::OneOf(list) => text(list()[1]),
                 Kind::Texts => Setting::Texts(vec!["Softmax".into()]),
-                Kind::Count => Setting::Count(2),
+                Kind::Count => Setting::Count(512),
                 Kind::Text => unreachable!("INT8 has no such key"),
             };
             let mut entries = vec![(key.name, value)];
             if key.name == "percentile" {
                 entries.push(("observer", text("percentile")));
+            }
+            if key.name == "entropy-bins" {
+                entries.push(("observer", text("entropy")));
             }
             let all = format!("{:?}", settings(&given(&entries)).unwrap());
             let less = format!("{:?}", settings(&given(&entries[1..])).unwrap());
@@ -250,6 +269,17 @@ mod tests {
                     ("percentile", Setting::Count(0)),
                 ],
                 "over 50",
+            ),
+            (
+                vec![
+                    ("observer", text("entropy")),
+                    ("entropy-bins", Setting::Count(100)),
+                ],
+                "power of two",
+            ),
+            (
+                vec![("entropy-bins", Setting::Count(512))],
+                "only the observer entropy",
             ),
             (
                 vec![("also", Setting::Texts(vec!["Sofmax".into()]))],

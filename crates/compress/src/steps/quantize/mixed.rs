@@ -47,7 +47,9 @@ pub const KEYS: &[Key] = &[
 /// When a value is none that can be kept.
 pub fn goal(given: &Given) -> Result<Goal> {
     let number = |key: &str, least: f64| match given.number(key) {
-        Some(x) if x.is_nan() || x < least => Err(given.fault(key, format!("\"{key}\" is {least} or more"))),
+        Some(x) if x.is_nan() || x < least => {
+            Err(given.fault(key, format!("\"{key}\" is {least} or more")))
+        }
         x => Ok(x),
     };
     let goal = Goal {
