@@ -65,6 +65,9 @@ impl Columns {
             },
         );
         facts.add(rest, |_| true);
+        if width == columns {
+            return facts;
+        }
         facts.folded(columns)
     }
 
