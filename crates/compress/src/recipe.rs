@@ -122,7 +122,8 @@ impl Recipe {
                 warnings: std::mem::take(&mut warnings),
             };
             let applied = (given.step.apply)(given, &model, &mut work);
-            let (after, changes) = applied.at(|| given.place.clone())?;
+            let (after, mut changes) = applied.at(|| given.place.clone())?;
+            changes.warnings.retain(|w| !work.warnings.contains(w));
             all.push(Done {
                 settled: settled(given, &changes),
                 step: write::one_line(given),
