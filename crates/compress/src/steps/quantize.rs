@@ -234,3 +234,23 @@ pub(crate) fn no_data() -> Error {
     Error::usage("INT8 needs --calibrate CALIB.npz")
         .hint("an npz with an array for each input, 100 to 500 samples")
 }
+
+#[cfg(test)]
+mod testing {
+    use super::QUANTIZE;
+    use crate::steps::{Given, Setting};
+
+    /// The step to a type, with settings.
+    pub fn given(to: &str, entries: &[(&str, Setting)]) -> Given {
+        let mut g = Given::new(&QUANTIZE, "here");
+        g.set("to", text(to), "here").unwrap();
+        for (key, value) in entries {
+            g.set(key, value.clone(), key).unwrap();
+        }
+        g
+    }
+
+    pub fn text(t: &str) -> Setting {
+        Setting::Text(t.into())
+    }
+}

@@ -210,20 +210,11 @@ pub fn settings(given: &Given) -> Result<Settings> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::steps::quantize::QUANTIZE;
+    use crate::steps::quantize::testing::{self, text};
     use crate::steps::{LayerGiven, Setting};
 
     fn given(entries: &[(&str, Setting)]) -> Given {
-        let mut g = Given::new(&QUANTIZE, "here");
-        g.set("to", Setting::Text("int8".into()), "here").unwrap();
-        for (key, value) in entries {
-            g.set(key, value.clone(), key).unwrap();
-        }
-        g
-    }
-
-    fn text(t: &str) -> Setting {
-        Setting::Text(t.into())
+        testing::given("int8", entries)
     }
 
     #[test]

@@ -147,20 +147,7 @@ mod tests {
     use super::*;
     use crate::mixed::Search;
     use crate::quantize::Layer;
-    use crate::steps::quantize::QUANTIZE;
-
-    fn given(to: &str, entries: &[(&str, Setting)]) -> Given {
-        let mut g = Given::new(&QUANTIZE, "here");
-        g.set("to", Setting::Text(to.into()), "here").unwrap();
-        for (key, value) in entries {
-            g.set(key, value.clone(), key).unwrap();
-        }
-        g
-    }
-
-    fn text(t: &str) -> Setting {
-        Setting::Text(t.into())
-    }
+    use crate::steps::quantize::testing::{given, text};
 
     #[test]
     fn sizes_and_times_have_units() {

@@ -145,20 +145,7 @@ fn layers(given: &Given) -> Result<Vec<Layer>> {
 mod tests {
     use super::*;
     use crate::steps::Setting;
-    use crate::steps::quantize::QUANTIZE;
-
-    fn given(to: &str, entries: &[(&str, Setting)]) -> Given {
-        let mut g = Given::new(&QUANTIZE, "here");
-        g.set("to", Setting::Text(to.into()), "here").unwrap();
-        for (key, value) in entries {
-            g.set(key, value.clone(), key).unwrap();
-        }
-        g
-    }
-
-    fn text(t: &str) -> Setting {
-        Setting::Text(t.into())
-    }
+    use crate::steps::quantize::testing::{given, text};
 
     #[test]
     fn data_chooses_the_method_where_none_is_named() {
