@@ -201,6 +201,9 @@ const CUTS: usize = 128;
 /// 27.4 dB with 5, 27.1 with 1, 27.0 with 10 and 26.0 with min-max ranges.
 const CLIP_WEIGHT: f64 = 5.0;
 
+/// An end of a range, and `Σ(|x| − end)²` and the count of the numbers beyond it.
+type End = (f64, (f64, f64));
+
 /// Numbers inside the range err by `step²/12` on average, exact zeros by nothing, numbers outside
 /// by their distance to its end.
 fn mse(seen: &ValueStatistics, levels: Levels, tuning: &Tuning) -> (f64, f64) {
@@ -208,28 +211,32 @@ fn mse(seen: &ValueStatistics, levels: Levels, tuning: &Tuning) -> (f64, f64) {
     let (below, above) = (Tail::new(seen, false), Tail::new(seen, true));
     let count = below.count() + above.count();
     let steps = f64::from(levels.max - levels.min);
-    let error = |a: f64, b: f64| {
-        let (under, n) = below.beyond(-a);
-        let (over, m) = above.beyond(b);
+    // An end of the range, with what lies beyond it.
+    let under = |a: f64| (a, below.beyond(-a));
+    let over = |b: f64| (b, above.beyond(b));
+    let error = |(a, (under, n)): End, (b, (over, m)): End| {
         let step = (b - a) / steps;
         tuning.clip_weight * (under + over) + (count - n - m) * step * step / 12.0
     };
     let cuts = |end: f64| (1..=CUTS).rev().map(move |i| end * i as f64 / CUTS as f64);
-    let mut best = (error(lo, hi), (lo, hi));
-    let mut consider = |a: f64, b: f64| {
+    let mut best = (error(under(lo), over(hi)), (lo, hi));
+    let mut consider = |a: End, b: End| {
         let e = error(a, b);
         if e < best.0 {
-            best = (e, (a, b));
+            best = (e, (a.0, b.0));
         }
     };
     if levels.symmetric {
-        cuts(hi).for_each(|b| consider(-b, b));
-    } else if lo == 0.0 {
-        cuts(hi).for_each(|b| consider(0.0, b));
-    } else if hi == 0.0 {
-        cuts(lo).for_each(|a| consider(a, 0.0));
-    } else {
-        cuts(lo).for_each(|a| cuts(hi).for_each(|b| consider(a, b)));
+        cuts(hi).for_each(|b| consider(under(-b), over(b)));
+        return best.1;
+    }
+    let ends = |end: f64, of: &dyn Fn(f64) -> End| match end {
+        0.0 => vec![of(0.0)],
+        _ => cuts(end).map(of).collect(),
+    };
+    let highs = ends(hi, &over);
+    for a in ends(lo, &under) {
+        highs.iter().for_each(|&b| consider(a, b));
     }
     best.1
 }

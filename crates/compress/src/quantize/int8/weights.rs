@@ -106,8 +106,11 @@ impl Weight {
     }
 }
 
+/// 1.5·2²³: added to a small number it leaves the nearest integer, ties to even.
+const SHIFT: f32 = 12_582_912.0;
+
 fn round(w: f32, scale: f32, limit: f32) -> f32 {
-    (w / scale).round_ties_even().clamp(-limit, limit)
+    (w / scale).clamp(-limit, limit) + SHIFT - SHIFT
 }
 
 fn scales(data: &[f32], lanes: Lanes, limit: f32, range: WeightRange) -> Vec<f32> {
@@ -267,6 +270,25 @@ mod tests {
         assert_eq!(w.scales[1], w.scales[2]);
         let w = Weight::of(&t, Some(1), &[], &Settings::default()).unwrap();
         assert_eq!(w.ints, [127, -127, 0, 0, 32, 6]);
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_the_nearest_integer_ties_to_even() {
+        for i in -1300..=1300 {
+            for away in [-1e-4f32, 0.0, 1e-4] {
+                let x = i as f32 / 10.0 + away;
+                let wanted = x.round_ties_even().clamp(-127.0, 127.0);
+                assert_eq!(round(x, 1.0, 127.0), wanted, "{x}");
+            }
+        }
+        assert_eq!(
+            [0.5, 1.5, 2.5, -0.5].map(|x| round(x, 1.0, 127.0)),
+            [0.0, 2.0, 2.0, 0.0]
+        );
+        assert_eq!(
+            [f32::INFINITY, -1e30].map(|x| round(x, 1.0, 63.0)),
+            [63.0, -63.0]
+        );
     }
 
     #[test]
