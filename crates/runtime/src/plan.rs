@@ -533,6 +533,26 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// [`Planner::checked_step`] of a kernel that makes `y` alone, row-major.
+    pub fn checked_plain_step(
+        &mut self,
+        id: NodeId,
+        kernel: &'static str,
+        reads: Vec<SlotId>,
+        (y, write): (ValueId, SlotId),
+        work: Checked,
+    ) {
+        let spec = Spec {
+            kernel,
+            integer: false,
+            reads,
+            writes: vec![write],
+            makes: vec![(y, Layout::Plain)],
+            work: Box::new(|_, _, _| ()),
+        };
+        self.checked_step(id, spec, work);
+    }
+
     fn push(&mut self, step: Step) {
         let now = self.steps.len() + 1;
         for &s in step.reads.iter().chain(&step.writes) {

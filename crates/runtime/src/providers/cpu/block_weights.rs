@@ -15,7 +15,7 @@ use edgesmith_kernels::gemm::{Blocked, Codes, Epilogue, Order, PackedBits, gemm_
 use super::conv::{Tail, constant_bias, tail};
 use super::matmul::biased;
 use super::operand::Indices;
-use crate::plan::{Checked, Kernel, Layout, Packed, Planner, Spec};
+use crate::plan::{Checked, Kernel, Layout, Packed, Planner};
 
 /// Constant weights `[K, N]` as a graph has them.
 struct Weights {
@@ -491,14 +491,6 @@ pub(crate) fn gather_dequantized(planner: &mut Planner, id: NodeId) -> Option<()
         take_rows(ctx, &table.blocked(), [n, k], &places, y);
         Ok(())
     });
-    let spec = Spec {
-        kernel: ROWS,
-        integer: false,
-        reads,
-        writes: vec![write],
-        makes: vec![(y, Layout::Plain)],
-        work: Box::new(|_, _, _| ()),
-    };
-    planner.checked_step(id, spec, work);
+    planner.checked_plain_step(id, ROWS, reads, (y, write), work);
     Some(())
 }

@@ -201,14 +201,6 @@ pub(crate) fn gather(planner: &mut Planner, id: NodeId) -> Option<()> {
         }
         Ok(())
     });
-    let spec = Spec {
-        kernel: "rows of float8",
-        integer: false,
-        reads,
-        writes: vec![write],
-        makes: vec![(y, Layout::Plain)],
-        work: Box::new(|_, _, _| ()),
-    };
-    planner.checked_step(id, spec, work);
+    planner.checked_plain_step(id, "rows of float8", reads, (y, write), work);
     Some(())
 }

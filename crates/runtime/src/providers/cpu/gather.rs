@@ -65,15 +65,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         take(ctx, data.get(x), [len, block], &places, y[0]);
         Ok(())
     });
-    let spec = Spec {
-        kernel: "copy",
-        integer: false,
-        reads,
-        writes: vec![write],
-        makes: vec![(y, Layout::Plain)],
-        work: Box::new(|_, _, _| ()),
-    };
-    planner.checked_step(id, spec, work);
+    planner.checked_plain_step(id, "copy", reads, (y, write), work);
     Some(())
 }
 
