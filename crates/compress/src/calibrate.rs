@@ -22,6 +22,7 @@ mod statistics;
 mod stored;
 
 pub use gram::Gram;
+pub(crate) use gram::add_products;
 pub use histogram::{HALF, Histogram};
 pub use key::key;
 pub use likeness::unlike;
@@ -176,7 +177,7 @@ pub fn calibrate_kept(
         }
         seen = range.end;
         collector.statistics.samples += range.len() as u64;
-        let mask = mask(&batch)?;
+        let mask = Mask::of(&batch)?;
         let mut failed = None;
         session.run_watching(&named(&batch), &wanted, &mut |v, t| {
             if let Err(e) = collector.add(v, &t, mask.as_ref()) {
@@ -212,27 +213,36 @@ fn batch_of(count: usize, all: usize, most: usize) -> usize {
 
 /// Which tokens of a batch are no padding: where the input `attention_mask`, `[batch, tokens]`, is
 /// not 0.
-struct Mask {
+pub(crate) struct Mask {
     dims: [usize; 2],
     tokens: Vec<bool>,
 }
 
-fn mask(batch: &[(String, Tensor)]) -> Result<Option<Mask>> {
-    let Some((_, t)) = batch.iter().find(|(name, _)| name == "attention_mask") else {
-        return Ok(None);
-    };
-    let &[samples, tokens] = t.dims() else {
-        return Ok(None);
-    };
-    let numbers = if t.dtype().is_float() {
-        t.to_f32()?.iter().map(|&x| x != 0.0).collect()
-    } else {
-        t.to_i64()?.into_iter().map(|x| x != 0).collect()
-    };
-    Ok(Some(Mask {
-        dims: [samples, tokens],
-        tokens: numbers,
-    }))
+impl Mask {
+    /// That of a batch, where it has one.
+    pub fn of(batch: &[(String, Tensor)]) -> Result<Option<Self>> {
+        let Some((_, t)) = batch.iter().find(|(name, _)| name == "attention_mask") else {
+            return Ok(None);
+        };
+        let &[samples, tokens] = t.dims() else {
+            return Ok(None);
+        };
+        let numbers = if t.dtype().is_float() {
+            t.to_f32()?.iter().map(|&x| x != 0.0).collect()
+        } else {
+            t.to_i64()?.into_iter().map(|x| x != 0).collect()
+        };
+        Ok(Some(Self {
+            dims: [samples, tokens],
+            tokens: numbers,
+        }))
+    }
+
+    /// What counts of the rows of a value with these lengths; `None` where its rows are not those
+    /// of tokens.
+    pub fn of_rows(&self, dims: &[usize]) -> Option<&[bool]> {
+        (dims.len() > 2 && dims[..2] == self.dims).then_some(&self.tokens[..])
+    }
 }
 
 /// The statistics in the making.
@@ -283,9 +293,8 @@ impl Collector {
             return Ok(());
         };
         if let Some(gram) = self.statistics.grams.get_mut(name) {
-            let dims = value.dims();
-            let mask = mask.filter(|m| dims.len() > 2 && dims[..2] == m.dims);
-            gram.add(value.ctx(), &value.tensor()?, mask.map(|m| &m.tokens[..]))?;
+            let mask = mask.and_then(|m| m.of_rows(value.dims()));
+            gram.add(value.ctx(), &value.tensor()?, mask)?;
         }
         let seen = self.statistics.values.get_mut(name);
         seen.map_or(Ok(()), |seen| seen.add_view(value, &mut self.tables))

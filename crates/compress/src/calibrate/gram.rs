@@ -117,39 +117,7 @@ impl Gram {
                 turned[c * rows + r] = x;
             }
         }
-        let mut part = vec![0.0f32; k * PART.min(k)];
-        for first in (0..k).step_by(PART) {
-            let width = PART.min(k - first);
-            let right = PackedF32::new(
-                ctx,
-                &turned[first * rows..][..width * rows],
-                Order::NK,
-                rows,
-                width,
-            );
-            let below = k - first;
-            let part = &mut part[..below * width];
-            let left = &turned[first * rows..];
-            gemm(
-                ctx,
-                below,
-                left,
-                rows,
-                &right,
-                part,
-                width,
-                &Epilogue::default(),
-            );
-            for (r, sums) in part.chunks_exact(width).enumerate() {
-                let row = &mut self.products[(first + r) * k + first..][..width];
-                row.iter_mut().zip(sums).for_each(|(p, s)| *p += s);
-            }
-        }
-        for i in 0..k {
-            for j in i + 1..k {
-                self.products[i * k + j] = self.products[j * k + i];
-            }
-        }
+        add_products(ctx, &turned, k, rows, &mut self.products);
         self.pending.clear();
     }
 
@@ -157,6 +125,35 @@ impl Gram {
     pub fn mean_magnitudes(&self) -> Vec<f64> {
         let n = self.rows.max(1) as f64;
         self.magnitudes.iter().map(|m| m / n).collect()
+    }
+}
+
+/// Adds XᵀX to `products`, `[k, k]`, where `turned` is Xᵀ: `[k, rows]`.
+pub fn add_products(ctx: &Ctx, turned: &[f32], k: usize, rows: usize, products: &mut [f32]) {
+    let mut part = vec![0.0f32; k * PART.min(k)];
+    for first in (0..k).step_by(PART) {
+        let width = PART.min(k - first);
+        let right = PackedF32::new(
+            ctx,
+            &turned[first * rows..][..width * rows],
+            Order::NK,
+            rows,
+            width,
+        );
+        let below = k - first;
+        let part = &mut part[..below * width];
+        let left = &turned[first * rows..];
+        let plain = Epilogue::default();
+        gemm(ctx, below, left, rows, &right, part, width, &plain);
+        for (r, sums) in part.chunks_exact(width).enumerate() {
+            let row = &mut products[(first + r) * k + first..][..width];
+            row.iter_mut().zip(sums).for_each(|(p, s)| *p += s);
+        }
+    }
+    for i in 0..k {
+        for j in i + 1..k {
+            products[i * k + j] = products[j * k + i];
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! For channel `i` between two products, `s = sqrt(max|W1[i]| / max|W2[:, i]|)`; the first weight and
 //! bias are divided by it, the second weight multiplied. What lies between must give `f(s·x) = s·f(x)`:
 //! nothing, Relu, LeakyRelu, PRelu with one slope, or a Clip from 0 of whose upper end the calibration
-//! data stay clear by half, before and after. Sweeps go on until nothing changes, which for a
+//! data stay clear by half, before and after. No channel grows beyond twice the largest activation of
+//! all, which have one scale too. Sweeps go on until nothing changes, which for a
 //! depthwise convolution between two others is the rule of three.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,7 +144,7 @@ struct Link {
     /// The values between, the output of the first included.
     values: Vec<ValueId>,
     /// The smallest product of all factors that a channel may have so far.
-    least: Option<Vec<f64>>,
+    least: Vec<f64>,
     total: Vec<f64>,
 }
 
@@ -198,11 +199,14 @@ fn link(
             .sole_consumer(v)
             .filter(|_| !graph.is_output(v) && !captured.contains(&v))?;
         if let Some(layer) = layers.get(&next) {
-            return (i == 0 && layer.inputs() == channels).then(|| Link {
+            let seen = statistics.of(&graph.value(v).name)?.channels.as_ref()?;
+            let magnitudes = seen.magnitudes();
+            let fits = i == 0 && layer.inputs() == channels && magnitudes.len() == channels;
+            return fits.then(|| Link {
                 first,
                 second: next,
                 values,
-                least,
+                least: within_range(&magnitudes, least),
                 total: vec![1.0; channels],
             });
         }
@@ -235,6 +239,21 @@ fn link(
     }
 }
 
+/// How many times as large as the largest activation of all a channel may become: activations have
+/// one scale, which channels with hardly a weight would take from the others.
+const GROWTH: f64 = 2.0;
+
+/// The smallest factor of each channel that leaves it within that growth. Bounds that a Clip sets hold
+/// too.
+fn within_range(magnitudes: &[f32], bounds: Option<Vec<f64>>) -> Vec<f64> {
+    let most = magnitudes.iter().fold(f32::MIN_POSITIVE, |a, &m| a.max(m));
+    let own = magnitudes.iter().map(|m| f64::from(m / most) / GROWTH);
+    match bounds {
+        None => own.collect(),
+        Some(bounds) => own.zip(bounds).map(|(a, b)| a.max(b)).collect(),
+    }
+}
+
 /// How much more than calibration saw a divided channel may hold before a Clip ends it.
 const HEADROOM: f64 = 2.0;
 
@@ -255,7 +274,7 @@ fn balance(link: &mut Link, layers: &mut BTreeMap<NodeId, Layer>) -> f64 {
     let mut factors = vec![1.0; first.len()];
     for (i, factor) in factors.iter_mut().enumerate() {
         let (a, b) = (f64::from(first[i]), f64::from(second[i]));
-        let least = link.least.as_ref().map_or(0.0, |l| l[i]);
+        let least = link.least[i];
         if a <= 0.0 || b <= 0.0 || least.is_infinite() {
             continue;
         }

@@ -15,6 +15,7 @@ use super::changes::{Changes, Fate, NodeChange};
 use crate::calibrate::Statistics;
 use crate::calibrate::observers::{self, Observer, Tuning};
 
+mod adaptive;
 mod correct;
 mod dynamic;
 mod plan;
@@ -26,6 +27,7 @@ pub(super) mod weights;
 pub use dynamic::quantize_dynamic;
 pub use post_training::{Look, Ready, look, post_training};
 
+use adaptive::Inputs;
 use plan::Plan;
 use rewrite::Rewrite;
 
@@ -80,6 +82,9 @@ pub struct Settings {
     /// So many samples by whose means [`post_training`] corrects biases, one product after the other;
     /// 0 leaves that out.
     pub bias_samples: usize,
+    /// So many samples by which [`post_training`] rounds weights up or down, see [`adaptive`]; 0 rounds
+    /// to nearest.
+    pub adaptive_samples: usize,
     /// Biases make up for the mean error of the rounded weights.
     pub bias_correction: bool,
     /// The first product stays as it is.
@@ -106,6 +111,7 @@ impl Default for Settings {
             smooth: true,
             equalize: false,
             bias_samples: 0,
+            adaptive_samples: 0,
             format: Format::default(),
             bias_correction: true,
             keep_first: false,
@@ -173,6 +179,16 @@ pub fn quantize(
     statistics: &Statistics,
     settings: &Settings,
 ) -> Result<(Model, Changes)> {
+    quantize_knowing(model, statistics, None, settings)
+}
+
+/// As [`quantize`], with weights rounded by what products multiply them with, where that is known.
+fn quantize_knowing(
+    model: &Model,
+    statistics: &Statistics,
+    inputs: Option<&Inputs>,
+    settings: &Settings,
+) -> Result<(Model, Changes)> {
     let mut out = prepared(model)?;
     let plan = Plan::of(&out, statistics, settings)?;
     if plan.is_empty() {
@@ -193,6 +209,7 @@ pub fn quantize(
         out.opsets.insert(MICROSOFT.into(), 1);
     }
     let mut rewrite = Rewrite::new(&mut out.graph, &plan, statistics, settings, domain);
+    rewrite.inputs = inputs;
     rewrite.run()?;
     changes.narrowing_nodes = rewrite.quantizers;
     changes.widening_nodes = rewrite.dequantizers;

@@ -3,7 +3,7 @@
 use edgesmith_ir::error::At;
 use edgesmith_ir::{DType, Error, Graph, Result, Tensor};
 
-/// A constant of smaller numbers, each the nearest to the number that it stands for.
+/// A constant of smaller numbers, each close to the number that it stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// The name of the constant with the smaller numbers.
@@ -16,6 +16,8 @@ pub struct Source {
     pub axis: Option<usize>,
     /// The largest magnitude of an integer, where that is not all that its type has.
     pub limit: Option<i32>,
+    /// Each number is the nearest to the one that it stands for; otherwise one of both beside it.
+    pub is_nearest: bool,
     /// The nodes that read it, as they are called in the model before.
     pub nodes: Vec<String>,
     /// What it was made from.
@@ -31,6 +33,7 @@ impl Source {
             zero: None,
             axis: None,
             limit: None,
+            is_nearest: true,
             nodes: vec![node.into()],
             float,
         }
@@ -61,7 +64,8 @@ pub struct Compared {
 /// put in another form, so that no constant of its name and shape is there, is left out.
 ///
 /// # Errors
-/// An internal one when a number lies further than half a step from the one that it stands for,
+/// An internal one when a number lies further than half a step from the one that it stands for, or
+/// a step where it need not be the nearest,
 /// and not at the end of what its type has.
 pub fn compare(graph: &Graph, sources: &[Source]) -> Result<Vec<Compared>> {
     let mut all = Vec::new();
@@ -182,14 +186,15 @@ impl Weight {
                 if !w.is_finite() {
                     continue;
                 }
-                match fit(w / scale, q, self.spacing, zero) {
+                match fit(w / scale, q, self.spacing, zero, source.is_nearest) {
                     Fit::Near => {}
                     Fit::End => saturated += 1,
                     Fit::Far => {
                         return Err(Error::internal(format!(
-                            "number {} was {w:e} and is {:e}, further away than half a step",
+                            "number {} was {w:e} and is {:e}, further away than {} step",
                             row * inner + i,
-                            q * scale
+                            q * scale,
+                            if source.is_nearest { "half a" } else { "a" }
                         )));
                     }
                 }
@@ -218,14 +223,15 @@ enum Fit {
 
 /// Both numbers in steps: the one that was, and the one that is. Divisions by scales are done in
 /// f32, so that halves may fall to either side by its last digit.
-fn fit(was: f64, is: f64, spacing: Spacing, zero: f64) -> Fit {
+fn fit(was: f64, is: f64, spacing: Spacing, zero: f64, is_nearest: bool) -> Fit {
     let slack = was.abs() * f64::from(f32::EPSILON);
     let (half, low, high) = match spacing {
         Spacing::Even(low, high) => (0.5, low - zero, high - zero),
         Spacing::Float(share, least, most) => ((binade(was) * share).max(least), -most, most),
     };
     // NaN and infinity are near to nothing finite.
-    if (was - is).abs() <= half + slack {
+    let apart = if is_nearest { half } else { 2.0 * half };
+    if (was - is).abs() <= apart + slack {
         return Fit::Near;
     }
     match (was > is && is == high) || (was < is && is == low) {

@@ -18,7 +18,7 @@ use crate::calibrate::Statistics;
 
 pub mod awq;
 pub mod blocks;
-mod factor;
+pub(in crate::quantize) mod factor;
 pub mod format;
 pub mod gptq;
 pub mod hqq;

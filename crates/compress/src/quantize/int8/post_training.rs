@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use edgesmith_ir::{Model, Progress, Result};
 
 use super::correct::correct_biases;
-use super::{Format, Settings, needs, qoperator, quantize};
+use super::adaptive::Inputs;
+use super::{Format, Settings, needs, qoperator, quantize_knowing};
 use crate::calibrate::{self, Statistics, calibrate};
 use crate::quantize::changes::Changes;
 use crate::quantize::equalize::equalize;
@@ -37,6 +38,8 @@ pub struct Ready {
     pub model: Model,
     /// What was seen of its values.
     pub statistics: Statistics,
+    /// What products multiply, where weights are rounded by it.
+    inputs: Option<Inputs>,
     /// Values whose channels were multiplied by factors that their readers take back.
     rescaled: BTreeSet<String>,
 }
@@ -71,8 +74,27 @@ impl Ready {
         Ok(Self {
             model,
             statistics,
+            inputs: None,
             rescaled,
         })
+    }
+
+    /// Runs the samples again for what the settings round weights by, where that is anything.
+    ///
+    /// # Errors
+    /// Those of running the model on the samples.
+    pub fn learn(
+        &mut self,
+        samples: &dyn Samples,
+        settings: &Settings,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let count = settings.adaptive_samples.min(samples.count());
+        if count > 0 {
+            let (model, seen) = (&self.model, &self.statistics);
+            self.inputs = Some(Inputs::of(model, seen, settings, samples, count, progress)?);
+        }
+        Ok(())
     }
 
     /// The model in INT8, as pairs of quantise and dequantise.
@@ -84,7 +106,7 @@ impl Ready {
             format: Format::Qdq,
             ..settings.clone()
         };
-        quantize(&self.model, &self.statistics, &pairs)
+        quantize_knowing(&self.model, &self.statistics, self.inputs.as_ref(), &pairs)
     }
 
     /// The model in INT8 with all that the settings ask for.
@@ -125,7 +147,9 @@ pub fn post_training(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<(Model, Changes)> {
-    Ready::of(model, look, settings)?.finish(samples, settings, progress)
+    let mut ready = Ready::of(model, look, settings)?;
+    ready.learn(samples, settings, progress)?;
+    ready.finish(samples, settings, progress)
 }
 
 /// Looks again at what changed and is needed, and at what was not needed before.

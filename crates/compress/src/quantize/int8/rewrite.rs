@@ -1,16 +1,20 @@
 //! Puts a plan into the graph: quantise and dequantise nodes around what it names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use edgesmith_ir::{Attribute, Graph, Node, NodeId, Result, Tensor, ValueId};
+use edgesmith_kernels::{Ctx, Isa, Threads};
 
 use super::Settings;
+use super::adaptive::{self, Inputs};
 use super::plan::Plan;
 use super::weights::{self, Demand, Weight};
 use crate::calibrate::Statistics;
 use crate::quantize::affine::{Affine, Byte};
 use crate::quantize::rules::Rule;
 use crate::quantize::sources::Source;
+use crate::quantize::weight_only::matrix::turned;
 
 /// The changes in progress.
 pub(super) struct Rewrite<'a> {
@@ -18,6 +22,8 @@ pub(super) struct Rewrite<'a> {
     plan: &'a Plan,
     statistics: &'a Statistics,
     settings: &'a Settings,
+    /// What products multiply, where weights are rounded by it.
+    pub inputs: Option<&'a Inputs>,
     /// That of the nodes that quantise and dequantise activations.
     domain: &'a str,
     /// Dequantised twins of values that other nodes make.
@@ -40,6 +46,7 @@ impl<'a> Rewrite<'a> {
         domain: &'a str,
     ) -> Self {
         Self {
+            inputs: None,
             domain,
             graph,
             plan,
@@ -101,6 +108,7 @@ impl<'a> Rewrite<'a> {
     fn quantize_weights(&mut self) -> Result<()> {
         let mut demands: BTreeMap<(ValueId, Option<usize>), Vec<Demand>> = BTreeMap::new();
         let mut readers: BTreeMap<(ValueId, Option<usize>), Vec<String>> = BTreeMap::new();
+        let mut nodes: BTreeMap<(ValueId, Option<usize>), Vec<NodeId>> = BTreeMap::new();
         for &(id, rule) in &self.plan.nodes {
             let Some(key) = self.weight_of(id, rule) else {
                 continue;
@@ -111,6 +119,7 @@ impl<'a> Rewrite<'a> {
             let outputs = self.channels(id, rule, t.dims());
             let reader = self.graph.node(id).name.clone();
             readers.entry(key).or_default().push(reader);
+            nodes.entry(key).or_default().push(id);
             demands.entry(key).or_default().push(Demand {
                 input_scale: self.input_scale(id),
                 bias: weights::float_bias(self.graph, self.graph.node(id), outputs)?,
@@ -120,7 +129,8 @@ impl<'a> Rewrite<'a> {
             let Some(t) = self.graph.constant(key.0).cloned() else {
                 continue;
             };
-            let weight = Weight::of(&t, key.1, &demands, self.settings)?;
+            let mut weight = Weight::of(&t, key.1, &demands, self.settings)?;
+            let is_adaptive = self.adapt(&mut weight, &t, &nodes[&key])?;
             let name = self.graph.value(key.0).name.clone();
             let ints = Tensor::from_vec(&weight.dims, weight.ints.clone())?;
             let zero = Byte::Signed.zeros(0, key.1.map(|_| weight.scales.len()));
@@ -131,6 +141,7 @@ impl<'a> Rewrite<'a> {
                 Source {
                     axis: key.1,
                     limit: Some(self.settings.weight_limit()),
+                    is_nearest: !is_adaptive,
                     nodes: readers.remove(&key).unwrap_or_default(),
                     ..Source::narrow("", "", t)
                 },
@@ -138,6 +149,40 @@ impl<'a> Rewrite<'a> {
             self.weights.insert(key, (weight, dequantized));
         }
         Ok(())
+    }
+
+    /// Rounds a weight anew by what the products that read it multiply, where that is known of all.
+    fn adapt(&self, weight: &mut Weight, float: &Tensor, readers: &[NodeId]) -> Result<bool> {
+        let Some(inputs) = self.inputs else {
+            return Ok(false);
+        };
+        let sums: Option<Vec<_>> = readers.iter().map(|&id| inputs.of_node(id)).collect();
+        let Some(sums) = sums.filter(|s| s.iter().all(|one| one.like(s[0]))) else {
+            return Ok(false);
+        };
+        let node = self.graph.node(readers[0]);
+        let has_bias = |&id: &NodeId| !self.graph.node(id).is("MatMul");
+        let centred = self.settings.bias_correction && readers.iter().all(has_bias);
+        let limit = self.settings.weight_limit() as f32;
+        let turns = node.is("MatMul") || node.is("Gemm") && node.int("transB").unwrap_or(0) == 0;
+        let (data, k) = (float.to_f32()?, sums[0].k);
+        let rows = match turns {
+            true => Cow::Owned(turned(&data, k, data.len() / k)),
+            false => data,
+        };
+        let rows = adaptive::Rows {
+            numbers: &rows,
+            k,
+            scales: &weight.scales,
+            limit,
+        };
+        let ctx = Ctx::new(Isa::detect(), Threads::of(0));
+        let ints = adaptive::round(&rows, &sums, centred, &ctx);
+        weight.ints = match turns {
+            true => turned(&ints, ints.len() / k, k),
+            false => ints,
+        };
+        Ok(true)
     }
 
     /// The source of a constant with the names that the node which makes `dequantized` reads.
@@ -354,6 +399,18 @@ impl<'a> Rewrite<'a> {
         key: (ValueId, Option<usize>),
         input: ValueId,
     ) -> Result<Option<Vec<f64>>> {
+        if let (Some(sums), Some(t)) = (
+            self.inputs.and_then(|i| i.of_node(id)),
+            self.graph.constant(key.0),
+        ) {
+            let errors = self.weights[&key].0.errors(t)?;
+            let node = self.graph.node(id);
+            let turns = node.is("Gemm") && node.int("transB").unwrap_or(0) == 0;
+            return Ok(Some(sums.mean_of(&match turns {
+                true => turned(&errors, sums.k, errors.len() / sums.k),
+                false => errors,
+            })));
+        }
         let seen = self.statistics.of(&self.graph.value(input).name);
         let (Some(channels), Some(t)) = (
             seen.and_then(|s| s.channels.as_ref()),

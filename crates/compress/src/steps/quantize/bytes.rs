@@ -99,6 +99,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Count,
     },
     Key {
+        name: "adaptive-rounding",
+        value: "N",
+        about: "Round weights up or down, as the outputs of products on N samples ask [default: 0]",
+        kind: Kind::Count,
+    },
+    Key {
         name: "no-bias-correction",
         value: "",
         about: "Leave biases as they are",
@@ -198,6 +204,9 @@ pub fn settings(given: &Given) -> Result<Settings> {
         smooth: !given.flag("no-smooth"),
         equalize: given.flag("equalize"),
         bias_samples: given.count("bias-samples").unwrap_or(default.bias_samples),
+        adaptive_samples: given
+            .count("adaptive-rounding")
+            .unwrap_or(default.adaptive_samples),
         format,
         bias_correction: !given.flag("no-bias-correction"),
         keep_first: given.flag("keep-first"),

@@ -1,0 +1,311 @@
+//! What products multiply their weights with: sums over the samples.
+
+use std::collections::BTreeMap;
+
+use edgesmith_ir::geometry::Window;
+use edgesmith_ir::{Error, Model, Node, NodeId, Progress, Result, Tensor, ValueId};
+use edgesmith_kernels::Ctx;
+use edgesmith_runtime::{Options, Session};
+
+use super::super::{Settings, plan::Plan, prepared};
+use crate::calibrate::{Mask, Statistics, add_products};
+use crate::samples::{Samples, named};
+
+/// Rows of a sample that are looked at: evenly spread where there are more.
+const POSITIONS: usize = 1024;
+
+/// Bytes of sums that are collected in one pass over the samples.
+const AT_ONCE: usize = 1 << 30;
+
+/// The sums of the inputs of every product whose weight can be rounded by them, by node of the
+/// prepared model.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    sums: BTreeMap<NodeId, Sums>,
+}
+
+/// Σ x xᵀ and Σ x of the rows that a product multiplies with its weight.
+#[derive(Debug)]
+pub(in super::super) struct Sums {
+    pub groups: usize,
+    /// Numbers of a row of one group: weights of an output.
+    pub k: usize,
+    rows: u64,
+    /// `[groups, k, k]`.
+    products: Vec<f32>,
+    /// `[groups, k]`.
+    sums: Vec<f64>,
+}
+
+/// How a product reads its input.
+enum Reads {
+    /// Rows along the last axis.
+    Rows,
+    /// Windows of a convolution with a kernel of these lengths.
+    Windows(Box<Node>, Vec<usize>),
+}
+
+struct Site {
+    node: NodeId,
+    value: ValueId,
+    reads: Reads,
+}
+
+impl Inputs {
+    /// Runs the first `count` samples through a float model and sums up what its products read that
+    /// are to be quantised.
+    ///
+    /// # Errors
+    /// When the model does not run on the samples, or the user cancels.
+    pub fn of(
+        model: &Model,
+        statistics: &Statistics,
+        settings: &Settings,
+        samples: &dyn Samples,
+        count: usize,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        let model = prepared(model)?;
+        let plan = Plan::of(&model, statistics, settings)?;
+        let mut all = Self::default();
+        let mut pass: Vec<Site> = Vec::new();
+        let mut passes = Vec::new();
+        let mut bytes = 0;
+        let products = plan.nodes.iter().filter(|(_, r)| r.is_product());
+        for &(id, _) in products {
+            let Some((site, sums)) = site(&model, id) else {
+                continue;
+            };
+            let own = sums.products.len() * size_of::<f32>();
+            if bytes + own > AT_ONCE && !pass.is_empty() {
+                passes.push(std::mem::take(&mut pass));
+                bytes = 0;
+            }
+            bytes += own;
+            pass.push(site);
+            all.sums.insert(id, sums);
+        }
+        passes.push(pass);
+        progress.start("sum up inputs", (passes.len() * count) as u64);
+        for pass in &passes {
+            all.run(&model, pass, samples, count, progress)?;
+        }
+        progress.finish();
+        Ok(all)
+    }
+
+    /// The sums of a product, where rows were seen.
+    pub(in super::super) fn of_node(&self, id: NodeId) -> Option<&Sums> {
+        self.sums.get(&id).filter(|s| s.rows > 0)
+    }
+
+    fn run(
+        &mut self,
+        model: &Model,
+        sites: &[Site],
+        samples: &dyn Samples,
+        count: usize,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        let options = Options {
+            integer: false,
+            ..Options::default()
+        };
+        let mut session = Session::prepare(model, &options)?;
+        let mut watched: Vec<ValueId> = sites.iter().map(|s| s.value).collect();
+        watched.sort_unstable();
+        watched.dedup();
+        for batch in samples.batches(1) {
+            progress.check()?;
+            let (range, batch) = batch?;
+            if range.start >= count {
+                break;
+            }
+            let mask = Mask::of(&batch)?;
+            let mut failed: Option<Error> = None;
+            session.run_watching(&named(&batch), &watched, &mut |v, view| {
+                let mut add = || -> Result<()> {
+                    let tensor = view.tensor()?;
+                    for site in sites.iter().filter(|s| s.value == v) {
+                        if let Some(sums) = self.sums.get_mut(&site.node) {
+                            sums.add(view.ctx(), &tensor, &site.reads, mask.as_ref())?;
+                        }
+                    }
+                    Ok(())
+                };
+                if let Err(e) = add() {
+                    failed.get_or_insert(e);
+                }
+            })?;
+            if let Some(e) = failed {
+                return Err(e);
+            }
+            progress.advance(range.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+/// How the product `id` reads, with empty sums; `None` where its rows are not those of its weight.
+fn site(model: &Model, id: NodeId) -> Option<(Site, Sums)> {
+    let graph = &model.graph;
+    let node = graph.node(id);
+    let (value, weight) = (node.input(0)?, graph.constant(node.input(1)?)?);
+    let dims = weight.dims();
+    let int = |name| node.int(name).unwrap_or(0) != 0;
+    let (groups, k, reads) = match node.op.as_str() {
+        "Conv" if dims.len() > 2 => {
+            let groups = usize::try_from(node.int("group").unwrap_or(1)).ok()?;
+            let k = dims[1..].iter().product();
+            let kernel = dims[2..].to_vec();
+            (groups, k, Reads::Windows(Box::new(node.clone()), kernel))
+        }
+        "Gemm" if dims.len() == 2 && !int("transA") => {
+            (1, dims[usize::from(int("transB"))], Reads::Rows)
+        }
+        "MatMul" if dims.len() == 2 => (1, dims[0], Reads::Rows),
+        _ => return None,
+    };
+    let fits = groups > 0 && k > 0 && weight.count() > 0 && weight.count().is_multiple_of(groups * k);
+    fits.then(|| {
+        let sums = Sums {
+            groups,
+            k,
+            rows: 0,
+            products: vec![0.0; groups * k * k],
+            sums: vec![0.0; groups * k],
+        };
+        let site = Site {
+            node: id,
+            value,
+            reads,
+        };
+        (site, sums)
+    })
+}
+
+impl Sums {
+    /// The mean of the rows of a group.
+    pub fn mean(&self, group: usize) -> impl Iterator<Item = f64> + '_ {
+        let sums = &self.sums[group * self.k..][..self.k];
+        sums.iter().map(|s| s / self.rows.max(1) as f64)
+    }
+
+    /// True where the rows of both have the same weights.
+    pub fn like(&self, other: &Self) -> bool {
+        (self.groups, self.k) == (other.groups, other.k)
+    }
+
+    /// What each output is on average where the weights are `numbers`, by outputs.
+    pub fn mean_of(&self, numbers: &[f64]) -> Vec<f64> {
+        let of_group = numbers.len() / self.groups;
+        let groups = numbers.chunks_exact(of_group).enumerate();
+        let rows = |(g, numbers): (usize, &[f64])| {
+            let means: Vec<f64> = self.mean(g).collect();
+            let row = |row: &[f64]| row.iter().zip(&means).map(|(w, m)| w * m).sum();
+            numbers.chunks_exact(self.k).map(row).collect::<Vec<f64>>()
+        };
+        groups.flat_map(rows).collect()
+    }
+
+    /// Adds Σ x xᵀ of a group to `products`, or Σ (x − mean)(x − mean)ᵀ.
+    pub fn add_to(&self, group: usize, centred: bool, products: &mut [f32]) {
+        let k = self.k;
+        let own = &self.products[group * k * k..][..k * k];
+        if !centred {
+            products.iter_mut().zip(own).for_each(|(p, o)| *p += o);
+            return;
+        }
+        let means: Vec<f64> = self.mean(group).collect();
+        for (i, (row, own)) in products.chunks_exact_mut(k).zip(own.chunks_exact(k)).enumerate() {
+            let shift = self.rows as f64 * means[i];
+            for ((p, o), m) in row.iter_mut().zip(own).zip(&means) {
+                *p += (f64::from(*o) - shift * m) as f32;
+            }
+        }
+    }
+
+    fn add(&mut self, ctx: &Ctx, x: &Tensor, reads: &Reads, mask: Option<&Mask>) -> Result<()> {
+        let turned = match reads {
+            Reads::Rows => self.rows_of(x, mask)?,
+            Reads::Windows(node, kernel) => self.windows_of(x, node, kernel)?,
+        };
+        let count = turned.len() / (self.groups * self.k);
+        if count == 0 || turned.iter().any(|x| !x.is_finite()) {
+            return Ok(());
+        }
+        self.rows += count as u64;
+        for (sum, row) in self.sums.iter_mut().zip(turned.chunks_exact(count)) {
+            *sum += row.iter().map(|&x| f64::from(x)).sum::<f64>();
+        }
+        let k = self.k;
+        let groups = turned.chunks_exact(k * count);
+        if self.groups == 1 {
+            add_products(ctx, &turned, k, count, &mut self.products);
+        } else {
+            let groups: Vec<&[f32]> = groups.collect();
+            let alone = Ctx::serial();
+            let each = |g: usize, products: &mut [f32]| {
+                add_products(&alone, groups[g], k, count, products);
+            };
+            ctx.threads().parallel_chunks(&mut self.products, k * k, each);
+        }
+        Ok(())
+    }
+
+    /// Rows along the last axis, turned: `[k, rows]`. Those of padding are left out.
+    fn rows_of(&self, x: &Tensor, mask: Option<&Mask>) -> Result<Vec<f32>> {
+        let (data, k) = (x.to_f32()?, self.k);
+        if x.dims().last() != Some(&k) {
+            return Err(Error::internal(format!("{} has no rows of {k}", x.ty())));
+        }
+        let mask = mask.and_then(|m| m.of_rows(x.dims()));
+        let all = data.len() / k;
+        let rows: Vec<usize> = (0..all).filter(|&r| mask.is_none_or(|m| m[r])).collect();
+        let step = step(rows.len(), 1);
+        let rows: Vec<usize> = rows.into_iter().step_by(step).collect();
+        let column = |c: usize| rows.iter().map(move |r| r * k + c);
+        Ok((0..k).flat_map(column).map(|at| data[at]).collect())
+    }
+
+    /// Windows of a convolution, turned: `[groups, k, windows]`.
+    fn windows_of(&self, x: &Tensor, node: &Node, kernel: &[usize]) -> Result<Vec<f32>> {
+        let (data, dims) = (x.to_f32()?, x.dims());
+        let (samples, channels) = (dims[0], dims[1]);
+        let window = Window::of(node, &dims[2..], kernel)?;
+        let (plane, taps) = (window.output().iter().product::<usize>(), window.taps());
+        let area: usize = dims[2..].iter().product();
+        if channels * taps != self.groups * self.k {
+            return Err(Error::internal(format!("{} does not fit the weight", x.ty())));
+        }
+        let width = window.axes.last().map_or(1, |a| a.output);
+        let step = step(samples * plane, width);
+        let chosen: Vec<usize> = (0..samples * plane).step_by(step).collect();
+        // By tap and window, where its number lies in a channel.
+        let mut places = vec![None; taps * chosen.len()];
+        let mut sources = Vec::new();
+        for (at, &w) in chosen.iter().enumerate() {
+            window.sources(w % plane, &mut sources);
+            let first = w / plane * channels * area;
+            for &(tap, i) in &sources {
+                places[tap * chosen.len() + at] = Some(first + i);
+            }
+        }
+        let number = |c: usize| {
+            let at = move |p: &Option<usize>| p.map(|p| p + c * area);
+            places.iter().map(at)
+        };
+        let all = (0..channels).flat_map(number);
+        Ok(all.map(|p| p.map_or(0.0, |p| data[p])).collect())
+    }
+}
+
+/// How far apart rows lie so that about [`POSITIONS`] are taken; those of a plane do not all lie in the
+/// same columns.
+fn step(count: usize, width: usize) -> usize {
+    let step = count.div_ceil(POSITIONS).max(1);
+    match step > 1 && width > 1 && (width.is_multiple_of(step) || step.is_multiple_of(width)) {
+        true => step + 1,
+        false => step,
+    }
+}
