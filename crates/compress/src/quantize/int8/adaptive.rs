@@ -7,9 +7,13 @@
 //! errors good (GPTQ, as in [`Factor`]), and then single weights change sides as long as that lowers
 //! the sum. Where a bias takes up the mean error of an output, `H` is the covariance.
 
+use std::ops::Range;
+
 use edgesmith_kernels::Ctx;
+use edgesmith_kernels::gemm::{Epilogue, Order, matmul};
 
 use crate::quantize::weight_only::factor::Factor;
+use crate::quantize::weight_only::matrix::turned;
 
 mod inputs;
 
@@ -22,6 +26,9 @@ const DAMPING: f64 = 0.01;
 
 /// Sweeps over the weights of an output; most end after a few.
 const SWEEPS: usize = 20;
+
+/// A change must lower the cost by this share of what an error of one step costs.
+const WORTH: f32 = 1e-5;
 
 /// A weight by outputs: rows of `k` numbers, each with its scale.
 pub(super) struct Rows<'a> {
@@ -36,36 +43,49 @@ pub(super) struct Rows<'a> {
 /// Rounds rows by what they multiply, which is several values where several products share the
 /// weight. Rows are split evenly among the groups of the sums.
 pub(super) fn round(rows: &Rows, sums: &[&Sums], centred: bool, ctx: &Ctx) -> Vec<i8> {
-    let (k, groups) = (rows.k, sums[0].groups);
+    let groups = sums[0].groups;
     let of_group = rows.numbers.len() / groups;
     let mut ints = vec![0i8; rows.numbers.len()];
     let one = |group: usize, ints: &mut [i8], ctx: &Ctx| {
-        let objective = Objective::of(sums, group, centred, ctx);
-        let first = group * of_group / k;
-        ctx.threads().parallel_chunks(ints, k, |row, ints| {
-            let row = first + row;
-            let numbers = &rows.numbers[row * k..][..k];
-            let scale = rows.scales[row % rows.scales.len()];
-            match &objective {
-                Some(objective) => objective.round(numbers, scale, rows.limit, ints),
-                None => nearest(numbers, scale, rows.limit, ints),
+        let steps = rows.steps(group * of_group..(group + 1) * of_group);
+        let codes = match Objective::of(sums, group, centred, ctx) {
+            Some(objective) if steps.iter().all(|t| t.is_finite()) => {
+                objective.round(&steps, rows.limit, ctx)
             }
-        });
+            _ => nearest(&steps, rows.limit),
+        };
+        ints.iter_mut().zip(&codes).for_each(|(i, c)| *i = *c as i8);
     };
     if groups == 1 {
         one(0, &mut ints, ctx);
     } else {
         let alone = Ctx::serial();
-        ctx.threads()
-            .parallel_chunks(&mut ints, of_group, |group, ints| one(group, ints, &alone));
+        let each = |group: usize, ints: &mut [i8]| one(group, ints, &alone);
+        ctx.threads().parallel_chunks(&mut ints, of_group, each);
     }
     ints
 }
 
-fn nearest(numbers: &[f32], scale: f32, limit: f32, ints: &mut [i8]) {
-    for (int, w) in ints.iter_mut().zip(numbers) {
-        *int = (w / scale).round_ties_even().clamp(-limit, limit) as i8;
+impl Rows<'_> {
+    /// Numbers in steps of their scale.
+    fn steps(&self, range: Range<usize>) -> Vec<f32> {
+        let first = range.start / self.k;
+        let rows = self.numbers[range].chunks_exact(self.k).enumerate();
+        let scale = |row: usize| self.scales[(first + row) % self.scales.len()];
+        rows.flat_map(|(i, row)| row.iter().map(move |w| w / scale(i)))
+            .collect()
     }
+}
+
+fn nearest(steps: &[f32], limit: f32) -> Vec<f32> {
+    let round = |t: &f32| t.round_ties_even().clamp(-limit, limit);
+    steps.iter().map(round).collect()
+}
+
+/// The integers beside a number.
+fn beside(t: f32, limit: f32) -> (f32, f32) {
+    let within = |x: f32| x.clamp(-limit, limit);
+    (within(t.floor()), within(t.ceil()))
 }
 
 /// What errors of a group of weights cost.
@@ -74,7 +94,8 @@ struct Objective {
     /// H, damped.
     products: Vec<f32>,
     order: Vec<usize>,
-    factor: Factor,
+    /// `[k, k]`, in the order of rounding: in row `j`, what the error of `j` adds to those behind.
+    adds: Vec<f32>,
 }
 
 impl Objective {
@@ -99,48 +120,63 @@ impl Objective {
             k,
             products,
             order,
-            factor,
+            adds: turned(&factor.carry, k, k),
         })
     }
 
-    fn round(&self, numbers: &[f32], scale: f32, limit: f32, ints: &mut [i8]) {
-        nearest(numbers, scale, limit, ints);
-        let steps: Vec<f32> = numbers.iter().map(|w| w / scale).collect();
-        if steps.iter().any(|t| !t.is_finite()) {
-            return;
+    /// Rounds rows of numbers in steps.
+    fn round(&self, steps: &[f32], limit: f32, ctx: &Ctx) -> Vec<f32> {
+        let k = self.k;
+        let plain = nearest(steps, limit);
+        let mut codes = vec![0.0f32; steps.len()];
+        ctx.threads().parallel_chunks(&mut codes, k, |row, codes| {
+            self.one_by_one(&steps[row * k..][..k], limit, codes);
+        });
+        let most = self.costs(steps, &plain, &self.slopes(steps, &plain, ctx));
+        let mut slopes = self.slopes(steps, &codes, ctx);
+        let mut rows: Vec<(&mut [f32], &mut [f32])> = codes
+            .chunks_exact_mut(k)
+            .zip(slopes.chunks_exact_mut(k))
+            .collect();
+        ctx.threads().parallel_chunks(&mut rows, 1, |row, rows| {
+            for (codes, slopes) in rows {
+                self.descend(&steps[row * k..][..k], limit, codes, slopes);
+            }
+        });
+        let costs = self.costs(steps, &codes, &slopes);
+        for (row, (cost, most)) in costs.iter().zip(&most).enumerate() {
+            if cost >= most {
+                let row = row * k..(row + 1) * k;
+                codes[row.clone()].copy_from_slice(&plain[row]);
+            }
         }
-        let below = |t: f32| t.floor().clamp(-limit, limit);
-        let above = |t: f32| t.ceil().clamp(-limit, limit);
-        let mut codes = vec![0.0f32; self.k];
-        let mut errors = vec![0.0f32; self.k];
+        codes
+    }
+
+    /// Rounds the numbers of a row one after another, each with the errors of those before made good.
+    fn one_by_one(&self, steps: &[f32], limit: f32, codes: &mut [f32]) {
+        let mut carried = vec![0.0f32; self.k];
         for (at, &i) in self.order.iter().enumerate() {
-            let carry = &self.factor.carry[at * self.k..][..at];
-            let carried: f32 = errors.iter().zip(carry).map(|(e, c)| e * c).sum();
-            let t = steps[i];
-            let wanted = (t + carried).round_ties_even();
-            codes[i] = wanted.clamp(below(t), above(t));
-            errors[at] = t - codes[i];
-        }
-        self.descend(&steps, &mut codes, |t| (below(t), above(t)));
-        let plain: Vec<f32> = ints.iter().map(|&i| f32::from(i)).collect();
-        if self.cost(&steps, &codes) < self.cost(&steps, &plain) {
-            ints.iter_mut().zip(&codes).for_each(|(i, c)| *i = *c as i8);
+            let (below, above) = beside(steps[i], limit);
+            codes[i] = (steps[i] + carried[at]).round_ties_even().clamp(below, above);
+            let error = steps[i] - codes[i];
+            let adds = &self.adds[at * self.k..][at + 1..self.k];
+            let behind = carried[at + 1..].iter_mut();
+            behind.zip(adds).for_each(|(c, a)| *c += error * a);
         }
     }
 
-    /// Moves single codes to the other side as long as that lowers the cost.
-    fn descend(&self, steps: &[f32], codes: &mut [f32], ends: impl Fn(f32) -> (f32, f32)) {
-        let k = self.k;
-        let mut slopes = self.slopes(steps, codes);
+    /// Moves single codes of a row to the other side as long as that lowers the cost.
+    fn descend(&self, steps: &[f32], limit: f32, codes: &mut [f32], slopes: &mut [f32]) {
         for _ in 0..SWEEPS {
             let mut moved = false;
-            for i in 0..k {
-                let (below, above) = ends(steps[i]);
+            for i in 0..self.k {
+                let (below, above) = beside(steps[i], limit);
                 let other = if codes[i] == below { above } else { below };
                 let change = other - codes[i];
-                let row = &self.products[i * k..][..k];
+                let row = &self.products[i * self.k..][..self.k];
                 let gain = change * (2.0 * slopes[i] + change * row[i]);
-                if change != 0.0 && gain < -1e-5 * row[i] {
+                if change != 0.0 && gain < -WORTH * row[i] {
                     codes[i] = other;
                     slopes.iter_mut().zip(row).for_each(|(s, h)| *s += change * h);
                     moved = true;
@@ -152,20 +188,20 @@ impl Objective {
         }
     }
 
-    /// `H e`.
-    fn slopes(&self, steps: &[f32], codes: &[f32]) -> Vec<f32> {
-        let mut slopes = vec![0.0f32; self.k];
-        for (i, (t, c)) in steps.iter().zip(codes).enumerate() {
-            let (error, row) = (c - t, &self.products[i * self.k..][..self.k]);
-            slopes.iter_mut().zip(row).for_each(|(s, h)| *s += error * h);
-        }
+    /// `H e` of each row.
+    fn slopes(&self, steps: &[f32], codes: &[f32], ctx: &Ctx) -> Vec<f32> {
+        let (k, plain) = (self.k, Epilogue::default());
+        let errors: Vec<f32> = codes.iter().zip(steps).map(|(c, t)| c - t).collect();
+        let mut slopes = vec![0.0f32; steps.len()];
+        let sizes = [steps.len() / k, k, k];
+        matmul(ctx, sizes, &errors, &self.products, Order::KN, &mut slopes, &plain);
         slopes
     }
 
-    /// `eᵀ H e`.
-    fn cost(&self, steps: &[f32], codes: &[f32]) -> f64 {
-        let slopes = self.slopes(steps, codes);
-        let errors = steps.iter().zip(codes).map(|(t, c)| f64::from(c - t));
-        errors.zip(&slopes).map(|(e, s)| e * f64::from(*s)).sum()
+    /// `eᵀ H e` of each row.
+    fn costs(&self, steps: &[f32], codes: &[f32], slopes: &[f32]) -> Vec<f64> {
+        let errors = codes.iter().zip(steps).map(|(c, t)| f64::from(c - t));
+        let all: Vec<f64> = errors.zip(slopes).map(|(e, s)| e * f64::from(*s)).collect();
+        all.chunks_exact(self.k).map(|row| row.iter().sum()).collect()
     }
 }

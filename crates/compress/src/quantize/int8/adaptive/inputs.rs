@@ -228,7 +228,7 @@ impl Sums {
     fn add(&mut self, ctx: &Ctx, x: &Tensor, reads: &Reads, mask: Option<&Mask>) -> Result<()> {
         let turned = match reads {
             Reads::Rows => self.rows_of(x, mask)?,
-            Reads::Windows(node, kernel) => self.windows_of(x, node, kernel)?,
+            Reads::Windows(node, kernel) => self.windows_of(ctx, x, node, kernel)?,
         };
         let count = turned.len() / (self.groups * self.k);
         if count == 0 || turned.iter().any(|x| !x.is_finite()) {
@@ -269,7 +269,13 @@ impl Sums {
     }
 
     /// Windows of a convolution, turned: `[groups, k, windows]`.
-    fn windows_of(&self, x: &Tensor, node: &Node, kernel: &[usize]) -> Result<Vec<f32>> {
+    fn windows_of(
+        &self,
+        ctx: &Ctx,
+        x: &Tensor,
+        node: &Node,
+        kernel: &[usize],
+    ) -> Result<Vec<f32>> {
         let (data, dims) = (x.to_f32()?, x.dims());
         let (samples, channels) = (dims[0], dims[1]);
         let window = Window::of(node, &dims[2..], kernel)?;
@@ -281,24 +287,33 @@ impl Sums {
         let width = window.axes.last().map_or(1, |a| a.output);
         let step = step(samples * plane, width);
         let chosen: Vec<usize> = (0..samples * plane).step_by(step).collect();
-        // By tap and window, where its number lies in a channel.
-        let mut places = vec![None; taps * chosen.len()];
+        // By tap and window, where its number lies in the first channel.
+        let count = chosen.len();
+        let mut places = vec![PADDING; taps * count];
         let mut sources = Vec::new();
         for (at, &w) in chosen.iter().enumerate() {
             window.sources(w % plane, &mut sources);
             let first = w / plane * channels * area;
             for &(tap, i) in &sources {
-                places[tap * chosen.len() + at] = Some(first + i);
+                places[tap * count + at] = first + i;
             }
         }
-        let number = |c: usize| {
-            let at = move |p: &Option<usize>| p.map(|p| p + c * area);
-            places.iter().map(at)
+        let mut turned = vec![0.0f32; channels * taps * count];
+        let each = |c: usize, part: &mut [f32]| {
+            for (to, &place) in part.iter_mut().zip(&places) {
+                if place != PADDING {
+                    *to = data[place + c * area];
+                }
+            }
         };
-        let all = (0..channels).flat_map(number);
-        Ok(all.map(|p| p.map_or(0.0, |p| data[p])).collect())
+        ctx.threads()
+            .parallel_chunks(&mut turned, taps * count, each);
+        Ok(turned)
     }
 }
+
+/// No place: the number is 0.
+const PADDING: usize = usize::MAX;
 
 /// How far apart rows lie so that about [`POSITIONS`] are taken; those of a plane do not all lie in the
 /// same columns.
