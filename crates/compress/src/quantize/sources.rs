@@ -316,6 +316,28 @@ mod tests {
     }
 
     #[test]
+    fn what_need_not_be_the_nearest_is_one_of_both_beside_it() {
+        let beside = Source {
+            is_nearest: false,
+            ..source()
+        };
+        // 0.4, 1.6 and 90 steps.
+        for (at, code, fits) in [
+            (1, 1, true),
+            (1, -1, false),
+            (2, 1, true),
+            (2, 3, false),
+            (3, 91, true),
+            (3, 92, false),
+        ] {
+            let mut codes = CODES;
+            codes[at] = code;
+            let found = compare(&graph(&codes, 0.01), std::slice::from_ref(&beside));
+            assert_eq!(found.is_ok(), fits, "{at} {code}");
+        }
+    }
+
+    #[test]
     fn what_a_later_step_put_in_another_form_is_left_out() {
         let other = Source {
             constant: "w_packed".into(),

@@ -158,7 +158,9 @@ impl Objective {
         let mut carried = vec![0.0f32; self.k];
         for (at, &i) in self.order.iter().enumerate() {
             let (below, above) = beside(steps[i], limit);
-            codes[i] = (steps[i] + carried[at]).round_ties_even().clamp(below, above);
+            codes[i] = (steps[i] + carried[at])
+                .round_ties_even()
+                .clamp(below, above);
             let error = steps[i] - codes[i];
             let adds = &self.adds[at * self.k..][at + 1..self.k];
             let behind = carried[at + 1..].iter_mut();
@@ -178,7 +180,10 @@ impl Objective {
                 let gain = change * (2.0 * slopes[i] + change * row[i]);
                 if change != 0.0 && gain < -WORTH * row[i] {
                     codes[i] = other;
-                    slopes.iter_mut().zip(row).for_each(|(s, h)| *s += change * h);
+                    slopes
+                        .iter_mut()
+                        .zip(row)
+                        .for_each(|(s, h)| *s += change * h);
                     moved = true;
                 }
             }
@@ -194,7 +199,15 @@ impl Objective {
         let errors: Vec<f32> = codes.iter().zip(steps).map(|(c, t)| c - t).collect();
         let mut slopes = vec![0.0f32; steps.len()];
         let sizes = [steps.len() / k, k, k];
-        matmul(ctx, sizes, &errors, &self.products, Order::KN, &mut slopes, &plain);
+        matmul(
+            ctx,
+            sizes,
+            &errors,
+            &self.products,
+            Order::KN,
+            &mut slopes,
+            &plain,
+        );
         slopes
     }
 
@@ -202,6 +215,164 @@ impl Objective {
     fn costs(&self, steps: &[f32], codes: &[f32], slopes: &[f32]) -> Vec<f64> {
         let errors = codes.iter().zip(steps).map(|(c, t)| f64::from(c - t));
         let all: Vec<f64> = errors.zip(slopes).map(|(e, s)| e * f64::from(*s)).collect();
-        all.chunks_exact(self.k).map(|row| row.iter().sum()).collect()
+        all.chunks_exact(self.k)
+            .map(|row| row.iter().sum())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_kernels::{Isa, Threads};
+
+    use super::*;
+    use crate::quantize::testing::numbers;
+
+    const LIMIT: f32 = 127.0;
+
+    fn ctx() -> Ctx {
+        Ctx::new(Isa::detect(), Threads::new(2))
+    }
+
+    /// Sums of rows whose numbers depend on their neighbours and have a mean of one.
+    fn correlated(k: usize, groups: usize) -> Sums {
+        let rows = 4 * k;
+        let mut turned = Vec::new();
+        for group in 0..groups {
+            let mut x = numbers(rows * k, 7 + group as u32);
+            for row in x.chunks_exact_mut(k) {
+                for i in 1..k {
+                    row[i] = 0.8 * row[i - 1] + 0.6 * row[i];
+                }
+                row.iter_mut().for_each(|x| *x += 1.0);
+            }
+            turned.extend(
+                (0..k).flat_map(|c| x.chunks_exact(k).map(move |r| r[c]).collect::<Vec<_>>()),
+            );
+        }
+        Sums::testing(groups, k, &turned)
+    }
+
+    fn cost(sums: &Sums, group: usize, errors: &[f64]) -> f64 {
+        let k = errors.len();
+        let mut products = vec![0.0; k * k];
+        sums.add_to(group, false, &mut products);
+        let row = |i: usize| -> f64 {
+            let row = products[i * k..][..k].iter().zip(errors);
+            row.map(|(h, e)| f64::from(*h) * e).sum()
+        };
+        (0..k).map(|i| errors[i] * row(i)).sum()
+    }
+
+    fn errors(numbers: &[f32], scale: f32, ints: &[i8]) -> Vec<f64> {
+        let pairs = numbers.iter().zip(ints);
+        pairs
+            .map(|(w, &i)| f64::from(i) - f64::from(w / scale))
+            .collect()
+    }
+
+    #[test]
+    fn every_weight_goes_to_an_integer_beside_it_and_outputs_err_less() {
+        for (k, groups, outputs) in [(1, 1, 3), (9, 4, 8), (33, 1, 5), (130, 2, 6)] {
+            let sums = correlated(k, groups);
+            let numbers = numbers(outputs * k, 3);
+            let scales: Vec<f32> = (0..outputs).map(|o| 0.01 + 0.001 * o as f32).collect();
+            let rows = Rows {
+                numbers: &numbers,
+                k,
+                scales: &scales,
+                limit: LIMIT,
+            };
+            let ints = round(&rows, &[&sums], false, &ctx());
+            let (mut found, mut plain) = (0.0, 0.0);
+            for row in 0..outputs {
+                let (numbers, ints) = (&numbers[row * k..][..k], &ints[row * k..][..k]);
+                let errors = errors(numbers, scales[row], ints);
+                assert!(errors.iter().all(|e| e.abs() < 1.0), "{k} {errors:?}");
+                let nearest: Vec<f64> = errors.iter().map(|e| e - e.round()).collect();
+                let group = row / (outputs / groups);
+                found += cost(&sums, group, &errors);
+                plain += cost(&sums, group, &nearest);
+            }
+            assert!(k == 1 || found < 0.7 * plain, "{k}: {found} of {plain}");
+        }
+    }
+
+    #[test]
+    fn few_weights_are_rounded_nearly_as_well_as_can_be() {
+        let k = 10;
+        let sums = correlated(k, 1);
+        let numbers = numbers(20 * k, 5);
+        let rows = Rows {
+            numbers: &numbers,
+            k,
+            scales: &[0.013],
+            limit: LIMIT,
+        };
+        let ints = round(&rows, &[&sums], false, &ctx());
+        let (mut found, mut best) = (0.0, 0.0);
+        for (numbers, ints) in numbers.chunks_exact(k).zip(ints.chunks_exact(k)) {
+            found += cost(&sums, 0, &errors(numbers, 0.013, ints));
+            let every = (0..1u32 << k).map(|up| {
+                let one = |i: usize| (numbers[i] / 0.013).floor() as i8 + (up >> i & 1) as i8;
+                let ints: Vec<i8> = (0..k).map(one).collect();
+                cost(&sums, 0, &errors(numbers, 0.013, &ints))
+            });
+            best += every.fold(f64::INFINITY, f64::min);
+        }
+        assert!(found < 1.3 * best, "{found} {best}");
+    }
+
+    #[test]
+    fn with_a_bias_the_mean_of_the_inputs_counts_for_nothing() {
+        let k = 16;
+        let sums = correlated(k, 1);
+        let numbers = numbers(40 * k, 9);
+        let rows = Rows {
+            numbers: &numbers,
+            k,
+            scales: &[0.02],
+            limit: LIMIT,
+        };
+        let spread = |centred: bool| -> f64 {
+            let ints = round(&rows, &[&sums], centred, &ctx());
+            let of_row = |(w, i): (&[f32], &[i8])| {
+                let errors = errors(w, 0.02, i);
+                let mean = sums.mean_of(&errors)[0];
+                cost(&sums, 0, &errors) - mean * mean * sums.rows() as f64
+            };
+            numbers
+                .chunks_exact(k)
+                .zip(ints.chunks_exact(k))
+                .map(of_row)
+                .sum()
+        };
+        assert!(
+            spread(true) < 0.9 * spread(false),
+            "{} {}",
+            spread(true),
+            spread(false)
+        );
+    }
+
+    #[test]
+    fn what_is_not_finite_or_was_not_seen_is_rounded_to_nearest() {
+        let k = 3;
+        let empty = Sums::testing(1, k, &[]);
+        let numbers = [0.14f32, -0.26, 20.0];
+        let rows = Rows {
+            numbers: &numbers,
+            k,
+            scales: &[0.1],
+            limit: LIMIT,
+        };
+        assert_eq!(round(&rows, &[&empty], true, &ctx()), [1, -3, 127]);
+        let numbers = [0.14f32, f32::NAN, f32::INFINITY];
+        let rows = Rows {
+            numbers: &numbers,
+            ..rows
+        };
+        let seen = correlated(k, 1);
+        assert_eq!(round(&rows, &[&seen], false, &ctx()), [1, 0, 127]);
     }
 }

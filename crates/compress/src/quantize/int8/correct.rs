@@ -1,6 +1,8 @@
 //! Bias correction from data: each product's bias makes up for the mean by which its outputs differ
 //! from those of the float model, channel by channel (Nagel et al. 2019, "Data-free quantization
-//! through weight equalization and bias correction", section 4.2, with means from samples).
+//! through weight equalization and bias correction", section 4.2, with means from samples). What
+//! brings the means of a product together may still move the answers apart, where ranges cut tails
+//! off: a shift stays only where the outputs of the model come closer.
 
 use std::collections::BTreeMap;
 
@@ -55,8 +57,8 @@ struct Product {
 
 /// Corrects the biases of `quantized` one after the other, by the first `count` samples: each product
 /// is seen with all before it corrected. To correct several at once would make up for the shift of
-/// the first in each that follows. The answer says whose shifts were too large to be rounding
-/// errors, and left.
+/// the first in each that follows. A shift after which the outputs have more noise is taken back. The
+/// answer says whose shifts were too large to be rounding errors, and left.
 ///
 /// # Errors
 /// When a model does not run on the samples, or the user cancels.
@@ -70,28 +72,76 @@ pub(super) fn correct_biases(
     let products = products(&float.graph, &quantized.graph)?;
     let wanted: Vec<(ValueId, usize)> = products.iter().map(|p| (p.float, p.axis)).collect();
     progress.start("correct biases", products.len() as u64);
-    let targets = means(float, &wanted, samples, count, progress)?;
+    let targets = look(float, &wanted, samples, count, progress)?;
     let mut rejected = Vec::new();
+    let mut noise = f64::INFINITY;
+    // The last shift, until the outputs with it are known.
+    let mut last: Option<(ValueId, Option<Tensor>)> = None;
     for p in &products {
-        let found = means(
-            quantized,
-            &[(p.quantized, p.axis)],
-            samples,
-            count,
-            progress,
-        )?;
-        if let (Some(target), Some(found)) = (targets.get(&p.float), found.get(&p.quantized))
-            && !shift(&mut quantized.graph, p, target, found)?
+        let own = [(p.quantized, p.axis)];
+        let mut found = look(quantized, &own, samples, count, progress)?;
+        let now = targets.noise_of(&found)?;
+        match last.take().filter(|_| now > noise) {
+            Some((ints, before)) => {
+                quantized.graph.value_mut(ints).constant = before;
+                found = look(quantized, &own, samples, count, progress)?;
+            }
+            None => noise = now,
+        }
+        let before = quantized.graph.constant(p.ints).cloned();
+        if let (Some(target), Some(found)) =
+            (targets.means.get(&p.float), found.means.get(&p.quantized))
         {
-            rejected.push(format!(
-                "the outputs of \"{}\" differ too much from the float model's: its bias stays",
-                p.name
-            ));
+            if shift(&mut quantized.graph, p, target, found)? {
+                last = Some((p.ints, before));
+            } else {
+                rejected.push(format!(
+                    "the outputs of \"{}\" differ too much from the float model's: its bias stays",
+                    p.name
+                ));
+            }
         }
         progress.advance(1);
     }
+    if let Some((ints, before)) = last {
+        let found = look(quantized, &[], samples, count, progress)?;
+        if targets.noise_of(&found)? > noise {
+            quantized.graph.value_mut(ints).constant = before;
+        }
+    }
     progress.finish();
     Ok(rejected)
+}
+
+/// What was seen in a run of the samples.
+#[derive(Default)]
+struct Seen {
+    means: BTreeMap<ValueId, Means>,
+    /// The outputs of the model, batch by batch.
+    outputs: Vec<Vec<Tensor>>,
+}
+
+impl Seen {
+    /// How far the outputs of `other` are from these: the noise of each as a share of its signal,
+    /// summed up.
+    fn noise_of(&self, other: &Self) -> Result<f64> {
+        let count = self.outputs.first().map_or(0, Vec::len);
+        let mut all = 0.0;
+        for i in 0..count {
+            let (mut signal, mut noise) = (f64::MIN_POSITIVE, 0.0);
+            for (own, other) in self.outputs.iter().zip(&other.outputs) {
+                if !own[i].dtype().is_float() {
+                    continue;
+                }
+                for (&a, &b) in own[i].to_f32()?.iter().zip(&*other[i].to_f32()?) {
+                    signal += f64::from(a).powi(2);
+                    noise += f64::from(a - b).powi(2);
+                }
+            }
+            all += noise / signal;
+        }
+        Ok(all)
+    }
 }
 
 /// Products of both models that have an integer bias, in order.
@@ -131,14 +181,14 @@ fn products(float: &Graph, quantized: &Graph) -> Result<Vec<Product>> {
     Ok(found)
 }
 
-/// The sums of these values over the first `count` samples.
-fn means(
+/// Sums of these values over the first `count` samples.
+fn look(
     model: &Model,
     wanted: &[(ValueId, usize)],
     samples: &dyn Samples,
     count: usize,
     progress: &dyn Progress,
-) -> Result<BTreeMap<ValueId, Means>> {
+) -> Result<Seen> {
     let options = Options {
         integer: false,
         ..Options::default()
@@ -146,7 +196,7 @@ fn means(
     let mut session = Session::prepare(model, &options)?;
     let axes: BTreeMap<ValueId, usize> = wanted.iter().copied().collect();
     let values: Vec<ValueId> = axes.keys().copied().collect();
-    let mut sums: BTreeMap<ValueId, Means> = BTreeMap::new();
+    let mut seen = Seen::default();
     for batch in samples.batches(1) {
         progress.check()?;
         let (range, batch) = batch?;
@@ -154,12 +204,12 @@ fn means(
             break;
         }
         let mut failed: Option<Error> = None;
-        session.run_watching(&named(&batch), &values, &mut |v, t| {
+        let outputs = session.run_watching(&named(&batch), &values, &mut |v, t| {
             let axis = axes.get(&v).copied().filter(|&a| a < t.dims().len());
             if let Some(axis) = axis
                 && let Err(e) = t
                     .tensor()
-                    .and_then(|t| sums.entry(v).or_default().add(&t, axis))
+                    .and_then(|t| seen.means.entry(v).or_default().add(&t, axis))
             {
                 failed.get_or_insert(e);
             }
@@ -167,8 +217,9 @@ fn means(
         if let Some(e) = failed {
             return Err(e);
         }
+        seen.outputs.push(outputs);
     }
-    Ok(sums)
+    Ok(seen)
 }
 
 /// Adds the difference of the means to a bias; false where it is too large.
@@ -249,8 +300,9 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
         assert!(changes.warnings.is_empty(), "{:?}", changes.warnings);
         let mean = |m: &Model| {
             let y = m.graph.find_value("y").unwrap();
-            means(m, &[(y, 1)], &samples, 32, &NoProgress)
+            super::look(m, &[(y, 1)], &samples, 32, &NoProgress)
                 .unwrap()
+                .means
                 .remove(&y)
                 .unwrap()
         };

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use edgesmith_ir::{Model, Progress, Result};
 
-use super::correct::correct_biases;
 use super::adaptive::Inputs;
+use super::correct::correct_biases;
 use super::{Format, Settings, needs, qoperator, quantize_knowing};
 use crate::calibrate::{self, Statistics, calibrate};
 use crate::quantize::changes::Changes;

@@ -166,15 +166,10 @@ fn site(model: &Model, id: NodeId) -> Option<(Site, Sums)> {
         "MatMul" if dims.len() == 2 => (1, dims[0], Reads::Rows),
         _ => return None,
     };
-    let fits = groups > 0 && k > 0 && weight.count() > 0 && weight.count().is_multiple_of(groups * k);
+    let fits =
+        groups > 0 && k > 0 && weight.count() > 0 && weight.count().is_multiple_of(groups * k);
     fits.then(|| {
-        let sums = Sums {
-            groups,
-            k,
-            rows: 0,
-            products: vec![0.0; groups * k * k],
-            sums: vec![0.0; groups * k],
-        };
+        let sums = Sums::new(groups, k);
         let site = Site {
             node: id,
             value,
@@ -185,6 +180,16 @@ fn site(model: &Model, id: NodeId) -> Option<(Site, Sums)> {
 }
 
 impl Sums {
+    fn new(groups: usize, k: usize) -> Self {
+        Self {
+            groups,
+            k,
+            rows: 0,
+            products: vec![0.0; groups * k * k],
+            sums: vec![0.0; groups * k],
+        }
+    }
+
     /// The mean of the rows of a group.
     pub fn mean(&self, group: usize) -> impl Iterator<Item = f64> + '_ {
         let sums = &self.sums[group * self.k..][..self.k];
@@ -217,7 +222,11 @@ impl Sums {
             return;
         }
         let means: Vec<f64> = self.mean(group).collect();
-        for (i, (row, own)) in products.chunks_exact_mut(k).zip(own.chunks_exact(k)).enumerate() {
+        for (i, (row, own)) in products
+            .chunks_exact_mut(k)
+            .zip(own.chunks_exact(k))
+            .enumerate()
+        {
             let shift = self.rows as f64 * means[i];
             for ((p, o), m) in row.iter_mut().zip(own).zip(&means) {
                 *p += (f64::from(*o) - shift * m) as f32;
@@ -230,9 +239,15 @@ impl Sums {
             Reads::Rows => self.rows_of(x, mask)?,
             Reads::Windows(node, kernel) => self.windows_of(ctx, x, node, kernel)?,
         };
+        self.add_turned(ctx, &turned);
+        Ok(())
+    }
+
+    /// Adds rows, `[groups, k, rows]`. Where a number is not finite none of them counts.
+    fn add_turned(&mut self, ctx: &Ctx, turned: &[f32]) {
         let count = turned.len() / (self.groups * self.k);
         if count == 0 || turned.iter().any(|x| !x.is_finite()) {
-            return Ok(());
+            return;
         }
         self.rows += count as u64;
         for (sum, row) in self.sums.iter_mut().zip(turned.chunks_exact(count)) {
@@ -241,16 +256,16 @@ impl Sums {
         let k = self.k;
         let groups = turned.chunks_exact(k * count);
         if self.groups == 1 {
-            add_products(ctx, &turned, k, count, &mut self.products);
+            add_products(ctx, turned, k, count, &mut self.products);
         } else {
             let groups: Vec<&[f32]> = groups.collect();
             let alone = Ctx::serial();
             let each = |g: usize, products: &mut [f32]| {
                 add_products(&alone, groups[g], k, count, products);
             };
-            ctx.threads().parallel_chunks(&mut self.products, k * k, each);
+            ctx.threads()
+                .parallel_chunks(&mut self.products, k * k, each);
         }
-        Ok(())
     }
 
     /// Rows along the last axis, turned: `[k, rows]`. Those of padding are left out.
@@ -269,20 +284,17 @@ impl Sums {
     }
 
     /// Windows of a convolution, turned: `[groups, k, windows]`.
-    fn windows_of(
-        &self,
-        ctx: &Ctx,
-        x: &Tensor,
-        node: &Node,
-        kernel: &[usize],
-    ) -> Result<Vec<f32>> {
+    fn windows_of(&self, ctx: &Ctx, x: &Tensor, node: &Node, kernel: &[usize]) -> Result<Vec<f32>> {
         let (data, dims) = (x.to_f32()?, x.dims());
         let (samples, channels) = (dims[0], dims[1]);
         let window = Window::of(node, &dims[2..], kernel)?;
         let (plane, taps) = (window.output().iter().product::<usize>(), window.taps());
         let area: usize = dims[2..].iter().product();
         if channels * taps != self.groups * self.k {
-            return Err(Error::internal(format!("{} does not fit the weight", x.ty())));
+            return Err(Error::internal(format!(
+                "{} does not fit the weight",
+                x.ty()
+            )));
         }
         let width = window.axes.last().map_or(1, |a| a.output);
         let step = step(samples * plane, width);
@@ -322,5 +334,151 @@ fn step(count: usize, width: usize) -> usize {
     match step > 1 && width > 1 && (width.is_multiple_of(step) || step.is_multiple_of(width)) {
         true => step + 1,
         false => step,
+    }
+}
+
+#[cfg(test)]
+impl Sums {
+    /// Sums of rows that are given turned, `[groups, k, rows]`.
+    pub fn testing(groups: usize, k: usize, turned: &[f32]) -> Self {
+        let mut sums = Self::new(groups, k);
+        sums.add_turned(&Ctx::serial(), turned);
+        sums
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_ir::{NoProgress, eval, text};
+
+    use super::*;
+    use crate::calibrate::{self, calibrate};
+    use crate::quantize::testing::numbers;
+    use crate::samples::InMemory;
+
+    /// The sums of the only product of a net, and the products of its outputs with themselves: those
+    /// that the sums tell for its weight, and those of the reference.
+    fn energies(net: &str, x: &Tensor) -> (Vec<f64>, Vec<f64>) {
+        let model = text::parse(net).unwrap();
+        let samples = InMemory {
+            name: "x".into(),
+            rows: x.clone(),
+            labels: None,
+        };
+        let settings = calibrate::Settings::default();
+        let seen = calibrate(&model, &samples, &settings, &NoProgress).unwrap();
+        let settings = Settings::default();
+        let all = Inputs::of(&model, &seen, &settings, &samples, 100, &NoProgress).unwrap();
+        let (id, node) = model.graph.nodes().next().unwrap();
+        let sums = all.of_node(id).unwrap();
+        let w = model.graph.constant(node.input(1).unwrap()).unwrap();
+        let outputs = w.count() / sums.k;
+        let data = w.to_f32().unwrap();
+        let is_last = node.is("MatMul") || node.is("Gemm") && node.int("transB").is_none();
+        let weight = |o: usize, i: usize| match is_last {
+            true => data[i * outputs + o],
+            false => data[o * sums.k + i],
+        };
+        let told = |o: usize| -> f64 {
+            let mut h = vec![0.0; sums.k * sums.k];
+            sums.add_to(o / (outputs / sums.groups), false, &mut h);
+            let pair = |(at, h): (usize, &f32)| {
+                f64::from(*h)
+                    * f64::from(weight(o, at / sums.k))
+                    * f64::from(weight(o, at % sums.k))
+            };
+            h.iter().enumerate().map(pair).sum()
+        };
+        let y = eval::evaluate(&model, &[("x", x.clone())])
+            .unwrap()
+            .remove(0);
+        let inner = match is_last || node.is("Gemm") {
+            true => 1,
+            false => y.dims()[2..].iter().product::<usize>(),
+        };
+        let mut wanted = vec![0.0; outputs];
+        for (at, y) in y.to_f32().unwrap().iter().enumerate() {
+            wanted[at / inner % outputs] += f64::from(*y).powi(2);
+        }
+        ((0..outputs).map(told).collect(), wanted)
+    }
+
+    fn list(n: usize, seed: u32) -> String {
+        let all: Vec<String> = numbers(n, seed).iter().map(|x| format!("{x:?}")).collect();
+        all.join(",")
+    }
+
+    #[test]
+    fn the_sums_tell_the_energy_of_every_output() {
+        let conv = |attributes: &str, w: [usize; 4]| {
+            let n = w.iter().product();
+            format!(
+                "opset 17\ngraph g(x: f32[n,4,6,5]) -> (y: f32[n,{},a,b]) {{\n  w: f32[{},{},{},{}] = {{{}}}\n  \
+                 y = Conv(x, w) {{{attributes}, name=\"c\"}}\n}}\n",
+                w[0],
+                w[0],
+                w[1],
+                w[2],
+                w[3],
+                list(n, 3)
+            )
+        };
+        let product = |op: &str, w: [usize; 2]| {
+            format!(
+                "opset 17\ngraph g(x: f32[n,7]) -> (y: f32[n,3]) {{\n  w: f32[{},{}] = {{{}}}\n  y = {op}\n}}\n",
+                w[0],
+                w[1],
+                list(21, 3)
+            )
+        };
+        let planes = Tensor::from_vec(&[3, 4, 6, 5], numbers(360, 1)).unwrap();
+        let rows = Tensor::from_vec(&[9, 7], numbers(63, 1)).unwrap();
+        for (net, x) in [
+            (conv("pads=[1,1,1,1]", [6, 4, 3, 3]), &planes),
+            (conv("strides=[2,1],pads=[0,1,2,0]", [6, 4, 3, 2]), &planes),
+            (conv("group=4,dilations=[2,2]", [8, 1, 2, 2]), &planes),
+            (
+                conv(
+                    "group=2,auto_pad=\"SAME_LOWER\",strides=[2,2]",
+                    [4, 2, 3, 3],
+                ),
+                &planes,
+            ),
+            (conv("strides=[1,1]", [5, 4, 1, 1]), &planes),
+            (product("MatMul(x, w) {name=\"m\"}", [7, 3]), &rows),
+            (product("Gemm(x, w) {name=\"m\"}", [7, 3]), &rows),
+            (product("Gemm(x, w) {transB=1,name=\"m\"}", [3, 7]), &rows),
+        ] {
+            let (told, wanted) = energies(&net, x);
+            for (t, w) in told.iter().zip(&wanted) {
+                assert!((t - w).abs() < 1e-4 * w, "{net}: {t} {w}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_many_rows_some_are_taken_from_every_column() {
+        for (count, width) in [
+            (10, 10),
+            (12544, 112),
+            (12544 * 2, 112),
+            (4096, 64),
+            (5000, 1),
+            (65536, 4),
+        ] {
+            let step = step(count, width);
+            let taken = count.div_ceil(step);
+            assert!(
+                taken <= POSITIONS && (step == 1 || taken > POSITIONS / 3),
+                "{count} {step}"
+            );
+            let columns: std::collections::BTreeSet<usize> =
+                (0..count).step_by(step).map(|i| i % width).collect();
+            assert!(columns.len() > width / 2, "{count} {width} {step}");
+        }
     }
 }
