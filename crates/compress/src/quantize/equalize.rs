@@ -6,15 +6,15 @@
 //! bias are divided by it, the second weight multiplied. What lies between must give `f(s·x) = s·f(x)`:
 //! nothing, Relu, LeakyRelu, PRelu with one slope, or a Clip from 0 of whose upper end the calibration
 //! data stay clear by half, before and after. No channel grows beyond twice the largest activation of
-//! all, which have one scale too. Sweeps go on until nothing changes, which for a
-//! depthwise convolution between two others is the rule of three.
+//! all, which have one scale too. Sweeps go on until nothing changes, which for a depthwise convolution
+//! between two others is the rule of three.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::{Graph, Model, NodeId, Result, Tensor, ValueId};
 
 use super::rules;
-use crate::calibrate::Statistics;
+use crate::calibrate::{Channels, Statistics};
 
 /// Sweeps after which the factors have long settled.
 const SWEEPS: usize = 40;
@@ -199,14 +199,16 @@ fn link(
             .sole_consumer(v)
             .filter(|_| !graph.is_output(v) && !captured.contains(&v))?;
         if let Some(layer) = layers.get(&next) {
-            let seen = statistics.of(&graph.value(v).name)?.channels.as_ref()?;
-            let magnitudes = seen.magnitudes();
-            let fits = i == 0 && layer.inputs() == channels && magnitudes.len() == channels;
+            let seen = statistics.of(&graph.value(v).name);
+            let seen = seen.and_then(|s| s.channels.as_ref());
+            let magnitudes = seen.map(Channels::magnitudes);
+            let magnitudes = magnitudes.filter(|m| m.len() == channels);
+            let fits = i == 0 && layer.inputs() == channels;
             return fits.then(|| Link {
                 first,
                 second: next,
                 values,
-                least: within_range(&magnitudes, least),
+                least: within_range(&magnitudes.unwrap_or_default(), least, channels),
                 total: vec![1.0; channels],
             });
         }
@@ -245,13 +247,13 @@ const GROWTH: f64 = 2.0;
 
 /// The smallest factor of each channel that leaves it within that growth. Bounds that a Clip sets hold
 /// too.
-fn within_range(magnitudes: &[f32], bounds: Option<Vec<f64>>) -> Vec<f64> {
+fn within_range(magnitudes: &[f32], clip: Option<Vec<f64>>, channels: usize) -> Vec<f64> {
     let most = magnitudes.iter().fold(f32::MIN_POSITIVE, |a, &m| a.max(m));
-    let own = magnitudes.iter().map(|m| f64::from(m / most) / GROWTH);
-    match bounds {
-        None => own.collect(),
-        Some(bounds) => own.zip(bounds).map(|(a, b)| a.max(b)).collect(),
+    let mut least = clip.unwrap_or_else(|| vec![0.0; channels]);
+    for (least, m) in least.iter_mut().zip(magnitudes) {
+        *least = least.max(f64::from(m / most) / GROWTH);
     }
+    least
 }
 
 /// How much more than calibration saw a divided channel may hold before a Clip ends it.
@@ -404,6 +406,35 @@ graph net(x: f32[n,2,4,4]) -> (y: f32[n,2,4,4]) {
             assert!((a - b).abs() < 1e-4 * a, "{first:?} {second:?}");
         }
         assert!((first[0] - 4.0).abs() < 1e-3 && (first[1] - 0.25).abs() < 1e-4);
+    }
+
+    #[test]
+    fn no_channel_outgrows_the_others() {
+        // The first channel has hardly a weight before it, and the most behind.
+        let model = text::parse(
+            "opset 17\ngraph g(x: f32[n,2]) -> (y: f32[n,1]) {\n  w: f32[2,2] = {0.001,0.5,0.001,0.25}\n  \
+             b: f32[2] = {1.0,2.0}\n  v: f32[1,2] = {2.0,0.125}\n  h = Gemm(x, w, b)\n  r = Relu(h)\n  \
+             y = Gemm(r, v) {transB=1}\n}\n",
+        )
+        .unwrap();
+        let x = Tensor::from_vec(&[2, 2], vec![0.5f32, 1.0, -1.0, 2.0]).unwrap();
+        let largest = |model: &Model| {
+            let mut s = Statistics::default();
+            eval::evaluate_with(model, &[("x", x.clone())], &mut |v, t| {
+                let seen = s.values.entry(model.graph.value(v).name.clone());
+                let seen = seen.or_insert_with(|| ValueStatistics::new(Some(1)));
+                seen.add(t).unwrap();
+            })
+            .unwrap();
+            (s.values["r"].max, s)
+        };
+        let (before, s) = largest(&model);
+        let (equal, changed) = equalize(&model, &s).unwrap();
+        assert!(changed.contains("r"));
+        assert!(largest(&equal).0 <= 2.0 * before * 1.0001);
+        // Without statistics nothing holds it back.
+        let (equal, _) = equalize(&model, &Statistics::default()).unwrap();
+        assert!(largest(&equal).0 > 4.0 * before);
     }
 
     #[test]
