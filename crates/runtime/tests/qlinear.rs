@@ -279,6 +279,40 @@ fn pools_of_bytes_are_means_and_largest() {
 }
 
 #[test]
+fn bytes_are_padded_and_repeated() {
+    let windows = [
+        "pads: i64[8] = {0,0,1,2,0,1,0,3} v: u8[] = {77}",
+        "scales: f32[4] = {1.0,1.0,2.0,3.0}",
+        "scales: f32[4] = {1.0,1.0,0.5,0.5}",
+        "scales: f32[4] = {1.0,3.0,2.0,2.0}",
+    ];
+    for (seed, head) in windows.into_iter().enumerate() {
+        for last in [false, true] {
+            let mut w = Written::new(seed as u64);
+            let mut x = w.operand(false, &[2, 3, 4, 6], false);
+            let _ = writeln!(w.lines, "{head}");
+            if last {
+                x = w.made(&format!("MaxPool({x}) {{kernel_shape=[1,1]}}"));
+            }
+            let operator = match seed {
+                0 => format!("Pad({x}, pads, v)"),
+                _ => format!(
+                    "Resize({x}, _, scales) {{mode=\"nearest\", nearest_mode=\"floor\", \
+                     coordinate_transformation_mode=\"asymmetric\"}}"
+                ),
+            };
+            w.check(&operator, 0, true);
+        }
+    }
+    for signed in [false, true] {
+        let mut w = Written::new(9);
+        let x = w.operand(signed, &[3, 5], false);
+        let _ = writeln!(w.lines, "pads: i64[4] = {{1,0,0,2}}");
+        w.check(&format!("Pad({x}, pads)"), 0, true);
+    }
+}
+
+#[test]
 fn parts_are_joined_on_one_grid() {
     for seed in 0..12 {
         let mut w = Written::new(seed);
