@@ -22,8 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
 from compare_quantization import MODELS, samples, session, table
 
@@ -84,19 +82,6 @@ def steps(ours, theirs):
     return np.abs(ours.astype(int) - theirs.astype(int))
 
 
-def peer(path):
-    """A session with exact sums. That setting gives signed activations unsigned weights, for which ONNX Runtime
-    1.31.1 has no kernels: then without it and without changes of the graph."""
-    try:
-        return session(path)
-    except NotImplemented:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 def compare(args, name, path, folder):
     """Rows of the operators of a file, and whether all numbers are at most a step apart."""
     data, alone, out = folder / "in.npz", folder / "alone.onnx", folder / "out.npz"
@@ -105,11 +90,11 @@ def compare(args, name, path, folder):
     made = {n.output[0]: dtype_of(model, n) for n in nodes}
     few = {n: a[:SAMPLES] for n, a in samples(name, args.models / name)[0].items()}
     onnx.save(with_outputs(model, made), alone)
-    full = peer(alone)
+    full = session(alone)
     asked = {i.name for i in full.get_inputs()}
     values = dict(zip(made, full.run(list(made), {n: a for n, a in few.items() if n in asked})))
     onnx.save(cut(model, made, values), alone)
-    theirs = peer(alone)
+    theirs = session(alone)
     names = [o.name for o in theirs.get_outputs()]
     asked = {i.name for i in theirs.get_inputs()}
     fed = {n: a for n, a in {**few, **values}.items() if n in asked}
