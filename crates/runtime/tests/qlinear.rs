@@ -425,9 +425,9 @@ fn a_product_of_computed_bytes_is_floats_too() {
         w.operand(false, &[2, 7, 9], false),
         w.operand(true, &[2, 9, 5], false),
     );
-    let _ = write!(
+    let _ = writeln!(
         w.lines,
-        "s: f32[] = {{0.5}} t: f32[] = {{0.25}} u: u8[] = {{7}} v: i8[] = {{-3}}\n"
+        "s: f32[] = {{0.5}} t: f32[] = {{0.25}} u: u8[] = {{7}} v: i8[] = {{-3}}"
     );
     let operator = format!("com.microsoft.MatMulIntegerToFloat({x}, {y}, s, t, u, v)");
     w.check(&operator, 0, true);

@@ -4,11 +4,12 @@ use super::Quant;
 use crate::Ctx;
 use crate::activation::GRAIN;
 use crate::gemm::Bytes;
+use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 
 /// Probabilities of rows of `width` bytes of scale `scale`, times the whole part of 1 / scale of
 /// `to`, plus its zero point, as ONNX Runtime's QLinearSoftmax scales them; signed input gives
-/// signed output.
+/// signed output. 1 / scale of `to` is finite.
 ///
 /// # Panics
 /// When input and output differ in length, or rows do not fill them.
@@ -20,13 +21,7 @@ pub fn softmax8(ctx: &Ctx, x: Bytes, scale: f32, width: usize, y: &mut [u8], to:
     }
     assert!(x.len().is_multiple_of(width), "rows fill the input");
     // A byte is so many steps below the largest of its row.
-    let table: [f64; 256] = std::array::from_fn(|i| (-(i as f64) * f64::from(scale)).exp());
-    let steps = f64::from((1.0 / to.scale).floor());
-    let (flip, lo, hi) = if signed {
-        (0x80, -128, 127)
-    } else {
-        (0, 0, 255)
-    };
+    let table = std::array::from_fn(|i| (-(i as f64) * f64::from(scale)).exp());
     let shared = Shared::new(y);
     let grain = (GRAIN / width).max(1);
     ctx.threads()
@@ -34,16 +29,56 @@ pub fn softmax8(ctx: &Ctx, x: Bytes, scale: f32, width: usize, y: &mut [u8], to:
             let range = range.start * width..range.end * width;
             // SAFETY: rows of different tasks do not overlap.
             let y = unsafe { shared.slice(range.clone()) };
-            for (x, y) in x[range].chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-                let most = x.iter().map(|x| x ^ flip).max().unwrap_or(0);
-                let below = |x: &u8| table[usize::from(most - (x ^ flip))];
-                let sum: f64 = x.iter().map(below).sum();
-                for (x, y) in x.iter().zip(y) {
-                    let p = (below(x) * steps / sum).round_ties_even() as i32;
-                    *y = p.saturating_add(to.zero).clamp(lo, hi) as u8;
-                }
-            }
+            let rows = Rows {
+                table: &table,
+                x: &x[range],
+                width,
+                y,
+                to,
+                signed,
+            };
+            dispatch(ctx.isa(), rows);
         });
+}
+
+struct Rows<'a> {
+    table: &'a [f64; 256],
+    x: &'a [u8],
+    width: usize,
+    y: &'a mut [u8],
+    to: Quant,
+    signed: bool,
+}
+
+impl Body for Rows<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let steps = f64::from((1.0 / self.to.scale).floor());
+        let zero = f64::from(self.to.zero);
+        let (flip, lo, hi) = if self.signed {
+            (0x80, -128.0, 127.0)
+        } else {
+            (0, 0.0, 255.0)
+        };
+        let mut powers = vec![0f64; self.width];
+        let rows = self.x.chunks_exact(self.width);
+        for (x, y) in rows.zip(self.y.chunks_exact_mut(self.width)) {
+            let mut most = 0;
+            for x in x {
+                most = u8::max(most, x ^ flip);
+            }
+            let mut sum = 0.0;
+            for (power, x) in powers.iter_mut().zip(x) {
+                *power = self.table[usize::from(most - (x ^ flip))];
+                sum += *power;
+            }
+            for (power, y) in powers.iter().zip(y) {
+                let p = (power * steps / sum).round_ties_even() + zero;
+                *y = p.clamp(lo, hi) as i32 as u8;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -208,7 +208,8 @@ pub(crate) fn softmax(planner: &mut Planner, id: NodeId) -> Option<()> {
     let axis = infer::axis(node.int("axis").unwrap_or(-1), dims.len()).ok()?;
     let flattens = node.int("opset").unwrap_or(13) < 13;
     let behind: usize = dims[axis + 1..].iter().product();
-    if from.signed != to.signed || !(flattens || behind == 1) {
+    let finite = (1.0 / to.quant.scale).is_finite();
+    if from.signed != to.signed || !(flattens || behind == 1) || !finite {
         return None;
     }
     let width = dims[axis] * behind;
