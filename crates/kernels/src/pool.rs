@@ -261,6 +261,16 @@ pub struct Quant {
     pub zero: i32,
 }
 
+/// How means of bytes are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Means {
+    /// Padding counts as zeros.
+    pub include_pad: bool,
+    /// The zero point is added before rounding, which decides where a mean lies halfway between
+    /// two bytes.
+    pub round_shifted: bool,
+}
+
 /// The mean of each window of bytes, brought from `from` to `to`; signed input gives signed
 /// output. The sum of a window is exact:
 /// `clamp(round((sum - count zero) from.scale / (to.scale count)) + to.zero)`, ties to even.
@@ -272,7 +282,7 @@ pub fn average_pool8(
     ctx: &Ctx,
     g: &PoolGeometry,
     batch: usize,
-    include_pad: bool,
+    means: Means,
     x: Bytes,
     from: Quant,
     y: &mut [u8],
@@ -290,7 +300,7 @@ pub fn average_pool8(
                 g,
                 x,
                 range,
-                include_pad,
+                means,
                 signed,
                 from,
                 to,
@@ -304,7 +314,7 @@ struct MeanBlock8<'a> {
     g: &'a PoolGeometry,
     x: &'a [u8],
     range: Range<usize>,
-    include_pad: bool,
+    means: Means,
     signed: bool,
     from: Quant,
     to: Quant,
@@ -332,12 +342,18 @@ impl Body for MeanBlock8<'_> {
                     *sum += i32::from(x ^ flip);
                 }
             });
-            let count = divisor(self.g, pixel, self.include_pad).max(1);
+            let count = divisor(self.g, pixel, self.means.include_pad).max(1);
             let offset = inside * (self.from.zero + shift);
             let factor = self.from.scale / (self.to.scale * count as f32);
+            let zero = self.to.zero as f32;
+            let (before, after) = if self.means.round_shifted {
+                (zero, 0.0)
+            } else {
+                (0.0, zero)
+            };
             for (y, sum) in y.iter_mut().zip(&sums) {
-                let value = ((sum - offset) as f32 * factor).round_ties_even();
-                *y = (value + self.to.zero as f32).clamp(lo, hi) as i32 as u8;
+                let value = ((sum - offset) as f32 * factor + before).round_ties_even();
+                *y = (value + after).clamp(lo, hi) as i32 as u8;
             }
         }
     }
@@ -431,11 +447,21 @@ mod tests {
                 close(&y, &want, 1e-6, "mean");
                 let mut y = vec![0u8; n];
                 let bytes = Bytes::I8(bytemuck::cast_slice(&x));
-                average_pool8(&ctx, &g, 2, include, bytes, from, &mut y, to);
-                for (i, y) in y.iter().enumerate() {
-                    let (sum, count) = mean(&sx, i, 4.0);
-                    let want = (sum * (0.1 / (0.3 * count))).round_ties_even() - 3.0;
-                    assert_eq!(f32::from(*y as i8), want.clamp(-128.0, 127.0));
+                for round_shifted in [false, true] {
+                    let means = Means {
+                        include_pad: include,
+                        round_shifted,
+                    };
+                    average_pool8(&ctx, &g, 2, means, bytes, from, &mut y, to);
+                    for (i, y) in y.iter().enumerate() {
+                        let (sum, count) = mean(&sx, i, 4.0);
+                        let real = sum * (0.1 / (0.3 * count));
+                        let want = match round_shifted {
+                            true => (real - 3.0).round_ties_even(),
+                            false => real.round_ties_even() - 3.0,
+                        };
+                        assert_eq!(f32::from(*y as i8), want.clamp(-128.0, 127.0));
+                    }
                 }
             }
         }

@@ -12,6 +12,12 @@ pub use crate::pool::Quant;
 use crate::simd::{Body, MAX_LANES, Simd, dispatch};
 use crate::threads::Shared;
 
+mod linear;
+mod softmax;
+
+pub use linear::{Linear8, Side8};
+pub use softmax::softmax8;
+
 /// `q = clamp(round(x / scale) + zero)`, to unsigned or signed bytes.
 pub fn quantize8(ctx: &Ctx, x: &[f32], to: Quant, signed: bool, y: &mut [u8]) {
     assert_eq!(x.len(), y.len(), "input and output have equal length");
@@ -218,15 +224,15 @@ pub fn binary8(
     });
 }
 
-/// The real values of `n` bytes at `p`.
+/// `n` bytes at `p`.
 ///
 /// # Safety
 /// `n` bytes are readable at `p`, and `n` is at most `LANES`.
 #[inline(always)]
-unsafe fn real<S: Simd>(s: S, p: *const u8, n: usize, signed: bool, from: Quant) -> S::F {
+unsafe fn integers<S: Simd>(s: S, p: *const u8, n: usize, signed: bool) -> S::I {
     let mut rest = [0; MAX_LANES];
     // SAFETY: the caller's promise; the array holds a vector.
-    let q = unsafe {
+    unsafe {
         let p = if n < S::LANES {
             std::ptr::copy_nonoverlapping(p, rest.as_mut_ptr(), n);
             rest.as_ptr()
@@ -234,7 +240,17 @@ unsafe fn real<S: Simd>(s: S, p: *const u8, n: usize, signed: bool, from: Quant)
             p
         };
         if signed { s.load_i8(p) } else { s.load_u8(p) }
-    };
+    }
+}
+
+/// The real values of `n` bytes at `p`.
+///
+/// # Safety
+/// As for [`integers`].
+#[inline(always)]
+unsafe fn real<S: Simd>(s: S, p: *const u8, n: usize, signed: bool, from: Quant) -> S::F {
+    // SAFETY: the caller's promise.
+    let q = unsafe { integers(s, p, n, signed) };
     s.mul(
         s.to_float(s.add_i(q, s.splat_i(-from.zero))),
         s.splat(from.scale),

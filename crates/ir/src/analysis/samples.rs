@@ -136,6 +136,10 @@ const ELEMENTS: &[&str] = &[
     "Or",
     "PRelu",
     "Pow",
+    "QLinearAdd",
+    "QLinearLeakyRelu",
+    "QLinearMul",
+    "QLinearSigmoid",
     "QuickGelu",
     "Reciprocal",
     "Relu",
@@ -168,13 +172,16 @@ const WINDOWS: &[&str] = &[
     "LpPool",
     "MaxPool",
     "MultiHeadAttention",
+    "QLinearAveragePool",
     "QLinearConv",
+    "QLinearGlobalAveragePool",
 ];
 
 /// Operators that normalise within the last axes.
 const NORMS: &[&str] = &[
     "LayerNormalization",
     "LogSoftmax",
+    "QLinearSoftmax",
     "RMSNormalization",
     "SimplifiedLayerNormalization",
     "SkipLayerNormalization",
@@ -277,9 +284,20 @@ impl Seen<'_> {
                 let scalar = self.rank(1)? == 0 || self.inferred.dims(self.node.input(1)?)?[0] == 1;
                 (scalar || self.axis("axis", 1, self.rank(0)?)? != axis).then_some(axis)
             }
-            "Gemm" | "FusedGemm" => {
+            "Gemm" | "FusedGemm" | "QGemm" => {
                 let plain = self.node.int("transA").unwrap_or(0) == 0 && self.only_first()? == 0;
-                (plain && self.bias_repeats(2)).then_some(0)
+                let bias = if op == "QGemm" { 6 } else { 2 };
+                (plain && self.bias_repeats(bias)).then_some(0)
+            }
+            "QLinearMatMul" => {
+                let axis = self.only_first()?;
+                let one_scale = self
+                    .inferred
+                    .dims(self.node.input(1)?)?
+                    .iter()
+                    .all(|&n| n == 1);
+                let fits = one_scale && self.rank(3)? == 2 && axis + 1 < self.rank(0)?;
+                fits.then_some(axis)
             }
             "MatMul" | "FusedMatMul" => self.product(),
             "MatMulNBits" | "MatMulBnb4" => {
@@ -461,6 +479,34 @@ mod tests {
         let body = format!("{w} m = MatMul(x, w) a = Add(m, b) y = Softmax(a)");
         assert_eq!(axes(&body), Some(vec![Some(0)]));
         assert_eq!(axes("y = Transpose(x)"), Some(vec![Some(1)]));
+    }
+
+    #[test]
+    fn rows_of_bytes_stay_apart() {
+        let w = &format!(
+            "w: i8[4,4] = {{{ROWS}}} s: f32[] = {{0.5}} z: u8[] = {{3}} v: i8[] = {{0}}
+             q = QuantizeLinear(x, s, z)"
+        );
+        for (end, found) in [
+            ("b = com.microsoft.QGemm(q, s, z, w, s, v, _, s, z)", true),
+            ("b = QLinearMatMul(q, s, z, w, s, v, s, z)", true),
+            ("b = com.microsoft.QLinearAdd(q, s, z, q, s, z, s, z)", true),
+            (
+                "b = com.microsoft.QLinearSoftmax(q, s, z, s, z) {opset=13}",
+                true,
+            ),
+            (
+                "b = com.microsoft.QLinearSoftmax(q, s, z, s, z) {axis=0, opset=13}",
+                false,
+            ),
+            (
+                "t = Transpose(q) b = com.microsoft.QLinearMul(q, s, z, t, s, z, s, z)",
+                false,
+            ),
+        ] {
+            let along = axes(&format!("{w} {end} y = DequantizeLinear(b, s, z)"));
+            assert_eq!(along, found.then(|| vec![Some(0)]), "{end}");
+        }
     }
 
     #[test]

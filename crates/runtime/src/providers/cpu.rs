@@ -4,6 +4,7 @@ use edgesmith_ir::{NodeId, Result};
 
 use super::Provider;
 use crate::plan::Planner;
+use qlinear::elements;
 
 mod activations;
 mod attention;
@@ -142,6 +143,16 @@ static MICROSOFT: &[Binding] = &[
     bind("MatMulIntegerToFloat", dynamic::to_floats),
     bind("MatMulNBits", block_weights::n_bits),
     bind("MultiHeadAttention", attention::multi_head),
+    bind("QGemm", qlinear::gemm),
+    bind("QLinearAdd", elements::add),
+    bind("QLinearAveragePool", pool::qlinear),
+    bind("QLinearConcat", elements::concat),
+    bind("QLinearGlobalAveragePool", pool::qlinear),
+    bind("QLinearLeakyRelu", elements::table),
+    bind("QLinearMul", elements::mul),
+    bind("QLinearSigmoid", elements::table),
+    bind("QLinearSoftmax", elements::softmax),
+    bind("QLinearWhere", elements::where_),
     bind("QuickGelu", activations::plan),
     bind("SkipLayerNormalization", fused::skip),
     bind("SkipSimplifiedLayerNormalization", fused::skip),

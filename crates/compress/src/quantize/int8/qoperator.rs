@@ -1,7 +1,7 @@
 //! Writes integer operators where DequantizeLinear, an operator and QuantizeLinear stand: QLinearConv,
 //! QLinearMatMul, and those of ONNX Runtime. What has no such operator stays as it is.
 
-use edgesmith_ir::{Attribute, DType, Graph, Model, Node, NodeId, Result, ValueId};
+use edgesmith_ir::{Attribute, Graph, Model, Node, NodeId, Result, ValueId};
 
 use super::MICROSOFT;
 
@@ -231,11 +231,6 @@ fn joins(graph: &mut Graph, id: NodeId) -> Option<()> {
         return to_float(graph, id, &ints);
     }
     if to.is_none() && !form.float_result {
-        return None;
-    }
-    // ONNX Runtime has no kernel of QGemm for signed activations.
-    let zero = ints.first().and_then(|x| graph.constant(x.zero));
-    if form.to == "QGemm" && zero.is_none_or(|z| z.dtype() != DType::U8) {
         return None;
     }
     if form.to == "QLinearConcat" && node.int("axis").unwrap_or(0) < 0 {

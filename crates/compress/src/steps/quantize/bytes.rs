@@ -18,6 +18,9 @@ const ACTIVATIONS: &[Byte] = &[
     Byte::Signed16,
 ];
 
+/// Those that integer operators take.
+const EIGHT: &[Byte] = &[Byte::Unsigned, Byte::Signed];
+
 /// In the place of an observer: all are compared.
 pub const BEST: &str = "best";
 
@@ -147,11 +150,11 @@ pub fn settings(given: &Given) -> Result<Settings> {
             return Err(given.fault("format", format!("int8 is not written as {other}")));
         }
     };
-    if format == Format::QOperator && activations != Byte::Unsigned {
-        let what = "integer operators are written with activations u8 only";
+    if format == Format::QOperator && !EIGHT.contains(&activations) {
+        let what = "integer operators are written with activations u8 or s8 only";
         return Err(given
             .fault("format", what)
-            .hint("ONNX Runtime has none of the others for all of them; write format qdq"));
+            .hint("they take bytes; write format qdq"));
     }
     let percentile = given.number("percentile");
     if percentile.is_some() && observer.name != observers::PERCENTILE.name {
@@ -282,6 +285,10 @@ mod tests {
                 "only the observer entropy",
             ),
             (
+                vec![("format", text("qoperator")), ("activations", text("s16"))],
+                "u8 or s8",
+            ),
+            (
                 vec![("also", Setting::Texts(vec!["Sofmax".into()]))],
                 "did you mean \"Softmax\"",
             ),
@@ -292,9 +299,15 @@ mod tests {
     }
 
     #[test]
-    fn integer_operators_are_a_form() {
-        let s = settings(&given(&[("format", text("qoperator"))])).unwrap();
-        assert_eq!(s.format, Format::QOperator);
+    fn integer_operators_are_a_form_of_bytes() {
+        for activations in EIGHT {
+            let entries = [
+                ("format", text("qoperator")),
+                ("activations", text(activations.name())),
+            ];
+            let s = settings(&given(&entries)).unwrap();
+            assert_eq!((s.format, s.activations), (Format::QOperator, *activations));
+        }
     }
 
     #[test]

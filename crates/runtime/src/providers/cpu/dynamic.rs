@@ -13,6 +13,7 @@ use super::conv::{Integer, byte_conv, geometry};
 use super::dequantize::{Weights, bytes};
 use super::matmul::byte_product;
 use super::operand::{Indices, Operand};
+use super::qlinear::products;
 use crate::plan::{Layout, Planner, SlotId, Spec};
 
 pub(crate) fn quantize(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -419,6 +420,9 @@ pub(crate) fn to_floats(planner: &mut Planner, id: NodeId) -> Option<()> {
     let one = |v: ValueId| Some(planner.typed(v)?.1.iter().product::<usize>() == 1);
     if planner.typed(y)?.0 != DType::F32 || !one(node.input(2)?)? {
         return None;
+    }
+    if planner.constant(b).is_none() {
+        return products::to_floats(planner, id);
     }
     let is_signed = signed(planner.typed(a)?.0)?;
     let product = Product::of_matrix(planner, id, (a, b), node.input(5))?;

@@ -9,13 +9,14 @@ use super::operand::Indices;
 use crate::plan::{Checked, Layout, Planner, SlotId, Spec};
 
 /// Bytes of any type, computed or constant.
-enum Source {
+pub(super) enum Source {
     Read(usize),
     Constant(Tensor),
 }
 
 impl Source {
-    fn of(planner: &mut Planner, v: ValueId, reads: &mut Vec<SlotId>) -> Option<Self> {
+    /// The bytes of `v`; what is read is added to `reads`.
+    pub fn of(planner: &mut Planner, v: ValueId, reads: &mut Vec<SlotId>) -> Option<Self> {
         if let Some(t) = planner.constant(v) {
             return Some(Self::Constant(t.clone()));
         }
@@ -23,7 +24,8 @@ impl Source {
         Some(Self::Read(reads.len() - 1))
     }
 
-    fn get<'a>(&'a self, x: &[&'a [u8]]) -> &'a [u8] {
+    /// The bytes, out of what a step reads.
+    pub fn get<'a>(&'a self, x: &[&'a [u8]]) -> &'a [u8] {
         match self {
             Self::Read(i) => x[*i],
             Self::Constant(t) => t.bytes(),
@@ -70,7 +72,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
 }
 
 /// The step of each axis of `to` in an operand of lengths `from`.
-fn steps(from: &[usize], to: &[usize]) -> Option<Vec<usize>> {
+pub(super) fn steps(from: &[usize], to: &[usize]) -> Option<Vec<usize>> {
     let shift = to.len().checked_sub(from.len())?;
     let mut steps = vec![0; to.len()];
     let mut step = 1;

@@ -3,22 +3,22 @@
 use std::ops::Range;
 
 use edgesmith_ir::ops::pad::sources;
-use edgesmith_ir::{NodeId, infer};
+use edgesmith_ir::{DType, NodeId, infer};
 
 use super::activations::present_layout;
 use super::resize::LONGEST;
-use crate::plan::{Kernel, Planner, in_memory};
+use crate::plan::{Kernel, Planner, Spec, in_memory};
 
-/// Pad of floats by constant amounts.
+/// Pad of floats or bytes by constant amounts.
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let mode = node.string("mode").unwrap_or("constant").to_string();
     let (x, y) = (node.input(0)?, node.output(0)?);
-    let (own, dims) = (planner.float_dims(x)?, planner.float_dims(y)?);
-    let value = match node.input(2) {
-        Some(v) => *planner.floats(v)?.first()?,
-        None => node.float("value").unwrap_or(0.0),
-    };
+    let ((dtype, own), (_, dims)) = (planner.typed(x)?, planner.typed(y)?);
+    let is_bytes = matches!(dtype, DType::U8 | DType::I8);
+    if !is_bytes {
+        planner.float_dims(x)?;
+    }
     let amounts = amounts(planner, id, own.len())?;
     let made = planner.typed(y)?.1;
     let grown = |(&n, &(a, b)): (&usize, &(i64, i64))| n as i128 + i128::from(a) + i128::from(b);
@@ -50,6 +50,31 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     if axes.is_empty() {
         return None;
     }
+    if is_bytes {
+        let value = match node.input(2) {
+            Some(v) => *planner.constant(v)?.bytes().first()?,
+            None => 0,
+        };
+        let read = planner.read(x, layout)?;
+        let write = planner.write(y, layout)?;
+        let work: Kernel = Box::new(move |_, x, y| {
+            place(&axes, x[0], y[0], value);
+        });
+        let spec = Spec {
+            kernel: "pad",
+            integer: false,
+            reads: vec![read],
+            writes: vec![write],
+            makes: vec![(y, layout)],
+            work,
+        };
+        planner.step(id, &[id], spec);
+        return Some(());
+    }
+    let value = match node.input(2) {
+        Some(v) => *planner.floats(v)?.first()?,
+        None => node.float("value").unwrap_or(0.0),
+    };
     let read = planner.read_f32(x, layout)?;
     let work: Kernel = Box::new(move |_, x, y| {
         let y: &mut [f32] = bytemuck::cast_slice_mut(y[0]);
@@ -121,7 +146,7 @@ fn parts(shown: &[Option<usize>]) -> Vec<Part> {
 }
 
 /// Fills the start of `y` with the padded `x`; what is left of `y` is given back.
-fn place<'y>(axes: &[Axis], x: &[f32], mut y: &'y mut [f32], value: f32) -> &'y mut [f32] {
+fn place<'y, T: Copy>(axes: &[Axis], x: &[T], mut y: &'y mut [T], value: T) -> &'y mut [T] {
     let (axis, within) = (&axes[0], &axes[1..]);
     // Elements of an index of the result.
     let wide = within.iter().rev().fold(None, |wide, a| {

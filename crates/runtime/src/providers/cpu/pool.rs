@@ -2,9 +2,10 @@
 
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{NodeId, ValueId};
-use edgesmith_kernels::pool::{PoolGeometry, average_pool, average_pool8, max_pool};
+use edgesmith_kernels::pool::{Means, PoolGeometry, Quant, average_pool, average_pool8, max_pool};
 
-use super::dequantize::{self, bytes, quantized_output};
+use super::dequantize::{self, Quantized, bytes, quantized_output};
+use super::qlinear::quantized;
 use crate::plan::{Kernel, Layout, Planner, Spec};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -18,6 +19,9 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let include_pad = node.int("count_include_pad").unwrap_or(0) != 0;
     if integer(planner, id, (x, y), g, batch, (max, include_pad)).is_some() {
         return Some(());
+    }
+    if max && planner.float_dims(y).is_none() {
+        return largest_bytes(planner, id, (x, y), (g, batch));
     }
     planner.float_dims(y)?;
     let read = planner.read_f32(x, Layout::Last)?;
@@ -44,7 +48,7 @@ fn geometry(planner: &Planner, id: NodeId, x: ValueId) -> Option<(PoolGeometry, 
     if dims.contains(&0) {
         return None;
     }
-    if node.op.starts_with("Global") {
+    if node.op.contains("Global") {
         return Some((PoolGeometry::global([h, w], channels), batch));
     }
     let kernel: Vec<usize> = node
@@ -97,32 +101,82 @@ fn integer(
 ) -> Option<()> {
     let from = dequantize::source(planner, x)?;
     let (q, to) = quantized_output(planner, y)?;
-    if from.signed != to.signed || (max && from.quant != to.quant) {
+    let means = (!max).then_some(Means {
+        include_pad,
+        round_shifted: false,
+    });
+    bytes_step(planner, (id, &[id, q]), (from, to), (g, batch), means)
+}
+
+/// MaxPool of the bytes of `x` themselves.
+fn largest_bytes(
+    planner: &mut Planner,
+    id: NodeId,
+    (x, y): (ValueId, ValueId),
+    windows: (PoolGeometry, usize),
+) -> Option<()> {
+    let plain = |value| {
+        let signed = super::dynamic::signed(planner.typed(value)?.0)?;
+        let quant = Quant {
+            scale: 1.0,
+            zero: 0,
+        };
+        Some(Quantized {
+            value,
+            quant,
+            signed,
+        })
+    };
+    bytes_step(planner, (id, &[id]), (plain(x)?, plain(y)?), windows, None)
+}
+
+/// QLinearAveragePool and QLinearGlobalAveragePool, channels first.
+pub(crate) fn qlinear(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let from = quantized(planner, node.input(0)?, node.input(1), node.input(2))?;
+    let to = quantized(planner, node.output(0)?, node.input(3), node.input(4))?;
+    if node.int("channels_last").unwrap_or(0) != 0 {
+        return None;
+    }
+    let windows = geometry(planner, id, from.value)?;
+    let means = Means {
+        include_pad: node.int("count_include_pad").unwrap_or(0) != 0,
+        round_shifted: node.op == "QLinearAveragePool",
+    };
+    bytes_step(planner, (id, &[id]), (from, to), windows, Some(means))
+}
+
+/// The step of node `id`, which does `nodes` as well: means of windows of bytes, or the largest.
+fn bytes_step(
+    planner: &mut Planner,
+    (id, nodes): (NodeId, &[NodeId]),
+    (from, to): (Quantized, Quantized),
+    (g, batch): (PoolGeometry, usize),
+    means: Option<Means>,
+) -> Option<()> {
+    if from.signed != to.signed || (means.is_none() && from.quant != to.quant) {
         return None;
     }
     let read = planner.read(from.value, Layout::Last)?;
     let write = planner.write(to.value, Layout::Last)?;
-    planner.step(
-        id,
-        &[id, q],
-        Spec {
-            kernel: "pool-8",
-            integer: true,
-            reads: vec![read],
-            writes: vec![write],
-            makes: vec![(to.value, Layout::Last)],
-            work: Box::new(move |ctx, x, y| match (max, from.signed) {
-                (true, false) => max_pool::<u8>(ctx, &g, batch, x[0], y[0]),
-                (true, true) => {
-                    let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
-                    max_pool::<i8>(ctx, &g, batch, x, y);
-                }
-                (false, signed) => {
-                    let x = bytes(x[0], signed);
-                    average_pool8(ctx, &g, batch, include_pad, x, from.quant, y[0], to.quant);
-                }
-            }),
-        },
-    );
+    let spec = Spec {
+        kernel: "pool-8",
+        integer: true,
+        reads: vec![read],
+        writes: vec![write],
+        makes: vec![(to.value, Layout::Last)],
+        work: Box::new(move |ctx, x, y| match (means, from.signed) {
+            (None, false) => max_pool::<u8>(ctx, &g, batch, x[0], y[0]),
+            (None, true) => {
+                let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+                max_pool::<i8>(ctx, &g, batch, x, y);
+            }
+            (Some(means), signed) => {
+                let x = bytes(x[0], signed);
+                average_pool8(ctx, &g, batch, means, x, from.quant, y[0], to.quant);
+            }
+        }),
+    };
+    planner.step(id, nodes, spec);
     Some(())
 }

@@ -1,22 +1,29 @@
-//! QLinearConv and QLinearMatMul of constant weights, in integers.
+//! Operators on bytes of known scales, in integers: QLinearConv, QLinearMatMul and QGemm of constant
+//! weights, and those of `com.microsoft` in the files of this folder.
 
 use edgesmith_ir::{DType, NodeId, Tensor, ValueId};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::gemm::Order;
 use edgesmith_kernels::quantize::Quant;
 
-use super::conv::{Sums, byte_conv, geometry, requantized};
+use super::conv::{Sums, byte_conv, geometry, integer_step, requantized};
 use super::dequantize::{Quantized, Weights};
 use super::matmul::byte_product;
 use crate::plan::Planner;
 
-/// The bytes of `value` by one constant scale and zero point.
-fn quantized(
+pub(super) mod elements;
+pub(super) mod products;
+
+/// The bytes of `value` by one constant scale and zero point, where integers may be used.
+pub(super) fn quantized(
     planner: &Planner,
     value: ValueId,
     scale: Option<ValueId>,
     zero: Option<ValueId>,
 ) -> Option<Quantized> {
+    if !planner.integer() {
+        return None;
+    }
     let signed = match planner.typed(value)?.0 {
         DType::I8 => true,
         DType::U8 => false,
@@ -45,7 +52,6 @@ fn zeros(planner: &Planner, v: Option<ValueId>) -> Option<Vec<i32>> {
 /// What input and weights of a node have in common: input at 0, weights at 3.
 struct Node {
     from: Quantized,
-    to: Quantized,
     weights: Weights,
     data: Tensor,
 }
@@ -53,11 +59,7 @@ struct Node {
 impl Node {
     fn of(planner: &Planner, id: NodeId, columns: usize) -> Option<Self> {
         let node = planner.graph().node(id);
-        if !planner.integer() {
-            return None;
-        }
         let from = quantized(planner, node.input(0)?, node.input(1), node.input(2))?;
-        let to = quantized(planner, node.output(0)?, node.input(6), node.input(7))?;
         let data = planner.constant(node.input(3)?)?.clone();
         let signed = match data.dtype() {
             DType::I8 => true,
@@ -76,7 +78,6 @@ impl Node {
         let plain = zeros.iter().all(|&z| z == 0);
         Some(Self {
             from,
-            to,
             weights: Weights {
                 data: data.bytes().to_vec(),
                 signed,
@@ -102,6 +103,7 @@ impl Node {
 pub(crate) fn conv(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, w) = (node.input(0)?, node.input(3)?);
+    let to = quantized(planner, node.output(0)?, node.input(6), node.input(7))?;
     let (geometry, batch) = geometry(planner, id, x, w)?;
     let columns = geometry.channels_out;
     let parts = Node::of(planner, id, columns)?;
@@ -111,12 +113,15 @@ pub(crate) fn conv(planner: &mut Planner, id: NodeId) -> Option<()> {
     };
     let sums = parts.sums(bias, columns)?;
     let with = byte_conv(planner, id, &parts.weights, geometry, batch)?;
-    let to = (parts.to, Activation::None);
-    requantized(planner, id, &[id], sums, to, with)
+    requantized(planner, id, &[id], sums, (to, Activation::None), with)
 }
 
 pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
+    if planner.constant(node.input(3)?).is_none() {
+        return products::requantized(planner, id);
+    }
+    let to = quantized(planner, node.output(0)?, node.input(6), node.input(7))?;
     let dims = planner.typed(node.input(0)?)?.1;
     let (&k, rows) = dims.split_last()?;
     let m: usize = rows.iter().product();
@@ -127,6 +132,50 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
     }
     let sums = parts.sums(None, n)?;
     let with = byte_product(planner, id, &parts.weights, [m, k, n], Order::KN)?;
-    let to = (parts.to, Activation::None);
-    requantized(planner, id, &[id], sums, to, with)
+    requantized(planner, id, &[id], sums, (to, Activation::None), with)
+}
+
+/// QGemm of constant weights whose bias, if any, is a number for each column.
+pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (ad, bd) = (
+        planner.typed(node.input(0)?)?.1,
+        planner.typed(node.input(3)?)?.1,
+    );
+    let (&[m, k], &[rows, columns]) = (ad.as_slice(), bd.as_slice()) else {
+        return None;
+    };
+    let set = |name: &str| node.int(name).unwrap_or(0) != 0;
+    let (depth, n, order) = match set("transB") {
+        true => (columns, rows, Order::NK),
+        false => (rows, columns, Order::KN),
+    };
+    if set("transA") || depth != k || m * k * n == 0 {
+        return None;
+    }
+    let parts = Node::of(planner, id, n)?;
+    let bias = match node.input(6) {
+        Some(c) => {
+            let c = planner.constant(c)?;
+            let by_column = c.rank() <= 2 && c.dims().last() == Some(&n);
+            Some(c.data::<i32>().ok().filter(|_| by_column)?.into_owned())
+        }
+        None => None,
+    };
+    let mut sums = parts.sums(bias, n)?;
+    if let Some(alpha) = node.float("alpha") {
+        let first = alpha * parts.from.quant.scale;
+        let own = |i: usize| first * parts.weights.scales[i % parts.weights.scales.len()];
+        sums.scales = (0..n).map(own).collect();
+    }
+    let y = node.output(0)?;
+    let to = match node.input(7) {
+        Some(scale) => Some(quantized(planner, y, Some(scale), node.input(8))?),
+        None => None,
+    };
+    let with = byte_product(planner, id, &parts.weights, [m, k, n], order)?;
+    match to {
+        Some(to) => requantized(planner, id, &[id], sums, (to, Activation::None), with),
+        None => integer_step(planner, id, y, sums, with),
+    }
 }

@@ -124,18 +124,32 @@ pub(crate) fn transpose(planner: &mut Planner, id: NodeId) -> Option<()> {
 /// Concat, copied block by block.
 pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
-    let y = node.output(0)?;
+    let parts = node.inputs().iter().map(|v| Some(((*v)?, None)));
+    let parts: Vec<_> = parts.collect::<Option<_>>()?;
+    join(planner, id, parts, node.int("axis").unwrap_or(0))
+}
+
+/// A part of what is joined: its value, and what its bytes become where they do not stay.
+pub(super) type JoinPart = (ValueId, Option<[u8; 256]>);
+
+/// The step of node `id`, which joins values along an axis.
+pub(super) fn join(
+    planner: &mut Planner,
+    id: NodeId,
+    parts: Vec<JoinPart>,
+    axis: i64,
+) -> Option<()> {
+    let y = planner.graph().node(id).output(0)?;
     let (dtype, dims) = planner.typed(y)?;
     let size = element(dtype)?;
-    let axis = edgesmith_ir::infer::axis(node.int("axis").unwrap_or(0), dims.len()).ok()?;
-    let inputs: Vec<ValueId> = node.inputs().iter().copied().collect::<Option<_>>()?;
-    if inputs.iter().any(|&v| planner.typed(v).is_none()) {
+    let axis = edgesmith_ir::infer::axis(axis, dims.len()).ok()?;
+    if parts.iter().any(|&(v, _)| planner.typed(v).is_none()) {
         return None;
     }
     let last = dims.len() >= 3
-        && inputs
+        && parts
             .iter()
-            .all(|&v| present_layout(planner, v) == Layout::Last);
+            .all(|&(v, _)| present_layout(planner, v) == Layout::Last);
     let layout = if last { Layout::Last } else { Layout::Plain };
     let at = match (layout, axis) {
         (Layout::Plain, a) => a,
@@ -146,40 +160,48 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
     let stored = in_memory(&dims, layout);
     let inner: usize = stored[at + 1..].iter().product::<usize>() * size;
     let outer: usize = stored[..at].iter().product();
-    let mut reads = Vec::new();
-    let mut widths = Vec::new();
-    let mut constants = Vec::new();
-    for &v in &inputs {
-        widths.push(planner.typed(v)?.1[axis] * inner);
-        constants.push(planner.constant(v).cloned());
+    let (mut reads, mut widths, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+    for (v, table) in parts {
+        let constant = planner.constant(v).cloned();
         let (own, dims) = planner.typed(v)?;
+        let width = dims[axis] * inner;
         let bytes = dims.iter().product::<usize>() * size;
-        let is_whole = |t: &edgesmith_ir::Tensor| t.byte_len() == bytes;
-        if own != dtype
-            || widths.last().map(|w| w * outer) != Some(bytes)
-            || !planner.constant(v).is_none_or(is_whole)
-        {
+        let is_whole = constant.as_ref().is_none_or(|t| t.byte_len() == bytes);
+        if (own != dtype && table.is_none()) || width * outer != bytes || !is_whole {
             return None;
         }
-        if constants.last() == Some(&None) {
+        if constant.is_none() {
             reads.push(planner.read(v, layout)?);
         }
+        widths.push(width);
+        sources.push((constant, table));
     }
     let total: usize = widths.iter().sum();
     if total == 0 {
         return None;
     }
+    let is_moved = sources.iter().any(|(_, table)| table.is_some());
     let write = planner.write(y, layout)?;
     let work: Kernel = Box::new(move |_, x, y| {
         let mut start = 0;
         let mut read = x.iter();
-        for (constant, &width) in constants.iter().zip(&widths) {
+        for ((constant, table), &width) in sources.iter().zip(&widths) {
             let x: &[u8] = match constant {
                 Some(t) => t.bytes(),
                 None => read.next().map_or(&[], |x| x),
             };
             for o in 0..outer {
-                y[0][o * total + start..][..width].copy_from_slice(&x[o * width..][..width]);
+                let (x, y) = (
+                    &x[o * width..][..width],
+                    &mut y[0][o * total + start..][..width],
+                );
+                match table {
+                    None => y.copy_from_slice(x),
+                    Some(table) => {
+                        let each = x.iter().zip(y);
+                        each.for_each(|(x, y)| *y = table[usize::from(*x)]);
+                    }
+                }
             }
             start += width;
         }
@@ -189,7 +211,7 @@ pub(crate) fn concat(planner: &mut Planner, id: NodeId) -> Option<()> {
         &[id],
         Spec {
             kernel: "copy",
-            integer: false,
+            integer: is_moved,
             reads,
             writes: vec![write],
             makes: vec![(y, layout)],
