@@ -366,12 +366,21 @@ struct Cutter<'c> {
     limits: Limits,
 }
 
-/// What may cross before a node of the order.
-#[derive(Clone)]
-struct Border {
-    values: Vec<ValueId>,
+/// What crosses before each node of the order, and after the last.
+struct Borders {
+    /// Where each value is made and read last that a node of the order makes and another reads.
+    lives: BTreeMap<ValueId, (usize, usize)>,
     /// `None` where something crosses that is no tensor of a known type.
-    bytes: Option<usize>,
+    bytes: Vec<Option<usize>>,
+}
+
+impl Borders {
+    /// The values that cross before node `at`.
+    fn crossing(&self, at: usize) -> Vec<ValueId> {
+        let crosses = |(made, last): (usize, usize)| made < at && at <= last;
+        let lives = self.lives.iter().filter(|(_, life)| crosses(**life));
+        lives.map(|(v, _)| *v).collect()
+    }
 }
 
 impl Cutter<'_> {
@@ -390,7 +399,7 @@ impl Cutter<'_> {
                 grams: new.iter().map(name).collect(),
                 seen: new.iter().map(|p| p.reads).collect(),
                 nodes: nodes.iter().copied().filter(runs).collect(),
-                crossing: borders[end].values.clone(),
+                crossing: borders.crossing(end),
             });
             start = end;
         }
@@ -398,7 +407,7 @@ impl Cutter<'_> {
     }
 
     /// Where the segment ends that begins at `start`.
-    fn end(&self, start: usize, borders: &[Border], looked: &BTreeSet<ValueId>) -> usize {
+    fn end(&self, start: usize, borders: &Borders, looked: &BTreeSet<ValueId>) -> usize {
         let mut costs = Costs::new(self, looked);
         let mut sums = Vec::new();
         let mut last_product = None;
@@ -431,52 +440,53 @@ impl Cutter<'_> {
                 start + half.unwrap_or(0) + 1
             }
         };
-        let bytes = |&at: &usize| Some((borders[at].bytes?, std::cmp::Reverse(at)));
+        let bytes = |&at: &usize| Some((borders.bytes[at]?, std::cmp::Reverse(at)));
         let best = (least..=limit)
             .filter(|at| bytes(at).is_some())
             .min_by_key(bytes);
         let earlier = || {
             (start + 1..least)
                 .rev()
-                .find(|&at| borders[at].bytes.is_some())
+                .find(|&at| borders.bytes[at].is_some())
         };
-        let later = || (limit..self.order.len()).find(|&at| borders[at].bytes.is_some());
+        let later = || (limit..self.order.len()).find(|&at| borders.bytes[at].is_some());
         best.or_else(earlier)
             .or_else(later)
             .unwrap_or(self.order.len())
     }
 
-    /// What crosses before each node, and after the last.
-    fn borders(&self) -> Vec<Border> {
-        let n = self.order.len();
-        let mut made = BTreeMap::new();
-        let mut last: BTreeMap<ValueId, usize> = BTreeMap::new();
+    fn borders(&self) -> Borders {
+        let mut made: BTreeMap<ValueId, usize> = BTreeMap::new();
+        let mut lives: BTreeMap<ValueId, (usize, usize)> = BTreeMap::new();
         for (at, &id) in self.order.iter().enumerate() {
-            for v in reads(self.graph.node(id)).filter(|v| made.contains_key(v)) {
-                last.insert(v, at);
+            for v in reads(self.graph.node(id)) {
+                if let Some(&made) = made.get(&v) {
+                    lives.insert(v, (made, at));
+                }
             }
-            made.extend(
-                self.graph
-                    .node(id)
-                    .outputs()
-                    .iter()
-                    .flatten()
-                    .map(|&v| (v, at)),
-            );
+            let outputs = self.graph.node(id).outputs().iter().flatten();
+            made.extend(outputs.map(|&v| (v, at)));
         }
-        let empty = Border {
-            values: Vec::new(),
-            bytes: Some(0),
-        };
-        let mut borders = vec![empty; n + 1];
-        for (&v, &end) in &last {
-            let bytes = self.bytes(v);
-            for border in &mut borders[made[&v] + 1..=end] {
-                border.values.push(v);
-                border.bytes = border.bytes.zip(bytes).map(|(a, b)| a.saturating_add(b));
+        // What begins to cross and what ends, of bytes and of values without.
+        let mut steps = vec![[0i128; 2]; self.order.len() + 2];
+        for (&v, &(made, last)) in &lives {
+            let size = match self.bytes(v) {
+                Some(bytes) => [bytes as i128, 0],
+                None => [0, 1],
+            };
+            for (i, size) in size.into_iter().enumerate() {
+                steps[made + 1][i] += size;
+                steps[last + 1][i] -= size;
             }
         }
-        borders
+        let mut sum = [0i128; 2];
+        let mut bytes = Vec::new();
+        for step in &steps[..=self.order.len()] {
+            sum = [sum[0] + step[0], sum[1] + step[1]];
+            let known = usize::try_from(sum[0]).unwrap_or(usize::MAX);
+            bytes.push((sum[1] == 0).then_some(known));
+        }
+        Borders { lives, bytes }
     }
 
     /// Bytes of a value in the first batch, about; `None` where it is no tensor of a known type.
@@ -547,4 +557,76 @@ impl<'c> Costs<'c> {
 /// True where kernels lay the constants of the node out anew.
 fn is_packed(node: &Node) -> bool {
     !node.is("Gather")
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_ir::text;
+
+    use super::*;
+    use crate::samples::InMemory;
+
+    /// `a` and `b` are products of weights of 256 numbers, `c` one of what both give; a sequence
+    /// lives between `s` and `e`.
+    const NET: &str = r#"
+opset 21
+graph g(x: f32[n,4]) -> (y) {
+  wa: f32[4,4] = {1,2,3,4,1,2,3,4,1,2,3,4,1,2,3,4}
+  at: i64[] = {0}
+  a = MatMul(x, wa) {name="a"}
+  b = MatMul(x, wa) {name="b"}
+  s = SequenceConstruct(a, b) {name="s"}
+  r = Relu(a) {name="r"}
+  e = SequenceAt(s, at) {name="e"}
+  m = Mul(e, r) {name="m"}
+  c = MatMul(m, wa) {name="c"}
+  y = Neg(c) {name="y"}
+}
+"#;
+
+    fn cut(limits: Limits) -> Vec<Vec<String>> {
+        let model = text::parse(NET).unwrap();
+        let named = |name: &str| {
+            let mut nodes = model.graph.nodes();
+            nodes.find(|(_, n)| n.name == name).unwrap().0
+        };
+        let product = |name: &str| {
+            let id = named(name);
+            let reads = model.graph.node(id).input(0).unwrap();
+            let (axis, k) = (-1, 4);
+            (id, Product { reads, axis, k })
+        };
+        let products = ["a", "b", "c"].map(product).into();
+        let samples = InMemory {
+            name: "x".into(),
+            rows: Tensor::from_vec(&[2, 4], vec![1.0f32; 8]).unwrap(),
+            labels: None,
+        };
+        let of = Segments::of(&model, &samples, &Settings::default(), &products, limits);
+        let of = of.unwrap();
+        let names = |s: &Segment| {
+            let nodes = s.nodes.iter();
+            nodes.map(|&id| model.graph.node(id).name.clone()).collect()
+        };
+        of.all.iter().map(names).collect()
+    }
+
+    #[test]
+    fn sequences_do_not_cross_and_what_no_product_needs_is_left_out() {
+        let (bytes, sequential) = (0, false);
+        let found = cut(Limits { bytes, sequential });
+        assert_eq!(found, [&["a"][..], &["b"], &["s", "r", "e"], &["m"], &[]]);
+    }
+
+    #[test]
+    fn products_that_depend_on_others_stand_in_the_next_segment() {
+        let (bytes, sequential) = (usize::MAX, true);
+        let found = cut(Limits { bytes, sequential });
+        assert_eq!(found.len(), 2);
+        let found = cut(Limits {
+            bytes,
+            sequential: false,
+        });
+        assert_eq!(found, [&["a", "b", "s", "r", "e", "m"][..]]);
+    }
 }

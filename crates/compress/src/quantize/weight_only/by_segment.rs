@@ -106,6 +106,8 @@ pub fn by_segment(
 struct State {
     /// Parts of the shelf that hold the values which later segments read.
     parts: usize,
+    /// As many of the segment before, which are no longer needed.
+    parts_before: usize,
     samples: u64,
     /// Values whose XᵀX was there.
     seen: BTreeSet<String>,
@@ -159,6 +161,7 @@ impl<'a> Run<'a> {
                     scales.filter_map(|(name, s)| Some((self.graph.find_value(name)?, s.clone())));
                 self.rounding.scales = by_value.collect();
                 self.state = state;
+                self.forget_before(at);
                 return at + 1;
             }
         }
@@ -185,15 +188,20 @@ impl<'a> Run<'a> {
                 .run(at, &part, Aim::Carry, self.shelf, self.progress);
             parts = run?.1;
         }
-        let before = std::mem::replace(&mut self.state.parts, parts);
+        self.state.parts_before = std::mem::replace(&mut self.state.parts, parts);
         if self.shelf.is_kept() {
             self.shelf.put(&segment_name(at), &self.state)?;
         }
+        self.forget_before(at);
+        Ok(())
+    }
+
+    /// Drops what only segment `at` needed.
+    fn forget_before(&self, at: usize) {
         if let Some(cut) = at.checked_sub(1) {
-            self.shelf.forget_values(cut, before);
+            self.shelf.forget_values(cut, self.state.parts_before);
             self.shelf.forget(&segment_name(cut));
         }
-        Ok(())
     }
 
     /// Rounds the weights of which all XᵀX was seen with segment `at`.
