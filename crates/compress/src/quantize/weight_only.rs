@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result};
+use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, ValueId};
 use edgesmith_kernels::{Ctx, Isa, Threads};
 use edgesmith_passes::convert_opset;
 
@@ -200,20 +200,16 @@ pub fn quantize_knowing(
     known: Option<&mut Known>,
     progress: &dyn Progress,
 ) -> Result<(Model, Changes)> {
-    let Found {
-        mut out,
-        mut sites,
-        mut changes,
-    } = Found::of(model, settings)?;
+    let found = Found::of(model, settings)?;
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
     let mut rounding = Rounding::new(settings, &ctx);
     if settings.method.scales_inputs {
-        rounding.scales = rounding.find_scales(&out.graph, &sites, statistics, progress)?;
-        changes.rescaled = scale::insert(&mut out.graph, &mut sites, &rounding.scales);
+        let (graph, sites) = (&found.out.graph, &found.sites);
+        rounding.scales = rounding.find_scales(graph, sites, statistics, progress)?;
     }
     // Scales of inputs depend on the bits of all that read them.
     let mut known = known.filter(|_| !settings.method.scales_inputs);
-    let mut one = |graph: &Graph, _, sites: &[&Site]| {
+    let one = |graph: &Graph, _, sites: &[&Site]| {
         let known_as = Known::key(graph, sites[0]);
         if let Some(one) = known.as_ref().and_then(|k| k.weights.get(&known_as)) {
             return Ok(one.clone());
@@ -225,10 +221,7 @@ pub fn quantize_knowing(
         }
         Ok(one)
     };
-    changes.weights = write(&mut out, &sites, settings, &mut one, progress)?;
-    super::drop_unused(&mut out.graph);
-    changes.weight_bytes_after = super::constant_bytes(&out.graph);
-    Ok((out, changes))
+    found.written(settings, &rounding.scales, one, progress)
 }
 
 /// A model whose weights can be rounded, and which they are.
@@ -275,6 +268,23 @@ impl Found {
             changes,
         })
     }
+
+    /// The model with its weights as `one` rounds them, which is told the number of each, and with
+    /// inputs divided by `scales`.
+    fn written(
+        mut self,
+        settings: &Settings,
+        scales: &BTreeMap<ValueId, Vec<f32>>,
+        mut one: impl FnMut(&Graph, usize, &[&Site]) -> Result<(Rounded, WeightChange)>,
+        progress: &dyn Progress,
+    ) -> Result<(Model, Changes)> {
+        let (out, changes) = (&mut self.out, &mut self.changes);
+        changes.rescaled = scale::insert(&mut out.graph, &mut self.sites, scales);
+        changes.weights = write(out, &self.sites, settings, &mut one, progress)?;
+        super::drop_unused(&mut out.graph);
+        changes.weight_bytes_after = super::constant_bytes(&out.graph);
+        Ok((self.out, self.changes))
+    }
 }
 
 /// Why a weight cannot be written in the form that was asked for.
@@ -304,7 +314,7 @@ fn account(model: &Model, left: &BTreeMap<NodeId, String>) -> Vec<NodeChange> {
 
 #[cfg(test)]
 mod tests {
-    use edgesmith_ir::{NoProgress, Tensor, ValueId, eval, text, verify};
+    use edgesmith_ir::{NoProgress, Tensor, eval, text, verify};
 
     use super::blocks::{Blocks, Zeros};
     use super::method::Job;

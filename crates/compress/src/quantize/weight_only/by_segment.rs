@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::kept::Kept;
 use super::matrix::{Lies, turned};
 use super::method::Rounded;
-use super::rounding::{Rounding, add, by_weight, read_at, scaled_together, unseen, write};
+use super::rounding::{Rounding, add, by_weight, read_at, scaled_together, unseen};
 use super::sites::{Site, products};
-use super::{Found, Settings, scale};
+use super::{Found, Settings};
 use crate::calibrate::segments::{Aim, Limits, Segments};
 use crate::calibrate::{self, Shelf, Statistics, Stores};
 use crate::quantize::changes::{Changes, WeightChange};
@@ -55,7 +55,7 @@ pub fn by_segment(
     if segments.all.len() < 2 {
         return Ok(None);
     }
-    let mut found = Found::of(model, settings)?;
+    let found = Found::of(model, settings)?;
     let shelf = Shelf::new(from.stores, || {
         let own = Settings {
             threads: 0,
@@ -81,24 +81,15 @@ pub fn by_segment(
     let (state, scales) = (run.state, run.rounding.scales);
     let mut rounding = Rounding::new(settings, &ctx);
     rounding.scales = scales;
-    let mut changes = std::mem::take(&mut found.changes);
-    if settings.method.scales_inputs {
-        let graph = &mut found.out.graph;
-        changes.rescaled = scale::insert(graph, &mut found.sites, &rounding.scales);
-    }
-    let mut one = |graph: &Graph, number, sites: &[&Site]| {
+    let one = |graph: &Graph, number, sites: &[&Site]| {
         if !state.rounded.contains(&number) {
             return rounding.one(graph, sites, None);
         }
         let kept: Option<Kept> = shelf.take(&weight_name(number));
         kept.map(Kept::rounded).ok_or_else(lost)
     };
-    let out = &mut found.out;
-    changes.weights = write(out, &found.sites, settings, &mut one, progress)?;
-    super::super::drop_unused(&mut out.graph);
-    changes.weight_bytes_after = super::super::constant_bytes(&out.graph);
-    let warnings = segments.warnings(state.samples);
-    Ok(Some((found.out, changes, warnings)))
+    let (out, changes) = found.written(settings, &rounding.scales, one, progress)?;
+    Ok(Some((out, changes, segments.warnings(state.samples))))
 }
 
 /// What is known after a segment.
@@ -466,6 +457,23 @@ graph net(x: f32[n,16]) -> (z, b) {{
                 assert!(done.2.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn segments_without_a_node_that_runs_are_segments() {
+        let source = format!(
+            "opset 21\ngraph g(x: f32[n,16]) -> (a, b) {{\n  wa: f32[16,16] = {{{}}}\n  \
+             wb: f32[16,16] = {{{}}}\n  a = MatMul(x, wa) {{name=\"a\"}}\n  \
+             b = MatMul(x, wb) {{name=\"b\"}}\n}}\n",
+            list(256, 1),
+            list(256, 2),
+        );
+        let model = text::parse(&source).unwrap();
+        let mut settings = settings(&method::GPTQ);
+        let (wanted, _) = at_once(&model, &settings);
+        settings.segment = 0;
+        let done = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
+        assert_eq!(printed(&done.0), printed(&wanted));
     }
 
     #[test]
