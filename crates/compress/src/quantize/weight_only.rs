@@ -11,7 +11,7 @@ use edgesmith_kernels::{Ctx, Isa, Threads};
 use edgesmith_passes::convert_opset;
 
 use super::Layer;
-use super::changes::{Changes, Fate, NodeChange, WeightChange};
+use super::changes::{Changes, Fate, NodeChange};
 use crate::calibrate::Statistics;
 
 pub mod awq;
@@ -36,9 +36,9 @@ use blocks::Scheme;
 pub use by_segment::{Calibration, by_segment};
 use format::Format;
 use matrix::Lies;
-use method::{Method, Rounded};
+use method::Method;
 pub use prices::{Priced, prices};
-use rounding::{Rounding, gram, write};
+use rounding::{Change, Rounding, gram, write};
 pub use sites::grams;
 use sites::{Site, Use};
 
@@ -148,7 +148,7 @@ type KnownAs = (String, Lies, usize, usize);
 /// Weights that were rounded before, by name and scheme, for models that differ in the bits of others.
 #[derive(Debug, Default)]
 pub struct Known {
-    weights: BTreeMap<KnownAs, (Rounded, WeightChange)>,
+    weights: BTreeMap<KnownAs, Change>,
     codes: usize,
 }
 
@@ -166,7 +166,7 @@ impl Known {
         )
     }
 
-    fn add(&mut self, key: KnownAs, one: &(Rounded, WeightChange)) {
+    fn add(&mut self, key: KnownAs, one: &Change) {
         let codes = one.1.dims.iter().product::<usize>();
         if !self.weights.contains_key(&key) && self.codes + codes <= MOST_KNOWN {
             self.codes += codes;
@@ -275,12 +275,12 @@ impl Found {
         mut self,
         settings: &Settings,
         scales: &BTreeMap<ValueId, Vec<f32>>,
-        mut one: impl FnMut(&Graph, usize, &[&Site]) -> Result<(Rounded, WeightChange)>,
+        one: impl FnMut(&Graph, usize, &[&Site]) -> Result<Change>,
         progress: &dyn Progress,
     ) -> Result<(Model, Changes)> {
         let (out, changes) = (&mut self.out, &mut self.changes);
         changes.rescaled = scale::insert(&mut out.graph, &mut self.sites, scales);
-        changes.weights = write(out, &self.sites, settings, &mut one, progress)?;
+        changes.weights = write(out, &self.sites, settings, one, progress)?;
         super::drop_unused(&mut out.graph);
         changes.weight_bytes_after = super::constant_bytes(&out.graph);
         Ok((self.out, self.changes))

@@ -15,6 +15,9 @@ use super::{Settings, awq, range, rtn};
 use crate::calibrate::{Gram, Statistics};
 use crate::quantize::changes::WeightChange;
 
+/// A weight that was rounded, and what became of it.
+pub type Change = (Rounded, WeightChange);
+
 /// Weights on their way.
 pub struct Rounding<'a> {
     pub settings: &'a Settings,
@@ -78,7 +81,7 @@ pub fn write(
     model: &mut Model,
     sites: &[Site],
     settings: &Settings,
-    one: &mut dyn FnMut(&Graph, usize, &[&Site]) -> Result<(Rounded, WeightChange)>,
+    mut one: impl FnMut(&Graph, usize, &[&Site]) -> Result<Change>,
     progress: &dyn Progress,
 ) -> Result<Vec<WeightChange>> {
     let by_weight = by_weight(sites);
@@ -158,12 +161,7 @@ impl<'a> Rounding<'a> {
 
     /// Rounds one weight, with XᵀX of what it multiplies. Tables, which multiply nothing, are rounded
     /// to nearest; but for plain rounding with the range of the least error.
-    pub fn one(
-        &self,
-        graph: &Graph,
-        sites: &[&Site],
-        gram: Option<&[f32]>,
-    ) -> Result<(Rounded, WeightChange)> {
+    pub fn one(&self, graph: &Graph, sites: &[&Site], gram: Option<&[f32]>) -> Result<Change> {
         let plain = matrix_of(graph, sites[0])?;
         let scales = sites[0].reads.and_then(|v| self.scales.get(&v));
         let weight = scales.map_or(Cow::Borrowed(&plain), |s| Cow::Owned(plain.scaled(s)));
