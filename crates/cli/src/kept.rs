@@ -60,4 +60,9 @@ impl Store for File {
     fn save(&self, bytes: &[u8]) -> Result<()> {
         write_file(&self.0, bytes, true)
     }
+
+    fn forget(&self) {
+        // A file that stays takes room, and nothing else.
+        let _ = fs::remove_file(&self.0);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use edgesmith_ir::infer;
-use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
+use edgesmith_ir::{Graph, Model, Progress, Result, Tensor, ValueId};
 use edgesmith_kernels::Ctx;
 use edgesmith_runtime::{Options, Session, View};
 
@@ -18,15 +18,21 @@ mod likeness;
 pub mod observers;
 mod parts;
 mod runnable;
+pub mod segments;
+mod shelf;
 mod statistics;
 mod stored;
 
+use choice::Choice;
 pub use gram::Gram;
 pub(crate) use gram::add_products;
 pub use histogram::{HALF, Histogram};
 pub use key::key;
 pub use likeness::unlike;
 use parts::Tables;
+pub use shelf::Shelf;
+#[cfg(test)]
+pub(crate) use shelf::testing::Memory;
 pub use statistics::{Channels, Statistics, ValueStatistics};
 pub use stored::Checkpoint;
 use stored::checkpoint;
@@ -75,6 +81,9 @@ pub trait Store {
     /// # Errors
     /// When they cannot be written.
     fn save(&self, bytes: &[u8]) -> Result<()>;
+
+    /// Drops what was kept.
+    fn forget(&self);
 }
 
 /// Stores by key.
@@ -95,6 +104,8 @@ impl Store for NoStore {
     fn save(&self, _: &[u8]) -> Result<()> {
         Ok(())
     }
+
+    fn forget(&self) {}
 }
 
 /// How long calibration runs between two checkpoints, and how many times what writing one takes.
@@ -129,21 +140,11 @@ pub fn calibrate_kept(
     store: &dyn Store,
     progress: &dyn Progress,
 ) -> Result<Statistics> {
-    let count = settings
-        .samples
-        .map_or(samples.count(), |n| n.min(samples.count()));
-    if count == 0 {
-        return Err(Error::invalid("there are no samples to calibrate with"));
-    }
+    let choice = Choice::of(samples, settings)?;
     let (model, unknown) = runnable::runnable(model)?;
     let mut collector = Collector::of(&model, settings)?;
     let kept = store.load().and_then(|b| Checkpoint::from_bytes(&b));
-    let (all, seed) = (samples.count(), settings.seed);
-    let chosen = seed.map(|seed| choice::chosen(count, all, seed));
-    let end = chosen
-        .as_ref()
-        .map_or(count, |c| c.last().map_or(0, |i| i + 1));
-    let kept = kept.filter(|k| k.seen <= end && collector.fits(&k.statistics));
+    let kept = kept.filter(|k| k.seen <= choice.end && collector.fits(&k.statistics));
     let mut seen = 0;
     if let Some(kept) = kept {
         if kept.whole {
@@ -151,28 +152,15 @@ pub fn calibrate_kept(
         }
         (seen, collector.statistics) = (kept.seen, kept.statistics);
     }
-    let options = Options {
-        threads: settings.threads,
-        integer: false,
-        ..Options::default()
-    };
-    let mut session = Session::prepare(&model, &options)?;
+    let mut session = session(&model, settings)?;
     let wanted: Vec<ValueId> = collector.names.keys().copied().collect();
-    progress.start("calibrate", count as u64);
+    progress.start("calibrate", choice.count as u64);
     progress.advance(collector.statistics.samples);
-    let batch = match seed {
-        Some(_) => 1,
-        None => batch_of(count, all, settings.batch),
-    };
-    let is_chosen = |i: usize| chosen.as_ref().is_none_or(|c| c.contains(&i));
     let mut next = Instant::now() + BETWEEN;
-    for batch in samples.batches(batch) {
+    for batch in choice.batches(samples) {
         progress.check()?;
         let (range, batch) = batch?;
-        if range.start >= end {
-            break;
-        }
-        if range.end <= seen || !range.clone().any(is_chosen) {
+        if range.end <= seen {
             continue;
         }
         seen = range.end;
@@ -196,19 +184,20 @@ pub fn calibrate_kept(
     }
     progress.finish();
     let mut statistics = collector.finish(session.ctx());
-    let unseen = unknown.iter().map(|place| {
-        format!("{place} cannot be run: what needs its answer was not seen and stays float")
-    });
+    let unseen = unknown.iter().map(|place| unseen(place));
     statistics.warnings.extend(unseen);
     store.save(&checkpoint(seen, true, &statistics)?)?;
     Ok(statistics)
 }
 
-/// The size of batches that end with sample `count` of `all`: at most `most`.
-fn batch_of(count: usize, all: usize, most: usize) -> usize {
-    let most = most.clamp(1, count);
-    let ends = |n: &usize| count == all || count.is_multiple_of(*n);
-    (1..=most).rev().find(ends).unwrap_or(1)
+/// A session of the float model.
+fn session(model: &Model, settings: &Settings) -> Result<Session> {
+    let options = Options {
+        threads: settings.threads,
+        integer: false,
+        ..Options::default()
+    };
+    Session::prepare(model, &options)
 }
 
 /// Which tokens of a batch are no padding: where the input `attention_mask`, `[batch, tokens]`, is
@@ -321,14 +310,20 @@ fn channel_axis(graph: &Graph, v: ValueId) -> Option<i64> {
     })
 }
 
+/// What is said of a node that cannot be run.
+fn unseen(place: &str) -> String {
+    format!("{place} cannot be run: what needs its answer was not seen and stays float")
+}
+
+/// What is said of few samples.
+fn few(samples: u64) -> Option<String> {
+    (samples < FEW as u64).then(|| {
+        format!("calibration saw {samples} samples; ranges from fewer than {FEW} are seldom right")
+    })
+}
+
 fn warnings(s: &Statistics) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if s.samples < FEW as u64 {
-        warnings.push(format!(
-            "calibration saw {} samples; ranges from fewer than {FEW} are seldom right",
-            s.samples
-        ));
-    }
+    let mut warnings: Vec<String> = few(s.samples).into_iter().collect();
     for (name, seen) in s.values.iter().filter(|(_, v)| v.not_finite > 0) {
         let n = seen.not_finite;
         warnings.push(format!(
@@ -456,13 +451,13 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
         assert!(s.warnings.iter().any(|w| w.contains("never changed")));
     }
 
-    /// Keeps what it is told, and says stop after some batches.
+    /// Keeps what it is told.
     #[derive(Default)]
-    struct Memory {
+    struct OneStore {
         bytes: std::cell::RefCell<Option<Vec<u8>>>,
     }
 
-    impl Store for Memory {
+    impl Store for OneStore {
         fn load(&self) -> Option<Vec<u8>> {
             self.bytes.borrow().clone()
         }
@@ -470,6 +465,10 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
         fn save(&self, bytes: &[u8]) -> Result<()> {
             *self.bytes.borrow_mut() = Some(bytes.to_vec());
             Ok(())
+        }
+
+        fn forget(&self) {
+            *self.bytes.borrow_mut() = None;
         }
     }
 
@@ -497,7 +496,7 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
                 .unwrap();
         }
         collector.statistics.samples = 37;
-        let store = Memory::default();
+        let store = OneStore::default();
         store
             .save(&checkpoint(37, false, &collector.statistics).unwrap())
             .unwrap();
@@ -511,7 +510,7 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
     #[test]
     fn what_was_kept_of_other_values_is_not_taken() {
         let (model, data) = (text::parse(NET).unwrap(), samples(40));
-        let store = Memory::default();
+        let store = OneStore::default();
         let other = Settings {
             grams: BTreeMap::new(),
             ..asking(None)

@@ -63,24 +63,38 @@ impl Work<'_> {
         grams: BTreeMap<String, i64>,
     ) -> Result<Statistics> {
         let samples = self.samples.ok_or_else(quantize::no_data)?;
-        let settings = calibrate::Settings {
-            samples: self.count,
-            seed: self.seed,
-            only,
-            grams,
-            ..calibrate::Settings::default()
-        };
+        let settings = self.calibration(only, grams);
         let kept = self
             .stores
             .map(|s| s.store(&calibrate::key(model, &settings)));
         let store = kept.as_deref().unwrap_or(&NoStore);
         let found = calibrate::calibrate_kept(model, samples, &settings, store, self.progress)?;
-        for warning in &found.warnings {
+        self.warn(&found.warnings);
+        Ok(found)
+    }
+
+    /// How calibration looks at the values `only`, and at XᵀX of `grams`.
+    pub fn calibration(
+        &self,
+        only: Option<BTreeSet<String>>,
+        grams: BTreeMap<String, i64>,
+    ) -> calibrate::Settings {
+        calibrate::Settings {
+            samples: self.count,
+            seed: self.seed,
+            only,
+            grams,
+            ..calibrate::Settings::default()
+        }
+    }
+
+    /// Adds what is to be said of the data, once.
+    pub fn warn(&mut self, warnings: &[String]) {
+        for warning in warnings {
             if !self.warnings.contains(warning) {
                 self.warnings.push(warning.clone());
             }
         }
-        Ok(found)
     }
 
     /// Looks at every value, where there are samples.

@@ -44,7 +44,7 @@ fn can_run(model: &Model, node: &Node) -> bool {
 }
 
 /// What the node needs, that of its subgraphs included.
-fn reads(node: &Node) -> impl Iterator<Item = ValueId> {
+pub fn reads(node: &Node) -> impl Iterator<Item = ValueId> {
     let captured = node.subgraphs().flat_map(|g| g.captures.iter());
     let inputs = node.inputs().iter().flatten().copied();
     inputs.chain(captured.map(|c| c.outer))

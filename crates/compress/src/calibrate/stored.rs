@@ -36,23 +36,38 @@ pub fn checkpoint(seen: usize, whole: bool, statistics: &Statistics) -> Result<V
         whole,
         statistics,
     };
-    let body = postcard::to_stdvec(&all)
-        .map_err(|e| Error::internal(format!("statistics cannot be written: {e}")))?;
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend(Sha256::digest(&body));
+    Ok(sealed(&written(&all)?))
+}
+
+/// Anything as bytes.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn written(what: &impl Serialize) -> Result<Vec<u8>> {
+    postcard::to_stdvec(what)
+        .map_err(|e| Error::internal(format!("statistics cannot be written: {e}")))
+}
+
+/// `body` with the version of its form and a digest before it.
+pub fn sealed(body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(MAGIC.len() + Sha256::output_size() + body.len());
+    bytes.extend(MAGIC);
+    bytes.extend(Sha256::digest(body));
     bytes.extend(body);
-    Ok(bytes)
+    bytes
+}
+
+/// The body that [`sealed`] was given; `None` for anything else, a file that was cut off too.
+pub fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (digest, body) = rest.split_at_checked(Sha256::output_size())?;
+    (Sha256::digest(body)[..] == *digest).then_some(body)
 }
 
 impl Checkpoint {
     /// What [`checkpoint`] wrote; `None` for anything else, a file that was cut off too.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let rest = bytes.strip_prefix(MAGIC)?;
-        let (digest, body) = rest.split_at_checked(Sha256::output_size())?;
-        if Sha256::digest(body)[..] != *digest {
-            return None;
-        }
-        postcard::from_bytes(body).ok()
+        postcard::from_bytes(unsealed(bytes)?).ok()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The account that a step gives of what it did to each node.
 
+use serde::{Deserialize, Serialize};
+
 use super::sources::Source;
 use crate::mixed::Search;
 
@@ -36,7 +38,7 @@ impl NodeChange {
 pub const NOTHING: &str = "it has no weight of a product or table";
 
 /// What became of one weight.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WeightChange {
     /// The name of the constant.
     pub weight: String,

@@ -4,38 +4,41 @@
 //! in a [`format`]. XᵀX of what it multiplies comes from calibration ([`grams`] says of which
 //! values).
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use edgesmith_ir::error::At;
-use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, Tensor, ValueId};
-use edgesmith_kernels::{Ctx, Isa, Threads, gemm};
+use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, ValueId};
+use edgesmith_kernels::{Ctx, Isa, Threads};
 use edgesmith_passes::convert_opset;
 
 use super::Layer;
-use super::changes::{Changes, Fate, NodeChange, WeightChange};
+use super::changes::{Changes, Fate, NodeChange};
 use crate::calibrate::Statistics;
 
 pub mod awq;
 pub mod blocks;
+mod by_segment;
 pub(in crate::quantize) mod factor;
 pub mod format;
 pub mod gptq;
 pub mod hqq;
+mod kept;
 pub mod matrix;
 pub mod method;
 pub mod nf4;
 mod prices;
 mod range;
+mod rounding;
 pub mod rtn;
 mod scale;
 mod sites;
 
 use blocks::Scheme;
-use format::{Format, Writer};
-use matrix::{Lies, Matrix};
-use method::{Job, Method, Rounded};
+pub use by_segment::{Calibration, by_segment};
+use format::Format;
+use matrix::Lies;
+use method::Method;
 pub use prices::{Priced, prices};
+use rounding::{Change, Rounding, gram, write};
 pub use sites::grams;
 use sites::{Site, Use};
 
@@ -54,6 +57,10 @@ pub struct Settings {
     pub damping: f64,
     /// GPTQ: columns in the order of their share in the inputs, with static groups.
     pub act_order: bool,
+    /// GPTQ, AWQ: what a weight multiplies comes from the weights rounded before it.
+    pub sequential: bool,
+    /// GPTQ, AWQ: the model is run in segments whose weights and XᵀX take at most so many bytes.
+    pub segment: usize,
     /// NF4: the largest magnitudes of blocks in 8 bits.
     pub double_quantize: bool,
     /// Tables of embeddings are rounded too.
@@ -85,6 +92,8 @@ impl Settings {
             search_range: false,
             damping: 0.01,
             act_order: true,
+            sequential: false,
+            segment: 1 << 30,
             double_quantize: false,
             embeddings: true,
             exclude: Vec::new(),
@@ -133,10 +142,13 @@ impl Settings {
     }
 }
 
+/// The name of a weight, how it lies, and its bits and numbers of a block.
+type KnownAs = (String, Lies, usize, usize);
+
 /// Weights that were rounded before, by name and scheme, for models that differ in the bits of others.
 #[derive(Debug, Default)]
 pub struct Known {
-    weights: BTreeMap<(String, Lies, usize, usize), (Rounded, WeightChange)>,
+    weights: BTreeMap<KnownAs, Change>,
     codes: usize,
 }
 
@@ -144,7 +156,17 @@ pub struct Known {
 const MOST_KNOWN: usize = 1 << 30;
 
 impl Known {
-    fn add(&mut self, key: (String, Lies, usize, usize), one: &(Rounded, WeightChange)) {
+    fn key(graph: &Graph, site: &Site) -> KnownAs {
+        let Scheme { bits, group, .. } = site.scheme;
+        (
+            graph.value(site.weight).name.clone(),
+            site.lies,
+            bits,
+            group,
+        )
+    }
+
+    fn add(&mut self, key: KnownAs, one: &Change) {
         let codes = one.1.dims.iter().product::<usize>();
         if !self.weights.contains_key(&key) && self.codes + codes <= MOST_KNOWN {
             self.codes += codes;
@@ -178,49 +200,91 @@ pub fn quantize_knowing(
     known: Option<&mut Known>,
     progress: &dyn Progress,
 ) -> Result<(Model, Changes)> {
-    settings.check()?;
-    let mut out = model.clone();
-    if out.opset() < settings.format.opset {
-        convert_opset(&mut out, settings.format.opset)?;
-    }
-    super::plain_gemm(&mut out.graph)?;
-    let (mut sites, mut left) = sites::find(&out.graph, settings);
-    sites.retain(|s| match no_form(s, settings.method.name) {
-        Some(reason) => {
-            left.insert(s.node, reason.into());
-            false
-        }
-        None => true,
-    });
-    if sites.is_empty() {
-        return Err(
-            Error::unsupported("no weight of the model can be rounded alone")
-                .hint("MatMul, Gemm, Gather and 1x1 Conv with constant f32 weights can be"),
-        );
-    }
-    let mut changes = Changes {
-        nodes: account(model, &left),
-        weight_bytes_before: super::constant_bytes(&model.graph),
-        ..Changes::default()
-    };
+    let found = Found::of(model, settings)?;
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
-    let mut rounding = Rounding {
-        statistics,
-        settings,
-        ctx: &ctx,
-        scales: BTreeMap::new(),
-    };
+    let mut rounding = Rounding::new(settings, &ctx);
     if settings.method.scales_inputs {
-        rounding.scales = rounding.find_scales(&out.graph, &sites, progress)?;
-        changes.rescaled = scale::insert(&mut out.graph, &mut sites, &rounding.scales);
-        changes.narrowing_nodes = 0;
+        let (graph, sites) = (&found.out.graph, &found.sites);
+        rounding.scales = rounding.find_scales(graph, sites, statistics, progress)?;
     }
     // Scales of inputs depend on the bits of all that read them.
-    let known = known.filter(|_| !settings.method.scales_inputs);
-    changes.weights = rounding.round(&mut out, &sites, known, progress)?;
-    super::drop_unused(&mut out.graph);
-    changes.weight_bytes_after = super::constant_bytes(&out.graph);
-    Ok((out, changes))
+    let mut known = known.filter(|_| !settings.method.scales_inputs);
+    let one = |graph: &Graph, _, sites: &[&Site]| {
+        let known_as = Known::key(graph, sites[0]);
+        if let Some(one) = known.as_ref().and_then(|k| k.weights.get(&known_as)) {
+            return Ok(one.clone());
+        }
+        let gram = statistics.and_then(|s| gram(graph, sites, s));
+        let one = rounding.one(graph, sites, gram.as_deref())?;
+        if let Some(known) = &mut known {
+            known.add(known_as, &one);
+        }
+        Ok(one)
+    };
+    found.written(settings, &rounding.scales, one, progress)
+}
+
+/// A model whose weights can be rounded, and which they are.
+struct Found {
+    out: Model,
+    sites: Vec<Site>,
+    /// What is known before the first is rounded.
+    changes: Changes,
+}
+
+impl Found {
+    /// # Errors
+    /// When the settings do not fit each other, the opset cannot be raised, or nothing can be
+    /// rounded.
+    fn of(model: &Model, settings: &Settings) -> Result<Self> {
+        settings.check()?;
+        let mut out = model.clone();
+        if out.opset() < settings.format.opset {
+            convert_opset(&mut out, settings.format.opset)?;
+        }
+        super::plain_gemm(&mut out.graph)?;
+        let (mut sites, mut left) = sites::find(&out.graph, settings);
+        sites.retain(|s| match no_form(s, settings.method.name) {
+            Some(reason) => {
+                left.insert(s.node, reason.into());
+                false
+            }
+            None => true,
+        });
+        if sites.is_empty() {
+            return Err(
+                Error::unsupported("no weight of the model can be rounded alone")
+                    .hint("MatMul, Gemm, Gather and 1x1 Conv with constant f32 weights can be"),
+            );
+        }
+        let changes = Changes {
+            nodes: account(model, &left),
+            weight_bytes_before: super::constant_bytes(&model.graph),
+            ..Changes::default()
+        };
+        Ok(Self {
+            out,
+            sites,
+            changes,
+        })
+    }
+
+    /// The model with its weights as `one` rounds them, which is told the number of each, and with
+    /// inputs divided by `scales`.
+    fn written(
+        mut self,
+        settings: &Settings,
+        scales: &BTreeMap<ValueId, Vec<f32>>,
+        one: impl FnMut(&Graph, usize, &[&Site]) -> Result<Change>,
+        progress: &dyn Progress,
+    ) -> Result<(Model, Changes)> {
+        let (out, changes) = (&mut self.out, &mut self.changes);
+        changes.rescaled = scale::insert(&mut out.graph, &mut self.sites, scales);
+        changes.weights = write(out, &self.sites, settings, one, progress)?;
+        super::drop_unused(&mut out.graph);
+        changes.weight_bytes_after = super::constant_bytes(&out.graph);
+        Ok((self.out, self.changes))
+    }
 }
 
 /// Why a weight cannot be written in the form that was asked for.
@@ -248,228 +312,13 @@ fn account(model: &Model, left: &BTreeMap<NodeId, String>) -> Vec<NodeChange> {
     model.graph.nodes().map(change).collect()
 }
 
-/// Weights on their way.
-struct Rounding<'a> {
-    statistics: Option<&'a Statistics>,
-    settings: &'a Settings,
-    ctx: &'a Ctx,
-    /// Scales of inputs, by the value that weights read.
-    scales: BTreeMap<ValueId, Vec<f32>>,
-}
-
-impl Rounding<'_> {
-    /// XᵀX of what is read at these sites: the sum where values differ.
-    fn gram(&self, graph: &Graph, sites: &[&Site]) -> Option<Vec<f32>> {
-        let statistics = self.statistics?;
-        let mut reads: Vec<ValueId> = sites.iter().filter_map(|s| s.reads).collect();
-        reads.dedup();
-        let mut sum: Option<Vec<f32>> = None;
-        for v in reads {
-            let gram = statistics.gram(&graph.value(v).name)?;
-            match &mut sum {
-                None => sum = Some(gram.products.clone()),
-                Some(sum) => sum
-                    .iter_mut()
-                    .zip(&gram.products)
-                    .for_each(|(s, p)| *s += p),
-            }
-        }
-        sum
-    }
-
-    /// The scales of the inputs that weights of one value share.
-    fn find_scales(
-        &self,
-        graph: &Graph,
-        sites: &[Site],
-        progress: &dyn Progress,
-    ) -> Result<BTreeMap<ValueId, Vec<f32>>> {
-        let shared = by_weight(sites);
-        let mut readers: BTreeMap<ValueId, Vec<&Site>> = BTreeMap::new();
-        for site in sites {
-            let alone = shared[&(site.weight, site.lies)]
-                .iter()
-                .all(|s| s.reads == site.reads);
-            if let Some(v) = site.reads.filter(|_| alone && site.does == Use::Product) {
-                readers.entry(v).or_default().push(site);
-            }
-        }
-        progress.start("scale inputs", readers.len() as u64);
-        let mut scales = BTreeMap::new();
-        for (v, sites) in readers {
-            progress.check()?;
-            let gram = self.statistics.and_then(|s| s.gram(&graph.value(v).name));
-            let gram = gram.ok_or_else(|| unseen(graph, v))?;
-            let weights = sites
-                .iter()
-                .map(|s| matrix_of(graph, s))
-                .collect::<Result<Vec<_>>>()?;
-            let weights: Vec<&Matrix> = weights.iter().collect();
-            let found = awq::scales(&weights, gram, sites[0].scheme, self.settings, self.ctx);
-            scales.extend(found.map(|s| (v, s)));
-            progress.advance(1);
-        }
-        progress.finish();
-        Ok(scales)
-    }
-
-    /// Rounds one weight after the other, and writes it into the model at once: memory holds the
-    /// codes of one.
-    fn round(
-        &self,
-        model: &mut Model,
-        sites: &[Site],
-        mut known: Option<&mut Known>,
-        progress: &dyn Progress,
-    ) -> Result<Vec<WeightChange>> {
-        let by_weight = by_weight(sites);
-        let numbers = |graph: &Graph, s: &Site| graph.constant(s.weight).map_or(0, Tensor::count);
-        let all = by_weight
-            .values()
-            .map(|s| numbers(&model.graph, s[0]))
-            .sum::<usize>();
-        progress.start("round weights", all as u64);
-        let mut writer = Writer::new(model);
-        let mut changes = Vec::new();
-        for (key, sites) in by_weight {
-            progress.check()?;
-            let name = writer.model.graph.value(key.0).name.clone();
-            let Scheme { bits, group, .. } = sites[0].scheme;
-            let of = (name.clone(), key.1, bits, group);
-            let found = known.as_ref().and_then(|k| k.weights.get(&of).cloned());
-            let one = found.map_or_else(|| self.one(&writer.model.graph, &sites), Ok);
-            let one = one.at(|| format!("weight \"{name}\""))?;
-            if let Some(known) = &mut known {
-                known.add(of, &one);
-            }
-            let (rounded, mut change) = one;
-            let count = numbers(&writer.model.graph, sites[0]);
-            for site in sites {
-                let node = writer.model.graph.node(site.node).name.clone();
-                let written = (self.settings.format.write)(&mut writer, site, &rounded);
-                written.at(|| format!("node \"{node}\""))?;
-                change.nodes.push(node);
-            }
-            change.bits = writer.bits[&key] as f64 / count.max(1) as f64;
-            changes.push(change);
-            progress.advance(count as u64);
-        }
-        progress.finish();
-        Ok(changes)
-    }
-
-    /// Rounds one weight. Tables, which multiply nothing, are rounded to nearest; but for plain
-    /// rounding with the range of the least error.
-    fn one(&self, graph: &Graph, sites: &[&Site]) -> Result<(Rounded, WeightChange)> {
-        let plain = matrix_of(graph, sites[0])?;
-        let scales = sites[0].reads.and_then(|v| self.scales.get(&v));
-        let weight = scales.map_or(Cow::Borrowed(&plain), |s| Cow::Owned(plain.scaled(s)));
-        let gram = self.gram(graph, sites);
-        let hessian = match (&gram, scales) {
-            (Some(gram), Some(s)) => Some(unscaled(gram, s)),
-            _ => gram.clone(),
-        };
-        let job = Job {
-            weight: &weight,
-            hessian: hessian.as_deref(),
-            scheme: sites[0].scheme,
-            settings: self.settings,
-            ctx: self.ctx.clone(),
-        };
-        let is_table = sites.iter().any(|s| s.does == Use::Table);
-        let rounded = match is_table && self.settings.method.name != method::RTN.name {
-            true => Rounded::Blocks(rtn::by_blocks(&job, |_, w| {
-                range::least_error(w, |_| 1.0, job.scheme)
-            })),
-            false => (self.settings.method.round)(&job)?,
-        };
-        let report = self.report(graph, sites[0], &plain, &rounded, scales, gram.as_deref())?;
-        Ok((rounded, report))
-    }
-
-    fn report(
-        &self,
-        graph: &Graph,
-        site: &Site,
-        weight: &Matrix,
-        rounded: &Rounded,
-        scales: Option<&Vec<f32>>,
-        gram: Option<&[f32]>,
-    ) -> Result<WeightChange> {
-        let mut numbers = rounded.numbers();
-        for row in numbers.chunks_exact_mut(weight.k) {
-            row.iter_mut()
-                .zip(scales.into_iter().flatten())
-                .for_each(|(x, s)| *x /= s);
-        }
-        let square = |d: &[f32]| d.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-        let apart = |numbers: &mut [f32]| {
-            let pairs = numbers.iter_mut().zip(&weight.data);
-            pairs.for_each(|(x, w)| *x = w - *x);
-        };
-        apart(&mut numbers);
-        let (mut output_error, mut output_error_of_rounding) = (None, None);
-        if let Some(gram) = gram {
-            let k = weight.k;
-            let gram = gemm::PackedF32::new(self.ctx, gram, gemm::Order::KN, k, k);
-            let energy = |m: &[f32]| awq::energy(m, weight.n, &gram, self.ctx);
-            let whole = energy(&weight.data).max(f64::MIN_POSITIVE);
-            output_error = Some(energy(&numbers) / whole);
-            let job = Job {
-                weight,
-                hessian: None,
-                scheme: site.scheme,
-                settings: self.settings,
-                ctx: self.ctx.clone(),
-            };
-            let nearest = rtn::by_blocks(&job, |_, w| range::whole(w, job.scheme));
-            let mut nearest = nearest.numbers();
-            apart(&mut nearest);
-            output_error_of_rounding = Some(energy(&nearest) / whole);
-        }
-        Ok(WeightChange {
-            weight: graph.value(site.weight).name.clone(),
-            nodes: Vec::new(),
-            dims: [weight.n, weight.k],
-            bits: 0.0,
-            sqnr_db: 10.0 * (square(&weight.data) / square(&numbers)).log10(),
-            output_error,
-            output_error_of_rounding,
-        })
-    }
-}
-
-/// `H[i][j] / (s[i] s[j])`: of inputs that were divided by `s`.
-fn unscaled(gram: &[f32], s: &[f32]) -> Vec<f32> {
-    let k = s.len();
-    let entry = |(at, h): (usize, &f32)| h / (s[at / k] * s[at % k]);
-    gram.iter().enumerate().map(entry).collect()
-}
-
-fn unseen(graph: &Graph, v: ValueId) -> Error {
-    let name = &graph.value(v).name;
-    Error::invalid(format!("calibration saw nothing of \"{name}\""))
-}
-
-fn by_weight(sites: &[Site]) -> BTreeMap<(ValueId, Lies), Vec<&Site>> {
-    let mut all: BTreeMap<_, Vec<&Site>> = BTreeMap::new();
-    for site in sites {
-        all.entry((site.weight, site.lies)).or_default().push(site);
-    }
-    all
-}
-
-fn matrix_of(graph: &Graph, site: &Site) -> Result<Matrix> {
-    let t = graph.constant(site.weight);
-    let t = t.ok_or_else(|| Error::internal("the weight of a site is constant"))?;
-    Matrix::of(t, site.lies)
-}
-
 #[cfg(test)]
 mod tests {
-    use edgesmith_ir::{NoProgress, eval, text, verify};
+    use edgesmith_ir::{NoProgress, Tensor, eval, text, verify};
 
     use super::blocks::{Blocks, Zeros};
+    use super::method::Job;
+    use super::rounding::matrix_of;
     use super::*;
     use crate::quantize::testing::numbers;
 

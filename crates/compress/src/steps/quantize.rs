@@ -122,6 +122,12 @@ fn data(given: &Given) -> Result<Data> {
             "a goal is kept with ranges from calibration only",
         ));
     }
+    if !goal.is_empty() && given.flag("true-sequential") {
+        return Err(given.fault(
+            "true-sequential",
+            "a goal is kept with what the float model multiplies only",
+        ));
+    }
     Ok(match to {
         "int8" => {
             bytes::settings(given)?;
@@ -196,6 +202,22 @@ fn to_int8(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Chan
 
 fn to_weights(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let settings = weights::settings(given, work.samples.is_some())?;
+    let goal = mixed::goal(given)?;
+    if settings.method.needs_data && goal.is_empty() {
+        let from = weight_only::Calibration {
+            samples: work.samples.ok_or_else(no_data)?,
+            settings: work.calibration(
+                Some(BTreeSet::new()),
+                weight_only::grams(&model.graph, &settings),
+            ),
+            stores: work.stores,
+        };
+        let done = weight_only::by_segment(model, &from, &settings, work.progress)?;
+        if let Some((model, changes, warnings)) = done {
+            work.warn(&warnings);
+            return Ok((model, changes));
+        }
+    }
     let statistics = match settings.method.needs_data {
         true => {
             let grams = weight_only::grams(&model.graph, &settings);
@@ -204,7 +226,6 @@ fn to_weights(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, C
         false => None,
     };
     let (seen, progress) = (statistics.as_ref(), work.progress);
-    let goal = mixed::goal(given)?;
     if goal.is_empty() {
         return weight_only::quantize(model, seen, &settings, progress);
     }

@@ -1,7 +1,9 @@
 //! Weights in blocks along a row, each with a scale and a zero point: `w ≈ (code − zero) · scale`.
 
+use serde::{Deserialize, Serialize};
+
 /// How a row is cut and rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheme {
     /// Bits of a code: 2, 3, 4 or 8.
     pub bits: usize,
@@ -79,7 +81,7 @@ impl Grid {
 }
 
 /// What the codes of a block are measured from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Zeros {
     /// The middle code, everywhere.
     Middle,

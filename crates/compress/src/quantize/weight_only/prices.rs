@@ -6,8 +6,9 @@ use edgesmith_kernels::{Ctx, Isa, Threads, gemm};
 
 use super::blocks::Scheme;
 use super::method::Job;
+use super::rounding::{Rounding, by_weight, gram, matrix_of};
 use super::sites::Site;
-use super::{Rounding, Settings, awq, by_weight, matrix_of, method, no_form, range, rtn, sites};
+use super::{Settings, awq, method, no_form, range, rtn, sites};
 use crate::calibrate::Statistics;
 
 /// What a weight costs with so many bits.
@@ -43,12 +44,7 @@ pub fn prices(
     let (mut sites, _) = sites::find(&model.graph, settings);
     sites.retain(|s| no_form(s, settings.method.name).is_none());
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
-    let rounding = Rounding {
-        statistics,
-        settings,
-        ctx: &ctx,
-        scales: Default::default(),
-    };
+    let rounding = Rounding::new(settings, &ctx);
     let weights = by_weight(&sites);
     progress.start("price weights", weights.len() as u64);
     let mut priced = Vec::new();
@@ -59,7 +55,7 @@ pub fn prices(
                 bits,
                 ..sites[0].scheme
             };
-            priced.push(rounding.price(&model, sites, scheme)?);
+            priced.push(rounding.price(&model, sites, scheme, statistics)?);
         }
         progress.advance(1);
     }
@@ -68,7 +64,13 @@ pub fn prices(
 }
 
 impl Rounding<'_> {
-    fn price(&self, model: &Model, sites: &[&Site], scheme: Scheme) -> Result<Priced> {
+    fn price(
+        &self,
+        model: &Model,
+        sites: &[&Site],
+        scheme: Scheme,
+        statistics: Option<&Statistics>,
+    ) -> Result<Priced> {
         let graph = &model.graph;
         let weight = matrix_of(graph, sites[0])?;
         let plain = Settings {
@@ -86,7 +88,7 @@ impl Rounding<'_> {
         let pairs = delta.iter_mut().zip(&weight.data);
         pairs.for_each(|(x, w)| *x = w - *x);
         let square = |d: &[f32]| d.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-        let (lost, whole) = match self.gram(graph, sites) {
+        let (lost, whole) = match statistics.and_then(|s| gram(graph, sites, s)) {
             Some(gram) => {
                 let k = weight.k;
                 let gram = gemm::PackedF32::new(self.ctx, &gram, gemm::Order::KN, k, k);

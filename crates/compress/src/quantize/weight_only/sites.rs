@@ -7,6 +7,7 @@ use edgesmith_ir::{DType, Graph, Node, NodeId, Tensor, ValueId};
 use super::Settings;
 use super::blocks::Scheme;
 use super::matrix::Lies;
+use crate::calibrate::segments::Product;
 use crate::quantize::changes::NOTHING;
 
 /// The least inputs of a weight: blocks have 16 numbers and more.
@@ -42,7 +43,7 @@ pub struct Site {
     pub scheme: Scheme,
 }
 
-/// The sites of a graph in their order, and why other nodes with a constant weight are left.
+/// The sites of a graph in the order in which nodes run, and why other nodes with a constant weight are left.
 pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, String>) {
     let (mut sites, mut left) = (Vec::new(), BTreeMap::new());
     for (id, node) in graph.nodes() {
@@ -59,17 +60,34 @@ pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, 
             Err(reason) => _ = left.insert(id, reason),
         }
     }
+    if let Ok(order) = graph.order() {
+        let place: BTreeMap<NodeId, usize> = order.into_iter().zip(0..).collect();
+        sites.sort_by_key(|s| place.get(&s.node).copied());
+    }
     (sites, left)
 }
 
 /// The values whose XᵀX methods ask for, with the axis of a row.
 pub fn grams(graph: &Graph, settings: &Settings) -> BTreeMap<String, i64> {
+    let products = products(graph, settings).into_values();
+    products
+        .map(|p| (graph.value(p.reads).name.clone(), p.axis))
+        .collect()
+}
+
+/// The nodes for whose weights methods ask for XᵀX.
+pub fn products(graph: &Graph, settings: &Settings) -> BTreeMap<NodeId, Product> {
     let (sites, _) = find(graph, settings);
-    let asked = sites.iter().filter_map(|s| {
-        let axis = if s.does == Use::Pointwise { 1 } else { -1 };
-        Some((graph.value(s.reads?).name.clone(), axis))
-    });
-    asked.collect()
+    let product = |s: &Site| {
+        let dims = graph.constant(s.weight).map(Tensor::dims)?;
+        let product = Product {
+            reads: s.reads?,
+            axis: if s.does == Use::Pointwise { 1 } else { -1 },
+            k: dims[usize::from(s.lies == Lies::OutputsFirst)],
+        };
+        Some((s.node, product))
+    };
+    sites.iter().filter_map(product).collect()
 }
 
 fn site(graph: &Graph, id: NodeId, node: &Node, scheme: Scheme) -> Result<Site, String> {

@@ -55,7 +55,7 @@ pub fn goal(given: &Given) -> Result<Goal> {
     let goal = Goal {
         max_drop: number("max-drop", 0.0)?,
         min_sqnr_db: number("min-sqnr", 0.0)?,
-        size: measure(given, "size", SIZES, "2MB, 500kB or 1.5MiB")?.map(|b| b as u64),
+        size: bytes(given, "size", "2MB, 500kB or 1.5MiB")?,
         latency_ms: measure(given, "latency", TIMES, "3ms, 0.5s or 800us")?,
     };
     if let (true, Some(_)) = (goal.is_empty(), given.text("sensitivity")) {
@@ -82,6 +82,14 @@ const SIZES: &[(&str, f64)] = &[
     ("", 1.0),
 ];
 const TIMES: &[(&str, f64)] = &[("ms", 1.0), ("us", 1e-3), ("µs", 1e-3), ("s", 1e3)];
+
+/// The bytes that a key gives, `such` as these.
+///
+/// # Errors
+/// When the text is no size.
+pub fn bytes(given: &Given, key: &str, such: &str) -> Result<Option<u64>> {
+    Ok(measure(given, key, SIZES, such)?.map(|b| b as u64))
+}
 
 fn measure(given: &Given, key: &str, units: &[(&str, f64)], such: &str) -> Result<Option<f64>> {
     let Some(text) = given.text(key) else {

@@ -43,6 +43,18 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Number,
     },
     Key {
+        name: "true-sequential",
+        value: "",
+        about: "GPTQ, AWQ: what a weight multiplies comes from the weights rounded before it",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "segment",
+        value: "BYTES",
+        about: "GPTQ, AWQ: calibrate in segments whose weights and XᵀX take at most so much [default: 1GiB]",
+        kind: Kind::Text,
+    },
+    Key {
         name: "double-quantize",
         value: "",
         about: "NF4: the scales in 8 bits too",
@@ -84,6 +96,14 @@ pub fn settings(given: &Given, has_data: bool) -> Result<Settings> {
     if damping.is_some_and(|d| !(0.0..=1.0).contains(&d)) {
         return Err(given.fault("damping", "a share is from 0 to 1"));
     }
+    let sequential = given.flag("true-sequential");
+    if sequential && !method.needs_data {
+        return Err(given.fault(
+            "true-sequential",
+            format!("{} does not look at what weights multiply", method.name),
+        ));
+    }
+    let segment = super::mixed::bytes(given, "segment", "512MiB or 2GiB")?;
     let settings = Settings {
         format,
         scheme: Scheme {
@@ -94,6 +114,8 @@ pub fn settings(given: &Given, has_data: bool) -> Result<Settings> {
         search_range: given.flag("search-range"),
         act_order: !given.flag("natural-order"),
         damping: damping.unwrap_or(default.damping),
+        sequential,
+        segment: segment.map_or(default.segment, |b| b as usize),
         double_quantize: given.flag("double-quantize"),
         embeddings: !given.flag("keep-embeddings"),
         exclude: given.texts("exclude"),
@@ -161,6 +183,7 @@ mod tests {
                 Kind::Flag => Setting::Flag(true),
                 Kind::Number => Setting::Number(0.5),
                 Kind::OneOf(list) => text(list()[0]),
+                Kind::Text => text("64MiB"),
                 _ => unreachable!("weights have no such key"),
             };
             let with = settings(&given("int4", &[(key.name, value)]), true).unwrap();
@@ -177,6 +200,8 @@ mod tests {
             ("nf4", "format", text("qdq")),
             ("int4", "format", text("bnb4")),
             ("int4", "damping", Setting::Number(2.0)),
+            ("int4", "segment", text("64 apples")),
+            ("nf4", "true-sequential", Setting::Flag(true)),
         ] {
             assert!(
                 settings(&given(to, &[(key, value)]), true).is_err(),
