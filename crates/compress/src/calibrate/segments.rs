@@ -16,7 +16,7 @@ use edgesmith_ir::{
 use super::choice::Choice;
 use super::runnable::{reads, runnable};
 use super::shelf::{Reader, Shelf, Writer};
-use super::{Collector, Settings, Statistics, few, mask, session, unseen};
+use super::{Collector, Mask, Settings, Statistics, few, session, unseen};
 use crate::samples::{Batch, Samples};
 
 mod cut;
@@ -176,7 +176,7 @@ impl<'a> Segments<'a> {
             let (range, batch) = batch?;
             let came = before.as_mut().map_or(Ok(BTreeMap::new()), Before::next)?;
             let inputs = inputs(&part.graph, &batch, &came);
-            let mask = mask(&batch)?;
+            let mask = Mask::of(&batch)?;
             collector.statistics.samples += range.len() as u64;
             let mut added = Ok(());
             let outputs = session.run_watching(&inputs, &wanted, &mut |v, t| {
