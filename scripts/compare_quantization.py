@@ -5,9 +5,10 @@
     python3 scripts/compare_quantization.py --edgesmith ... --models DIR --only minilm -- --observer mse
     python3 scripts/compare_quantization.py --edgesmith ... --models DIR --speed 200 --only mobilenet_v2
 
-DIR holds NAME/{model.onnx,calib.npz,test.npz}; what follows `--` goes to `edgesmith quantize`. All
-models run in ONNX Runtime, with exact sums (`session.x64quantprecision`), on the same samples: those
-of test.npz and, for images, their mirror images and shifts. Columns:
+DIR holds NAME/{model.onnx,calib.npz,test.npz} (text_direction by scripts/text_direction.py); what
+follows `--` goes to `edgesmith quantize`. All models run in ONNX Runtime, with exact sums
+(`session.x64quantprecision`), on the same samples: those of test.npz and, for images, their mirror
+images and shifts. Columns:
 
 `metric`   top-1 in per cent; area under the ROC curve (samples against the same with bands shifted);
            Spearman correlation of cosines with the similarity that people gave
@@ -43,6 +44,7 @@ MODELS = {
     "ds_cnn_kws": ("top1", 0.5, None),
     "ad_autoencoder": ("auc", 0.01, None),
     "minilm": ("spearman", 0.005, None),
+    "text_direction": ("top1", 1.5, None),
 }
 BANDS, SHIFT = 128, 8
 
@@ -315,7 +317,7 @@ def main():
     args.edgesmith = args.edgesmith.resolve()
     rows, fine = [], True
     with tempfile.TemporaryDirectory() as folder:
-        for name in args.only or MODELS:
+        for name in args.only or [name for name in MODELS if (args.models / name).is_dir()]:
             try:
                 more, passed = (speed if args.speed else compare)(args, name, Path(folder))
             except Failed as problem:

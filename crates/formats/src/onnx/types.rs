@@ -67,10 +67,13 @@ fn tensor(proto: &TensorTypeProto) -> Result<Option<TensorType>> {
     if code == 0 {
         return Ok(None);
     }
-    // Some exporters write -1 for a length that is open.
+    // For a length that is open some exporters write -1, and others, Paddle's among them, give all of
+    // them the name "?", which does not make them equal.
     let dim = |value: &Option<DimensionValue>| match value {
         Some(DimensionValue::Value(n)) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Known),
-        Some(DimensionValue::Param(name)) if !name.is_empty() => Dim::symbol(name),
+        Some(DimensionValue::Param(name)) if !matches!(name.as_str(), "" | "?") => {
+            Dim::symbol(name)
+        }
         _ => Dim::Unknown,
     };
     let shape = proto.shape.as_ref();
@@ -170,16 +173,22 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_length_is_open() {
-        let mut proto = to_proto(&TensorType::fixed(DType::F32, &[1]).into());
-        let Some(TypeValue::Tensor(t)) = &mut proto.value else {
-            unreachable!()
-        };
-        t.shape.as_mut().unwrap().dim[0].value = Some(DimensionValue::Value(-1));
-        let ty = from_proto(&proto).unwrap().unwrap();
-        assert_eq!(
-            ty.tensor().unwrap().shape.as_ref().unwrap()[0],
-            Dim::Unknown
-        );
+    fn a_negative_length_or_a_question_mark_is_open() {
+        for value in [
+            DimensionValue::Value(-1),
+            DimensionValue::Param("?".into()),
+            DimensionValue::Param(String::new()),
+        ] {
+            let mut proto = to_proto(&TensorType::fixed(DType::F32, &[1]).into());
+            let Some(TypeValue::Tensor(t)) = &mut proto.value else {
+                unreachable!()
+            };
+            t.shape.as_mut().unwrap().dim[0].value = Some(value);
+            let ty = from_proto(&proto).unwrap().unwrap();
+            assert_eq!(
+                ty.tensor().unwrap().shape.as_ref().unwrap()[0],
+                Dim::Unknown
+            );
+        }
     }
 }
