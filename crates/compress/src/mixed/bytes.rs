@@ -108,6 +108,9 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// Samples by which observers are compared: some are close to each other.
+const FOR_OBSERVERS: usize = 64;
+
 /// The settings with the observer whose ranges leave the least noise at the outputs, on the first
 /// samples; and the signal to noise in dB with each, the best first. Where two are equal the earlier
 /// one of the list is taken.
@@ -120,7 +123,7 @@ pub fn best_observer(
     samples: &dyn Samples,
     progress: &dyn Progress,
 ) -> Result<(Settings, Vec<(&'static str, f64)>)> {
-    let mut sensor = Sensor::new(Sense::Sqnr, &ready.model, samples)?;
+    let mut sensor = Sensor::new(Sense::Sqnr, &ready.model, samples)?.on(FOR_OBSERVERS);
     let mut costs: Vec<(&'static Observer, f64)> = Vec::new();
     progress.start("compare observers", OBSERVERS.len() as u64);
     for &observer in OBSERVERS {

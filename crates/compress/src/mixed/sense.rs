@@ -37,6 +37,8 @@ pub struct Sensor<'a> {
     sense: Sense,
     float: Recorded,
     samples: &'a dyn Samples,
+    /// So many of them tell noise.
+    for_noise: usize,
     /// The loss of the float model.
     loss: f64,
 }
@@ -49,6 +51,7 @@ impl<'a> Sensor<'a> {
             sense,
             float: Recorded::new(prepared(float)?),
             samples,
+            for_noise: FOR_NOISE,
             loss: 0.0,
         };
         if sense == Sense::Loss {
@@ -61,6 +64,12 @@ impl<'a> Sensor<'a> {
         Ok(sensor)
     }
 
+    /// The same with noise on so many samples.
+    #[must_use]
+    pub fn on(self, for_noise: usize) -> Self {
+        Self { for_noise, ..self }
+    }
+
     /// What a model costs; 0 where it answers as the float one does.
     ///
     /// # Errors
@@ -71,7 +80,7 @@ impl<'a> Sensor<'a> {
             return Ok(loss(&mut session, self.samples)? - self.loss);
         }
         self.float.rewind();
-        let few = First::new(self.samples, FOR_NOISE);
+        let few = First::new(self.samples, self.for_noise);
         let found = evaluate::fidelity(&mut self.float, &mut session, &few, BATCH, progress)?;
         Ok(10f64.powf(-found.sqnr_db / 10.0))
     }

@@ -182,11 +182,12 @@ fn to_int8(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Chan
     let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
     let look = &mut |model: &Model, only| work.look(model, Some(only), BTreeMap::new());
     let mut ready = Ready::of(model, look, &settings)?;
-    ready.learn(samples, &settings, progress)?;
     let (settings, observers) = match given.text("observer") {
         Some(bytes::BEST) => best_observer(&ready, &settings, samples, progress)?,
         _ => (settings, Vec::new()),
     };
+    // Observers are compared with weights rounded to nearest, which takes a fraction of the time.
+    ready.learn(samples, &settings, progress)?;
     let goal = mixed::goal(given)?;
     let (model, mut changes) = if goal.is_empty() {
         ready.finish(samples, &settings, progress)?
