@@ -16,6 +16,9 @@ const PART: usize = 1 << 15;
 /// The parts of a sample are a multiple of so many, for threads to have equal shares.
 const SHARES: usize = 4;
 
+/// Squares that sum up to less may have lost their parts in f32.
+const TINY: f64 = 1e-32;
+
 /// Fewer numbers are counted one by one.
 const FEW: usize = 4 * HALF;
 
@@ -204,7 +207,11 @@ impl Found {
     fn of(ctx: &Ctx, data: &[f32], columns: usize) -> Self {
         let mut facts = Columns::of(ctx, data, columns);
         let mut not_finite = 0;
-        if facts.squares.iter().any(|s| !s.is_finite()) {
+        let is_small = |(s, (lo, hi)): (&f64, (&f32, &f32))| *s < TINY && *lo < *hi;
+        let ends = || facts.min.iter().zip(&facts.max);
+        if facts.squares.iter().any(|s| !s.is_finite())
+            || facts.squares.iter().zip(ends()).any(is_small)
+        {
             facts = Columns::of_finite(data, columns);
             not_finite = data.iter().filter(|x| !x.is_finite()).count() as u64;
         }

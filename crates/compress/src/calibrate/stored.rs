@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::statistics::Statistics;
 
 /// The first bytes, with the version of what follows.
-const MAGIC: &[u8] = b"edgesmith statistics 2\n";
+const MAGIC: &[u8] = b"edgesmith statistics 3\n";
 
 /// Statistics after some samples, to go on from.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
