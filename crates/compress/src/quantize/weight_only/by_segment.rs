@@ -61,7 +61,11 @@ pub fn by_segment(
             threads: 0,
             ..settings.clone()
         };
-        format!("{} {own:?}", calibrate::key(model, &from.settings))
+        // Patterns of settings name nodes, which the key does not.
+        let each = found.sites.iter().map(|s| (s.weight, s.lies, s.scheme));
+        let each: Vec<_> = each.collect();
+        let key = calibrate::key(model, &from.settings);
+        format!("{key} {own:?} {each:?}")
     });
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
     let mut run = Run {
@@ -342,6 +346,7 @@ mod tests {
     use super::super::{grams, method, quantize};
     use super::*;
     use crate::calibrate::Memory;
+    use crate::quantize::Layer;
     use crate::quantize::testing::numbers;
     use crate::samples::InMemory;
 
@@ -350,7 +355,7 @@ mod tests {
         each.collect::<Vec<_>>().join(",")
     }
 
-    /// Products that depend on each other, one weight three times, a late use of the input, a body
+    /// Products that depend on each other, one weight four times, a late use of the input, a body
     /// that reads from around itself, a shape that is computed, and an output in the middle.
     fn net() -> Model {
         let w = |name: &str, seed| format!("  {name}: f32[16,16] = {{{}}}\n", list(256, seed));
@@ -382,7 +387,9 @@ graph net(x: f32[n,16]) -> (z, b) {{
     capture d: f32[n,16] = t2; y2 = Neg(d)
   }}}}
   t3 = MatMul(chosen, tied) {{name="t3"}}
-  c = Gemm(t3, wc) {{name="c"}}
+  t4 = MatMul(h, tied) {{name="t4"}}
+  t34 = Add(t3, t4) {{name="t34"}}
+  c = Gemm(t34, wc) {{name="c"}}
   z = MatMul(c, wd) {{name="z"}}
 }}
 "#,
@@ -530,6 +537,30 @@ graph net(x: f32[n,16]) -> (z, b) {{
             let values = memory.0.borrow();
             assert!(values.keys().all(|k| !k.contains("cut")), "values are left");
         }
+    }
+
+    #[test]
+    fn what_was_kept_of_other_bits_is_not_taken() {
+        let mut settings = settings(&method::GPTQ);
+        settings.segment = 0;
+        settings.layers = vec![Layer {
+            pattern: "q".into(),
+            bits: Some(8),
+            group: None,
+        }];
+        let (model, memory) = (net(), Memory::default());
+        cut(&model, &settings, Some(&memory), &NoProgress).unwrap();
+        // The other node has the name now.
+        let mut other = model.clone();
+        for (id, name) in [("q", "k"), ("k", "q")].map(|(from, to)| {
+            let (id, _) = model.graph.nodes().find(|(_, n)| n.name == from).unwrap();
+            (id, to)
+        }) {
+            other.graph.node_mut(id).name = name.into();
+        }
+        let fresh = cut(&other, &settings, None, &NoProgress).unwrap().unwrap();
+        let kept = cut(&other, &settings, Some(&memory), &NoProgress).unwrap();
+        assert_eq!(printed(&kept.unwrap().0), printed(&fresh.0));
     }
 
     #[test]
