@@ -61,11 +61,12 @@ pub fn by_segment(
             threads: 0,
             ..settings.clone()
         };
-        // Patterns of settings name nodes, which the key does not.
+        // Patterns of settings name nodes, which the key does not; versions may round otherwise.
+        let version = env!("CARGO_PKG_VERSION");
         let each = found.sites.iter().map(|s| (s.weight, s.lies, s.scheme));
         let each: Vec<_> = each.collect();
         let key = calibrate::key(model, &from.settings);
-        format!("{key} {own:?} {each:?}")
+        format!("{version} {key} {own:?} {each:?}")
     });
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
     let mut run = Run {
@@ -343,7 +344,7 @@ mod tests {
 
     use edgesmith_ir::{NoProgress, text};
 
-    use super::super::{grams, method, quantize};
+    use super::super::{format, grams, method, quantize};
     use super::*;
     use crate::calibrate::Memory;
     use crate::quantize::Layer;
@@ -467,6 +468,30 @@ graph net(x: f32[n,16]) -> (z, b) {{
     }
 
     #[test]
+    fn cuts_between_nodes_that_one_kernel_runs_change_nothing() {
+        let w = |name: &str, seed| format!("  {name}: f32[16,16] = {{{}}}\n", list(256, seed));
+        let weights: String = ["wa", "wb", "wc", "wd"]
+            .into_iter()
+            .zip(1..)
+            .map(|(name, seed)| w(name, seed))
+            .collect();
+        let source = format!(
+            "opset 21\ngraph g(x: f32[n,16]) -> (z) {{\n{weights}  o: f32[16] = {{{}}}\n  \
+             a = MatMul(x, wa)\n  a1 = Add(a, o)\n  a2 = Sigmoid(a1)\n  b = MatMul(a2, wb)\n  \
+             b1 = Add(b, o)\n  b2 = Add(b1, x)\n  b3 = Tanh(b2)\n  c = Gemm(b3, wc, o)\n  \
+             c1 = Gelu(c)\n  c2 = Softmax(c1)\n  z = MatMul(c2, wd)\n}}\n",
+            list(16, 9),
+        );
+        let model = text::parse(&source).unwrap();
+        let mut settings = settings(&method::GPTQ);
+        let (wanted, changes) = at_once(&model, &settings);
+        settings.segment = 0;
+        let done = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
+        assert_eq!(printed(&done.0), printed(&wanted));
+        assert_eq!(done.1, changes);
+    }
+
+    #[test]
     fn segments_without_a_node_that_runs_are_segments() {
         let source = format!(
             "opset 21\ngraph g(x: f32[n,16]) -> (a, b) {{\n  wa: f32[16,16] = {{{}}}\n  \
@@ -477,6 +502,24 @@ graph net(x: f32[n,16]) -> (z, b) {{
         );
         let model = text::parse(&source).unwrap();
         let mut settings = settings(&method::GPTQ);
+        let (wanted, _) = at_once(&model, &settings);
+        settings.segment = 0;
+        let done = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
+        assert_eq!(printed(&done.0), printed(&wanted));
+    }
+
+    #[test]
+    fn what_only_the_last_products_read_does_not_cross() {
+        let source = format!(
+            "opset 21\ngraph g(x: f32[n,16]) -> (z) {{\n  wa: f32[16,16] = {{{}}}\n  \
+             wb: f32[16,16] = {{{}}}\n  a = MatMul(x, wa) {{name=\"a\"}}\n  \
+             r = Relu(x) {{name=\"r\"}}\n  z = Gemm(r, wb, a) {{name=\"z\"}}\n}}\n",
+            list(256, 1),
+            list(256, 2),
+        );
+        let model = text::parse(&source).unwrap();
+        let mut settings = settings(&method::GPTQ);
+        settings.format = &format::QDQ;
         let (wanted, _) = at_once(&model, &settings);
         settings.segment = 0;
         let done = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
