@@ -78,7 +78,10 @@ pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, 
             let fits = |v: ValueId| *axes.entry(v).or_insert(axis) == axis;
             let fits = s.reads.is_none_or(fits);
             if !fits {
-                left.insert(s.node, "another product reads its input by another axis".into());
+                left.insert(
+                    s.node,
+                    "another product reads its input by another axis".into(),
+                );
             }
             fits
         });
