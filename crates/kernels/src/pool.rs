@@ -62,6 +62,12 @@ impl PoolGeometry {
         })
     }
 
+    /// The most elements of a window that can lie in the image.
+    pub fn largest_window(&self) -> usize {
+        let side = |i: usize| self.kernel[i].min(self.input[i]);
+        side(0).saturating_mul(side(1))
+    }
+
     /// The window elements inside of the image on axis `i` at `out`, and the input place of the
     /// first.
     fn window(&self, i: usize, out: usize) -> (Range<usize>, usize) {
@@ -261,6 +267,9 @@ pub struct Quant {
     pub zero: i32,
 }
 
+/// Bytes of a window whose sum stays in 32 bits.
+pub const MOST_BYTES: usize = i32::MAX as usize / 255;
+
 /// How means of bytes are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Means {
@@ -272,7 +281,7 @@ pub struct Means {
 }
 
 /// The mean of each window of bytes, brought from `from` to `to`; signed input gives signed
-/// output. The sum of a window is exact:
+/// output. The sum of a window, which has at most [`MOST_BYTES`] in the image, is exact:
 /// `clamp(round((sum - count zero) from.scale / (to.scale count)) + to.zero)`, ties to even.
 #[allow(
     clippy::too_many_arguments,

@@ -184,6 +184,42 @@ fn scales_that_overflow_are_left_to_the_definition() {
 }
 
 #[test]
+fn zero_points_beyond_bytes_are_left_to_the_definition() {
+    for (operator, dims) in [
+        ("com.microsoft.QLinearAdd(x, s, z, x, s, z, s, z)", "4"),
+        (
+            "com.microsoft.QLinearGlobalAveragePool(x, s, z, s, z)",
+            "1,1,2,2",
+        ),
+    ] {
+        let text = format!(
+            "opset 17 graph g(x: u8[{dims}]) -> (y) {{ s: f32[] = {{1}} z: i32[] = {{-2147483648}} y = {operator} }}"
+        );
+        let model = text::parse(&text).unwrap();
+        let dims: Vec<usize> = dims.split(',').map(|d| d.parse().unwrap()).collect();
+        let x = Tensor::from_vec(&dims, vec![1u8, 2, 3, 4]).unwrap();
+        let found = Session::prepare(&model, &Options::default())
+            .and_then(|mut session| session.run(&[("x", x)]));
+        assert!(found.is_err(), "{operator}");
+    }
+}
+
+#[test]
+fn windows_whose_sums_leave_32_bits_are_left_to_the_definition() {
+    for (sides, fast) in [([2901, 2902], true), ([2902, 2903], false)] {
+        let [h, w] = sides;
+        let text = format!(
+            "opset 17 graph g(x: u8[1,1,{h},{w}]) -> (y) {{ s: f32[] = {{1}} z: u8[] = {{0}} \
+             y = com.microsoft.QLinearGlobalAveragePool(x, s, z, s, z) }}"
+        );
+        let model = text::parse(&text).unwrap();
+        let session = Session::prepare(&model, &Options::default()).unwrap();
+        let is_fast = session.placements().iter().all(|p| p.provider == "cpu");
+        assert_eq!(is_fast, fast, "{sides:?}");
+    }
+}
+
+#[test]
 fn functions_of_a_byte_are_tables() {
     for (i, length) in [0, 1, 15, 16, 17, 1000].into_iter().enumerate() {
         for (j, op) in ["QLinearSigmoid", "QLinearLeakyRelu"]

@@ -320,7 +320,9 @@ mod tests {
     use super::method::Job;
     use super::rounding::matrix_of;
     use super::*;
+    use crate::calibrate;
     use crate::quantize::testing::numbers;
+    use crate::samples::InMemory;
 
     fn list(data: &[f32]) -> String {
         data.iter()
@@ -588,6 +590,33 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
             eval::evaluate(&scaled, &x).unwrap(),
         );
         assert!(apart(&a, &b) < 1e-5);
+    }
+
+    #[test]
+    fn a_value_that_products_read_by_two_axes_has_one_gram() {
+        let source = format!(
+            "opset 17\ngraph g(x: f32[n,16,2,32]) -> (a, b) {{\n  w: f32[8,16,1,1] = {{{}}}\n  \
+             v: f32[32,8] = {{{}}}\n  a = Conv(x, w) {{name=\"a\"}}\n  \
+             b = MatMul(x, v) {{name=\"b\"}}\n}}\n",
+            list(&numbers(128, 3)),
+            list(&numbers(256, 4)),
+        );
+        let model = text::parse(&source).unwrap();
+        let settings = settings(&method::GPTQ, 4, 16, &format::MATMULNBITS);
+        let asked = calibrate::Settings {
+            grams: grams(&model.graph, &settings),
+            ..calibrate::Settings::default()
+        };
+        let samples = InMemory {
+            name: "x".into(),
+            rows: Tensor::from_vec(&[2, 16, 2, 32], numbers(2048, 5)).unwrap(),
+            labels: None,
+        };
+        let seen = calibrate::calibrate(&model, &samples, &asked, &NoProgress).unwrap();
+        let (_, changes) = quantize(&model, Some(&seen), &settings, &NoProgress).unwrap();
+        assert_eq!(changes.weights.len(), 1);
+        let left = |n: &NodeChange| matches!(&n.fate, Fate::Left(why) if why.contains("axis"));
+        assert!(changes.nodes.iter().any(|n| n.name == "b" && left(n)));
     }
 
     #[test]

@@ -291,12 +291,12 @@ impl Seen<'_> {
             }
             "QLinearMatMul" => {
                 let axis = self.only_first()?;
-                let one_scale = self
-                    .inferred
-                    .dims(self.node.input(1)?)?
-                    .iter()
-                    .all(|&n| n == 1);
-                let fits = one_scale && self.rank(3)? == 2 && axis + 1 < self.rank(0)?;
+                let one = |i: usize| {
+                    let dims = self.inferred.dims(self.node.input(i)?)?;
+                    Some(dims.iter().all(|&n| n == 1))
+                };
+                let one_grid = one(1)? && one(2)?;
+                let fits = one_grid && self.rank(3)? == 2 && axis + 1 < self.rank(0)?;
                 fits.then_some(axis)
             }
             "MatMul" | "FusedMatMul" => self.product(),
@@ -356,7 +356,7 @@ impl Seen<'_> {
             let Some(v) = v else { continue };
             let rank = self.rank(i)?;
             if let Lies::Along(axis) = self.lies[v.index()]? {
-                let axis = axis + out - rank;
+                let axis = (axis + out).checked_sub(rank)?;
                 if found.is_some_and(|f| f != axis) {
                     return None;
                 }
@@ -490,6 +490,14 @@ mod tests {
         for (end, found) in [
             ("b = com.microsoft.QGemm(q, s, z, w, s, v, _, s, z)", true),
             ("b = QLinearMatMul(q, s, z, w, s, v, s, z)", true),
+            (
+                "rows: u8[4] = {1,2,3,4} b = QLinearMatMul(q, s, rows, w, s, v, s, z)",
+                false,
+            ),
+            (
+                "c: u8[1] = {5} b = com.microsoft.QLinearAdd(c, x, z, c, s, z, s, z)",
+                false,
+            ),
             ("b = com.microsoft.QLinearAdd(q, s, z, q, s, z, s, z)", true),
             (
                 "b = com.microsoft.QLinearSoftmax(q, s, z, s, z) {opset=13}",

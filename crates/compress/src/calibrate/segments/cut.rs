@@ -209,7 +209,11 @@ impl<'c> Cutter<'c> {
         let mut made: BTreeMap<ValueId, usize> = BTreeMap::new();
         let mut lives: BTreeMap<ValueId, (usize, usize)> = BTreeMap::new();
         for (at, &id) in self.order.iter().enumerate() {
-            for v in reads(self.graph.node(id)) {
+            // Of a product that does not run nothing is there but what is looked at.
+            let looked = self.products.get(&id).map(|p| p.reads);
+            let runs = self.runs.contains(&id);
+            let read = reads(self.graph.node(id)).filter(|v| runs || looked == Some(*v));
+            for v in read {
                 if let Some(&made) = made.get(&v) {
                     lives.insert(v, (made, at));
                 }

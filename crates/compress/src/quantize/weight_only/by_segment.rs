@@ -61,7 +61,12 @@ pub fn by_segment(
             threads: 0,
             ..settings.clone()
         };
-        format!("{} {own:?}", calibrate::key(model, &from.settings))
+        // Patterns of settings name nodes, which the key does not; versions may round otherwise.
+        let version = env!("CARGO_PKG_VERSION");
+        let each = found.sites.iter().map(|s| (s.weight, s.lies, s.scheme));
+        let each: Vec<_> = each.collect();
+        let key = calibrate::key(model, &from.settings);
+        format!("{version} {key} {own:?} {each:?}")
     });
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
     let mut run = Run {
@@ -339,9 +344,10 @@ mod tests {
 
     use edgesmith_ir::{NoProgress, text};
 
-    use super::super::{grams, method, quantize};
+    use super::super::{format, grams, method, quantize};
     use super::*;
     use crate::calibrate::Memory;
+    use crate::quantize::Layer;
     use crate::quantize::testing::numbers;
     use crate::samples::InMemory;
 
@@ -350,7 +356,7 @@ mod tests {
         each.collect::<Vec<_>>().join(",")
     }
 
-    /// Products that depend on each other, one weight three times, a late use of the input, a body
+    /// Products that depend on each other, one weight four times, a late use of the input, a body
     /// that reads from around itself, a shape that is computed, and an output in the middle.
     fn net() -> Model {
         let w = |name: &str, seed| format!("  {name}: f32[16,16] = {{{}}}\n", list(256, seed));
@@ -382,7 +388,9 @@ graph net(x: f32[n,16]) -> (z, b) {{
     capture d: f32[n,16] = t2; y2 = Neg(d)
   }}}}
   t3 = MatMul(chosen, tied) {{name="t3"}}
-  c = Gemm(t3, wc) {{name="c"}}
+  t4 = MatMul(h, tied) {{name="t4"}}
+  t34 = Add(t3, t4) {{name="t34"}}
+  c = Gemm(t34, wc) {{name="c"}}
   z = MatMul(c, wd) {{name="z"}}
 }}
 "#,
@@ -460,6 +468,30 @@ graph net(x: f32[n,16]) -> (z, b) {{
     }
 
     #[test]
+    fn cuts_between_nodes_that_one_kernel_runs_change_nothing() {
+        let w = |name: &str, seed| format!("  {name}: f32[16,16] = {{{}}}\n", list(256, seed));
+        let weights: String = ["wa", "wb", "wc", "wd"]
+            .into_iter()
+            .zip(1..)
+            .map(|(name, seed)| w(name, seed))
+            .collect();
+        let source = format!(
+            "opset 21\ngraph g(x: f32[n,16]) -> (z) {{\n{weights}  o: f32[16] = {{{}}}\n  \
+             a = MatMul(x, wa)\n  a1 = Add(a, o)\n  a2 = Sigmoid(a1)\n  b = MatMul(a2, wb)\n  \
+             b1 = Add(b, o)\n  b2 = Add(b1, x)\n  b3 = Tanh(b2)\n  c = Gemm(b3, wc, o)\n  \
+             c1 = Gelu(c)\n  c2 = Softmax(c1)\n  z = MatMul(c2, wd)\n}}\n",
+            list(16, 9),
+        );
+        let model = text::parse(&source).unwrap();
+        let mut settings = settings(&method::GPTQ);
+        let (wanted, changes) = at_once(&model, &settings);
+        settings.segment = 0;
+        let done = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
+        assert_eq!(printed(&done.0), printed(&wanted));
+        assert_eq!(done.1, changes);
+    }
+
+    #[test]
     fn segments_without_a_node_that_runs_are_segments() {
         let source = format!(
             "opset 21\ngraph g(x: f32[n,16]) -> (a, b) {{\n  wa: f32[16,16] = {{{}}}\n  \
@@ -470,6 +502,24 @@ graph net(x: f32[n,16]) -> (z, b) {{
         );
         let model = text::parse(&source).unwrap();
         let mut settings = settings(&method::GPTQ);
+        let (wanted, _) = at_once(&model, &settings);
+        settings.segment = 0;
+        let done = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
+        assert_eq!(printed(&done.0), printed(&wanted));
+    }
+
+    #[test]
+    fn what_only_the_last_products_read_does_not_cross() {
+        let source = format!(
+            "opset 21\ngraph g(x: f32[n,16]) -> (z) {{\n  wa: f32[16,16] = {{{}}}\n  \
+             wb: f32[16,16] = {{{}}}\n  a = MatMul(x, wa) {{name=\"a\"}}\n  \
+             r = Relu(x) {{name=\"r\"}}\n  z = Gemm(r, wb, a) {{name=\"z\"}}\n}}\n",
+            list(256, 1),
+            list(256, 2),
+        );
+        let model = text::parse(&source).unwrap();
+        let mut settings = settings(&method::GPTQ);
+        settings.format = &format::QDQ;
         let (wanted, _) = at_once(&model, &settings);
         settings.segment = 0;
         let done = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
@@ -530,6 +580,30 @@ graph net(x: f32[n,16]) -> (z, b) {{
             let values = memory.0.borrow();
             assert!(values.keys().all(|k| !k.contains("cut")), "values are left");
         }
+    }
+
+    #[test]
+    fn what_was_kept_of_other_bits_is_not_taken() {
+        let mut settings = settings(&method::GPTQ);
+        settings.segment = 0;
+        settings.layers = vec![Layer {
+            pattern: "q".into(),
+            bits: Some(8),
+            group: None,
+        }];
+        let (model, memory) = (net(), Memory::default());
+        cut(&model, &settings, Some(&memory), &NoProgress).unwrap();
+        // The other node has the name now.
+        let mut other = model.clone();
+        for (id, name) in [("q", "k"), ("k", "q")].map(|(from, to)| {
+            let (id, _) = model.graph.nodes().find(|(_, n)| n.name == from).unwrap();
+            (id, to)
+        }) {
+            other.graph.node_mut(id).name = name.into();
+        }
+        let fresh = cut(&other, &settings, None, &NoProgress).unwrap().unwrap();
+        let kept = cut(&other, &settings, Some(&memory), &NoProgress).unwrap();
+        assert_eq!(printed(&kept.unwrap().0), printed(&fresh.0));
     }
 
     #[test]

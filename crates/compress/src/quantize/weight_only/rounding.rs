@@ -1,7 +1,7 @@
 //! Rounding weights one after the other, and writing them into the model.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
@@ -26,15 +26,12 @@ pub struct Rounding<'a> {
     pub scales: BTreeMap<ValueId, Vec<f32>>,
 }
 
-/// The values that are read at these sites, each once.
+/// The values that are read at these sites, each once, in the order in which products of the model
+/// first read them: that in which segments see them.
 pub fn read_at(sites: &[&Site]) -> Vec<ValueId> {
-    let mut reads: Vec<ValueId> = Vec::new();
-    for v in sites.iter().filter_map(|s| s.reads) {
-        if !reads.contains(&v) {
-            reads.push(v);
-        }
-    }
-    reads
+    let reads = sites.iter().filter_map(|s| Some((s.since, s.reads?)));
+    let reads: BTreeSet<(usize, ValueId)> = reads.collect();
+    reads.into_iter().map(|(_, v)| v).collect()
 }
 
 /// XᵀX of what is read at these sites: the sum where values differ.

@@ -41,6 +41,8 @@ pub struct Site {
     pub reads: Option<ValueId>,
     /// Bits and blocks.
     pub scheme: Scheme,
+    /// The place in the order of the first site that reads the same value.
+    pub since: usize,
 }
 
 /// The sites of a graph in the order in which nodes run, and why other nodes with a constant weight are left.
@@ -64,7 +66,34 @@ pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, 
         let place: BTreeMap<NodeId, usize> = order.into_iter().zip(0..).collect();
         sites.sort_by_key(|s| place.get(&s.node).copied());
     }
+    let mut first: BTreeMap<ValueId, usize> = BTreeMap::new();
+    for (at, site) in sites.iter_mut().enumerate() {
+        site.since = site.reads.map_or(at, |v| *first.entry(v).or_insert(at));
+    }
+    if settings.method.needs_data {
+        // There is one XᵀX of a value, of its rows along one axis.
+        let mut axes: BTreeMap<ValueId, i64> = BTreeMap::new();
+        sites.retain(|s| {
+            let axis = s.axis();
+            let fits = |v: ValueId| *axes.entry(v).or_insert(axis) == axis;
+            let fits = s.reads.is_none_or(fits);
+            if !fits {
+                left.insert(
+                    s.node,
+                    "another product reads its input by another axis".into(),
+                );
+            }
+            fits
+        });
+    }
     (sites, left)
+}
+
+impl Site {
+    /// The axis of a row of what it multiplies.
+    fn axis(&self) -> i64 {
+        if self.does == Use::Pointwise { 1 } else { -1 }
+    }
 }
 
 /// The values whose XᵀX methods ask for, with the axis of a row.
@@ -82,7 +111,7 @@ pub fn products(graph: &Graph, settings: &Settings) -> BTreeMap<NodeId, Product>
         let dims = graph.constant(s.weight).map(Tensor::dims)?;
         let product = Product {
             reads: s.reads?,
-            axis: if s.does == Use::Pointwise { 1 } else { -1 },
+            axis: s.axis(),
             k: dims[usize::from(s.lies == Lies::OutputsFirst)],
         };
         Some((s.node, product))
@@ -119,6 +148,7 @@ fn site(graph: &Graph, id: NodeId, node: &Node, scheme: Scheme) -> Result<Site, 
         lies,
         reads,
         scheme,
+        since: 0,
     })
 }
 

@@ -2,7 +2,9 @@
 
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{NodeId, ValueId};
-use edgesmith_kernels::pool::{Means, PoolGeometry, Quant, average_pool, average_pool8, max_pool};
+use edgesmith_kernels::pool::{
+    MOST_BYTES, Means, PoolGeometry, Quant, average_pool, average_pool8, max_pool,
+};
 
 use super::dequantize::{self, Quantized, bytes, quantized_output};
 use super::qlinear::quantized;
@@ -155,6 +157,9 @@ fn bytes_step(
     means: Option<Means>,
 ) -> Option<()> {
     if from.signed != to.signed || (means.is_none() && from.quant != to.quant) {
+        return None;
+    }
+    if means.is_some() && g.largest_window() > MOST_BYTES {
         return None;
     }
     let read = planner.read(from.value, Layout::Last)?;

@@ -1,6 +1,8 @@
 //! Operators on bytes of known scales, in integers: QLinearConv, QLinearMatMul and QGemm of constant
 //! weights, and those of `com.microsoft` in the files of this folder.
 
+use std::ops::RangeInclusive;
+
 use edgesmith_ir::{DType, NodeId, Tensor, ValueId};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::gemm::Order;
@@ -34,11 +36,19 @@ pub(super) fn quantized(
     let (&[scale], &[zero]) = (scale.as_slice(), zero.as_slice()) else {
         return None;
     };
+    if !range(signed).contains(&zero) {
+        return None;
+    }
     Some(Quantized {
         value,
         quant: Quant { scale, zero },
         signed,
     })
+}
+
+/// What bytes hold: a zero point of another type may be beyond.
+fn range(signed: bool) -> RangeInclusive<i32> {
+    if signed { -128..=127 } else { 0..=255 }
 }
 
 fn zeros(planner: &Planner, v: Option<ValueId>) -> Option<Vec<i32>> {
@@ -71,6 +81,7 @@ impl Node {
         let by_column = |n: usize| n == 1 || n == columns;
         if !by_column(scales.len())
             || !by_column(zeros.len())
+            || !zeros.iter().all(|z| range(signed).contains(z))
             || planner.constant(from.value).is_some()
         {
             return None;

@@ -274,8 +274,9 @@ impl Sums {
         if x.dims().last() != Some(&k) {
             return Err(Error::internal(format!("{} has no rows of {k}", x.ty())));
         }
-        let mask = mask.and_then(|m| m.of_rows(x.dims()));
         let all = data.len() / k;
+        let mask = mask.and_then(|m| m.of_rows(x.dims()));
+        let mask = mask.filter(|m| m.len() == all);
         let rows: Vec<usize> = (0..all).filter(|&r| mask.is_none_or(|m| m[r])).collect();
         let step = step(rows.len(), 1);
         let rows: Vec<usize> = rows.into_iter().step_by(step).collect();
@@ -458,6 +459,18 @@ mod tests {
                 assert!((t - w).abs() < 1e-4 * w, "{net}: {t} {w}");
             }
         }
+    }
+
+    #[test]
+    fn a_mask_counts_for_rows_of_tokens_alone() {
+        let sums = Sums::new(1, 2);
+        let ids = Tensor::from_vec(&[1, 3], vec![1i64, 1, 0]).unwrap();
+        let mask = Mask::of(&[("attention_mask".into(), ids)]).unwrap();
+        let rows = |dims: &[usize]| {
+            let x = Tensor::from_vec(dims, numbers(dims.iter().product(), 1)).unwrap();
+            sums.rows_of(&x, mask.as_ref()).unwrap().len() / 2
+        };
+        assert_eq!((rows(&[1, 3, 2]), rows(&[1, 3, 4, 2])), (2, 12));
     }
 
     #[test]
