@@ -40,7 +40,7 @@ use method::Method;
 pub use prices::{Priced, prices};
 use rounding::{Change, Rounding, gram, write};
 pub use sites::grams;
-use sites::{Site, Use};
+use sites::Site;
 
 /// What weight-only quantisation can be told.
 #[derive(Debug, Clone)]
@@ -243,14 +243,7 @@ impl Found {
             convert_opset(&mut out, settings.format.opset)?;
         }
         super::plain_gemm(&mut out.graph)?;
-        let (mut sites, mut left) = sites::find(&out.graph, settings);
-        sites.retain(|s| match no_form(s, settings.method.name) {
-            Some(reason) => {
-                left.insert(s.node, reason.into());
-                false
-            }
-            None => true,
-        });
+        let (sites, left) = sites::find(&out.graph, settings);
         if sites.is_empty() {
             return Err(
                 Error::unsupported("no weight of the model can be rounded alone")
@@ -284,18 +277,6 @@ impl Found {
         super::drop_unused(&mut out.graph);
         changes.weight_bytes_after = super::constant_bytes(&out.graph);
         Ok((self.out, self.changes))
-    }
-}
-
-/// Why a weight cannot be written in the form that was asked for.
-fn no_form(site: &Site, method: &str) -> Option<&'static str> {
-    let is_product = site.does == Use::Product;
-    let is_point = site.does == Use::Pointwise;
-    match method {
-        "nf4" if !is_product => Some("NF4 has a form for products only"),
-        "hqq" if is_point => Some("zero points between codes have a form for products only"),
-        _ if is_point && site.scheme.bits == 2 => Some("2 bits have no form for convolutions"),
-        _ => None,
     }
 }
 
@@ -375,10 +356,7 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         super::super::plain_gemm(&mut model.graph).unwrap();
         let (sites, _) = sites::find(&model.graph, settings);
         let ctx = Ctx::serial();
-        for site in sites
-            .iter()
-            .filter(|s| no_form(s, settings.method.name).is_none())
-        {
+        for site in &sites {
             let weight = matrix_of(&model.graph, site).unwrap();
             let job = Job {
                 weight: &weight,
@@ -510,6 +488,34 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
             })
             .collect();
         assert_eq!(left, ["excluded by name", "tables are kept"]);
+    }
+
+    #[test]
+    fn a_bias_that_matmulnbits_does_not_take_leaves_its_node_in_float() {
+        let source = format!(
+            "opset 17\ngraph g(x: f32[n,16], y: f32[4]) -> (a, b, c, d) {{\n  w: f32[16,4] = {{{}}}\n  \
+             row: f32[4] = {{1,2,3,4}}\n  rows: f32[1,4] = {{1,2,3,4}}\n  one: f32[] = {{1}}\n  \
+             a = Gemm(x, w, row) {{name=\"a\"}}\n  b = Gemm(x, w, rows) {{name=\"b\"}}\n  \
+             c = Gemm(x, w, one) {{name=\"c\"}}\n  d = Gemm(x, w, y) {{name=\"d\"}}\n}}\n",
+            list(&numbers(64, 3))
+        );
+        let model = text::parse(&source).unwrap();
+        let rounded = |form| {
+            let settings = settings(&method::RTN, 4, 16, form);
+            let (q, changes) = quantize(&model, None, &settings, &NoProgress).unwrap();
+            verify::verify(&q).unwrap();
+            let left = changes.nodes.iter().filter(|n| match &n.fate {
+                Fate::Left(why) => why.contains("bias"),
+                _ => false,
+            });
+            let left: Vec<String> = left.map(|n| n.name.clone()).collect();
+            (changes.weights[0].nodes.clone(), left)
+        };
+        let names = |list: &[&str]| list.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        let (done, left) = rounded(&format::MATMULNBITS);
+        assert_eq!((done, left), (names(&["a"]), names(&["b", "c", "d"])));
+        let (done, left) = rounded(&format::QDQ);
+        assert_eq!((done, left), (names(&["a", "b", "c", "d"]), names(&[])));
     }
 
     #[test]

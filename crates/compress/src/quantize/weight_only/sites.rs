@@ -49,11 +49,13 @@ pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, 
     for (id, node) in graph.nodes() {
         let found = site(graph, id, node, settings.scheme).and_then(|site| {
             let is_table = site.does == Use::Table;
-            match settings.scheme_of(&node.name) {
-                None => Err("excluded by name".into()),
-                Some(_) if is_table && !settings.embeddings => Err("tables are kept".into()),
-                Some(scheme) => Ok(Site { scheme, ..site }),
-            }
+            let scheme = match settings.scheme_of(&node.name) {
+                None => return Err("excluded by name".into()),
+                Some(_) if is_table && !settings.embeddings => return Err("tables are kept".into()),
+                Some(scheme) => scheme,
+            };
+            let site = Site { scheme, ..site };
+            no_form(graph, &site, settings).map_or(Ok(site), |reason| Err(reason.into()))
         });
         match found {
             Ok(site) => sites.push(site),
@@ -65,6 +67,33 @@ pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, 
         sites.sort_by_key(|s| place.get(&s.node).copied());
     }
     (sites, left)
+}
+
+/// Why a weight cannot be written in the form that was asked for.
+fn no_form(graph: &Graph, site: &Site, settings: &Settings) -> Option<&'static str> {
+    let is_product = site.does == Use::Product;
+    let is_point = site.does == Use::Pointwise;
+    let bits = site.scheme.bits;
+    match (settings.method.name, settings.format.name) {
+        ("nf4", _) if !is_product => Some("NF4 has a form for products only"),
+        ("hqq", _) if is_point => Some("zero points between codes have a form for products only"),
+        _ if is_point && bits == 2 => Some("2 bits have no form for convolutions"),
+        (_, "matmulnbits") if is_product && !has_row_as_bias(graph, site) => {
+            Some("its bias is not a constant of one axis, a number for each column")
+        }
+        _ => None,
+    }
+}
+
+/// True where a product has no bias, or one that MatMulNBits takes.
+fn has_row_as_bias(graph: &Graph, site: &Site) -> bool {
+    let node = graph.node(site.node);
+    let Some(bias) = node.input(2).filter(|_| node.is("Gemm")) else {
+        return true;
+    };
+    let dims = |v| graph.constant(v).map(Tensor::dims);
+    let columns = dims(site.weight).map(|d| d[usize::from(site.lies == Lies::InputsFirst)]);
+    dims(bias).is_some_and(|d| d.len() == 1 && d.first() == columns.as_ref())
 }
 
 /// The values whose XᵀX methods ask for, with the axis of a row.
