@@ -39,8 +39,8 @@ use matrix::Lies;
 use method::Method;
 pub use prices::{Priced, prices};
 use rounding::{Change, Rounding, gram, write};
-pub use sites::grams;
 use sites::Site;
+pub use sites::grams;
 
 /// What weight-only quantisation can be told.
 #[derive(Debug, Clone)]
@@ -187,6 +187,17 @@ pub fn quantize(
     progress: &dyn Progress,
 ) -> Result<(Model, Changes)> {
     quantize_knowing(model, statistics, settings, None, progress)
+}
+
+/// A model whose Gemms have no factors of constants: those are in the constants. What is calibrated and
+/// what is rounded are then the same.
+///
+/// # Errors
+/// When a constant cannot be read as f32.
+pub fn plain(model: &Model) -> Result<Model> {
+    let mut plain = model.clone();
+    super::plain_gemm(&mut plain.graph)?;
+    Ok(plain)
 }
 
 /// As [`quantize`], with what is known of the same model and settings but for layers.
@@ -516,6 +527,48 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         assert_eq!((done, left), (names(&["a"]), names(&["b", "c", "d"])));
         let (done, left) = rounded(&format::QDQ);
         assert_eq!((done, left), (names(&["a", "b", "c", "d"]), names(&[])));
+    }
+
+    #[test]
+    fn a_weight_rounded_in_parts_of_its_rows_is_what_it_is_at_once() {
+        let model = net();
+        for method in [&method::RTN, &method::HQQ] {
+            let mut settings = settings(method, 3, 16, &format::QDQ);
+            for symmetric in [false, true] {
+                settings.scheme.symmetric = symmetric;
+                let ctx = Ctx::serial();
+                let rounding = Rounding::new(&settings, &ctx);
+                for site in &sites::find(&model.graph, &settings).0 {
+                    let is_table = site.does == sites::Use::Table;
+                    let parts = |most| {
+                        rounding
+                            .in_parts(&model.graph, site, is_table, most)
+                            .unwrap()
+                    };
+                    let weight = matrix_of(&model.graph, site).unwrap();
+                    let t = model.graph.constant(site.weight).unwrap();
+                    let part = matrix::Matrix::part(t, site.lies, 3..9).unwrap();
+                    assert_eq!(part.data, weight.data[3 * 40..9 * 40]);
+                    assert_eq!(parts(100), parts(1 << 20));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zero_points_of_parts_are_numbers_where_those_of_one_are() {
+        let one = |zeros| Blocks {
+            n: 1,
+            k: 1,
+            scheme: Settings::new(&method::RTN, 4).scheme,
+            codes: vec![1],
+            scales: vec![1.0],
+            zeros,
+        };
+        let mut all = one(Zeros::Codes(vec![2]));
+        all.append(one(Zeros::Floats(vec![2.5])));
+        assert_eq!(all.zeros, Zeros::Floats(vec![2.0, 2.5]));
+        assert_eq!((all.n, all.numbers()), (2, vec![-1.0, -1.5]));
     }
 
     #[test]
