@@ -202,7 +202,7 @@ fn to_int8(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Chan
 
 fn to_weights(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let settings = weights::settings(given, work.samples.is_some())?;
-    let goal = mixed::goal(given)?;
+    let (goal, model) = (mixed::goal(given)?, &weight_only::plain(model)?);
     if settings.method.needs_data && goal.is_empty() {
         let from = weight_only::Calibration {
             samples: work.samples.ok_or_else(no_data)?,

@@ -134,7 +134,7 @@ fn site(graph: &Graph, id: NodeId, node: &Node, scheme: Scheme) -> Result<Site, 
     };
     let weight = node.input(input).ok_or_else(other)?;
     let t = graph.constant(weight).ok_or("its weight is computed")?;
-    fits(node, does, t)?;
+    fits(graph, node, does, t)?;
     let inputs = t.dims()[usize::from(lies == Lies::OutputsFirst)];
     if inputs < FEWEST {
         return Err(format!("its weight has {inputs} inputs, under {FEWEST}"));
@@ -151,7 +151,7 @@ fn site(graph: &Graph, id: NodeId, node: &Node, scheme: Scheme) -> Result<Site, 
     })
 }
 
-fn fits(node: &Node, does: Use, t: &Tensor) -> Result<(), String> {
+fn fits(graph: &Graph, node: &Node, does: Use, t: &Tensor) -> Result<(), String> {
     let require = |ok: bool, reason: &str| if ok { Ok(()) } else { Err(reason.to_owned()) };
     require(t.dtype() == DType::F32, "its weight is not f32")?;
     match does {
@@ -159,8 +159,17 @@ fn fits(node: &Node, does: Use, t: &Tensor) -> Result<(), String> {
             require(t.rank() == 2, "its weight has not 2 axes")?;
             let turned = node.is("Gemm") && node.int("transA").unwrap_or(0) != 0;
             require(!turned, "its input is transposed")?;
-            let plain = |name| node.float(name).unwrap_or(1.0) == 1.0;
-            require(plain("alpha") && plain("beta"), "alpha or beta is not 1")
+            // Factors of constants go into them before they are rounded: `plain_gemm`.
+            let is_computed = |&v: &ValueId| graph.constant(v).is_none();
+            let bias = node
+                .input(2)
+                .filter(|_| node.is("Gemm"))
+                .filter(is_computed);
+            let is_plain = node.float("beta").unwrap_or(1.0) == 1.0;
+            require(
+                bias.is_none() || is_plain,
+                "beta of a computed bias is not 1",
+            )
         }
         Use::Pointwise => {
             let is_point = t.rank() > 2 && t.dims()[2..].iter().all(|&d| d == 1);
