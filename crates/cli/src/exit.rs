@@ -1,8 +1,11 @@
 //! Exit codes: 0 done, 1 the model or the data is at fault, 2 wrong use, 3 our bug.
 
-use std::io::ErrorKind;
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use edgesmith_ir::error::{Error, Kind};
 
@@ -21,6 +24,28 @@ pub fn catch_bugs(work: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
             ExitCode::from(3)
         }
     }
+}
+
+/// Says that the system gave no memory for `bytes` bytes, and ends the program with 1: the model or the
+/// data is too large. It asks for no memory itself.
+pub extern "C" fn out_of_memory(bytes: usize) -> ! {
+    static IS_SAID: AtomicBool = AtomicBool::new(false);
+    thread_local! {
+        static IS_HERE: Cell<bool> = const { Cell::new(false) };
+    }
+    if IS_HERE.replace(true) {
+        std::process::abort();
+    }
+    // Of several threads the first has the word.
+    while IS_SAID.swap(true, Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let _ = writeln!(
+        io::stderr().lock(),
+        "error: out of memory: the system gave no {bytes} bytes more\n\
+         hint: allow more memory, or use smaller batches and, for weights alone, a smaller --segment"
+    );
+    std::process::exit(1)
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {

@@ -16,6 +16,13 @@ mod weights;
 
 use std::process::ExitCode;
 
+use edgesmith_kernels::memory::Told;
+
+#[global_allocator]
+static MEMORY: Told = Told {
+    exhausted: exit::out_of_memory,
+};
+
 fn main() -> ExitCode {
     exit::catch_bugs(|| {
         let matches = commands::cli().get_matches();

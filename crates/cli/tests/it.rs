@@ -133,6 +133,26 @@ fn a_truncated_file() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_batch_for_which_there_is_no_memory() {
+    let folder = Folder::new("memory").with_model("Relu");
+    let command =
+        "ulimit -v 4000000 && exec \"$0\" bench model.onnx --dim batch=1000000000 --threads 1";
+    let output = Command::new("bash")
+        .args(["-c", command, env!("CARGO_BIN_EXE_edgesmith")])
+        .current_dir(&folder.0)
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    expect![[r#"
+        exit 1
+        error: out of memory: the system gave no 16000000000 bytes more
+        hint: allow more memory, or use smaller batches and, for weights alone, a smaller --segment
+    "#]]
+    .assert_eq(&format!("exit {}\n{error}", output.status.code().unwrap()));
+}
+
+#[test]
 fn data_of_a_wrong_shape() {
     let folder = Folder::new("shape")
         .with_model("Relu")

@@ -1,4 +1,4 @@
-//! The peak memory of calibration, by an allocator that counts: alone in its process.
+//! The peak memory of calibration and of rounding, by an allocator that counts: alone in its process.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,8 +6,10 @@
 )]
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use edgesmith_compress::calibrate::{self, calibrate};
+use edgesmith_compress::quantize::weight_only::{self, method};
 use edgesmith_data::Dataset;
 use edgesmith_formats::npz;
 use edgesmith_ir::{NoProgress, Tensor, text};
@@ -43,8 +45,31 @@ fn peak(path: &Path, count: usize) -> usize {
     ALLOCATED.peak_usage() - before
 }
 
+/// One counts at a time.
+static COUNTING: Mutex<()> = Mutex::new(());
+
+#[test]
+fn a_table_is_rounded_in_less_memory_than_it_takes() {
+    let _alone = COUNTING.lock().unwrap();
+    let (rows, width) = (16384, 1024);
+    let mut model = text::parse("opset 21\ngraph g(i: i64[n]) -> (y) {\n  t: f32[1,1] = {1}\n  y = Gather(t, i) {name=\"t\"}\n}\n").unwrap();
+    let data = (0..rows * width).map(|i| (i % 251) as f32 / 125.0 - 1.0);
+    let table = Tensor::from_vec(&[rows, width], data.collect()).unwrap();
+    let node = model.graph.nodes().next().unwrap().0;
+    let v = model.graph.add_constant("table", table);
+    model.graph.set_input(node, 0, Some(v));
+    let settings = weight_only::Settings::new(&method::RTN, 4);
+    let before = ALLOCATED.current_usage();
+    ALLOCATED.reset_peak_usage();
+    let (_, changes) = weight_only::quantize(&model, None, &settings, &NoProgress).unwrap();
+    let peak = ALLOCATED.peak_usage() - before;
+    assert_eq!(changes.weights.len(), 1);
+    assert!(peak < rows * width * 4, "{peak} bytes");
+}
+
 #[test]
 fn calibration_with_1000_samples_takes_the_memory_of_100() {
+    let _alone = COUNTING.lock().unwrap();
     let path = std::env::temp_dir().join(format!("edgesmith-calib-{}.npz", std::process::id()));
     let data = (0..1000 * 768).map(|i| (i % 251) as f32 / 125.0 - 1.0);
     let x = Tensor::from_vec(&[1000, 3, 16, 16], data.collect()).unwrap();

@@ -1,5 +1,6 @@
 //! Aligned memory, and handing out parts of it that do not overlap.
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -45,10 +46,15 @@ impl std::fmt::Debug for Buffer {
 }
 
 impl Buffer {
-    /// `len` zero bytes.
+    /// `len` zero bytes. Where there is no memory for them, the process ends as for a `Vec`.
     pub fn zeroed(len: usize) -> Self {
+        let count = len.div_ceil(ALIGNMENT);
+        let lines = bytemuck::allocation::try_zeroed_vec(count).unwrap_or_else(|()| {
+            let layout = Layout::array::<Line>(count);
+            handle_alloc_error(layout.unwrap_or(Layout::new::<Line>()))
+        });
         Self {
-            lines: Lines::Own(bytemuck::zeroed_vec(len.div_ceil(ALIGNMENT))),
+            lines: Lines::Own(lines),
             len,
         }
     }

@@ -24,6 +24,7 @@ pub mod float8;
 pub mod floats;
 pub mod gemm;
 pub mod layout;
+pub mod memory;
 pub mod norm;
 pub mod peak;
 pub mod permute;

@@ -39,8 +39,8 @@ use matrix::Lies;
 use method::Method;
 pub use prices::{Priced, prices};
 use rounding::{Change, Rounding, gram, write};
+use sites::Site;
 pub use sites::grams;
-use sites::{Site, Use};
 
 /// What weight-only quantisation can be told.
 #[derive(Debug, Clone)]
@@ -189,6 +189,17 @@ pub fn quantize(
     quantize_knowing(model, statistics, settings, None, progress)
 }
 
+/// A model whose Gemms have no factors of constants: those are in the constants. What is calibrated and
+/// what is rounded are then the same.
+///
+/// # Errors
+/// When a constant cannot be read as f32.
+pub fn plain(model: &Model) -> Result<Model> {
+    let mut plain = model.clone();
+    super::plain_gemm(&mut plain.graph)?;
+    Ok(plain)
+}
+
 /// As [`quantize`], with what is known of the same model and settings but for layers.
 ///
 /// # Errors
@@ -243,14 +254,7 @@ impl Found {
             convert_opset(&mut out, settings.format.opset)?;
         }
         super::plain_gemm(&mut out.graph)?;
-        let (mut sites, mut left) = sites::find(&out.graph, settings);
-        sites.retain(|s| match no_form(s, settings.method.name) {
-            Some(reason) => {
-                left.insert(s.node, reason.into());
-                false
-            }
-            None => true,
-        });
+        let (sites, left) = sites::find(&out.graph, settings);
         if sites.is_empty() {
             return Err(
                 Error::unsupported("no weight of the model can be rounded alone")
@@ -284,18 +288,6 @@ impl Found {
         super::drop_unused(&mut out.graph);
         changes.weight_bytes_after = super::constant_bytes(&out.graph);
         Ok((self.out, self.changes))
-    }
-}
-
-/// Why a weight cannot be written in the form that was asked for.
-fn no_form(site: &Site, method: &str) -> Option<&'static str> {
-    let is_product = site.does == Use::Product;
-    let is_point = site.does == Use::Pointwise;
-    match method {
-        "nf4" if !is_product => Some("NF4 has a form for products only"),
-        "hqq" if is_point => Some("zero points between codes have a form for products only"),
-        _ if is_point && site.scheme.bits == 2 => Some("2 bits have no form for convolutions"),
-        _ => None,
     }
 }
 
@@ -377,10 +369,7 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
         super::super::plain_gemm(&mut model.graph).unwrap();
         let (sites, _) = sites::find(&model.graph, settings);
         let ctx = Ctx::serial();
-        for site in sites
-            .iter()
-            .filter(|s| no_form(s, settings.method.name).is_none())
-        {
+        for site in &sites {
             let weight = matrix_of(&model.graph, site).unwrap();
             let job = Job {
                 weight: &weight,
@@ -512,6 +501,76 @@ graph net(x: f32[n,40], i: i64[m], p: f32[n,40,2,2]) -> (a, b, c, t, v) {{
             })
             .collect();
         assert_eq!(left, ["excluded by name", "tables are kept"]);
+    }
+
+    #[test]
+    fn a_bias_that_matmulnbits_does_not_take_leaves_its_node_in_float() {
+        let source = format!(
+            "opset 17\ngraph g(x: f32[n,16], y: f32[4]) -> (a, b, c, d) {{\n  w: f32[16,4] = {{{}}}\n  \
+             row: f32[4] = {{1,2,3,4}}\n  rows: f32[1,4] = {{1,2,3,4}}\n  one: f32[] = {{1}}\n  \
+             a = Gemm(x, w, row) {{name=\"a\"}}\n  b = Gemm(x, w, rows) {{name=\"b\"}}\n  \
+             c = Gemm(x, w, one) {{name=\"c\"}}\n  d = Gemm(x, w, y) {{name=\"d\"}}\n}}\n",
+            list(&numbers(64, 3))
+        );
+        let model = text::parse(&source).unwrap();
+        let rounded = |form| {
+            let settings = settings(&method::RTN, 4, 16, form);
+            let (q, changes) = quantize(&model, None, &settings, &NoProgress).unwrap();
+            verify::verify(&q).unwrap();
+            let left = changes.nodes.iter().filter(|n| match &n.fate {
+                Fate::Left(why) => why.contains("bias"),
+                _ => false,
+            });
+            let left: Vec<String> = left.map(|n| n.name.clone()).collect();
+            (changes.weights[0].nodes.clone(), left)
+        };
+        let names = |list: &[&str]| list.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        let (done, left) = rounded(&format::MATMULNBITS);
+        assert_eq!((done, left), (names(&["a"]), names(&["b", "c", "d"])));
+        let (done, left) = rounded(&format::QDQ);
+        assert_eq!((done, left), (names(&["a", "b", "c", "d"]), names(&[])));
+    }
+
+    #[test]
+    fn a_weight_rounded_in_parts_of_its_rows_is_what_it_is_at_once() {
+        let model = net();
+        for method in [&method::RTN, &method::HQQ] {
+            let mut settings = settings(method, 3, 16, &format::QDQ);
+            for symmetric in [false, true] {
+                settings.scheme.symmetric = symmetric;
+                let ctx = Ctx::serial();
+                let rounding = Rounding::new(&settings, &ctx);
+                for site in &sites::find(&model.graph, &settings).0 {
+                    let is_table = site.does == sites::Use::Table;
+                    let parts = |most| {
+                        rounding
+                            .in_parts(&model.graph, site, is_table, most)
+                            .unwrap()
+                    };
+                    let weight = matrix_of(&model.graph, site).unwrap();
+                    let t = model.graph.constant(site.weight).unwrap();
+                    let part = matrix::Matrix::part(t, site.lies, 3..9).unwrap();
+                    assert_eq!(part.data, weight.data[3 * 40..9 * 40]);
+                    assert_eq!(parts(100), parts(1 << 20));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zero_points_of_parts_are_numbers_where_those_of_one_are() {
+        let one = |zeros| Blocks {
+            n: 1,
+            k: 1,
+            scheme: Settings::new(&method::RTN, 4).scheme,
+            codes: vec![1],
+            scales: vec![1.0],
+            zeros,
+        };
+        let mut all = one(Zeros::Codes(vec![2]));
+        all.append(one(Zeros::Floats(vec![2.5])));
+        assert_eq!(all.zeros, Zeros::Floats(vec![2.0, 2.5]));
+        assert_eq!((all.n, all.numbers()), (2, vec![-1.0, -1.5]));
     }
 
     #[test]

@@ -131,6 +131,12 @@ fn data(given: &Given) -> Result<Data> {
     Ok(match to {
         "int8" => {
             bytes::settings(given)?;
+            for key in ["adaptive-rounding", "bias-samples"] {
+                if given.flag("dynamic") && given.has(key) {
+                    let what = format!("{key} needs samples, and dynamic looks at none");
+                    return Err(given.fault(key, what));
+                }
+            }
             match given.flag("dynamic") {
                 true => Data::Unused,
                 false => Data::Needed,
@@ -203,7 +209,7 @@ fn to_int8(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Chan
 
 fn to_weights(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let settings = weights::settings(given, work.samples.is_some())?;
-    let goal = mixed::goal(given)?;
+    let (goal, model) = (mixed::goal(given)?, &weight_only::plain(model)?);
     if settings.method.needs_data && goal.is_empty() {
         let from = weight_only::Calibration {
             samples: work.samples.ok_or_else(no_data)?,

@@ -72,19 +72,19 @@ pub(super) fn correct_biases(
     let products = products(&float.graph, &quantized.graph)?;
     let wanted: Vec<(ValueId, usize)> = products.iter().map(|p| (p.float, p.axis)).collect();
     progress.start("correct biases", products.len() as u64);
-    let targets = look(float, &wanted, samples, count, progress)?;
+    let targets = look(float, &wanted, samples, count, None, progress)?;
     let mut rejected = Vec::new();
     let mut noise = f64::INFINITY;
     // The last shift, until the outputs with it are known.
     let mut last: Option<(ValueId, Option<Tensor>)> = None;
     for p in &products {
         let own = [(p.quantized, p.axis)];
-        let mut found = look(quantized, &own, samples, count, progress)?;
-        let now = targets.noise_of(&found)?;
-        match last.take().filter(|_| now > noise) {
+        let mut found = look(quantized, &own, samples, count, Some(&targets), progress)?;
+        let now = found.noise();
+        match last.take().filter(|_| now.total_cmp(&noise).is_gt()) {
             Some((ints, before)) => {
                 quantized.graph.value_mut(ints).constant = before;
-                found = look(quantized, &own, samples, count, progress)?;
+                found = look(quantized, &own, samples, count, Some(&targets), progress)?;
             }
             None => noise = now,
         }
@@ -104,8 +104,8 @@ pub(super) fn correct_biases(
         progress.advance(1);
     }
     if let Some((ints, before)) = last {
-        let found = look(quantized, &[], samples, count, progress)?;
-        if targets.noise_of(&found)? > noise {
+        let found = look(quantized, &[], samples, count, Some(&targets), progress)?;
+        if found.noise().total_cmp(&noise).is_gt() {
             quantized.graph.value_mut(ints).constant = before;
         }
     }
@@ -117,30 +117,33 @@ pub(super) fn correct_biases(
 #[derive(Default)]
 struct Seen {
     means: BTreeMap<ValueId, Means>,
-    /// The outputs of the model, batch by batch.
+    /// The outputs of the model, batch by batch, where they are not compared with others.
     outputs: Vec<Vec<Tensor>>,
+    /// Signal and noise of each output, against others.
+    noises: Vec<(f64, f64)>,
 }
 
 impl Seen {
-    /// How far the outputs of `other` are from these: the noise of each as a share of its signal,
-    /// summed up.
-    fn noise_of(&self, other: &Self) -> Result<f64> {
-        let count = self.outputs.first().map_or(0, Vec::len);
-        let mut all = 0.0;
-        for i in 0..count {
-            let (mut signal, mut noise) = (f64::MIN_POSITIVE, 0.0);
-            for (own, other) in self.outputs.iter().zip(&other.outputs) {
-                if !own[i].dtype().is_float() {
-                    continue;
-                }
-                for (&a, &b) in own[i].to_f32()?.iter().zip(&*other[i].to_f32()?) {
-                    signal += f64::from(a).powi(2);
-                    noise += f64::from(a - b).powi(2);
-                }
+    /// Adds the difference of the outputs of a batch.
+    fn compare(&mut self, wanted: &[Tensor], found: &[Tensor]) -> Result<()> {
+        self.noises.resize(wanted.len(), (0.0, 0.0));
+        let pairs = wanted.iter().zip(found);
+        for ((a, b), (signal, noise)) in pairs.zip(&mut self.noises) {
+            if !a.dtype().is_float() {
+                continue;
             }
-            all += noise / signal;
+            for (&a, &b) in a.to_f32()?.iter().zip(&*b.to_f32()?) {
+                *signal += f64::from(a).powi(2);
+                *noise += f64::from(a - b).powi(2);
+            }
         }
-        Ok(all)
+        Ok(())
+    }
+
+    /// The noise of each output as a share of its signal, summed up.
+    fn noise(&self) -> f64 {
+        let share = |(signal, noise): &(f64, f64)| noise / signal.max(f64::MIN_POSITIVE);
+        self.noises.iter().map(share).sum()
     }
 }
 
@@ -187,6 +190,7 @@ fn look(
     wanted: &[(ValueId, usize)],
     samples: &dyn Samples,
     count: usize,
+    targets: Option<&Seen>,
     progress: &dyn Progress,
 ) -> Result<Seen> {
     let options = Options {
@@ -197,7 +201,7 @@ fn look(
     let axes: BTreeMap<ValueId, usize> = wanted.iter().copied().collect();
     let values: Vec<ValueId> = axes.keys().copied().collect();
     let mut seen = Seen::default();
-    for batch in samples.batches(1) {
+    for (at, batch) in samples.batches(1).enumerate() {
         progress.check()?;
         let (range, batch) = batch?;
         if range.start >= count {
@@ -217,7 +221,10 @@ fn look(
         if let Some(e) = failed {
             return Err(e);
         }
-        seen.outputs.push(outputs);
+        match targets {
+            Some(targets) => seen.compare(&targets.outputs[at], &outputs)?,
+            None => seen.outputs.push(outputs),
+        }
     }
     Ok(seen)
 }
@@ -300,7 +307,7 @@ graph net(x: f32[n,3]) -> (y: f32[n,2]) {
         assert!(changes.warnings.is_empty(), "{:?}", changes.warnings);
         let mean = |m: &Model| {
             let y = m.graph.find_value("y").unwrap();
-            super::look(m, &[(y, 1)], &samples, 32, &NoProgress)
+            super::look(m, &[(y, 1)], &samples, 32, None, &NoProgress)
                 .unwrap()
                 .means
                 .remove(&y)

@@ -128,6 +128,8 @@ impl Ready {
         if settings.format == Format::QOperator {
             qoperator::fuse(&mut quantized)?;
         }
+        let left = self.inputs.as_ref().and_then(Inputs::warning);
+        changes.warnings.extend(left);
         changes.rescaled = self.rescaled.iter().cloned().collect();
         let seen = self.statistics.warnings.iter().cloned();
         changes.warnings.splice(0..0, seen);

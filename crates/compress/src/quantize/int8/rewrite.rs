@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use edgesmith_ir::{Attribute, Graph, Node, NodeId, Result, Tensor, ValueId};
-use edgesmith_kernels::{Ctx, Isa, Threads};
 
 use super::Settings;
 use super::adaptive::{self, Inputs};
@@ -160,11 +159,17 @@ impl<'a> Rewrite<'a> {
         let Some(sums) = sums.filter(|s| s.iter().all(|one| one.like(s[0]))) else {
             return Ok(false);
         };
-        let node = self.graph.node(readers[0]);
+        let is_turned = |&id: &NodeId| {
+            let node = self.graph.node(id);
+            node.is("MatMul") || node.is("Gemm") && node.int("transB").unwrap_or(0) == 0
+        };
+        let turns = is_turned(&readers[0]);
+        if readers.iter().any(|id| is_turned(id) != turns) {
+            return Ok(false);
+        }
         let has_bias = |&id: &NodeId| !self.graph.node(id).is("MatMul");
         let centred = self.settings.bias_correction && readers.iter().all(has_bias);
         let limit = self.settings.weight_limit() as f32;
-        let turns = node.is("MatMul") || node.is("Gemm") && node.int("transB").unwrap_or(0) == 0;
         let (data, k) = (float.to_f32()?, sums[0].k);
         let rows = match turns {
             true => Cow::Owned(turned(&data, k, data.len() / k)),
@@ -176,8 +181,7 @@ impl<'a> Rewrite<'a> {
             scales: &weight.scales,
             limit,
         };
-        let ctx = Ctx::new(Isa::detect(), Threads::of(0));
-        let ints = adaptive::round(&rows, &sums, centred, &ctx);
+        let ints = adaptive::round(&rows, &sums, centred, inputs.ctx());
         weight.ints = match turns {
             true => turned(&ints, ints.len() / k, k),
             false => ints,

@@ -91,6 +91,17 @@ pub enum Zeros {
     Floats(Vec<f32>),
 }
 
+impl Zeros {
+    /// As numbers; none where all are the middle.
+    fn floats(self) -> Vec<f32> {
+        match self {
+            Self::Middle => Vec::new(),
+            Self::Codes(z) => z.into_iter().map(f32::from).collect(),
+            Self::Floats(z) => z,
+        }
+    }
+}
+
 /// `n` rows of `k` codes, cut into blocks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blocks {
@@ -139,6 +150,26 @@ impl Blocks {
             };
         }
         blocks
+    }
+
+    /// Adds the rows of `more`, which were rounded alike.
+    pub fn append(&mut self, more: Self) {
+        self.n += more.n;
+        self.codes.extend(more.codes);
+        self.scales.extend(more.scales);
+        let zeros = std::mem::replace(&mut self.zeros, Zeros::Middle);
+        self.zeros = match (zeros, more.zeros) {
+            (Zeros::Middle, Zeros::Middle) => Zeros::Middle,
+            (Zeros::Codes(mut zeros), Zeros::Codes(more)) => {
+                zeros.extend(more);
+                Zeros::Codes(zeros)
+            }
+            (zeros, more) => {
+                let mut zeros = zeros.floats();
+                zeros.extend(more.floats());
+                Zeros::Floats(zeros)
+            }
+        };
     }
 
     /// Scale and zero point of a block of row `row`.

@@ -17,7 +17,7 @@ use super::matrix::{Lies, turned};
 use super::method::Rounded;
 use super::rounding::{Rounding, add, by_weight, read_at, scaled_together, unseen};
 use super::sites::{Site, products};
-use super::{Found, Settings};
+use super::{Found, Settings, plain};
 use crate::calibrate::segments::{Aim, Limits, Segments};
 use crate::calibrate::{self, Shelf, Statistics, Stores};
 use crate::quantize::changes::{Changes, WeightChange};
@@ -50,12 +50,14 @@ pub fn by_segment(
         bytes: settings.segment,
         sequential: settings.sequential,
     };
-    let products = products(&model.graph, settings);
-    let segments = Segments::of(model, from.samples, &from.settings, &products, limits)?;
+    let key = || calibrate::key(model, &from.settings);
+    let plain = plain(model)?;
+    let products = products(&plain.graph, settings);
+    let segments = Segments::of(&plain, from.samples, &from.settings, &products, limits)?;
     if segments.all.len() < 2 {
         return Ok(None);
     }
-    let found = Found::of(model, settings)?;
+    let found = Found::of(&plain, settings)?;
     let shelf = Shelf::new(from.stores, || {
         let own = Settings {
             threads: 0,
@@ -65,8 +67,7 @@ pub fn by_segment(
         let version = env!("CARGO_PKG_VERSION");
         let each = found.sites.iter().map(|s| (s.weight, s.lies, s.scheme));
         let each: Vec<_> = each.collect();
-        let key = calibrate::key(model, &from.settings);
-        format!("{version} {key} {own:?} {each:?}")
+        format!("{version} {} {own:?} {each:?}", key())
     });
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
     let mut run = Run {
@@ -359,6 +360,11 @@ mod tests {
     /// Products that depend on each other, one weight four times, a late use of the input, a body
     /// that reads from around itself, a shape that is computed, and an output in the middle.
     fn net() -> Model {
+        net_with("")
+    }
+
+    /// With a setting of the Gemm.
+    fn net_with(setting: &str) -> Model {
         let w = |name: &str, seed| format!("  {name}: f32[16,16] = {{{}}}\n", list(256, seed));
         let weights: String = ["wa", "wb", "wc", "wd", "tied"]
             .into_iter()
@@ -390,7 +396,7 @@ graph net(x: f32[n,16]) -> (z, b) {{
   t3 = MatMul(chosen, tied) {{name="t3"}}
   t4 = MatMul(h, tied) {{name="t4"}}
   t34 = Add(t3, t4) {{name="t34"}}
-  c = Gemm(t34, wc) {{name="c"}}
+  c = Gemm(t34, wc) {{name="c"{setting}}}
   z = MatMul(c, wd) {{name="z"}}
 }}
 "#,
@@ -537,6 +543,31 @@ graph net(x: f32[n,16]) -> (z, b) {{
         settings.segment = 0;
         let finer = cut(&model, &settings, None, &NoProgress).unwrap().unwrap();
         assert_eq!(printed(&done.0), printed(&finer.0));
+    }
+
+    #[test]
+    fn a_factor_of_a_gemm_goes_into_its_weight_before_xtx_is_asked_for() {
+        let near = |a: &[f64], b: &[f64]| {
+            let apart = |(a, b): (&f64, &f64)| (a - b).abs() > 1e-4 * a;
+            assert_eq!((a.len(), b.len()), (5, 5));
+            assert!(!a.iter().zip(b).any(apart), "{a:?} {b:?}");
+        };
+        let errors = |changes: &Changes| {
+            let mut weights = changes.weights.clone();
+            weights.sort_by(|a, b| a.weight.cmp(&b.weight));
+            let errors = weights.iter().filter_map(|w| w.output_error);
+            errors.collect::<Vec<_>>()
+        };
+        let (plain, halved) = (net(), net_with(", alpha=0.5"));
+        let mut settings = settings(&method::GPTQ);
+        let whole = |model| errors(&at_once(model, &settings).1);
+        near(&whole(&halved), &whole(&plain));
+        settings.segment = 0;
+        for sequential in [false, true] {
+            settings.sequential = sequential;
+            let done = |model| cut(model, &settings, None, &NoProgress).unwrap().unwrap().1;
+            near(&errors(&done(&halved)), &errors(&done(&plain)));
+        }
     }
 
     /// Says stop when it was asked so often.

@@ -1,5 +1,8 @@
 //! A weight as a matrix: a row for each output, a column for each input.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use edgesmith_ir::{Result, Tensor};
 
 /// How a weight lies in its tensor.
@@ -44,10 +47,47 @@ impl Matrix {
         })
     }
 
+    /// Rows and columns of the matrix of a tensor.
+    pub fn size(t: &Tensor, lies: Lies) -> [usize; 2] {
+        let (first, second) = (t.dims()[0], t.dims()[1]);
+        match lies {
+            Lies::OutputsFirst => [first, second],
+            Lies::InputsFirst => [second, first],
+        }
+    }
+
+    /// Some rows of [`Matrix::of`]; no others are read.
+    ///
+    /// # Errors
+    /// When the elements cannot be read as f32.
+    pub fn part(t: &Tensor, lies: Lies, rows: Range<usize>) -> Result<Self> {
+        let [all, k] = Self::size(t, lies);
+        let n = rows.len();
+        let data = match lies {
+            Lies::OutputsFirst => numbers(t, rows.start * k, n * k)?,
+            Lies::InputsFirst => {
+                let mut columns = Vec::with_capacity(n * k);
+                for input in 0..k {
+                    columns.extend(numbers(t, input * all + rows.start, n)?);
+                }
+                turned(&columns, k, n)
+            }
+        };
+        Ok(Self { n, k, data })
+    }
+
     /// Row `i`.
     pub fn row(&self, i: usize) -> &[f32] {
         &self.data[i * self.k..][..self.k]
     }
+}
+
+/// `count` elements from the one numbered `first`.
+fn numbers(t: &Tensor, first: usize, count: usize) -> Result<Vec<f32>> {
+    let size = t.byte_len() / t.count().max(1);
+    let bytes = t.bytes().slice(first * size..(first + count) * size);
+    let part = Tensor::from_bytes(t.dtype(), &[count], bytes)?;
+    part.to_f32().map(Cow::into_owned)
 }
 
 /// The transposed of a matrix of `rows` rows and `columns` columns.

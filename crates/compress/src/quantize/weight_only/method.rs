@@ -21,6 +21,8 @@ pub struct Method {
     pub needs_data: bool,
     /// Inputs are scaled against their weights first, after AWQ.
     pub scales_inputs: bool,
+    /// A row is rounded by its own numbers and nothing else.
+    pub by_rows: bool,
     /// Rounds one weight.
     pub round: fn(&Job) -> Result<Rounded>,
 }
@@ -45,6 +47,7 @@ pub static RTN: Method = Method {
     about: "each number to the nearest code",
     needs_data: false,
     scales_inputs: false,
+    by_rows: true,
     round: |job| rtn::round(job).map(Rounded::Blocks),
 };
 
@@ -54,6 +57,7 @@ pub static GPTQ: Method = Method {
     about: "column by column, each error made good by the columns that follow",
     needs_data: true,
     scales_inputs: false,
+    by_rows: false,
     round: |job| gptq::round(job).map(Rounded::Blocks),
 };
 
@@ -63,6 +67,7 @@ pub static AWQ: Method = Method {
     about: "inputs that matter are scaled up, then rounding with the best clipping",
     needs_data: true,
     scales_inputs: true,
+    by_rows: false,
     round: |job| awq::clipped(job).map(Rounded::Blocks),
 };
 
@@ -72,6 +77,7 @@ pub static AWQ_GPTQ: Method = Method {
     about: "the scales of awq, then gptq",
     needs_data: true,
     scales_inputs: true,
+    by_rows: false,
     round: |job| gptq::round(job).map(Rounded::Blocks),
 };
 
@@ -81,6 +87,7 @@ pub static HQQ: Method = Method {
     about: "zero points between codes, found without data by half-quadratic steps",
     needs_data: false,
     scales_inputs: false,
+    by_rows: true,
     round: |job| hqq::round(job).map(Rounded::Blocks),
 };
 
@@ -90,6 +97,7 @@ pub static NF4: Method = Method {
     about: "sixteen quantiles of the normal distribution, over the largest magnitude of a block",
     needs_data: false,
     scales_inputs: false,
+    by_rows: false,
     round: |job| nf4::round(job).map(Rounded::Nf4),
 };
 

@@ -8,7 +8,7 @@ use super::blocks::Scheme;
 use super::method::Job;
 use super::rounding::{Rounding, by_weight, gram, matrix_of};
 use super::sites::Site;
-use super::{Settings, awq, method, no_form, range, rtn, sites};
+use super::{Settings, awq, method, range, rtn, sites};
 use crate::calibrate::Statistics;
 
 /// What a weight costs with so many bits.
@@ -41,8 +41,7 @@ pub fn prices(
 ) -> Result<Vec<Priced>> {
     let mut model = model.clone();
     crate::quantize::plain_gemm(&mut model.graph)?;
-    let (mut sites, _) = sites::find(&model.graph, settings);
-    sites.retain(|s| no_form(s, settings.method.name).is_none());
+    let (sites, _) = sites::find(&model.graph, settings);
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
     let rounding = Rounding::new(settings, &ctx);
     let weights = by_weight(&sites);

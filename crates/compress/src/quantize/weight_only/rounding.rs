@@ -7,6 +7,7 @@ use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Graph, Model, Progress, Result, Tensor, ValueId};
 use edgesmith_kernels::{Ctx, gemm};
 
+use super::blocks::Blocks;
 use super::format::Writer;
 use super::matrix::{Lies, Matrix};
 use super::method::{self, Job, Rounded};
@@ -17,6 +18,12 @@ use crate::quantize::changes::WeightChange;
 
 /// A weight that was rounded, and what became of it.
 pub type Change = (Rounded, WeightChange);
+
+/// Numbers of a part of a weight that is rounded in parts: 4 MiB.
+const PART: usize = 1 << 20;
+
+/// The fewest rows of a part: as many as a thread takes at once.
+const LEAST_ROWS: usize = 8;
 
 /// Weights on their way.
 pub struct Rounding<'a> {
@@ -159,29 +166,77 @@ impl<'a> Rounding<'a> {
     /// Rounds one weight, with XᵀX of what it multiplies. Tables, which multiply nothing, are rounded
     /// to nearest; but for plain rounding with the range of the least error.
     pub fn one(&self, graph: &Graph, sites: &[&Site], gram: Option<&[f32]>) -> Result<Change> {
-        let plain = matrix_of(graph, sites[0])?;
         let scales = sites[0].reads.and_then(|v| self.scales.get(&v));
+        let is_table = sites.iter().any(|s| s.does == Use::Table);
+        let by_rows = is_table || self.settings.method.by_rows;
+        if by_rows && gram.is_none() && scales.is_none() {
+            return self.in_parts(graph, sites[0], is_table, PART);
+        }
+        let plain = matrix_of(graph, sites[0])?;
         let weight = scales.map_or(Cow::Borrowed(&plain), |s| Cow::Owned(plain.scaled(s)));
         let hessian = match (gram, scales) {
             (Some(gram), Some(s)) => Some(Cow::Owned(unscaled(gram, s))),
             _ => gram.map(Cow::Borrowed),
         };
-        let job = Job {
-            weight: &weight,
-            hessian: hessian.as_deref(),
-            scheme: sites[0].scheme,
+        let job = self.job(&weight, hessian.as_deref(), sites[0]);
+        let rounded = self.rounded(&job, is_table)?;
+        let report = self.report(graph, sites[0], &plain, &rounded, scales, gram);
+        Ok((rounded, report))
+    }
+
+    /// Rounds a weight by its numbers alone, some rows of about `most` numbers after the other:
+    /// memory holds the numbers of those.
+    pub(super) fn in_parts(
+        &self,
+        graph: &Graph,
+        site: &Site,
+        is_table: bool,
+        most: usize,
+    ) -> Result<Change> {
+        let t = tensor_of(graph, site)?;
+        let [n, k] = Matrix::size(t, site.lies);
+        let rows = (most / k.max(1)).max(LEAST_ROWS);
+        let (mut all, mut squares) = (None::<Blocks>, Squares::default());
+        for part in 0..n.div_ceil(rows).max(1) {
+            let first = part * rows;
+            let weight = Matrix::part(t, site.lies, first..n.min(first + rows))?;
+            let rounded = self.rounded(&self.job(&weight, None, site), is_table)?;
+            let delta = apart(&weight.data, rounded.numbers());
+            squares.add(&weight.data, &delta);
+            let Rounded::Blocks(mut blocks) = rounded else {
+                return Err(Error::internal(
+                    "what is rounded by rows has codes in blocks",
+                ));
+            };
+            match &mut all {
+                Some(all) => all.append(blocks),
+                None => {
+                    blocks.codes.reserve_exact(n * k - blocks.codes.len());
+                    all = Some(blocks);
+                }
+            }
+        }
+        let all = all.ok_or_else(|| Error::internal("there is one part at least"))?;
+        let change = change(graph, site, [n, k], &squares);
+        Ok((Rounded::Blocks(all), change))
+    }
+
+    fn job<'j>(&'j self, weight: &'j Matrix, hessian: Option<&'j [f32]>, site: &Site) -> Job<'j> {
+        Job {
+            weight,
+            hessian,
+            scheme: site.scheme,
             settings: self.settings,
             ctx: self.ctx.clone(),
-        };
-        let is_table = sites.iter().any(|s| s.does == Use::Table);
-        let rounded = match is_table && self.settings.method.name != method::RTN.name {
-            true => Rounded::Blocks(rtn::by_blocks(&job, |_, w| {
-                range::least_error(w, |_| 1.0, job.scheme)
-            })),
-            false => (self.settings.method.round)(&job)?,
-        };
-        let report = self.report(graph, sites[0], &plain, &rounded, scales, gram)?;
-        Ok((rounded, report))
+        }
+    }
+
+    fn rounded(&self, job: &Job, is_table: bool) -> Result<Rounded> {
+        if is_table && self.settings.method.name != method::RTN.name {
+            let grid = |_, w: &[f32]| range::least_error(w, |_| 1.0, job.scheme);
+            return Ok(Rounded::Blocks(rtn::by_blocks(job, grid)));
+        }
+        (self.settings.method.round)(job)
     }
 
     fn report(
@@ -192,47 +247,67 @@ impl<'a> Rounding<'a> {
         rounded: &Rounded,
         scales: Option<&Vec<f32>>,
         gram: Option<&[f32]>,
-    ) -> Result<WeightChange> {
+    ) -> WeightChange {
         let mut numbers = rounded.numbers();
         for row in numbers.chunks_exact_mut(weight.k) {
             row.iter_mut()
                 .zip(scales.into_iter().flatten())
                 .for_each(|(x, s)| *x /= s);
         }
-        let square = |d: &[f32]| d.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-        let apart = |numbers: &mut [f32]| {
-            let pairs = numbers.iter_mut().zip(&weight.data);
-            pairs.for_each(|(x, w)| *x = w - *x);
-        };
-        apart(&mut numbers);
-        let (mut output_error, mut output_error_of_rounding) = (None, None);
+        let delta = apart(&weight.data, numbers);
+        let mut squares = Squares::default();
+        squares.add(&weight.data, &delta);
+        let mut change = change(graph, site, [weight.n, weight.k], &squares);
         if let Some(gram) = gram {
             let k = weight.k;
             let gram = gemm::PackedF32::new(self.ctx, gram, gemm::Order::KN, k, k);
             let energy = |m: &[f32]| awq::energy(m, weight.n, &gram, self.ctx);
             let whole = energy(&weight.data).max(f64::MIN_POSITIVE);
-            output_error = Some(energy(&numbers) / whole);
-            let job = Job {
-                weight,
-                hessian: None,
-                scheme: site.scheme,
-                settings: self.settings,
-                ctx: self.ctx.clone(),
-            };
+            change.output_error = Some(energy(&delta) / whole);
+            drop(delta);
+            let job = self.job(weight, None, site);
             let nearest = rtn::by_blocks(&job, |_, w| range::whole(w, job.scheme));
-            let mut nearest = nearest.numbers();
-            apart(&mut nearest);
-            output_error_of_rounding = Some(energy(&nearest) / whole);
+            let nearest = apart(&weight.data, nearest.numbers());
+            change.output_error_of_rounding = Some(energy(&nearest) / whole);
         }
-        Ok(WeightChange {
-            weight: graph.value(site.weight).name.clone(),
-            nodes: Vec::new(),
-            dims: [weight.n, weight.k],
-            bits: 0.0,
-            sqnr_db: 10.0 * (square(&weight.data) / square(&numbers)).log10(),
-            output_error,
-            output_error_of_rounding,
-        })
+        change
+    }
+}
+
+/// The sums of squares of a weight and of what rounding took from it.
+#[derive(Default)]
+struct Squares {
+    whole: f64,
+    lost: f64,
+}
+
+impl Squares {
+    fn add(&mut self, weight: &[f32], delta: &[f32]) {
+        let sum = |from, d: &[f32]| d.iter().fold(from, |sum, &x| sum + f64::from(x).powi(2));
+        self.whole = sum(self.whole, weight);
+        self.lost = sum(self.lost, delta);
+    }
+}
+
+/// `weight − numbers`.
+fn apart(weight: &[f32], mut numbers: Vec<f32>) -> Vec<f32> {
+    numbers
+        .iter_mut()
+        .zip(weight)
+        .for_each(|(x, w)| *x = w - *x);
+    numbers
+}
+
+/// What became of a weight of `dims` rows and columns, but for its nodes and bits.
+fn change(graph: &Graph, site: &Site, dims: [usize; 2], squares: &Squares) -> WeightChange {
+    WeightChange {
+        weight: graph.value(site.weight).name.clone(),
+        nodes: Vec::new(),
+        dims,
+        bits: 0.0,
+        sqnr_db: 10.0 * (squares.whole / squares.lost).log10(),
+        output_error: None,
+        output_error_of_rounding: None,
     }
 }
 
@@ -260,7 +335,10 @@ pub fn by_weight(sites: &[Site]) -> BTreeMap<(ValueId, Lies), Vec<&Site>> {
 
 /// The weight of a site as a matrix.
 pub fn matrix_of(graph: &Graph, site: &Site) -> Result<Matrix> {
+    Matrix::of(tensor_of(graph, site)?, site.lies)
+}
+
+fn tensor_of<'g>(graph: &'g Graph, site: &Site) -> Result<&'g Tensor> {
     let t = graph.constant(site.weight);
-    let t = t.ok_or_else(|| Error::internal("the weight of a site is constant"))?;
-    Matrix::of(t, site.lies)
+    t.ok_or_else(|| Error::internal("the weight of a site is constant"))
 }

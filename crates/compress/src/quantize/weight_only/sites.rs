@@ -51,11 +51,13 @@ pub fn find(graph: &Graph, settings: &Settings) -> (Vec<Site>, BTreeMap<NodeId, 
     for (id, node) in graph.nodes() {
         let found = site(graph, id, node, settings.scheme).and_then(|site| {
             let is_table = site.does == Use::Table;
-            match settings.scheme_of(&node.name) {
-                None => Err("excluded by name".into()),
-                Some(_) if is_table && !settings.embeddings => Err("tables are kept".into()),
-                Some(scheme) => Ok(Site { scheme, ..site }),
-            }
+            let scheme = match settings.scheme_of(&node.name) {
+                None => return Err("excluded by name".into()),
+                Some(_) if is_table && !settings.embeddings => return Err("tables are kept".into()),
+                Some(scheme) => scheme,
+            };
+            let site = Site { scheme, ..site };
+            no_form(graph, &site, settings).map_or(Ok(site), |reason| Err(reason.into()))
         });
         match found {
             Ok(site) => sites.push(site),
@@ -96,6 +98,33 @@ impl Site {
     }
 }
 
+/// Why a weight cannot be written in the form that was asked for.
+fn no_form(graph: &Graph, site: &Site, settings: &Settings) -> Option<&'static str> {
+    let is_product = site.does == Use::Product;
+    let is_point = site.does == Use::Pointwise;
+    let bits = site.scheme.bits;
+    match (settings.method.name, settings.format.name) {
+        ("nf4", _) if !is_product => Some("NF4 has a form for products only"),
+        ("hqq", _) if is_point => Some("zero points between codes have a form for products only"),
+        _ if is_point && bits == 2 => Some("2 bits have no form for convolutions"),
+        (_, "matmulnbits") if is_product && !has_row_as_bias(graph, site) => {
+            Some("its bias is not a constant of one axis, a number for each column")
+        }
+        _ => None,
+    }
+}
+
+/// True where a product has no bias, or one that MatMulNBits takes.
+fn has_row_as_bias(graph: &Graph, site: &Site) -> bool {
+    let node = graph.node(site.node);
+    let Some(bias) = node.input(2).filter(|_| node.is("Gemm")) else {
+        return true;
+    };
+    let dims = |v| graph.constant(v).map(Tensor::dims);
+    let columns = dims(site.weight).map(|d| d[usize::from(site.lies == Lies::InputsFirst)]);
+    dims(bias).is_some_and(|d| d.len() == 1 && d.first() == columns.as_ref())
+}
+
 /// The values whose XᵀX methods ask for, with the axis of a row.
 pub fn grams(graph: &Graph, settings: &Settings) -> BTreeMap<String, i64> {
     let products = products(graph, settings).into_values();
@@ -134,7 +163,7 @@ fn site(graph: &Graph, id: NodeId, node: &Node, scheme: Scheme) -> Result<Site, 
     };
     let weight = node.input(input).ok_or_else(other)?;
     let t = graph.constant(weight).ok_or("its weight is computed")?;
-    fits(node, does, t)?;
+    fits(graph, node, does, t)?;
     let inputs = t.dims()[usize::from(lies == Lies::OutputsFirst)];
     if inputs < FEWEST {
         return Err(format!("its weight has {inputs} inputs, under {FEWEST}"));
@@ -152,7 +181,7 @@ fn site(graph: &Graph, id: NodeId, node: &Node, scheme: Scheme) -> Result<Site, 
     })
 }
 
-fn fits(node: &Node, does: Use, t: &Tensor) -> Result<(), String> {
+fn fits(graph: &Graph, node: &Node, does: Use, t: &Tensor) -> Result<(), String> {
     let require = |ok: bool, reason: &str| if ok { Ok(()) } else { Err(reason.to_owned()) };
     require(t.dtype() == DType::F32, "its weight is not f32")?;
     match does {
@@ -160,8 +189,17 @@ fn fits(node: &Node, does: Use, t: &Tensor) -> Result<(), String> {
             require(t.rank() == 2, "its weight has not 2 axes")?;
             let turned = node.is("Gemm") && node.int("transA").unwrap_or(0) != 0;
             require(!turned, "its input is transposed")?;
-            let plain = |name| node.float(name).unwrap_or(1.0) == 1.0;
-            require(plain("alpha") && plain("beta"), "alpha or beta is not 1")
+            // Factors of constants go into them before they are rounded: `plain_gemm`.
+            let is_computed = |&v: &ValueId| graph.constant(v).is_none();
+            let bias = node
+                .input(2)
+                .filter(|_| node.is("Gemm"))
+                .filter(is_computed);
+            let is_plain = node.float("beta").unwrap_or(1.0) == 1.0;
+            require(
+                bias.is_none() || is_plain,
+                "beta of a computed bias is not 1",
+            )
         }
         Use::Pointwise => {
             let is_point = t.rank() > 2 && t.dims()[2..].iter().all(|&d| d == 1);

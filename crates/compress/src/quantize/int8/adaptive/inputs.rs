@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{Error, Model, Node, NodeId, Progress, Result, Tensor, ValueId};
-use edgesmith_kernels::Ctx;
+use edgesmith_kernels::{Ctx, Isa, Threads};
 use edgesmith_runtime::{Options, Session};
 
 use super::super::{Settings, plan::Plan, prepared};
@@ -14,14 +14,17 @@ use crate::samples::{Samples, named};
 /// Rows of a sample that are looked at: evenly spread where there are more.
 const POSITIONS: usize = 1024;
 
-/// Bytes of sums that are collected in one pass over the samples.
-const AT_ONCE: usize = 1 << 30;
+/// Bytes of sums at most: weights whose sums come on top of that are rounded to nearest.
+const MOST: usize = 2 << 30;
 
 /// The sums of the inputs of every product whose weight can be rounded by them, by node of the
 /// prepared model.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inputs {
     sums: BTreeMap<NodeId, Sums>,
+    /// Products whose sums would take too much memory.
+    left: usize,
+    ctx: Ctx,
 }
 
 /// Σ x xᵀ and Σ x of the rows that a product multiplies with its weight.
@@ -67,31 +70,47 @@ impl Inputs {
     ) -> Result<Self> {
         let model = prepared(model)?;
         let plan = Plan::of(&model, statistics, settings)?;
-        let mut all = Self::default();
-        let mut pass: Vec<Site> = Vec::new();
-        let mut passes = Vec::new();
-        let mut bytes = 0;
+        let mut all = Self {
+            sums: BTreeMap::new(),
+            left: 0,
+            ctx: Ctx::new(Isa::detect(), Threads::of(0)),
+        };
+        let (mut sites, mut bytes) = (Vec::new(), 0usize);
         let products = plan.nodes.iter().filter(|(_, r)| r.is_product());
         for &(id, _) in products {
-            let Some((site, sums)) = site(&model, id) else {
+            let Some((site, groups, k)) = site(&model, id) else {
                 continue;
             };
-            let own = sums.products.len() * size_of::<f32>();
-            if bytes + own > AT_ONCE && !pass.is_empty() {
-                passes.push(std::mem::take(&mut pass));
-                bytes = 0;
+            let own = k.saturating_mul(k).saturating_mul(groups);
+            let own = own.saturating_mul(size_of::<f32>());
+            if own > MOST - bytes {
+                all.left += 1;
+                continue;
             }
             bytes += own;
-            pass.push(site);
-            all.sums.insert(id, sums);
+            sites.push(site);
+            all.sums.insert(id, Sums::new(groups, k));
         }
-        passes.push(pass);
-        progress.start("sum up inputs", (passes.len() * count) as u64);
-        for pass in &passes {
-            all.run(&model, pass, samples, count, progress)?;
-        }
+        progress.start("sum up inputs", count as u64);
+        all.run(&model, &sites, samples, count, progress)?;
         progress.finish();
         Ok(all)
+    }
+
+    /// The instructions and threads to round with.
+    pub(in super::super) fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
+    /// Says how many weights were rounded to nearest for want of memory.
+    pub(in super::super) fn warning(&self) -> Option<String> {
+        (self.left > 0).then(|| {
+            format!(
+                "{} weights are rounded to nearest: what their products read takes more than {} GiB to sum up",
+                self.left,
+                MOST >> 30
+            )
+        })
     }
 
     /// The sums of a product, where rows were seen.
@@ -146,8 +165,8 @@ impl Inputs {
     }
 }
 
-/// How the product `id` reads, with empty sums; `None` where its rows are not those of its weight.
-fn site(model: &Model, id: NodeId) -> Option<(Site, Sums)> {
+/// How the product `id` reads, in how many groups of rows of which length; `None` where its rows are not those of its weight.
+fn site(model: &Model, id: NodeId) -> Option<(Site, usize, usize)> {
     let graph = &model.graph;
     let node = graph.node(id);
     let (value, weight) = (node.input(0)?, graph.constant(node.input(1)?)?);
@@ -168,15 +187,12 @@ fn site(model: &Model, id: NodeId) -> Option<(Site, Sums)> {
     };
     let fits =
         groups > 0 && k > 0 && weight.count() > 0 && weight.count().is_multiple_of(groups * k);
-    fits.then(|| {
-        let sums = Sums::new(groups, k);
-        let site = Site {
-            node: id,
-            value,
-            reads,
-        };
-        (site, sums)
-    })
+    let site = Site {
+        node: id,
+        value,
+        reads,
+    };
+    fits.then_some((site, groups, k))
 }
 
 impl Sums {

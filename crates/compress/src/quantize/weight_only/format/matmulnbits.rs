@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use edgesmith_ir::{Attribute, DType, Error, Node, Result, Tensor, ValueId, packed};
+use edgesmith_ir::{Attribute, DType, Error, Node, Result, Tensor, packed};
 
 use super::{Writer, qdq};
 use crate::quantize::weight_only::blocks::{Blocks, Zeros};
@@ -89,10 +89,6 @@ fn product(writer: &mut Writer, site: &Site, blocks: &Blocks) -> Result<()> {
     let graph = &writer.model.graph;
     let old = graph.node(site.node);
     let bias = old.input(2).filter(|_| old.is("Gemm"));
-    let is_row = |v: ValueId| graph.constant(v).is_some_and(|t| t.dims() == [blocks.n]);
-    if bias.is_some_and(|b| !is_row(b)) {
-        return Err(Error::unsupported("its bias is not one number a column"));
-    }
     let mut inputs = vec![old.input(0)];
     inputs.extend(constants.iter().copied().map(Some));
     if bias.is_some() {
