@@ -311,6 +311,15 @@ mod tests {
     }
 
     #[test]
+    fn what_needs_samples_does_not_go_with_dynamic() {
+        for key in ["adaptive-rounding", "bias-samples"] {
+            let g = given(&[("dynamic", Setting::Flag(true)), (key, Setting::Count(9))]);
+            let e = (crate::steps::quantize::QUANTIZE.data)(&g).unwrap_err();
+            assert!(e.to_string().contains("needs samples"), "{e}");
+        }
+    }
+
+    #[test]
     fn nodes_kept_by_a_layer_are_excluded() {
         let mut g = given(&[("exclude", Setting::Texts(vec!["a".into()]))]);
         let mut layer = LayerGiven {
