@@ -5,10 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use edgesmith_ir::analysis::order;
 use edgesmith_ir::error::At;
 use edgesmith_ir::infer::{self, Inferred};
-use edgesmith_ir::{DType, Error, Model, NodeId, Result, Tensor, ValueId};
+use edgesmith_ir::{DType, Error, Model, NodeId, Result, ValueId};
 
 mod backward;
 mod elements;
@@ -173,10 +172,11 @@ pub fn differentiate(
     wanted: &[ValueId],
 ) -> Result<Vec<Option<ValueId>>> {
     if model.opset() < 13 {
-        return Err(
-            Error::unsupported(format!("gradients of opset {} are not done", model.opset()))
-                .hint("convert the model to opset 13 or later"),
-        );
+        return Err(Error::unsupported(format!(
+            "gradients of opset {} are not done",
+            model.opset()
+        ))
+        .hint("convert the model to opset 13 or later"));
     }
     let inferred = infer::infer(model, &[])?;
     let dtype = inferred.tensor(loss).map(|t| t.dtype);
@@ -189,7 +189,7 @@ pub fn differentiate(
             return Err(Error::invalid("a loss is one number").at(format!("value \"{name}\"")));
         }
     };
-    let order = order::topological(&model.graph)?;
+    let order = model.graph.order()?;
     let depends = dependents(model, &inferred, &order, wanted);
     let mut gradients: Vec<Vec<ValueId>> = vec![Vec::new(); model.graph.value_slots()];
     if depends.contains(&loss) {
@@ -199,9 +199,6 @@ pub fn differentiate(
     for &id in order.iter().rev() {
         pass_back(model, &inferred, &depends, id, &mut gradients)?;
     }
-    let domain = edgesmith_ir::ops::gradient::DOMAIN;
-    model.opsets.entry(domain.into()).or_insert(1);
-    model.opsets.entry("com.microsoft".into()).or_insert(1);
     Ok(wanted
         .iter()
         .map(|&v| backward::total(&mut model.graph, &mut gradients[v.index()]))
@@ -254,7 +251,9 @@ fn pass_back(
         .iter()
         .map(|v| v.is_some_and(|v| depends.contains(&v)))
         .collect();
-    let captured = node.subgraphs().any(|g| g.captures.iter().any(|c| depends.contains(&c.outer)));
+    let captured = node
+        .subgraphs()
+        .any(|g| g.captures.iter().any(|c| depends.contains(&c.outer)));
     if made.iter().all(Option::is_none) || !(wants.contains(&true) || captured) {
         return Ok(());
     }
@@ -276,11 +275,6 @@ fn pass_back(
     Ok(())
 }
 
-/// A tensor of one floating-point number of `dtype`.
-pub(crate) fn scalar(dtype: DType, x: f64) -> Result<Tensor> {
-    backward::number(dtype, &[], x)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,7 +284,11 @@ mod tests {
         let key = |r: &Rule| (r.domain, r.op);
         assert!(RULES.windows(2).all(|w| key(&w[0]) < key(&w[1])));
         for r in RULES {
-            assert!(edgesmith_ir::ops::find(r.domain, r.op).is_some(), "{}", r.op);
+            assert!(
+                edgesmith_ir::ops::find(r.domain, r.op).is_some(),
+                "{}",
+                r.op
+            );
         }
     }
 }

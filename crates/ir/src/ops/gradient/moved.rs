@@ -116,6 +116,9 @@ fn moved(cx: &EvalCx, of: &OpDef) -> Result<Vec<Tensor>> {
     let (x, dy) = (cx.input(0)?, cx.input(last)?);
     let mut inputs: Vec<Option<Item>> = (0..last).map(|i| cx.item(i).cloned()).collect();
     inputs[0] = Some(numbered(x.dims())?.into());
+    if of.name == "Pad" && last > 2 {
+        inputs[2] = None; // What is padded with is no element.
+    }
     let of = of
         .eval
         .ok_or_else(|| Error::unsupported(format!("{} is not evaluated", of.name)))?;
