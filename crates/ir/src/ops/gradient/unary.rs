@@ -286,7 +286,7 @@ pub static SOFTPLUS_GRAD: OpDef = row(
     "SoftplusGrad",
     &[],
     &["edgesmith.SoftplusGrad(f32[2,3], f32[2,3])"],
-    |cx| times(cx, |x| sigmoid(x)),
+    |cx| times(cx, sigmoid),
 );
 
 /// The gradient of Softsign.
