@@ -11,16 +11,38 @@ use crate::quantize::int8::{Ready, Settings};
 /// the error of every product on all its rows, which says more than a few outputs by chance.
 const BEYOND_CHANCE: f64 = 1.0;
 
+/// So many of the best observers are compared again where weights are rounded by what they multiply.
+const AGAIN: usize = 2;
+
+/// Observers with the noise that they leave.
+type Found = Vec<(&'static Observer, Shares)>;
+
 /// What was found of the observers.
 pub struct Compared {
-    /// The settings with the observer whose ranges leave the least noise.
-    pub settings: Settings,
-    /// Signal to noise in dB with each, the best first; where two are equal the earlier one of the
-    /// list comes first.
-    pub observers: Vec<(&'static str, f64)>,
-    /// The noise of the best, and of the one that the settings had.
-    best: Shares,
+    /// With weights rounded to nearest, the one to take first and then the least noise; where two are
+    /// equal the earlier one of the list comes first.
+    found: Found,
+    /// The noise with the observer that the settings have.
     given: Shares,
+}
+
+impl Compared {
+    /// The settings with the observer to take.
+    pub fn settings(&self, settings: &Settings) -> Settings {
+        with(settings, self.found[0].0)
+    }
+
+    /// Signal to noise in dB with each, the one to take first.
+    pub fn observers(&self) -> Vec<(&'static str, f64)> {
+        self.found.iter().map(|(o, s)| (o.name, s.db())).collect()
+    }
+}
+
+fn with(settings: &Settings, observer: &'static Observer) -> Settings {
+    Settings {
+        observer,
+        ..settings.clone()
+    }
 }
 
 /// Compares all observers, with weights rounded to nearest.
@@ -33,58 +55,63 @@ pub fn observers(
     noise: &mut Noise,
     progress: &dyn Progress,
 ) -> Result<Compared> {
-    let mut found: Vec<(&'static Observer, Shares)> = Vec::new();
-    progress.start("compare observers", OBSERVERS.len() as u64);
-    for &observer in OBSERVERS {
-        progress.check()?;
-        let (model, _) = ready.quantize(&Settings {
-            observer,
-            ..settings.clone()
-        })?;
-        found.push((observer, noise.of(&model, &NoProgress)?));
-        progress.advance(1);
-    }
-    progress.finish();
+    let found = compare(OBSERVERS, ready, settings, noise, progress)?;
     let own = found.iter().find(|(o, _)| o.name == settings.observer.name);
-    let given = own.map_or_else(|| found[0].1.clone(), |(_, shares)| shares.clone());
-    found.sort_by(|a, b| a.1.total().total_cmp(&b.1.total()));
-    Ok(Compared {
-        settings: Settings {
-            observer: found[0].0,
-            ..settings.clone()
-        },
-        observers: found.iter().map(|(o, s)| (o.name, s.db())).collect(),
-        best: found[0].1.clone(),
-        given,
-    })
+    let given = own.unwrap_or(&found[0]).1.clone();
+    Ok(Compared { found, given })
 }
 
-/// Compares weights rounded by what they multiply with weights rounded to nearest, and has `ready`
-/// forget the former where outputs speak against it: they are noisier beyond chance, or noisier than
-/// with the observer that was given and weights rounded to nearest.
+/// Compares the best observers with weights rounded by what they multiply, and these with weights
+/// rounded to nearest. `ready` forgets the former where outputs speak against it: they are noisier
+/// beyond chance, or noisier than with the observer that was given and weights rounded to nearest.
 ///
 /// # Errors
 /// When a model does not run, or the user cancels.
 pub fn rounding(
     ready: &mut Ready,
-    compared: &Compared,
+    settings: &Settings,
+    compared: &mut Compared,
     noise: &mut Noise,
     progress: &dyn Progress,
 ) -> Result<Rounding> {
-    progress.start("compare roundings", 1);
-    let (model, _) = ready.quantize(&compared.settings)?;
-    let adaptive = noise.of(&model, progress)?;
-    progress.finish();
-    let is_adaptive = is_kept(&adaptive, &compared.best, &compared.given);
-    if !is_adaptive {
+    let best = &compared.found[..AGAIN.min(compared.found.len())];
+    let best: Vec<&'static Observer> = best.iter().map(|(o, _)| *o).collect();
+    let adaptive = compare(&best, ready, settings, noise, progress)?;
+    let (observer, adaptive) = &adaptive[0];
+    let nearest = compared.found[0].1.clone();
+    let is_adaptive = is_kept(adaptive, &nearest, &compared.given);
+    if is_adaptive {
+        compared.found.sort_by_key(|(o, _)| o.name != observer.name);
+    } else {
         ready.forget();
     }
     Ok(Rounding {
         is_adaptive,
         adaptive_db: adaptive.db(),
-        nearest_db: compared.best.db(),
+        nearest_db: nearest.db(),
         samples: noise.samples(),
     })
+}
+
+/// The noise with each observer, the least first.
+fn compare(
+    observers: &[&'static Observer],
+    ready: &Ready,
+    settings: &Settings,
+    noise: &mut Noise,
+    progress: &dyn Progress,
+) -> Result<Found> {
+    let mut found = Found::new();
+    progress.start("compare observers", observers.len() as u64);
+    for &observer in observers {
+        progress.check()?;
+        let (model, _) = ready.quantize(&with(settings, observer))?;
+        found.push((observer, noise.of(&model, &NoProgress)?));
+        progress.advance(1);
+    }
+    progress.finish();
+    found.sort_by(|a, b| a.1.total().total_cmp(&b.1.total()));
+    Ok(found)
 }
 
 /// True where nothing speaks against adaptive rounding.

@@ -6,7 +6,7 @@ use edgesmith_ir::{Error, Model, Result};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::mixed::bytes::Bytes;
-use crate::mixed::choose::{self, Compared};
+use crate::mixed::choose;
 use crate::mixed::judge::Judge;
 use crate::mixed::noise::{self, Noise};
 use crate::mixed::search;
@@ -209,22 +209,22 @@ fn to_best_int8(
     let judges = noise::judges(samples, settings.adaptive_samples);
     let mut noise = Noise::new(&ready.model, judges)?;
     // Observers are compared with weights rounded to nearest, which takes a fraction of the time.
-    let compared = choose::observers(&ready, settings, &mut noise, progress)?;
+    let mut compared = choose::observers(&ready, settings, &mut noise, progress)?;
     ready.learn(samples, settings, progress)?;
     let rounding = match settings.adaptive_samples {
         0 => None,
         _ => Some(choose::rounding(
-            &mut ready, &compared, &mut noise, progress,
+            &mut ready,
+            settings,
+            &mut compared,
+            &mut noise,
+            progress,
         )?),
     };
     drop(noise);
-    let Compared {
-        settings,
-        observers,
-        ..
-    } = compared;
+    let settings = compared.settings(settings);
     let (model, mut changes) = finish_int8(given, model, &ready, &settings, work)?;
-    changes.observers = observers;
+    changes.observers = compared.observers();
     changes.rounding = rounding;
     Ok((model, changes))
 }
