@@ -415,6 +415,19 @@ fn say(done: &Done) {
             told.join(", ")
         ));
     }
+    if let Some(rounding) = &changes.rounding {
+        let taken = match rounding.is_adaptive {
+            true if rounding.adaptive_db < rounding.nearest_db => {
+                "is kept, as that is within chance"
+            }
+            true => "is kept",
+            false => "is taken back",
+        };
+        ui::say(&format!(
+            "adaptive rounding {taken}: {:.1} dB with it, {:.1} dB without, on {} samples",
+            rounding.adaptive_db, rounding.nearest_db, rounding.samples
+        ));
+    }
     if let Some(search) = &changes.search {
         say_search(search);
     }

@@ -17,4 +17,4 @@ pub mod steps;
 pub mod target;
 mod written;
 
-pub use samples::{Batch, First, Samples};
+pub use samples::{Batch, Part, Samples};

@@ -121,6 +121,19 @@ pub struct Learned {
     pub best: usize,
 }
 
+/// How weights rounded by what they multiply compare with weights rounded to nearest, at the outputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounding {
+    /// The former were taken.
+    pub is_adaptive: bool,
+    /// Signal to noise with the former, in dB.
+    pub adaptive_db: f64,
+    /// Signal to noise with the latter, in dB.
+    pub nearest_db: f64,
+    /// On so many samples.
+    pub samples: usize,
+}
+
 /// What a step did to a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -139,6 +152,8 @@ pub struct Changes {
     /// The observers that were compared, with the signal to noise of the outputs in dB, the one that was
     /// taken first.
     pub observers: Vec<(&'static str, f64)>,
+    /// The roundings that were compared.
+    pub rounding: Option<Rounding>,
     /// How the layers were found that have more bits, where a goal was given.
     pub search: Option<Search>,
     /// Each constant of smaller numbers beside what it was, but for those that were rounded alone and
