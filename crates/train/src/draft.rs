@@ -1,9 +1,8 @@
 //! The training graph while it is made: parameters become inputs, normalisations and Dropout get
 //! their training behaviour back, losses are added.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use edgesmith_ir::infer::{self, Inferred};
+use edgesmith_ir::pattern::matches;
 use edgesmith_ir::types::{Dim, Shape, TensorType, Type};
 use edgesmith_ir::{Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, ValueId, verify};
 use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
@@ -13,6 +12,11 @@ use crate::losses::{Loss, Request};
 use crate::random::Random;
 use crate::trainable;
 use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
+
+mod build;
+mod open;
+
+use open::open_batch;
 
 /// The name of the open length of a batch.
 pub const BATCH: &str = "batch";
@@ -345,77 +349,6 @@ impl Draft {
         Ok(fed)
     }
 
-    /// Adds a node with one result.
-    pub fn add(&mut self, node: Node, inputs: &[ValueId]) -> ValueId {
-        let op = node.op.clone();
-        let name = format!("loss/{op}");
-        let mut node = node;
-        node.name.clone_from(&name);
-        if !node.domain.is_empty() {
-            self.model.opsets.entry(node.domain.clone()).or_insert(1);
-        }
-        self.model.graph.add_op(node, inputs, &name)
-    }
-
-    /// Adds an operator without attributes.
-    pub fn op(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
-        self.add(Node::new(op, ""), inputs)
-    }
-
-    /// Adds an operator with an attribute of whole numbers.
-    pub fn op_with(&mut self, op: &str, inputs: &[ValueId], name: &str, value: i64) -> ValueId {
-        self.add(Node::new(op, "").with(name, Attribute::Int(value)), inputs)
-    }
-
-    /// Adds a number.
-    pub fn number(&mut self, x: f64) -> ValueId {
-        let name = self.model.graph.fresh_name("loss/number");
-        self.model
-            .graph
-            .add_constant(&name, Tensor::scalar(x as f32))
-    }
-
-    /// Adds a list of numbers.
-    pub fn floats(&mut self, list: &[f32]) -> ValueId {
-        let name = self.model.graph.fresh_name("loss/list");
-        let data = Tensor::vector(list.to_vec());
-        self.model.graph.add_constant(&name, data)
-    }
-
-    /// Adds a list of whole numbers.
-    pub fn list(&mut self, list: &[i64]) -> ValueId {
-        let name = self.model.graph.fresh_name("loss/list");
-        self.model
-            .graph
-            .add_constant(&name, Tensor::vector(list.to_vec()))
-    }
-
-    /// `v` times a number.
-    pub fn scaled(&mut self, v: ValueId, x: f64) -> ValueId {
-        if x == 1.0 {
-            return v;
-        }
-        let x = self.number(x);
-        self.op("Mul", &[v, x])
-    }
-
-    /// The mean of all elements.
-    pub fn mean(&mut self, v: ValueId) -> ValueId {
-        self.op_with("ReduceMean", &[v], "keepdims", 0)
-    }
-
-    /// A reduction along the axes, which stay with length 1 where `keep` says so.
-    pub fn reduced(&mut self, op: &str, v: ValueId, axes: &[i64], keep: bool) -> ValueId {
-        let keep = Attribute::Int(i64::from(keep));
-        // Before opset 18 all but ReduceSum have their axes as an attribute.
-        if op != "ReduceSum" && self.model.opset() < 18 {
-            let node = Node::new(op, "").with("keepdims", keep);
-            return self.add(node.with("axes", Attribute::Ints(axes.to_vec())), &[v]);
-        }
-        let axes = self.list(axes);
-        self.add(Node::new(op, "").with("keepdims", keep), &[v, axes])
-    }
-
     /// A parameter that only training has: a projection of the student's features.
     pub fn projection(&mut self, name: &str, dims: &[usize]) -> Result<ValueId> {
         let name = self.model.graph.fresh_name(name);
@@ -534,106 +467,4 @@ pub fn batched(dtype: DType, dims: &[usize]) -> TensorType {
     let rest = dims.iter().map(|&d| Dim::Known(d));
     let shape: Shape = std::iter::once(Dim::symbol(BATCH)).chain(rest).collect();
     TensorType::new(dtype, shape)
-}
-
-/// True where `name` is the pattern, in which `*` stands for any text.
-pub fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((head, tail)) => name.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len()).any(|i| rest.is_char_boundary(i) && matches(tail, &rest[i..]))
-        }),
-    }
-}
-
-/// Opens the first axis of the inputs, where the file fixes it, and in shapes that repeat it.
-fn open_batch(model: &mut Model) -> Result<()> {
-    let before = infer::infer(model, &[])?;
-    let inputs: BTreeSet<ValueId> = model.graph.inputs.iter().copied().collect();
-    let mut fixed = BTreeMap::new();
-    for &v in &inputs {
-        let value = model.graph.value_mut(v);
-        if value.constant.is_some() {
-            continue;
-        }
-        let Some(Type::Tensor(ty)) = &mut value.ty else {
-            continue;
-        };
-        let Some(first) = ty.shape.as_mut().and_then(|s| s.0.first_mut()) else {
-            continue;
-        };
-        if let Dim::Known(n) = *first {
-            *first = Dim::symbol(BATCH);
-            fixed.insert(v, n);
-        }
-    }
-    let Some(&old) = fixed.values().next() else {
-        return Ok(());
-    };
-    if fixed.values().any(|n| *n != old) {
-        return Err(Error::unsupported(
-            "inputs begin with different lengths: their batch is not known",
-        ));
-    }
-    // Declared types of the file repeat the old length.
-    let slots: Vec<ValueId> = model.graph.values().map(|(v, _)| v).collect();
-    for v in slots {
-        let value = model.graph.value_mut(v);
-        if value.constant.is_none() && !inputs.contains(&v) {
-            value.ty = None;
-        }
-    }
-    let reshapes: Vec<NodeId> = model
-        .graph
-        .nodes()
-        .filter(|(_, n)| n.is("Reshape"))
-        .map(|(id, _)| id)
-        .collect();
-    for id in reshapes {
-        let node = model.graph.node(id);
-        let (Some(x), Some(s)) = (node.input(0), node.input(1)) else {
-            continue;
-        };
-        let first = before.dims(x).and_then(|d| d.first().copied());
-        let shape = model
-            .graph
-            .value(s)
-            .constant
-            .as_ref()
-            .and_then(|t| t.to_i64().ok());
-        let Some(mut shape) = shape else { continue };
-        let zero = node.int("allowzero").unwrap_or(0) == 0;
-        if first == Some(old) && shape.first() == Some(&(old as i64)) && zero {
-            shape[0] = 0;
-            let name = model.graph.fresh_name("open_shape");
-            let open = model.graph.add_constant(&name, Tensor::vector(shape));
-            model.graph.set_input(id, 1, Some(open));
-        }
-    }
-    let after = infer::infer(model, &[])?;
-    let batch = Dim::symbol(BATCH);
-    let opened = model.graph.outputs.iter().all(|&v| {
-        let shape = after.tensor(v).and_then(|t| t.shape.as_ref());
-        shape
-            .and_then(|s| s.first())
-            .is_some_and(|d| d.same(&batch))
-    });
-    if opened {
-        return Ok(());
-    }
-    Err(
-        Error::unsupported(format!("the model is made for a batch of {old} only"))
-            .hint("write it with an open batch"),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        assert!(matches("a*c", "abc") && matches("*", "") && matches("*.w", "x.w"));
-        assert!(!matches("a*c", "abd") && !matches("a", "ab"));
-    }
 }

@@ -19,6 +19,9 @@ pub struct Numbers {
     pub step: u64,
 }
 
+/// Moves a parameter, first, by its gradient, second, and renews its states.
+pub type Update = fn(&Numbers, &mut [f32], &[f32], &mut [Vec<f32>]);
+
 /// A row of the list of optimizers.
 pub struct Optimizer {
     /// Its name.
@@ -29,8 +32,8 @@ pub struct Optimizer {
     pub states: usize,
     /// The momentum (β₁) where none is given.
     pub momentum: f64,
-    /// Moves the parameter, first, by its gradient, second, and renews the states.
-    pub update: fn(&Numbers, &mut [f32], &[f32], &mut [Vec<f32>]),
+    /// What a step does.
+    pub update: Update,
 }
 
 /// Every optimizer.
