@@ -10,6 +10,7 @@ use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
 use crate::grad::differentiate;
 use crate::losses::{Loss, Request};
 use crate::random::Random;
+use crate::thaw::{Thawed, thaw};
 use crate::trainable;
 use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
 
@@ -26,6 +27,8 @@ pub const BATCH: &str = "batch";
 pub struct Options {
     /// Parameters of these names stay; `*` stands for any text.
     pub freeze: Vec<String>,
+    /// The scales of a quantised model stay: its weights alone learn.
+    pub freeze_scales: bool,
     /// Normalisations keep their statistics.
     pub freeze_norms: bool,
     /// Of the numbers with which projections begin.
@@ -45,6 +48,7 @@ pub struct Draft {
     notes: Vec<String>,
     seed: u64,
     teacher: Option<(Model, Inferred)>,
+    thawed: Thawed,
 }
 
 impl Draft {
@@ -70,6 +74,7 @@ impl Draft {
             convert_opset(&mut base, 13)?;
         }
         open_batch(&mut base)?;
+        let thawed = thaw(&mut base)?;
         let mut draft = Self {
             model: base.clone(),
             inferred: infer::infer(&base, &[])?,
@@ -82,6 +87,7 @@ impl Draft {
             notes: Vec::new(),
             seed: options.seed,
             teacher: None,
+            thawed,
         };
         draft.take_parameters(options)?;
         draft.wake_norms(options)?;
@@ -100,15 +106,49 @@ impl Draft {
             let parameter = Parameter {
                 name: value.name.clone(),
                 value: Some(v),
+                rate: 1.0,
+                is_positive: false,
                 decays: data.rank() > 1,
                 data,
             };
             self.make_input(v);
             self.parameters.push((parameter, v));
         }
+        if !options.freeze_scales {
+            self.take_scales(&stays)?;
+        }
         if self.parameters.is_empty() {
             return Err(Error::unsupported("the model has no parameters to train")
-                .hint("parameters are f32 constants: a quantised model is trained before it is quantised"));
+                .hint("parameters are f32 constants, or integers that DequantizeLinear reads"));
+        }
+        Ok(())
+    }
+
+    /// Makes the scales of a quantised model parameters: a step of theirs is a part of them, since
+    /// they are small beside weights.
+    fn take_scales(&mut self, stays: &dyn Fn(&str) -> bool) -> Result<()> {
+        for v in self.thawed.scales.clone() {
+            let value = self.base.graph.value(v);
+            let Some(data) = value
+                .constant
+                .clone()
+                .filter(|t| t.dtype() == DType::F32 && !stays(&value.name))
+            else {
+                continue;
+            };
+            let numbers = data.to_f32()?;
+            let mean =
+                numbers.iter().map(|x| f64::from(*x)).sum::<f64>() / numbers.len().max(1) as f64;
+            let parameter = Parameter {
+                name: value.name.clone(),
+                value: Some(v),
+                rate: mean,
+                is_positive: true,
+                decays: false,
+                data: data.clone(),
+            };
+            self.make_input(v);
+            self.parameters.push((parameter, v));
         }
         Ok(())
     }
@@ -361,6 +401,8 @@ impl Draft {
         let parameter = Parameter {
             name,
             value: None,
+            rate: 1.0,
+            is_positive: false,
             data,
             decays: true,
         };
@@ -445,6 +487,7 @@ impl Draft {
             fed: self.fed.into_iter().map(|(f, _)| f).collect(),
             masks: self.masks,
             notes: self.notes,
+            thawed: self.thawed,
         })
     }
 }

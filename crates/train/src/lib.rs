@@ -7,6 +7,7 @@ pub mod losses;
 pub mod optimizer;
 pub mod random;
 pub mod schedule;
+pub mod thaw;
 pub mod trainable;
 pub mod trainer;
 pub mod training;

@@ -24,6 +24,7 @@ static PLACES: &[(&str, &[usize])] = &[
     ("LayerNormalization", &[1, 2]),
     ("MatMul", &[0, 1]),
     ("PRelu", &[1]),
+    ("QuantizeLinear", &[0]),
     ("RMSNormalization", &[1]),
     ("RNN", &[1, 2, 3]),
     ("SimplifiedLayerNormalization", &[1]),

@@ -215,6 +215,7 @@ impl<'a> Run<'a> {
         let options = Options {
             threads: settings.threads,
             bf16: settings.bf16,
+            integer: false,
             batch_bytes: usize::MAX,
             ..Options::default()
         };

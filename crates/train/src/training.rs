@@ -2,6 +2,8 @@
 
 use edgesmith_ir::{Error, Model, Result, Tensor, ValueId};
 
+use crate::thaw::{self, Thawed};
+
 /// A tensor that training moves.
 #[derive(Debug, Clone)]
 pub struct Parameter {
@@ -11,6 +13,10 @@ pub struct Parameter {
     pub value: Option<ValueId>,
     /// Where it begins.
     pub data: Tensor,
+    /// What its learning rate is multiplied by.
+    pub rate: f64,
+    /// It stays above 0: a scale.
+    pub is_positive: bool,
     /// Weight decay is of weights, and not of biases and scales.
     pub decays: bool,
 }
@@ -95,6 +101,8 @@ pub struct Training {
     pub masks: Vec<Mask>,
     /// What is to be told of the model.
     pub notes: Vec<String>,
+    /// What are integers in the file.
+    pub thawed: Thawed,
 }
 
 impl Training {
@@ -122,6 +130,7 @@ impl Training {
             }
             model.graph.value_mut(s.value).constant = Some(data.clone());
         }
+        thaw::freeze(&mut model, &self.thawed)?;
         Ok(model)
     }
 }

@@ -138,6 +138,12 @@ const KEYS: &[Key] = &[
         kind: Kind::Flag,
     },
     Key {
+        name: "freeze-scales",
+        value: "",
+        about: "Scales of a quantised model stay; else they learn (LSQ, Esser et al. 2020)",
+        kind: Kind::Flag,
+    },
+    Key {
         name: "train-seed",
         value: "S",
         about: "Of the order of examples and all that is random; 0 where not given",
@@ -214,6 +220,7 @@ impl Plan {
         let options = draft::Options {
             freeze: given.texts("freeze"),
             freeze_norms: given.flag("freeze-norms"),
+            freeze_scales: given.flag("freeze-scales"),
             seed: self.settings.seed,
         };
         let mut draft = Draft::new(model, &options)?;
@@ -304,7 +311,6 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         work.follow,
     )?;
     let mut changes = Changes::default();
-    changes.warnings.clone_from(&training.notes);
     changes.training = Some(crate::quantize::changes::Learned {
         terms: training.terms.clone(),
         parameters: training.count(),

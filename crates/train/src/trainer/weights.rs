@@ -18,10 +18,16 @@ impl AsRef<[u8]> for Shown {
     }
 }
 
+/// A scale stays above this part of the mean with which it began.
+const LEAST: f64 = 1e-3;
+
 struct Weight {
     name: String,
     dims: Vec<usize>,
     decays: bool,
+    rate: f64,
+    /// What it stays above.
+    least: Option<f32>,
     data: Arc<Vec<f32>>,
     states: Vec<Vec<f32>>,
     mean: Option<Vec<f32>>,
@@ -44,6 +50,8 @@ impl Weights {
                 name: p.name.clone(),
                 dims: p.data.dims().to_vec(),
                 decays: p.decays,
+                rate: p.rate,
+                least: p.is_positive.then_some((p.rate * LEAST) as f32),
                 states: vec![vec![0.0; data.len()]; states],
                 mean: averaged.then(|| data.clone()),
                 best: None,
@@ -109,6 +117,7 @@ impl Weights {
             }
             let own = Numbers {
                 decay: if w.decays { numbers.decay } else { 0.0 },
+                rate: numbers.rate * w.rate,
                 ..*numbers
             };
             if scale == 1.0 {
@@ -116,6 +125,9 @@ impl Weights {
             } else {
                 let scaled: Vec<f32> = gradient.iter().map(|x| x * scale).collect();
                 (optimizer.update)(&own, data, &scaled, &mut w.states);
+            }
+            if let Some(least) = w.least {
+                data.iter_mut().for_each(|x| *x = x.max(least));
             }
         }
         Ok(())
