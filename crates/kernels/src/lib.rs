@@ -26,6 +26,7 @@ pub mod gemm;
 pub mod layout;
 pub mod memory;
 pub mod norm;
+pub(crate) mod parts;
 pub mod peak;
 pub mod permute;
 pub mod pool;

@@ -3,6 +3,12 @@
 //! A row is summed in lanes and the lanes pairwise, so results do not depend on threads, but do
 //! in the last bits on the instruction set.
 
+mod batch;
+mod columns;
+
+pub use batch::{column_moments, scale_shift};
+pub use columns::{column_sums, reduce_columns};
+
 use crate::Ctx;
 use crate::activation::{GRAIN, exp_or_zero};
 use crate::simd::{Body, Simd, dispatch};
