@@ -119,6 +119,18 @@ impl<'a> EvalCx<'a> {
         }
     }
 
+    /// As [`EvalCx::with_inputs`], as a node of the default domain.
+    pub fn as_default<'b>(&self, inputs: &'b [Option<Item>]) -> EvalCx<'b>
+    where
+        'a: 'b,
+    {
+        let version = self.scope.opsets.get("").copied();
+        EvalCx {
+            version: version.unwrap_or(self.version),
+            ..self.with_inputs(inputs)
+        }
+    }
+
     /// Number of inputs, left-out ones included.
     pub fn inputs(&self) -> usize {
         self.inputs.len()

@@ -127,8 +127,10 @@ pub static SELU: OpDef = row(
     },
 );
 
-const SELU_ALPHA: f32 = 1.673_263_2;
-const SELU_GAMMA: f32 = 1.050_701;
+/// The α of Selu.
+pub const SELU_ALPHA: f32 = 1.673_263_2;
+/// The γ of Selu.
+pub const SELU_GAMMA: f32 = 1.050_701;
 
 /// ONNX Shrink, of floats and integers.
 pub static SHRINK: OpDef = row(

@@ -101,6 +101,31 @@ impl Convolution {
         }
         y
     }
+
+    /// The gradients of input and weight for that of the result.
+    pub fn gradients(&self, x: &[f64], w: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+        let (filters, (channels, depth)) = (self.dims[1], self.channels);
+        let plane = self.window.axes.iter().map(|a| a.output).product::<usize>();
+        let area = self.window.axes.iter().map(|a| a.input).product::<usize>();
+        let taps = self.window.taps();
+        let mut sources = Vec::new();
+        for o in 0..plane {
+            self.window.sources(o, &mut sources);
+            for (line, n, f) in (0..self.dims[0] * filters).map(|i| (i, i / filters, i % filters)) {
+                let first = n * channels + f / (filters / self.group) * depth;
+                let dy = dy[line * plane + o];
+                for c in 0..depth {
+                    for &(tap, i) in &sources {
+                        let (i, tap) = ((first + c) * area + i, (f * depth + c) * taps + tap);
+                        dx[i] += dy * w[tap];
+                        dw[tap] += dy * x[i];
+                    }
+                }
+            }
+        }
+        (dx, dw)
+    }
 }
 
 /// The node's number of groups.

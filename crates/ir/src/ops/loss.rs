@@ -2,7 +2,7 @@
 
 use super::arith::{expect_dims, expect_rank, floats, from_floats};
 use super::softmax::{log_softmax_line, map_lines};
-use super::{Arity, AttrKind, OpDef, attr};
+use super::{Arity, AttrDef, AttrKind, OpDef, attr};
 use crate::eval::EvalCx;
 use crate::infer::InferCx;
 use crate::types::Shape;
@@ -10,13 +10,16 @@ use crate::{Error, Result, Tensor};
 
 const BASE: OpDef = OpDef {
     inputs: Arity(2, 3),
-    attrs: &[
-        attr("ignore_index", AttrKind::Int(None)),
-        attr("reduction", AttrKind::String(Some("mean"))),
-    ],
+    attrs: ATTRS,
     infer,
     ..OpDef::BASE
 };
+
+/// The attributes of both losses.
+pub const ATTRS: &[AttrDef] = &[
+    attr("ignore_index", AttrKind::Int(None)),
+    attr("reduction", AttrKind::String(Some("mean"))),
+];
 
 /// ONNX NegativeLogLikelihoodLoss, of logarithms of probabilities.
 pub static NEGATIVE_LOG_LIKELIHOOD_LOSS: OpDef = OpDef {
@@ -68,52 +71,82 @@ fn eval_entropy(cx: &EvalCx) -> Result<Vec<Tensor>> {
     Ok(vec![loss, from_floats(x.dtype(), x.dims(), data)?])
 }
 
+/// A right class, and how much it counts.
+pub struct Target {
+    /// The class.
+    pub class: usize,
+    /// Its weight.
+    pub weight: f64,
+}
+
+/// The right class of each element; `None` where it is ignored.
+pub struct Targets {
+    /// By element, row major.
+    pub each: Vec<Option<Target>>,
+}
+
+impl Targets {
+    /// The targets, input 1, with the weights of classes, input 2, for scores of (batch, classes, …), input 0.
+    ///
+    /// # Errors
+    /// When shapes do not fit each other, or a target is no class.
+    pub fn of(cx: &EvalCx) -> Result<Self> {
+        let (x, target) = (cx.input(0)?, cx.input(1)?);
+        expect_rank("the input", x, 2..=usize::MAX)?;
+        let (batch, classes) = (x.dims()[0], x.dims()[1]);
+        expect_dims("the target", target, &[&[batch], &x.dims()[2..]].concat())?;
+        let weights = match cx.optional(2) {
+            Some(t) => {
+                expect_dims("the weight", t, &[classes])?;
+                Some(floats(t)?)
+            }
+            None => None,
+        };
+        let ignored = cx.node.int("ignore_index");
+        let find = |wanted: i64| {
+            if ignored == Some(wanted) {
+                return Ok(None);
+            }
+            let class = usize::try_from(wanted).ok().filter(|&c| c < classes);
+            let class = class.ok_or_else(|| {
+                Error::invalid(format!("the target {wanted} is none of {classes} classes"))
+            })?;
+            let weight = weights.as_ref().map_or(1.0, |w| w[class]);
+            Ok(Some(Target { class, weight }))
+        };
+        let each: Result<Vec<_>> = target.to_i64()?.into_iter().map(find).collect();
+        Ok(Self { each: each? })
+    }
+
+    /// What the sum of losses is divided by: the sum of weights where attribute `reduction` asks for a mean, else 1.
+    ///
+    /// # Errors
+    /// When the reduction is unknown.
+    pub fn divisor(&self, cx: &EvalCx) -> Result<f64> {
+        match cx.node.string("reduction").unwrap_or("mean") {
+            "none" | "sum" => Ok(1.0),
+            "mean" => Ok(self.each.iter().flatten().map(|t| t.weight).sum()),
+            other => Err(Error::unsupported(format!(
+                "the reduction \"{other}\" is unknown"
+            ))),
+        }
+    }
+}
+
 /// The loss of logarithms of probabilities of (batch, classes, …).
 fn loss(cx: &EvalCx, data: &[f64]) -> Result<Tensor> {
     let (x, target) = (cx.input(0)?, cx.input(1)?);
-    expect_rank("the input", x, 2..=usize::MAX)?;
-    let (batch, classes) = (x.dims()[0], x.dims()[1]);
-    expect_dims("the target", target, &[&[batch], &x.dims()[2..]].concat())?;
-    let class_weights = match cx.optional(2) {
-        Some(t) => {
-            expect_dims("the weight", t, &[classes])?;
-            Some(floats(t)?)
-        }
-        None => None,
-    };
-    let ignored = cx.node.int("ignore_index");
+    let targets = Targets::of(cx)?;
     let inner: usize = x.dims()[2..].iter().product();
-    let targets = target.to_i64()?;
-    let mut losses = Vec::with_capacity(targets.len());
-    let mut total = 0.0;
-    for (i, &class) in targets.iter().enumerate() {
-        if ignored == Some(class) {
-            losses.push(0.0);
-            continue;
-        }
-        let class = usize::try_from(class).ok().filter(|&c| c < classes);
-        let class = class.ok_or_else(|| {
-            Error::invalid(format!(
-                "the target {} is none of {classes} classes",
-                targets[i]
-            ))
-        })?;
-        let weight = class_weights.as_ref().map_or(1.0, |w| w[class]);
-        let at = (i / inner * classes + class) * inner + i % inner;
-        losses.push(-weight * data[at]);
-        total += weight;
-    }
-    let sum = || losses.iter().sum::<f64>();
-    let one = match cx.node.string("reduction").unwrap_or("mean") {
-        "none" => return from_floats(x.dtype(), target.dims(), losses),
-        "sum" => sum(),
-        "mean" => sum() / total,
-        other => {
-            return Err(Error::unsupported(format!(
-                "the reduction \"{other}\" is unknown"
-            )));
-        }
+    let at = |i: usize, class: usize| (i / inner * x.dims()[1] + class) * inner + i % inner;
+    let of = |(i, t): (usize, &Option<Target>)| {
+        t.as_ref().map_or(0.0, |t| -t.weight * data[at(i, t.class)])
     };
+    let losses: Vec<f64> = targets.each.iter().enumerate().map(of).collect();
+    if cx.node.string("reduction") == Some("none") {
+        return from_floats(x.dtype(), target.dims(), losses);
+    }
+    let one = losses.iter().sum::<f64>() / targets.divisor(cx)?;
     from_floats(x.dtype(), &[], vec![one])
 }
 

@@ -18,7 +18,8 @@ const fn window_op(name: &'static str, since: &'static [i64]) -> OpDef {
     }
 }
 
-const ATTRS: &[AttrDef] = &[
+/// The attributes of every pool.
+pub const ATTRS: &[AttrDef] = &[
     attr("auto_pad", AttrKind::String(Some("NOTSET"))),
     attr("ceil_mode", AttrKind::Int(Some(0))),
     attr("count_include_pad", AttrKind::Int(Some(0))),

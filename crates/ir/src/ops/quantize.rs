@@ -111,14 +111,21 @@ pub fn scale_indices(
 }
 
 /// Scale and zero point of each element of a tensor.
-struct Scales {
-    scale: Vec<f64>,
-    zero: Vec<f64>,
-    of: Vec<usize>,
+pub struct Scales {
+    /// The scales.
+    pub scale: Vec<f64>,
+    /// The zero point of each scale.
+    pub zero: Vec<f64>,
+    /// Which scale each element has.
+    pub of: Vec<usize>,
 }
 
 impl Scales {
-    fn of(cx: &EvalCx, dims: &[usize]) -> Result<Self> {
+    /// The scales, input 1, and zero points, input 2, of a tensor of lengths `dims`.
+    ///
+    /// # Errors
+    /// When they do not fit it.
+    pub fn of(cx: &EvalCx, dims: &[usize]) -> Result<Self> {
         let (scale, zero) = (cx.input(1)?, cx.optional(2));
         if let Some(zero) = zero.filter(|z| z.count() != scale.count()) {
             let (zero, scale) = (zero.ty(), scale.ty());

@@ -6,7 +6,8 @@ use crate::eval::EvalCx;
 use crate::infer;
 use crate::{Result, Tensor};
 
-const ATTRS: &[AttrDef] = &[attr("axis", AttrKind::Int(None))];
+/// The attributes of all three.
+pub const ATTRS: &[AttrDef] = &[attr("axis", AttrKind::Int(None))];
 
 const fn row(name: &'static str, example: &'static [&'static str], eval: EvalFn) -> OpDef {
     OpDef {
@@ -61,25 +62,33 @@ fn shift_and_sum(line: &mut [f64]) -> f64 {
 
 fn lines(cx: &EvalCx, f: impl Fn(&mut [f64])) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
+    let (length, inner) = extent(cx, x)?;
+    let mut data = floats(x)?;
+    map_lines(&mut data, length, inner, f);
+    Ok(vec![from_floats(x.dtype(), x.dims(), data)?])
+}
+
+/// The length of the lines of `x` that attribute `axis` names, and how far apart their elements lie: before
+/// opset 13 all axes from that one on are a line.
+///
+/// # Errors
+/// When there is no such axis.
+pub fn extent(cx: &EvalCx, x: &Tensor) -> Result<(usize, usize)> {
     let flat = cx.version < 13;
     let axis = cx.int("axis", if flat { 1 } else { -1 });
-    let mut data = floats(x)?;
     if flat {
         let at = if axis == x.rank() as i64 {
             x.rank()
         } else {
             infer::axis(axis, x.rank())?
         };
-        let length: usize = x.dims()[at..].iter().product();
-        map_lines(&mut data, length, 1, f);
-    } else if x.rank() == 0 {
-        map_lines(&mut data, 1, 1, f);
-    } else {
-        let at = infer::axis(axis, x.rank())?;
-        let inner = x.dims()[at + 1..].iter().product();
-        map_lines(&mut data, x.dims()[at], inner, f);
+        return Ok((x.dims()[at..].iter().product(), 1));
     }
-    Ok(vec![from_floats(x.dtype(), x.dims(), data)?])
+    if x.rank() == 0 {
+        return Ok((1, 1));
+    }
+    let at = infer::axis(axis, x.rank())?;
+    Ok((x.dims()[at], x.dims()[at + 1..].iter().product()))
 }
 
 /// Applies `f` to each line of `length` elements that lie `inner` apart.
