@@ -6,6 +6,7 @@
 //! [`recipe`] puts them in order.
 
 pub mod calibrate;
+pub mod distill;
 pub mod evaluate;
 pub mod mixed;
 pub mod quantize;

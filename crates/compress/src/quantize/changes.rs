@@ -1,5 +1,7 @@
 //! The account that a step gives of what it did to each node.
 
+use edgesmith_train::trainer::Epoch;
+use edgesmith_train::training::Term;
 use serde::{Deserialize, Serialize};
 
 use super::sources::Source;
@@ -106,6 +108,19 @@ pub struct Ranges {
     pub rows: Vec<RangeChange>,
 }
 
+/// How a model was trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// What the loss was the sum of.
+    pub terms: Vec<Term>,
+    /// Trained numbers.
+    pub parameters: usize,
+    /// Every epoch.
+    pub history: Vec<Epoch>,
+    /// The epoch of the model, from 0 on.
+    pub best: usize,
+}
+
 /// What a step did to a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -134,6 +149,8 @@ pub struct Changes {
     pub rescaled: Vec<String>,
     /// How numbers lie in the range of the new floats.
     pub ranges: Option<Ranges>,
+    /// How it was trained.
+    pub training: Option<Learned>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }
