@@ -24,6 +24,7 @@ mod norm;
 mod operand;
 mod pad;
 mod pool;
+mod products;
 mod qlinear;
 mod quantize;
 mod recurrent;
