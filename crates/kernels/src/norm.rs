@@ -136,7 +136,8 @@ pub fn skip_norm(
                 for (sum, b) in sum.iter_mut().zip(bias.unwrap_or(&[])) {
                     *sum += b;
                 }
-                dispatch(ctx.isa(), Row { norm, x: sum, y });
+                let x = sum;
+                dispatch(ctx.isa(), Rows { norm, width, x, y });
             }
         });
 }
@@ -194,12 +195,11 @@ fn rows(ctx: &Ctx, x: &[f32], width: usize, y: &mut [f32], norm: Norm) {
     let shared = Shared::new(y);
     ctx.threads()
         .parallel_ranges(rows, (GRAIN / 4 / width).max(1), |range| {
-            for row in range {
-                let at = row * width..(row + 1) * width;
-                // SAFETY: every row belongs to one task.
-                let y = unsafe { shared.slice(at.clone()) };
-                dispatch(ctx.isa(), Row { norm, x: &x[at], y });
-            }
+            let at = range.start * width..range.end * width;
+            // SAFETY: every row belongs to one task.
+            let y = unsafe { shared.slice(at.clone()) };
+            let x = &x[at];
+            dispatch(ctx.isa(), Rows { norm, width, x, y });
         });
 }
 
@@ -283,35 +283,49 @@ fn larger(a: f32, b: f32) -> f32 {
 
 #[inline(always)]
 fn largest<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let (zero, least) = (s.splat(0.0), s.splat(f32::NEG_INFINITY));
     // NaN is found by a sum beside the comparison, because it loses every comparison.
-    let (total, rest) = fold!(s, x, f32::NEG_INFINITY, |acc, v| s.max(v, acc), |a, b| s
-        .max(a, b));
-    let (nan, _) = fold!(s, x, 0.0, |acc, v| s.fma(v, s.splat(0.0), acc), |a, b| s
-        .add(a, b));
-    let lanes = s.lanes(total);
-    let most = lanes[..S::LANES]
-        .iter()
-        .chain(rest)
-        .fold(f32::NEG_INFINITY, |a, b| larger(a, *b));
-    if s.sum(nan).is_nan() && x.iter().any(|x| x.is_nan()) {
+    let (mut most, mut odd) = ([least; 2], [zero; 2]);
+    let whole = x.len() / S::LANES;
+    for i in 0..whole {
+        // SAFETY: the vector lies in the slice.
+        let v = unsafe { s.load(x.as_ptr().add(i * S::LANES)) };
+        most[i % 2] = s.max(v, most[i % 2]);
+        odd[i % 2] = s.fma(v, zero, odd[i % 2]);
+    }
+    let first = s.largest(s.max(most[0], most[1]));
+    let rest = x[whole * S::LANES..].iter();
+    let most = rest.fold(first, |a, b| larger(a, *b));
+    if s.sum(s.add(odd[0], odd[1])).is_nan() && x.iter().any(|x| x.is_nan()) {
         f32::NAN
     } else {
         most
     }
 }
 
-struct Row<'a> {
+/// Rows of `width`.
+struct Rows<'a> {
     norm: Norm<'a>,
+    width: usize,
     x: &'a [f32],
     y: &'a mut [f32],
 }
 
-impl Body for Row<'_> {
+impl Body for Rows<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Row { norm, x, y } = self;
-        match norm {
+        let rows = self.x.chunks_exact(self.width);
+        for (x, y) in rows.zip(self.y.chunks_exact_mut(self.width)) {
+            self.norm.row(s, x, y);
+        }
+    }
+}
+
+impl Norm<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(self, s: S, x: &[f32], y: &mut [f32]) {
+        match self {
             Norm::Softmax => {
                 shifted_exp(s, x, largest(s, x), y);
                 let total = sum(s, y);

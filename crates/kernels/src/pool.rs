@@ -1,6 +1,7 @@
 //! Pooling of channels-last images.
 
 mod gradient;
+mod largest;
 
 pub use gradient::{average_pool_gradient, max_pool_gradient};
 
@@ -131,6 +132,11 @@ pub trait Largest: Copy + Send + Sync {
     const LEAST: Self;
     /// The larger; NaN if either is.
     fn larger(self, other: Self) -> Self;
+    /// The largest of each window by vectors, where there is a kernel for it.
+    fn by_vectors(ctx: &Ctx, g: &PoolGeometry, x: &[Self], y: &mut [Self]) -> bool {
+        let _ = (ctx, g, x, y);
+        false
+    }
 }
 
 impl Largest for f32 {
@@ -142,6 +148,9 @@ impl Largest for f32 {
         } else {
             other
         }
+    }
+    fn by_vectors(ctx: &Ctx, g: &PoolGeometry, x: &[f32], y: &mut [f32]) -> bool {
+        largest::of_windows(ctx, g, x, y)
     }
 }
 
@@ -164,6 +173,9 @@ impl Largest for i8 {
 /// The largest of each window; padding is never the largest.
 pub fn max_pool<T: Largest>(ctx: &Ctx, g: &PoolGeometry, batch: usize, x: &[T], y: &mut [T]) {
     let pixels = g.check(batch, x.len(), y.len());
+    if pixels == 0 || T::by_vectors(ctx, g, x, y) {
+        return;
+    }
     let shared = Shared::new(y);
     ctx.threads().parallel_ranges(pixels, grain(g), |range| {
         // SAFETY: pixels of different tasks do not overlap.
@@ -476,6 +488,30 @@ pub(super) mod tests {
                         assert_eq!(f32::from(*y as i8), want.clamp(-128.0, 127.0));
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_are_the_largest_of_their_windows() {
+        let mut random = Random::new(18);
+        for round in 0..40 {
+            let g = some(&mut random);
+            let mut x = random.floats(2 * g.input[0] * g.input[1] * g.channels);
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let at = random.below(x.len());
+                x[at] = value;
+            }
+            let n = 2 * g.output[0] * g.output[1] * g.channels;
+            let largest = |i: usize| {
+                let values = window(&g, &x, i).0.into_iter();
+                values.fold(f32::NEG_INFINITY, |most, x| x.larger(most))
+            };
+            let want: Vec<f32> = (0..n).map(largest).collect();
+            for ctx in contexts() {
+                let mut y = vec![0.0; n];
+                max_pool(&ctx, &g, 2, &x, &mut y);
+                close(&y, &want, 0.0, &format!("{round}: {g:?}"));
             }
         }
     }

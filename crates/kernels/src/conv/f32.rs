@@ -225,8 +225,13 @@ impl ConvF32 {
                     run: g.line(),
                 };
                 windows::each_part(g, images, rows, |rows, a, steps| {
+                    let panels = panels.clone();
                     // SAFETY: windows are readable; the output as above.
-                    unsafe { target.multiply_windows(rows, a, steps, b, panels.clone(), offset) };
+                    unsafe {
+                        if !target.multiply_few(rows.clone(), a, steps, b, panels.clone(), offset) {
+                            target.multiply_windows(rows, a, steps, b, panels, offset);
+                        }
+                    }
                 });
                 return;
             }
@@ -362,6 +367,42 @@ mod tests {
                     assert_eq!(last.as_ref(), Some(&y), "threads change nothing");
                 }
                 last = Some(y);
+            }
+        }
+    }
+
+    #[test]
+    fn windows_of_nine_elements_equal_the_plain_sum() {
+        let mut random = Random::new(7);
+        for (round, outputs) in [1, 5, 8, 16, 17, 24, 32, 40].into_iter().enumerate() {
+            let g = ConvGeometry {
+                kernel: [3, 3],
+                stride: [1 + round % 2, 1],
+                pad_begin: [1, round % 3],
+                pad_end: [1, 1],
+                dilation: [1 + round / 4, 1],
+                groups: 1,
+                input: [9, 11],
+                channels_in: 1,
+                channels_out: outputs,
+            };
+            let (input, output) = g.sizes(2);
+            let (x, w) = (random.floats(input), random.floats(outputs * 9));
+            let (bias, residual) = (random.floats(outputs), random.floats(output));
+            let ep = Epilogue {
+                bias: Some(&bias),
+                residual: Some(residual[..].into()),
+                activation: Activation::Relu,
+            };
+            let mut want = plain(&g, 2, &x, &w, 0.0);
+            for (i, y) in want.iter_mut().enumerate() {
+                *y = (*y + bias[i % outputs] + residual[i]).max(0.0);
+            }
+            for ctx in contexts() {
+                let mut y = vec![f32::NAN; output];
+                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+                conv.run(&ctx, 2, &x, &mut y, &ep);
+                close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
             }
         }
     }

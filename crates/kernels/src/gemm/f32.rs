@@ -7,6 +7,7 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
+mod few;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod mixed;
 mod packed;
@@ -324,14 +325,35 @@ impl<'a> Target<'a> {
         panels: Range<usize>,
         offset: usize,
     ) {
+        let block = Share {
+            left,
+            steps,
+            of_k: 0..b.k,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.multiply_share(rows, block, b, panels, offset) };
+    }
+
+    /// As [`Target::multiply`], of a part of K only: what C holds is added to, unless the part
+    /// begins K, and bias, residual and activation follow where it ends K.
+    ///
+    /// # Safety
+    /// As for [`Target::multiply`], of this part.
+    unsafe fn multiply_share<L: Left<f32>>(
+        &self,
+        rows: Range<usize>,
+        share: Share<L>,
+        b: &PackedF32,
+        panels: Range<usize>,
+        offset: usize,
+    ) {
         if rows.is_empty() || panels.is_empty() {
             return;
         }
         let at = rows.start * self.stride + offset;
         let block = Block {
             rows: rows.len(),
-            left,
-            steps,
+            share,
             b,
             panels,
             to: self.store(at, offset),
@@ -342,11 +364,17 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Rows of A, and the part of K that they hold.
+struct Share<L> {
+    left: L,
+    steps: Steps,
+    of_k: Range<usize>,
+}
+
 /// A part of a product that one thread computes.
 struct Block<'a, L> {
     rows: usize,
-    left: L,
-    steps: Steps,
+    share: Share<L>,
     b: &'a PackedF32,
     panels: Range<usize>,
     to: Store,
@@ -358,23 +386,23 @@ impl<L: Left<f32>> Body for Block<'_, L> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let k = self.b.k;
-        if self.rows == 1 && self.steps.lines == 1 {
+        let (k, of_k) = (self.b.k, self.share.of_k.clone());
+        if self.rows == 1 && self.share.steps.lines == 1 && of_k.len() == k {
             // SAFETY: `Target::multiply` promises the memory.
             unsafe { self.single_row(s) };
             return;
         }
         let data = self.b.data.typed::<f32>();
-        let mut start = 0;
-        while start == 0 || start < k {
-            let (offset, steps) = self.steps.part(start, DEPTH);
+        let mut start = of_k.start;
+        while start == of_k.start || start < of_k.end {
+            let (offset, steps) = self.share.steps.part(start - of_k.start, DEPTH);
             let depth = steps.lines * steps.run;
             for p in self.panels.clone() {
                 let (first, columns, vectors) = self.b.panels.panel(p);
                 let next = if p + 1 < self.panels.end {
                     self.b.panels.part(p + 1, k, start..start + depth)
                 } else {
-                    let end = k.min(start + 2 * depth);
+                    let end = of_k.end.min(start + 2 * depth);
                     self.b.panels.part(self.panels.start, k, start + depth..end)
                 };
                 let tile = Tile {
@@ -391,7 +419,7 @@ impl<L: Left<f32>> Body for Block<'_, L> {
             }
             start += depth.max(1);
         }
-        if let Some(activation) = self.then {
+        if let Some(activation) = self.then.filter(|_| of_k.end == k) {
             let (first, _, _) = self.b.panels.panel(self.panels.start);
             let (last, columns, _) = self.b.panels.panel(self.panels.end - 1);
             for row in 0..self.rows {
@@ -468,7 +496,8 @@ impl<L: Left<f32>> Block<'_, L> {
                 }
             }
             for line in 0..t.steps.lines {
-                let a = self.left.rows::<M>(row, t.offset + line * t.steps.stride);
+                let at = t.offset + line * t.steps.stride;
+                let a = self.share.left.rows::<M>(row, at);
                 let b = t.b.add(line * t.steps.run * V * S::LANES);
                 for k in 0..t.steps.run {
                     if V > 1 {
@@ -503,7 +532,7 @@ impl<L: Left<f32>> Block<'_, L> {
         let (k, panels) = (self.b.k, self.b.panels);
         let data = self.b.data.typed::<f32>();
         // SAFETY: there is one row.
-        let a = unsafe { self.left.rows::<1>(0, 0) };
+        let a = unsafe { self.share.left.rows::<1>(0, 0) };
         let mut p = self.panels.start;
         while p < self.panels.end {
             let (first, columns, vectors) = panels.panel(p);
@@ -535,7 +564,7 @@ impl<L: Left<f32>> Block<'_, L> {
                     let t = Tile {
                         next: &[],
                         offset: 0,
-                        steps: self.steps,
+                        steps: self.share.steps,
                         b,
                         columns,
                         opens: true,

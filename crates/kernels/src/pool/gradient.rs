@@ -408,12 +408,12 @@ mod tests {
     /// A geometry of windows side by side, or of any.
     fn geometry(random: &mut Random, round: usize) -> PoolGeometry {
         let mut g = some(random);
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             (g.stride, g.dilation) = (g.kernel, [1, 1]);
             (g.pad_begin, g.pad_end) = ([0; 2], [0; 2]);
             g.output = g.output_size(false);
         }
-        if round % 6 == 0 {
+        if round.is_multiple_of(6) {
             (g.kernel, g.stride) = ([2, 2], [2, 2]);
             g.output = g.output_size(false);
         }

@@ -61,6 +61,20 @@ fn spread(x: __m256i) -> __m256i {
     y
 }
 
+/// The sum of the lanes: of halves, of halves of those, and so on.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+pub(super) unsafe fn sum(a: __m256) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
 impl Simd for Avx2 {
     type F = __m256;
     type I = __m256i;
@@ -97,6 +111,7 @@ impl Simd for Avx2 {
         to_exponent(a: __m256i) -> __m256i = _mm256_slli_epi32::<23>(a);
         dot_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i =
             _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+        sum(a: __m256) -> f32 = sum(a);
     }
     #[inline(always)]
     fn look_up_16(self, table: &[f32; 16], i: __m256i) -> __m256 {

@@ -59,6 +59,10 @@ impl Simd for Avx512 {
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x);
         times_power(y: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(y, n);
         largest(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        sum(a: __m512) -> f32 = {
+            let half = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            super::avx2::sum(half)
+        };
         to_int(a: __m512) -> __m512i = _mm512_cvtps_epi32(a);
         to_float(a: __m512i) -> __m512 = _mm512_cvtepi32_ps(a);
         bits(a: __m512) -> __m512i = _mm512_castps_si512(a);

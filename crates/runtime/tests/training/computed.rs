@@ -155,3 +155,17 @@ fn numbers_by_channel_are_added_to_images_as_they_lie() {
     let (model, inputs) = model(body, &mut rng);
     agrees("numbers by channel", &model, &inputs, SUMS);
 }
+
+#[test]
+fn operands_that_are_repeated_as_a_whole_are_read_as_rows() {
+    let mut rng = Rng::new(8);
+    for line in [
+        "Add(f32[3,4,5], f32[4,5])",
+        "Mul(f32[1,4,5], f32[3,4,5])",
+        "Sub(f32[1,3,4], f32[4])",
+        "Div(f32[3,4]{1,2,3,4,5,6,7,8,9,10,11,12}, f32[1,3,4])",
+        "Max(f32[2,3,4], f32[2,1,4])",
+    ] {
+        one_agrees(line, &mut rng);
+    }
+}

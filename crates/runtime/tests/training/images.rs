@@ -132,3 +132,30 @@ fn a_training_graph_of_images_stays_in_their_layout() {
         "it is done by the pool"
     );
 }
+
+#[test]
+fn gradients_of_a_batch_are_not_taken_in_pieces() {
+    let body = "opset 17 graph g(x: f32[n,3], w: f32[3,2], d: f32[n,2]) -> (y, dw, db, dx) {
+        y = MatMul(x, w)
+        dw = com.microsoft.FusedMatMul(x, d) {transA=1}
+        a: i64[1] = {0}
+        db = ReduceSum(d, a) {keepdims=0}
+        dx = com.microsoft.FusedMatMul(d, w) {transB=1}
+    }";
+    let model = edgesmith_ir::text::parse(body).unwrap();
+    let mut rng = Rng::new(16);
+    let fed = [
+        ("x", rng.floats(&[50, 3], -1.0, 1.0)),
+        ("w", rng.floats(&[3, 2], -1.0, 1.0)),
+        ("d", rng.floats(&[50, 2], -1.0, 1.0)),
+    ];
+    let made = |batch_bytes| {
+        let options = edgesmith_runtime::Options {
+            batch_bytes,
+            ..Default::default()
+        };
+        let mut session = edgesmith_runtime::Session::prepare(&model, &options).unwrap();
+        session.run(&fed).unwrap()
+    };
+    assert_eq!(made(0), made(usize::MAX));
+}

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Epilogue, PackedF32, Target, fits, rows_in_cache};
+use super::{DEPTH, Epilogue, PackedF32, Share, Target, fits, rows_in_cache};
 use crate::Ctx;
+use crate::arena::with_scratch;
 use crate::floats::Floats;
 use crate::gemm::left::{Columns, Steps};
 use crate::gemm::{Cut, Order};
@@ -140,23 +141,45 @@ impl Products<'_> {
         let most = rows_in_cache(k, rows_of_tile);
         let threads = ctx.threads().count();
         let cut = Cut::new(threads, m, b.panel_count(), rows_of_tile, most);
-        let steps = Steps {
-            lines: 1,
-            run: k,
-            stride: 0,
-        };
         ctx.threads().parallel_for(cut.tasks(), |task| {
             let (rows, panels) = cut.task(task);
-            let left = Columns {
-                a: a.as_ptr().wrapping_add(rows.start),
-                stride: m,
-            };
-            // SAFETY: A has k lines of m elements, which cover the rows; tasks write disjoint
-            // parts of C, which `Target::new` checked.
-            unsafe { target.multiply_left(rows, left, steps, b, panels, 0) };
+            // An odd number of lines apart: not all in the same sets of a cache.
+            let stride = (rows.len().div_ceil(LINE) | 1) * LINE;
+            with_scratch(stride * DEPTH.min(k), |columns: &mut [f32]| {
+                let mut start = 0;
+                while start == 0 || start < k {
+                    let of_k = start..k.min(start + DEPTH);
+                    let lines = columns.chunks_exact_mut(stride);
+                    for (line, to) in of_k.clone().zip(lines) {
+                        let from = &a[line * m + rows.start..line * m + rows.end];
+                        to[..rows.len()].copy_from_slice(from);
+                    }
+                    let share = Share {
+                        left: Columns {
+                            a: columns.as_ptr(),
+                            stride,
+                        },
+                        steps: Steps {
+                            lines: 1,
+                            run: of_k.len(),
+                            stride: 0,
+                        },
+                        of_k,
+                    };
+                    // SAFETY: the scratch has a line of all rows for each of K; tasks write
+                    // disjoint parts of C, which `Target::new` checked.
+                    unsafe {
+                        target.multiply_share(rows.clone(), share, b, panels.clone(), 0);
+                    }
+                    start += DEPTH;
+                }
+            });
         });
     }
 }
+
+/// Floats of a line of a cache.
+const LINE: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -112,7 +112,10 @@ fn side(
         if data.len() == 1 {
             return Some(Side::Scalar(data[0]));
         }
-        if along(&own, dims, row_axis(dims, layout)?) {
+        if is_whole(&own, dims, layout) {
+            return Some(Side::Full(data));
+        }
+        if is_row(&own, dims, layout) {
             return Some(Side::Row(data));
         }
         let (shape, strides) = views::broadcast(&own, dims, layout)?;
@@ -124,7 +127,7 @@ fn side(
         gather_strided(&Ctx::serial(), 4, &shape, from, 0, &strides, to);
         return Some(Side::Full(full));
     }
-    if own == dims {
+    if own == dims || is_whole(&own, dims, layout) {
         reads.push(planner.read_f32(v, layout)?);
         return Some(Side::Read);
     }
@@ -132,7 +135,7 @@ fn side(
         reads.push(planner.read_f32(v, Layout::Plain)?);
         return Some(Side::ReadScalar);
     }
-    if along(&own, dims, row_axis(dims, layout)?) {
+    if is_row(&own, dims, layout) {
         reads.push(planner.read_f32(v, Layout::Plain)?);
         return Some(Side::ReadRow);
     }
@@ -150,11 +153,19 @@ fn side(
     Some(Side::Read)
 }
 
-/// The axis of which neighbours are neighbours in memory.
-fn row_axis(dims: &[usize], layout: Layout) -> Option<usize> {
+/// True where an operand of shape `own` has the elements of the result, in their order.
+fn is_whole(own: &[usize], dims: &[usize], layout: Layout) -> bool {
+    layout == Layout::Plain && own.iter().product::<usize>() == dims.iter().product()
+}
+
+/// True where an operand of shape `own` is repeated as a whole: one row for each of many.
+fn is_row(own: &[usize], dims: &[usize], layout: Layout) -> bool {
     match layout {
-        Layout::Last => Some(1),
-        Layout::Plain => dims.len().checked_sub(1),
+        Layout::Last => along(own, dims, 1),
+        Layout::Plain => {
+            let ones = own.iter().take_while(|&&n| n == 1).count();
+            own.len() <= dims.len() && dims.ends_with(&own[ones..])
+        }
     }
 }
 
