@@ -4,6 +4,7 @@
 pub mod augment;
 mod cast;
 mod dataset;
+mod digest;
 mod fit;
 mod loader;
 pub mod normalize;
@@ -13,5 +14,6 @@ pub mod tokenizer;
 
 pub use cast::cast;
 pub use dataset::{Batch, Batches, Dataset};
+pub use digest::digest;
 pub use loader::{Feed, Loader, Preparation, Seen, Targets};
 pub use source::{Sample, Source, Target};

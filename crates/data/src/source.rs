@@ -166,6 +166,14 @@ pub trait Source: Send + Sync {
     /// When the data is cut off or damaged.
     fn read(&self, index: usize) -> Result<Sample>;
 
+    /// The answer to the sample `index`, which is below the length.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn target(&self, index: usize) -> Result<Target> {
+        Ok(self.read(index)?.target)
+    }
+
     /// A sample.
     ///
     /// # Errors

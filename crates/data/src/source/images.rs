@@ -6,7 +6,7 @@ use edgesmith_ir::{DType, Error, Result, Tensor};
 use image::{DynamicImage, ImageReader, Limits, imageops::FilterType};
 
 use super::folder::{Files, holds};
-use super::{Field, Holds, Sample, Settings, Source, SourceDef};
+use super::{Field, Holds, Sample, Settings, Source, SourceDef, Target};
 
 /// A folder of images.
 pub static IMAGES: SourceDef = SourceDef {
@@ -105,6 +105,10 @@ impl Source for Images {
 
     fn id(&self, index: usize) -> String {
         self.files.id(index)
+    }
+
+    fn target(&self, index: usize) -> Result<Target> {
+        Ok(self.files.target(index))
     }
 
     fn read(&self, index: usize) -> Result<Sample> {

@@ -7,7 +7,7 @@ use edgesmith_ir::{DType, Error, Result, Tensor};
 use hound::{SampleFormat, WavReader};
 
 use super::folder::{Files, holds};
-use super::{Field, Holds, Sample, Settings, Source, SourceDef};
+use super::{Field, Holds, Sample, Settings, Source, SourceDef, Target};
 
 /// A folder of sounds.
 pub static WAV: SourceDef = SourceDef {
@@ -135,6 +135,10 @@ impl Source for Sounds {
 
     fn id(&self, index: usize) -> String {
         self.files.id(index)
+    }
+
+    fn target(&self, index: usize) -> Result<Target> {
+        Ok(self.files.target(index))
     }
 
     fn read(&self, index: usize) -> Result<Sample> {
