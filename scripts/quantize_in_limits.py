@@ -9,10 +9,11 @@
 `memory` makes a model of a GiB of random weights beside it, and rounds them to INT4 with a quarter of
 that as the most private memory (RLIMIT_DATA); pages of the mapped file are not private. With a method that
 needs data it is a decoder (RMS norms, attention of 16 heads, gated units) with 32 samples of 64 tokens, which
-are run in segments of 32 MiB. `kill` ends `quantize --to int4 --cache` by SIGKILL at five moments, starts it
-again, and compares the file with that of a run that was left alone, and that one with a run of the whole
-model at once where a decoder of two layers was made for it. The exit code is 1 when a file is missing or
-differs.
+are run in segments of 32 MiB. `kill` ends `quantize --to int4 --cache` by SIGKILL five times, each when it has
+kept so many files in its cache of those that a run keeps that is left alone, starts it again, and compares the
+file with that of the run that was left alone, and that one with a run of the whole model at once where a decoder
+of two layers was made for it. The exit code is 1 when a file is missing or differs, or a run was not killed
+before its file was there.
 """
 
 import argparse
@@ -37,6 +38,9 @@ DEEP, SHALLOW = 21, 2
 MODEL, HEADS, UNITS, TOKENS = 1024, 16, 2816, 2048
 SAMPLES, LENGTH = 32, 64
 SEGMENT = "32MiB"
+
+# So often a run is killed.
+KILLS = 5
 
 
 class Weights:
@@ -165,6 +169,24 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def run_until(command, cache, count=None):
+    """Runs a command until it has kept `count` files in its cache, or to its end; how many it kept.
+
+    Files that are removed again on the way count. A run that ends before is not killed.
+    """
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kept = set()
+    while child.poll() is None and (count is None or len(kept) < count):
+        kept |= {p.name for p in cache.glob("*") if p.suffix != ".tmp"}
+        time.sleep(0.002)
+    if child.poll() is None:
+        child.send_signal(signal.SIGKILL)
+    elif child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
+    child.wait()
+    return len(kept)
+
+
 def kill(args):
     random.seed(0)
     with tempfile.TemporaryDirectory(dir=args.work) as work:
@@ -182,29 +204,25 @@ def kill(args):
             data = by_data(args, work) if made else ["--calibrate", args.calibrate]
             return [*plain(out), *data, "--cache", work / cache]
 
-        start = time.time()
-        subprocess.run(command("whole.onnx", "a"), check=True, capture_output=True)
-        took = time.time() - start
+        steps = run_until(command("whole.onnx", "a"), work / "a")
         wanted, good = digest(work / "whole.onnx"), True
         if made:
             subprocess.run([*plain("once.onnx"), *by_data(args, work, "8GiB")], check=True, capture_output=True)
             good = digest(work / "once.onnx") == wanted
             print(f"in segments and at once: {'the same bytes' if good else 'DIFFERS'}", flush=True)
-        for moment in range(5):
+        for moment in range(KILLS):
             out, cache = f"{moment}.onnx", f"cache{moment}"
-            child = subprocess.Popen(command(out, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            after = took * random.uniform(0.1, 0.9)
-            time.sleep(after)
-            child.send_signal(signal.SIGKILL)
-            child.wait()
+            count = 1 + int((moment + random.random()) / KILLS * (steps - 1))
+            run_until(command(out, cache), work / cache, count)
             left = sorted(p.name for p in work.glob(f"{moment}.onnx*"))
-            kept = len(list((work / cache).glob("*"))) if (work / cache).exists() else 0
+            early, kept = out not in left, len(list((work / cache).glob("*")))
             again = time.time()
             subprocess.run([*command(out, cache), "--force"], check=True, capture_output=True)
             same = digest(work / out) == wanted
-            good &= same
-            print(f"killed after {after:.1f} of {took:.1f} s (then there: {left}, {kept} files in the cache), "
-                  f"again {time.time() - again:.1f} s: {'the same bytes' if same else 'DIFFERS'}", flush=True)
+            good &= same and early
+            print(f"killed {'' if early else 'TOO LATE '}when {count} of {steps} files were kept (then there: {left}, "
+                  f"{kept} files in the cache), again {time.time() - again:.1f} s: "
+                  f"{'the same bytes' if same else 'DIFFERS'}", flush=True)
         sys.exit(not good)
 
 

@@ -30,7 +30,11 @@ static MAY_KNOW: &[(&str, &[&str])] = &[
     ("data", &["ir", "formats"]),
     ("engines", &["ir", "formats", "runtime"]),
     ("runtime", &["ir", "kernels"]),
-    ("compress", &["ir", "kernels", "passes", "runtime", "data"]),
+    ("train", &["ir", "kernels", "passes", "runtime"]),
+    (
+        "compress",
+        &["ir", "kernels", "passes", "runtime", "data", "train"],
+    ),
 ];
 
 /// The only places with `unsafe`.

@@ -20,6 +20,7 @@ pub mod providers;
 pub mod quantize;
 pub mod run;
 pub mod targets;
+pub mod train;
 
 /// A row of the command list.
 pub struct Command {
@@ -43,6 +44,8 @@ pub static COMMANDS: &[&Command] = &[
     &bench::BENCH,
     &optimize::OPTIMIZE,
     &quantize::QUANTIZE,
+    &train::TRAIN,
+    &train::DISTILL,
     &apply::APPLY,
     &convert::CONVERT,
     &prepare::PREPARE,

@@ -26,20 +26,29 @@ impl Kept {
             Error::io(e.to_string()).at(path.display().to_string())
         };
         fs::create_dir_all(folder).map_err(|e| fault(folder, e))?;
-        let mut hash = Sha256::new();
-        let mut file = fs::File::open(samples).map_err(|e| fault(samples, e))?;
-        let mut part = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut part).map_err(|e| fault(samples, e))? {
-                0 => break,
-                n => hash.update(&part[..n]),
-            }
-        }
         Ok(Self {
             folder: folder.to_owned(),
-            digest: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
+            digest: digest_of(samples)?,
         })
     }
+}
+
+/// The digest of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn digest_of(path: &Path) -> Result<String> {
+    let fault = |e: std::io::Error| Error::io(e.to_string()).at(path.display().to_string());
+    let mut hash = Sha256::new();
+    let mut file = fs::File::open(path).map_err(fault)?;
+    let mut part = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut part).map_err(fault)? {
+            0 => break,
+            n => hash.update(&part[..n]),
+        }
+    }
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 impl Stores for Kept {

@@ -3,7 +3,9 @@
 mod arrays;
 mod commands;
 mod evidence;
+mod examples;
 mod exit;
+mod follow;
 mod kept;
 mod measure;
 mod opened;

@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 use edgesmith_compress::Samples;
 use edgesmith_compress::calibrate::Stores;
+use edgesmith_compress::distill::{Examples, Held};
 use edgesmith_compress::mixed::{Search, Tried};
 use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
 use edgesmith_compress::recipe::{Done, Planned, Recipe, Supplies};
@@ -18,9 +19,10 @@ use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 use serde_json::{Value, json};
 
+use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, opened, ranges, read_back, ui, weights};
+use crate::{evidence, examples, opened, ranges, read_back, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -106,6 +108,7 @@ pub fn of_command(matches: &ArgMatches, steps: Vec<Given>) -> Recipe {
         evaluate: text("evaluate"),
         samples: matches.try_get_one("samples").ok().flatten().copied(),
         seed: matches.try_get_one("seed").ok().flatten().copied(),
+        train: None,
         external: text("external").filter(|when| when != "auto"),
         steps,
     }
@@ -160,6 +163,7 @@ fn from_folder(recipe: &Recipe, folder: Option<&Path>) -> Result<Recipe> {
         output: absolute(&recipe.output)?,
         calibrate: absolute(&recipe.calibrate)?,
         evaluate: absolute(&recipe.evaluate)?,
+        train: absolute(&recipe.train)?,
         ..recipe.clone()
     })
 }
@@ -188,7 +192,10 @@ pub struct Work {
     pub samples: Option<Dataset>,
     /// Samples that goals are judged by.
     pub evaluate: Option<Dataset>,
+    /// Examples to train on.
+    pub examples: Option<Held>,
     pub output: PathBuf,
+    base: PathBuf,
     kept: Option<Kept>,
 }
 
@@ -204,7 +211,9 @@ impl Work {
         };
         let path = needed(&recipe.model, "no model is named: model = \"MODEL\"")?;
         let output = needed(&recipe.output, "no output is named: output = \"FILE\"")?;
-        let model = opened::open(&path)?;
+        let train = recipe.train.as_ref().map(|p| base.join(p));
+        let examples = train.map(|p| examples::open(&p)).transpose()?;
+        let model = examples::model(&path, examples.as_ref())?;
         let data = |path: &Option<String>| -> Result<Option<Dataset>> {
             let Some(path) = path else { return Ok(None) };
             Ok(Some(Dataset::open(&base.join(path), &model)?))
@@ -216,7 +225,9 @@ impl Work {
             model,
             samples,
             evaluate,
+            examples,
             output,
+            base: base.to_owned(),
             kept: None,
         })
     }
@@ -226,9 +237,12 @@ impl Work {
     /// # Errors
     /// When the folder cannot be made or the samples cannot be read.
     pub fn cached(mut self, matches: &ArgMatches, base: &Path) -> Result<Self> {
-        if let (Some(folder), Some(data)) =
-            (matches.get_one::<String>("cache"), &self.recipe.calibrate)
-        {
+        let data = self
+            .recipe
+            .calibrate
+            .as_ref()
+            .or(self.recipe.train.as_ref());
+        if let (Some(folder), Some(data)) = (matches.get_one::<String>("cache"), data) {
             self.kept = Some(Kept::open(Path::new(folder), &base.join(data))?);
         }
         Ok(self)
@@ -248,13 +262,24 @@ impl Work {
         let bar = ui::Bar::default();
         let stores = self.kept.as_ref().map(|k| k as &dyn Stores);
         // The result may take the place of the model.
-        let bytes_before = opened::size_of(&self.source, &self.model)?;
+        let bytes_before = match self.source.exists() {
+            true => opened::size_of(&self.source, &self.model)?,
+            false => edgesmith_formats::onnx::size(&self.model)?,
+        };
+        let follow = Follow::default();
+        let open = |path: &str| {
+            let model = edgesmith_formats::read(&self.base.join(path))?;
+            Ok(model)
+        };
         let size = |model: &Model| edgesmith_formats::onnx::size(model);
         let supplies = Supplies {
             samples: self.samples(),
             evaluate: self.evaluate.as_ref().map(|s| s as &dyn Samples),
             stores,
             size: Some(&size),
+            examples: self.examples.as_ref().map(|e| e as &dyn Examples),
+            open: Some(&open),
+            follow: Some(&follow),
         };
         let (model, done) = self.recipe.run(&self.model, &supplies, &bar)?;
         let options = WriteOptions {
@@ -388,6 +413,19 @@ fn say(done: &Done) {
         ui::say(&format!(
             "observers, the first is taken: {}",
             told.join(", ")
+        ));
+    }
+    if let Some(rounding) = &changes.rounding {
+        let taken = match rounding.is_adaptive {
+            true if rounding.adaptive_db < rounding.nearest_db => {
+                "is kept, as that is within chance"
+            }
+            true => "is kept",
+            false => "is taken back",
+        };
+        ui::say(&format!(
+            "adaptive rounding {taken}: {:.1} dB with it, {:.1} dB without, on {} samples",
+            rounding.adaptive_db, rounding.nearest_db, rounding.samples
         ));
     }
     if let Some(search) = &changes.search {

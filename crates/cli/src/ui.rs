@@ -58,6 +58,16 @@ pub struct Bar {
     bar: Mutex<Option<ProgressBar>>,
 }
 
+impl Bar {
+    /// Says something while the bar is away.
+    pub fn aside(&self, say: impl FnOnce()) {
+        match self.bar.lock().as_deref() {
+            Ok(Some(bar)) => bar.suspend(say),
+            _ => say(),
+        }
+    }
+}
+
 impl Progress for Bar {
     fn start(&self, phase: &str, total: u64) {
         if !io::stderr().is_terminal() {

@@ -27,7 +27,7 @@ use choice::Choice;
 pub use gram::Gram;
 pub(crate) use gram::add_products;
 pub use histogram::{HALF, Histogram};
-pub use key::key;
+pub use key::{key, model_digest};
 pub use likeness::unlike;
 use parts::Tables;
 pub use shelf::Shelf;

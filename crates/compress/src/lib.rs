@@ -6,6 +6,7 @@
 //! [`recipe`] puts them in order.
 
 pub mod calibrate;
+pub mod distill;
 pub mod evaluate;
 pub mod mixed;
 pub mod quantize;
@@ -16,4 +17,4 @@ pub mod steps;
 pub mod target;
 mod written;
 
-pub use samples::{Batch, First, Samples};
+pub use samples::{Batch, Part, Samples};

@@ -9,7 +9,9 @@ use crate::quantize::Layer;
 use crate::quantize::changes::Changes;
 
 pub mod bytes;
+pub mod choose;
 pub mod judge;
+pub mod noise;
 pub mod sense;
 pub mod weights;
 

@@ -121,20 +121,6 @@ fn replace_constant(graph: &mut Graph, id: NodeId, i: usize, suffix: &str, data:
     graph.set_input(id, i, Some(constant));
 }
 
-/// True where `pattern`, in which `*` stands for any text, is `name`.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(tail) = name.strip_prefix(head) else {
-        return false;
-    };
-    tail.char_indices()
-        .map(|(i, _)| i)
-        .chain([tail.len()])
-        .any(|i| matches(rest, &tail[i..]))
-}
-
 #[cfg(test)]
 pub(crate) mod testing {
     /// `n` numbers from −1 to 1, the same for the same seed.
@@ -145,16 +131,5 @@ pub(crate) mod testing {
             (state >> 8) as f32 / (1 << 23) as f32 - 1.0
         };
         (0..n).map(next).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn a_star_stands_for_any_text() {
-        assert!(matches("a*c", "abbc") && matches("*", "") && matches("*fc*", "the.fc.0"));
-        assert!(!matches("a*c", "abcd") && !matches("fc", "fc1"));
     }
 }

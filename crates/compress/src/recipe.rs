@@ -3,13 +3,15 @@
 use edgesmith_ir::analysis::{cost, lengths};
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model, Progress, Result, infer};
+use edgesmith_train::Watch;
 
 use crate::calibrate::{Stores, unlike};
+use crate::distill::Examples;
 use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
 use crate::steps::quantize::settled;
-use crate::steps::{Data, Given, Work};
+use crate::steps::{Data, Given, Open, Work};
 
 mod read;
 mod write;
@@ -29,6 +31,8 @@ pub struct Recipe {
     pub seed: Option<u64>,
     /// The samples that goals are judged by, where not those.
     pub evaluate: Option<String>,
+    /// The examples to train on.
+    pub train: Option<String>,
     /// When weights lie in a file beside the result: `auto`, `always` or `never`.
     pub external: Option<String>,
     /// The steps.
@@ -46,7 +50,33 @@ pub struct Supplies<'a> {
     pub stores: Option<&'a dyn Stores>,
     /// Tells the bytes of the file that a model would be.
     pub size: Option<&'a Size<'a>>,
+    /// Examples to train on.
+    pub examples: Option<&'a dyn Examples>,
+    /// Opens another model by its path.
+    pub open: Option<&'a Open<'a>>,
+    /// Who follows training; where nobody, `progress` is told of the steps.
+    pub follow: Option<&'a dyn Watch>,
 }
+
+/// Tells of the steps of training alone.
+struct Quiet<'a>(&'a dyn Progress);
+
+impl Progress for Quiet<'_> {
+    fn start(&self, phase: &str, total: u64) {
+        self.0.start(phase, total);
+    }
+    fn advance(&self, units: u64) {
+        self.0.advance(units);
+    }
+    fn finish(&self) {
+        self.0.finish();
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+impl Watch for Quiet<'_> {}
 
 /// What a step did.
 #[derive(Debug)]
@@ -109,6 +139,7 @@ impl Recipe {
             (Some(own), Some(judged)) => unlike(own, judged, progress)?,
             _ => Vec::new(),
         };
+        let quiet = Quiet(progress);
         for given in &self.steps {
             progress.check()?;
             let mut work = Work {
@@ -117,6 +148,9 @@ impl Recipe {
                 seed: self.seed,
                 evaluate: supplies.evaluate,
                 size: supplies.size,
+                examples: supplies.examples,
+                open: supplies.open,
+                follow: supplies.follow.unwrap_or(&quiet),
                 stores: supplies.stores,
                 progress,
                 warnings: std::mem::take(&mut warnings),

@@ -36,29 +36,39 @@ impl Samples for Dataset {
     }
 }
 
-/// The first so many of other samples, without labels.
-pub struct First<'a> {
+/// A range of other samples, without labels.
+pub struct Part<'a> {
     samples: &'a dyn Samples,
-    count: usize,
+    range: Range<usize>,
 }
 
-impl<'a> First<'a> {
-    /// The first `count` of `samples`, or all where there are fewer.
-    pub fn new(samples: &'a dyn Samples, count: usize) -> Self {
-        let count = count.min(samples.count());
-        Self { samples, count }
+impl<'a> Part<'a> {
+    /// Those of `range` that there are.
+    pub fn new(samples: &'a dyn Samples, range: Range<usize>) -> Self {
+        let end = range.end.min(samples.count());
+        let range = range.start.min(end)..end;
+        Self { samples, range }
+    }
+
+    /// The number of the first among all.
+    pub fn start(&self) -> usize {
+        self.range.start
     }
 }
 
-impl Samples for First<'_> {
+impl Samples for Part<'_> {
     fn count(&self) -> usize {
-        self.count
+        self.range.len()
     }
 
-    /// A batch that reaches beyond the last sample is handed out whole.
+    /// A batch that begins before the first sample is left out, one that reaches beyond the last is
+    /// handed out whole. Batches tell the numbers of their samples among all.
     fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
-        let within = |b: &Result<Batch>| b.as_ref().map_or(true, |(r, _)| r.start < self.count);
-        Box::new(self.samples.batches(size).take_while(within))
+        let Range { start, end } = self.range;
+        let before = move |b: &Result<Batch>| b.as_ref().is_ok_and(|(r, _)| r.start < start);
+        let within = move |b: &Result<Batch>| b.as_ref().map_or(true, |(r, _)| r.start < end);
+        let all = self.samples.batches(size);
+        Box::new(all.skip_while(before).take_while(within))
     }
 }
 

@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::{Model, Progress, Result};
+use edgesmith_train::Watch;
 
 use crate::calibrate::{self, NoStore, Statistics, Stores};
+use crate::distill::Examples;
 use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
@@ -16,6 +18,7 @@ pub mod convert;
 mod given;
 pub mod optimize;
 pub mod quantize;
+pub mod train;
 
 pub(crate) use given::{GROUPS, LAYER_TYPES, check, unknown};
 pub use given::{Given, Group, Key, Kind, LAYER_KEYS, LayerGiven, Setting, nearest};
@@ -31,6 +34,9 @@ pub enum Data {
     Needed,
 }
 
+/// Opens a model by the path that a recipe names.
+pub type Open<'a> = dyn Fn(&str) -> Result<Model> + 'a;
+
 /// What a step may use beside its settings and the model.
 pub struct Work<'a> {
     /// The samples to look at.
@@ -45,8 +51,14 @@ pub struct Work<'a> {
     pub size: Option<&'a Size<'a>>,
     /// Where statistics are kept between runs.
     pub stores: Option<&'a dyn Stores>,
+    /// Examples to train on.
+    pub examples: Option<&'a dyn Examples>,
+    /// Opens another model by its path.
+    pub open: Option<&'a Open<'a>>,
     /// Who is told.
     pub progress: &'a dyn Progress,
+    /// Who follows training.
+    pub follow: &'a dyn Watch,
     /// What was to be said of the data.
     pub warnings: Vec<String>,
 }
@@ -141,7 +153,12 @@ impl StepDef {
 }
 
 /// Every step, in the order in which they are mostly used.
-pub static STEPS: &[&StepDef] = &[&convert::CONVERT, &optimize::OPTIMIZE, &quantize::QUANTIZE];
+pub static STEPS: &[&StepDef] = &[
+    &convert::CONVERT,
+    &train::TRAIN,
+    &optimize::OPTIMIZE,
+    &quantize::QUANTIZE,
+];
 
 /// The step of that name.
 pub fn find(name: &str) -> Option<&'static StepDef> {

@@ -13,6 +13,7 @@ pub mod infer;
 pub mod item;
 pub mod ops;
 pub mod packed;
+pub mod pattern;
 pub mod progress;
 pub mod tensor;
 pub mod text;

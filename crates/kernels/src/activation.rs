@@ -8,6 +8,9 @@
 //! NaN stays NaN everywhere.
 
 mod erf;
+mod gradient;
+
+pub use gradient::Derivative;
 
 use erf::erf;
 

@@ -7,6 +7,7 @@
 pub mod depthwise;
 pub mod f32;
 mod gather;
+pub mod gradient;
 pub mod int8;
 mod lines;
 pub mod transposed;

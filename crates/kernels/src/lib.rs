@@ -24,8 +24,11 @@ pub mod float8;
 pub mod floats;
 pub mod gemm;
 pub mod layout;
+pub mod loss;
 pub mod memory;
 pub mod norm;
+pub mod optimizer;
+pub(crate) mod parts;
 pub mod peak;
 pub mod permute;
 pub mod pool;
@@ -36,6 +39,7 @@ pub mod select;
 pub mod survey;
 
 pub(crate) mod simd;
+pub(crate) mod taps;
 #[cfg(test)]
 mod testing;
 pub mod threads;

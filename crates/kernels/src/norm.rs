@@ -3,6 +3,16 @@
 //! A row is summed in lanes and the lanes pairwise, so results do not depend on threads, but do
 //! in the last bits on the instruction set.
 
+mod batch;
+mod columns;
+mod gradient;
+mod repeated;
+
+pub use batch::{batch_norm_gradient, column_moments, scale_shift};
+pub use columns::{column_sums, reduce_columns};
+pub use gradient::{RowNorm, log_softmax_gradient, softmax_gradient};
+pub use repeated::sum_repeated;
+
 use crate::Ctx;
 use crate::activation::{GRAIN, exp_or_zero};
 use crate::simd::{Body, Simd, dispatch};
@@ -251,7 +261,7 @@ fn sum<S: Simd>(s: S, x: &[f32]) -> f32 {
 
 /// The sum of `(x - shift)^2`.
 #[inline(always)]
-fn squares<S: Simd>(s: S, x: &[f32], shift: f32) -> f32 {
+pub(crate) fn squares<S: Simd>(s: S, x: &[f32], shift: f32) -> f32 {
     let m = s.splat(shift);
     let (total, rest) = fold!(
         s,

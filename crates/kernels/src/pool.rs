@@ -1,5 +1,9 @@
 //! Pooling of channels-last images.
 
+mod gradient;
+
+pub use gradient::{average_pool_gradient, max_pool_gradient};
+
 use std::ops::Range;
 
 use crate::Ctx;
@@ -369,11 +373,11 @@ impl Body for MeanBlock8<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::testing::{Random, close, contexts};
 
-    fn some(random: &mut Random) -> PoolGeometry {
+    pub(super) fn some(random: &mut Random) -> PoolGeometry {
         let mut g = PoolGeometry {
             kernel: [1 + random.below(3), 1 + random.below(3)],
             stride: [1 + random.below(2), 1 + random.below(3)],

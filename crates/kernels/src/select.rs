@@ -5,6 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::Ctx;
+use crate::parts::add_to;
 use crate::threads::Shared;
 
 /// Bytes that are worth a task of their own.
@@ -51,6 +52,39 @@ fn take_part(x: &[u8], [len, block]: [usize; 2], places: &[usize], first: usize,
             (at, part) = (0, part + len);
         }
     }
+}
+
+/// The gradient of [`take`] of floats: makes `dx` zeros, to which each block of `dy` is added at its
+/// place, in order.
+///
+/// # Panics
+/// When a place is `len` or more.
+pub fn add_at(ctx: &Ctx, dy: &[f32], [len, block]: [usize; 2], places: &[usize], dx: &mut [f32]) {
+    /// Elements of a block that are worth a task of their own: whole lines of a cache.
+    const SHARE: usize = 64;
+    if dx.is_empty() {
+        return;
+    }
+    let outer = dx.len() / (len * block);
+    assert_eq!(dy.len(), outer * places.len() * block, "gradient size");
+    assert!(places.iter().all(|p| *p < len), "places lie on the axis");
+    // Blocks at one place are added one after another: tasks share the elements of a block.
+    let shares = block.div_ceil(SHARE).clamp(1, ctx.threads().count());
+    let shared = Shared::new(dx);
+    ctx.threads().parallel_for(outer * shares, |task| {
+        let (part, share) = (task / shares, task % shares);
+        let columns = block * share / shares..block * (share + 1) / shares;
+        let of = |place: usize| {
+            let at = (part * len + place) * block;
+            // SAFETY: these elements of a block belong to one task, which holds one at a time.
+            unsafe { shared.slice(at + columns.start..at + columns.end) }
+        };
+        (0..len).for_each(|place| of(place).fill(0.0));
+        let blocks = dy[part * places.len() * block..].chunks_exact(block);
+        for (dy, &place) in blocks.zip(places) {
+            add_to(ctx, of(place), &dy[columns.clone()]);
+        }
+    });
 }
 
 /// An operand and the step of each axis of the result, in elements; 0 repeats.
@@ -142,6 +176,27 @@ mod tests {
                 &mut y,
             );
             assert_eq!(y, [4, 5, 0, 1, 10, 11, 6, 7]);
+        }
+    }
+
+    #[test]
+    fn blocks_are_added_at_their_places_in_every_part() {
+        for ctx in contexts() {
+            let mut dx = [9.0; 12];
+            let dy = [
+                1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0,
+            ];
+            add_at(&ctx, &dy, [3, 2], &[2, 0, 2], &mut dx);
+            let want = [
+                3.0, 4.0, 0.0, 0.0, 6.0, 8.0, 30.0, 40.0, 0.0, 0.0, 60.0, 80.0,
+            ];
+            assert_eq!(dx, want);
+            let (wide, mut dx) = (vec![1.5; 3 * 200], vec![9.0; 2 * 200]);
+            add_at(&ctx, &wide, [2, 200], &[1, 1, 1], &mut dx);
+            assert!(dx[..200].iter().all(|x| *x == 0.0));
+            assert!(dx[200..].iter().all(|x| *x == 4.5));
+            add_at(&ctx, &[], [2, 200], &[], &mut dx);
+            assert!(dx.iter().all(|x| *x == 0.0));
         }
     }
 

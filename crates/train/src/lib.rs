@@ -1,5 +1,18 @@
 //! Training: gradients as a pass over the graph, losses, optimizers, and the loop that uses them.
 
+pub mod architectures;
+pub mod draft;
 pub mod grad;
+pub mod losses;
+pub mod optimizer;
+pub mod random;
+pub mod schedule;
+pub mod thaw;
+pub mod trainable;
+pub mod trainer;
+pub mod training;
 
+pub use draft::Draft;
 pub use grad::differentiate;
+pub use trainer::{Data, Settings, Store, Watch, train};
+pub use training::{Parameter, Training};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use edgesmith_compress::evaluate;
 use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
-use edgesmith_compress::{First, Samples};
+use edgesmith_compress::{Part, Samples};
 use edgesmith_ir::{Graph, Model, NodeId, Progress, Result, ValueId};
 use edgesmith_report::Evidence;
 use edgesmith_report::evidence::{DataFacts, NodeAccount, Variant};
@@ -68,7 +68,7 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
         let mut session = Session::prepare(&made.ready, &all_cores(&job.runtime))?;
         let mut variant = made.variant(&mut session, &both.inputs)?;
         if let (Some(samples), true) = (work.samples(), std::ptr::eq(made, after)) {
-            let samples = &First::new(samples, OUTPUT_SAMPLES);
+            let samples = &Part::new(samples, 0..OUTPUT_SAMPLES);
             let distance = fidelity(&before.ready, &mut session, samples, &job.runtime, progress)?;
             variant.fidelity = Some(distance);
         }

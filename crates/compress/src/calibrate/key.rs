@@ -35,6 +35,11 @@ pub fn key(model: &Model, settings: &Settings) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The digest of a model alone: its operators, edges and constants.
+pub fn model_digest(model: &Model) -> String {
+    key(model, &Settings::default())
+}
+
 fn add_graph(hash: &mut Sha256, graph: &Graph) {
     let name = |v: &edgesmith_ir::ValueId| &graph.value(*v).name;
     for (_, value) in graph.values() {

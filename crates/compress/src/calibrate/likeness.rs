@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{Progress, Result, Tensor};
 
-use crate::samples::{First, Samples};
+use crate::samples::{Part, Samples};
 
 /// Samples of each set that are looked at.
 const LOOKED_AT: usize = 256;
@@ -87,7 +87,7 @@ pub fn unlike(
     let own = inputs(calibration, progress)?;
     let theirs = inputs(judged, progress)?;
     let mut outside = vec![0.0f64; own.len()];
-    for batch in First::new(judged, LOOKED_AT).batches(1) {
+    for batch in Part::new(judged, 0..LOOKED_AT).batches(1) {
         progress.check()?;
         for (name, tensor) in batch?.1 {
             let Some(i) = own.iter().position(|x| x.name == name) else {
@@ -107,7 +107,7 @@ pub fn unlike(
 
 fn inputs(samples: &dyn Samples, progress: &dyn Progress) -> Result<Vec<Input>> {
     let mut all: Vec<Input> = Vec::new();
-    for batch in First::new(samples, LOOKED_AT).batches(1) {
+    for batch in Part::new(samples, 0..LOOKED_AT).batches(1) {
         progress.check()?;
         for (name, tensor) in batch?.1 {
             if !tensor.dtype().is_float() {

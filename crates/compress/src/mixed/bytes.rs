@@ -5,7 +5,6 @@ use edgesmith_ir::{Model, NoProgress, Progress, Result, Tensor, infer};
 
 use super::sense::{Sense, Sensor};
 use super::{Maker, Move};
-use crate::calibrate::observers::{OBSERVERS, Observer};
 use crate::quantize::changes::{Changes, Fate};
 use crate::quantize::int8::{Ready, Settings};
 use crate::quantize::{Layer, rules};
@@ -106,43 +105,6 @@ impl<'a> Bytes<'a> {
         }
         Ok(found)
     }
-}
-
-/// Samples by which observers are compared: some are close to each other.
-const FOR_OBSERVERS: usize = 64;
-
-/// The settings with the observer whose ranges leave the least noise at the outputs, on the first
-/// samples; and the signal to noise in dB with each, the best first. Where two are equal the earlier
-/// one of the list is taken.
-///
-/// # Errors
-/// When nothing can be quantised, a model does not run, or the user cancels.
-pub fn best_observer(
-    ready: &Ready,
-    settings: &Settings,
-    samples: &dyn Samples,
-    progress: &dyn Progress,
-) -> Result<(Settings, Vec<(&'static str, f64)>)> {
-    let mut sensor = Sensor::new(Sense::Sqnr, &ready.model, samples)?.on(FOR_OBSERVERS);
-    let mut costs: Vec<(&'static Observer, f64)> = Vec::new();
-    progress.start("compare observers", OBSERVERS.len() as u64);
-    for &observer in OBSERVERS {
-        progress.check()?;
-        let (model, _) = ready.quantize(&Settings {
-            observer,
-            ..settings.clone()
-        })?;
-        costs.push((observer, sensor.cost(&model, &NoProgress)?));
-        progress.advance(1);
-    }
-    progress.finish();
-    costs.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let settings = Settings {
-        observer: costs[0].0,
-        ..settings.clone()
-    };
-    let told = |(o, cost): &(&'static Observer, f64)| (o.name, -10.0 * cost.log10());
-    Ok((settings, costs.iter().map(told).collect()))
 }
 
 struct Product {

@@ -5,7 +5,7 @@ use edgesmith_runtime::Session;
 
 use super::judge::{Recorded, prepared};
 use crate::evaluate;
-use crate::samples::{First, Samples, named};
+use crate::samples::{Part, Samples, named};
 
 /// How the cost of rounding a layer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,6 @@ pub struct Sensor<'a> {
     sense: Sense,
     float: Recorded,
     samples: &'a dyn Samples,
-    /// So many of them tell noise.
-    for_noise: usize,
     /// The loss of the float model.
     loss: f64,
 }
@@ -51,7 +49,6 @@ impl<'a> Sensor<'a> {
             sense,
             float: Recorded::new(prepared(float)?),
             samples,
-            for_noise: FOR_NOISE,
             loss: 0.0,
         };
         if sense == Sense::Loss {
@@ -64,12 +61,6 @@ impl<'a> Sensor<'a> {
         Ok(sensor)
     }
 
-    /// The same with noise on so many samples.
-    #[must_use]
-    pub fn on(self, for_noise: usize) -> Self {
-        Self { for_noise, ..self }
-    }
-
     /// What a model costs; 0 where it answers as the float one does.
     ///
     /// # Errors
@@ -80,7 +71,7 @@ impl<'a> Sensor<'a> {
             return Ok(loss(&mut session, self.samples)? - self.loss);
         }
         self.float.rewind();
-        let few = First::new(self.samples, self.for_noise);
+        let few = Part::new(self.samples, 0..FOR_NOISE);
         let found = evaluate::fidelity(&mut self.float, &mut session, &few, BATCH, progress)?;
         Ok(10f64.powf(-found.sqnr_db / 10.0))
     }

@@ -1,5 +1,7 @@
 //! The account that a step gives of what it did to each node.
 
+use edgesmith_train::trainer::Epoch;
+use edgesmith_train::training::Term;
 use serde::{Deserialize, Serialize};
 
 use super::sources::Source;
@@ -106,6 +108,32 @@ pub struct Ranges {
     pub rows: Vec<RangeChange>,
 }
 
+/// How a model was trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// What the loss was the sum of.
+    pub terms: Vec<Term>,
+    /// Trained numbers.
+    pub parameters: usize,
+    /// Every epoch.
+    pub history: Vec<Epoch>,
+    /// The epoch of the model, from 0 on.
+    pub best: usize,
+}
+
+/// How weights rounded by what they multiply compare with weights rounded to nearest, at the outputs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounding {
+    /// The former were taken.
+    pub is_adaptive: bool,
+    /// Signal to noise with the former, in dB.
+    pub adaptive_db: f64,
+    /// Signal to noise with the latter, in dB.
+    pub nearest_db: f64,
+    /// On so many samples.
+    pub samples: usize,
+}
+
 /// What a step did to a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -124,6 +152,8 @@ pub struct Changes {
     /// The observers that were compared, with the signal to noise of the outputs in dB, the one that was
     /// taken first.
     pub observers: Vec<(&'static str, f64)>,
+    /// The roundings that were compared.
+    pub rounding: Option<Rounding>,
     /// How the layers were found that have more bits, where a goal was given.
     pub search: Option<Search>,
     /// Each constant of smaller numbers beside what it was, but for those that were rounded alone and
@@ -134,6 +164,8 @@ pub struct Changes {
     pub rescaled: Vec<String>,
     /// How numbers lie in the range of the new floats.
     pub ranges: Option<Ranges>,
+    /// How it was trained.
+    pub training: Option<Learned>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
 }

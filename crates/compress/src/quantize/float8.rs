@@ -17,9 +17,9 @@ use super::changes::{
     Activations, Changes, Fate, NOTHING, NodeChange, RangeChange, Ranges, WeightChange,
 };
 use super::int8::weights::{float_bias, mean_loss};
-use super::matches;
 use super::overflow::{self, Format, Lost};
 use crate::calibrate::Statistics;
+use edgesmith_ir::pattern::matches;
 
 /// The first opset whose QuantizeLinear and DequantizeLinear take floats of 8 bits.
 pub const MIN_OPSET: i64 = 19;

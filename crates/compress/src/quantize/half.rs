@@ -14,9 +14,10 @@ use edgesmith_ir::{
 use half::{bf16, f16};
 
 use super::changes::{Changes, Fate, NodeChange};
+use super::overflow;
 use super::sources::Source;
-use super::{matches, overflow};
 use crate::calibrate::Statistics;
+use edgesmith_ir::pattern::matches;
 
 pub mod keep;
 

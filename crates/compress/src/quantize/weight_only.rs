@@ -104,7 +104,7 @@ impl Settings {
 
     /// Bits and blocks of the weight of a node; `None` where it stays as it is.
     fn scheme_of(&self, node: &str) -> Option<Scheme> {
-        let named = |pattern: &String| super::matches(pattern, node);
+        let named = |pattern: &String| edgesmith_ir::pattern::matches(pattern, node);
         if self.exclude.iter().any(named) {
             return None;
         }

@@ -11,6 +11,7 @@ pub fn write(recipe: &Recipe) -> String {
         ("output", &recipe.output),
         ("calibrate", &recipe.calibrate),
         ("evaluate", &recipe.evaluate),
+        ("train", &recipe.train),
         ("external", &recipe.external),
     ];
     for (key, path) in paths {

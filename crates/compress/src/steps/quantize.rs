@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use edgesmith_ir::{Error, Model, Result};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
-use crate::mixed::bytes::{Bytes, best_observer};
+use crate::mixed::bytes::Bytes;
+use crate::mixed::choose;
 use crate::mixed::judge::Judge;
+use crate::mixed::noise::{self, Noise};
 use crate::mixed::search;
 use crate::mixed::weights::Weights;
 use crate::quantize::changes::Changes;
@@ -188,23 +190,62 @@ fn to_int8(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Chan
     let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
     let look = &mut |model: &Model, only| work.look(model, Some(only), BTreeMap::new());
     let mut ready = Ready::of(model, look, &settings)?;
-    let (settings, observers) = match given.text("observer") {
-        Some(bytes::BEST) => best_observer(&ready, &settings, samples, progress)?,
-        _ => (settings, Vec::new()),
-    };
-    // Observers are compared with weights rounded to nearest, which takes a fraction of the time.
+    if given.text("observer") == Some(bytes::BEST) {
+        return to_best_int8(given, model, ready, &settings, work);
+    }
     ready.learn(samples, &settings, progress)?;
-    let goal = mixed::goal(given)?;
-    let (model, mut changes) = if goal.is_empty() {
-        ready.finish(samples, &settings, progress)?
-    } else {
-        let (judged, sense) = (judges(work)?, mixed::sense(given, false)?);
-        let mut judge = Judge::new(model, Some(judged), &goal, work.size)?;
-        let mut maker = Bytes::new(&ready, &settings, sense, samples, judged, progress)?;
-        search(&mut maker, &goal, &mut judge, progress)?
+    finish_int8(given, model, &ready, &settings, work)
+}
+
+/// INT8 with the observer that leaves the least noise, and with adaptive rounding where that helps.
+fn to_best_int8(
+    given: &Given,
+    model: &Model,
+    mut ready: Ready,
+    settings: &int8::Settings,
+    work: &mut Work,
+) -> Result<(Model, Changes)> {
+    let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
+    let judges = noise::judges(samples, settings.adaptive_samples);
+    let mut noise = Noise::new(&ready.model, judges)?;
+    // Observers are compared with weights rounded to nearest, which takes a fraction of the time.
+    let mut compared = choose::observers(&ready, settings, &mut noise, progress)?;
+    ready.learn(samples, settings, progress)?;
+    let rounding = match settings.adaptive_samples {
+        0 => None,
+        _ => Some(choose::rounding(
+            &mut ready,
+            settings,
+            &mut compared,
+            &mut noise,
+            progress,
+        )?),
     };
-    changes.observers = observers;
+    drop(noise);
+    let settings = compared.settings(settings);
+    let (model, mut changes) = finish_int8(given, model, &ready, &settings, work)?;
+    changes.observers = compared.observers();
+    changes.rounding = rounding;
     Ok((model, changes))
+}
+
+/// INT8 of what is ready, with products in float where a goal needs it.
+fn finish_int8(
+    given: &Given,
+    model: &Model,
+    ready: &Ready,
+    settings: &int8::Settings,
+    work: &mut Work,
+) -> Result<(Model, Changes)> {
+    let (samples, progress) = (work.samples.ok_or_else(no_data)?, work.progress);
+    let goal = mixed::goal(given)?;
+    if goal.is_empty() {
+        return ready.finish(samples, settings, progress);
+    }
+    let (judged, sense) = (judges(work)?, mixed::sense(given, false)?);
+    let mut judge = Judge::new(model, Some(judged), &goal, work.size)?;
+    let mut maker = Bytes::new(ready, settings, sense, samples, judged, progress)?;
+    search(&mut maker, &goal, &mut judge, progress)
 }
 
 fn to_weights(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {

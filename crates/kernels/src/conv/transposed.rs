@@ -54,6 +54,11 @@ impl TransposedGeometry {
         self.channels_in * self.of_group()[1] * self.taps()
     }
 
+    /// Whether a kernel can do it, given weights of its length.
+    pub fn is_sound(&self) -> bool {
+        self.check().is_ok()
+    }
+
     fn check(&self) -> Result<(), Unsupported> {
         let steps = [self.kernel, self.stride, self.dilation];
         let divides = |n: usize| self.groups > 0 && n.is_multiple_of(self.groups);

@@ -36,7 +36,8 @@ pub(super) struct Images<'a, X, T> {
 }
 
 /// Calls `work` for output pixels of one image at a time, with the address of the window of each
-/// and where the elements of a window stand from there on. All of them are readable.
+/// and where the elements of a window stand from there on. All of them are readable, and where
+/// windows do not [`suit`] those of all groups, with gaps between.
 pub(super) fn each_part<X: Copy, T: bytemuck::Pod>(
     g: &ConvGeometry,
     images: Images<X, T>,
@@ -58,7 +59,8 @@ pub(super) fn each_part<X: Copy, T: bytemuck::Pod>(
         };
         frame.with(images, |lines| {
             let step = g.stride[1] * g.channels_in;
-            let reach = (steps.lines - 1) * steps.stride + steps.run;
+            let line = ((g.kernel[1] - 1) * g.dilation[1] + 1) * g.channels_in;
+            let reach = (steps.lines - 1) * steps.stride + line.max(steps.run);
             let mut rows: Vec<*const T> = Vec::with_capacity(end - start);
             let (mut ox, mut line) = (start % width, 0);
             while rows.len() < end - start {
@@ -92,7 +94,8 @@ impl<'g> Frame<'g> {
     fn new(g: &'g ConvGeometry, image: usize, output: Range<usize>) -> Self {
         let reach = (g.kernel[0] - 1) * g.dilation[0] + 1;
         let lines = output.start * g.stride[0]..(output.end - 1) * g.stride[0] + reach;
-        let columns = (g.output()[1] - 1) * g.stride[1] + g.kernel[1];
+        let across = (g.kernel[1] - 1) * g.dilation[1] + 1;
+        let columns = (g.output()[1] - 1) * g.stride[1] + across;
         let is_inside = g.pad_begin[1] == 0
             && columns <= g.input[1]
             && lines.start >= g.pad_begin[0]

@@ -10,11 +10,13 @@ pub(crate) mod bf16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod mixed;
 mod packed;
+mod products;
 mod store;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use mixed::AnyStore;
 pub use packed::PackedF32;
+pub use products::{Side, products};
 pub(crate) use store::{Put, Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};

@@ -59,6 +59,33 @@ impl<T: Copy> Rows<T> for Even<T> {
     }
 }
 
+/// Rows that are the columns of a matrix whose lines are `stride` elements apart.
+#[derive(Clone, Copy)]
+pub(super) struct Columns<T> {
+    pub a: *const T,
+    pub stride: usize,
+}
+
+impl<T: Copy> Left<T> for Columns<T> {
+    type Rows<const M: usize> = Columns<T>;
+    #[inline(always)]
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> Columns<T> {
+        Columns {
+            // SAFETY: the caller's promise.
+            a: unsafe { self.a.add(row + offset * self.stride) },
+            ..self
+        }
+    }
+}
+
+impl<T: Copy> Rows<T> for Columns<T> {
+    #[inline(always)]
+    unsafe fn at(&self, i: usize, k: usize) -> *const T {
+        // SAFETY: the caller's promise.
+        unsafe { self.a.add(i + k * self.stride) }
+    }
+}
+
 /// Rows that are anywhere.
 #[derive(Clone, Copy)]
 pub(super) struct Windows<'a, T> {

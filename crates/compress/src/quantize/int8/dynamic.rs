@@ -13,9 +13,9 @@ use edgesmith_passes::convert_opset;
 use super::Settings;
 use super::weights::Weight;
 use crate::quantize::changes::{Changes, Fate, NodeChange};
-use crate::quantize::matches;
 use crate::quantize::sources::Source;
 use crate::quantize::weight_only::matrix::turned;
+use edgesmith_ir::pattern::matches;
 
 /// The first opset with DynamicQuantizeLinear.
 const DYNAMIC_OPSET: i64 = 11;

@@ -7,8 +7,8 @@ use edgesmith_ir::{Error, Graph, Model, Node, NodeId, Result, ValueId, infer};
 use super::Settings;
 use crate::calibrate::Statistics;
 use crate::quantize::affine::Affine;
-use crate::quantize::matches;
 use crate::quantize::rules::{self, Kind, Rule, Site};
+use edgesmith_ir::pattern::matches;
 
 /// A Relu, Clip or bias after a quantised node, which comes before the rounding of its result.
 #[derive(Debug, Clone, Copy)]

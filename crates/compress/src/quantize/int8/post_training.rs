@@ -97,6 +97,11 @@ impl Ready {
         Ok(())
     }
 
+    /// Weights are rounded to nearest again.
+    pub fn forget(&mut self) {
+        self.inputs = None;
+    }
+
     /// The model in INT8, as pairs of quantise and dequantise.
     ///
     /// # Errors

@@ -130,6 +130,9 @@ pub fn settled(given: &Given, changes: &Changes) -> Given {
     if let Some((observer, _)) = changes.observers.first() {
         settled.put("observer", Setting::Text((*observer).to_owned()));
     }
+    if changes.rounding.is_some_and(|r| !r.is_adaptive) {
+        settled.unset("adaptive-rounding");
+    }
     let Some(search) = &changes.search else {
         return settled;
     };
@@ -155,6 +158,7 @@ mod tests {
     use super::*;
     use crate::mixed::Search;
     use crate::quantize::Layer;
+    use crate::quantize::changes::Rounding;
     use crate::steps::quantize::testing::{given, text};
 
     #[test]
@@ -191,6 +195,24 @@ mod tests {
         }
         assert!(sense(&given("int8", &[("sensitivity", text("trace"))]), false).is_err());
         assert!(sense(&given("int4", &[("sensitivity", text("loss"))]), true).is_err());
+    }
+
+    #[test]
+    fn a_rounding_that_was_taken_back_is_not_asked_for_again() {
+        let g = given("int8", &[("adaptive-rounding", Setting::Count(9))]);
+        for is_adaptive in [true, false] {
+            let rounding = Rounding {
+                is_adaptive,
+                adaptive_db: 20.0,
+                nearest_db: 21.0,
+                samples: 64,
+            };
+            let changes = Changes {
+                rounding: Some(rounding),
+                ..Changes::default()
+            };
+            assert_eq!(settled(&g, &changes).has("adaptive-rounding"), is_adaptive);
+        }
     }
 
     #[test]

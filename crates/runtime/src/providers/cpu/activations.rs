@@ -155,20 +155,28 @@ fn integer(planner: &mut Planner, id: NodeId, x: ValueId, y: ValueId, f: Activat
         f.apply(&edgesmith_kernels::Ctx::serial(), &mut one);
         one[0]
     });
-    let layout = present_layout(planner, from.value);
-    let read = planner.read(from.value, layout)?;
-    let write = planner.write(to.value, layout)?;
-    planner.step(
-        id,
-        &[id, q],
-        Spec {
-            kernel: "table-8",
-            integer: true,
-            reads: vec![read],
-            writes: vec![write],
-            makes: vec![(to.value, layout)],
-            work: Box::new(move |ctx, x, y| lookup8(ctx, x[0], &table, y[0])),
-        },
-    );
+    by_table(planner, &[id, q], from.value, to.value, table)
+}
+
+/// Nodes that look each byte of `from` up in a table, as one step.
+pub(crate) fn by_table(
+    planner: &mut Planner,
+    nodes: &[NodeId],
+    from: ValueId,
+    to: ValueId,
+    table: [u8; 256],
+) -> Option<()> {
+    let layout = present_layout(planner, from);
+    let read = planner.read(from, layout)?;
+    let write = planner.write(to, layout)?;
+    let spec = Spec {
+        kernel: "table-8",
+        integer: true,
+        reads: vec![read],
+        writes: vec![write],
+        makes: vec![(to, layout)],
+        work: Box::new(move |ctx, x, y| lookup8(ctx, x[0], &table, y[0])),
+    };
+    planner.step(nodes[0], nodes, spec);
     Some(())
 }

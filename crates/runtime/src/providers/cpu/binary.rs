@@ -112,12 +112,7 @@ fn side(
         if data.len() == 1 {
             return Some(Side::Scalar(data[0]));
         }
-        let axis = if layout == Layout::Last {
-            1
-        } else {
-            dims.len().checked_sub(1)?
-        };
-        if along(&own, dims, axis) {
+        if along(&own, dims, row_axis(dims, layout)?) {
             return Some(Side::Row(data));
         }
         let (shape, strides) = views::broadcast(&own, dims, layout)?;
@@ -137,9 +132,8 @@ fn side(
         reads.push(planner.read_f32(v, Layout::Plain)?);
         return Some(Side::ReadScalar);
     }
-    let last = dims.len().checked_sub(1)?;
-    if layout == Layout::Plain && along(&own, dims, last) {
-        reads.push(planner.read_f32(v, layout)?);
+    if along(&own, dims, row_axis(dims, layout)?) {
+        reads.push(planner.read_f32(v, Layout::Plain)?);
         return Some(Side::ReadRow);
     }
     let (shape, strides) = views::broadcast(&own, dims, layout)?;
@@ -154,6 +148,14 @@ fn side(
     );
     reads.push(slot);
     Some(Side::Read)
+}
+
+/// The axis of which neighbours are neighbours in memory.
+fn row_axis(dims: &[usize], layout: Layout) -> Option<usize> {
+    match layout {
+        Layout::Last => Some(1),
+        Layout::Plain => dims.len().checked_sub(1),
+    }
 }
 
 /// True where a tensor of shape `own`, broadcast to `dims`, varies along `axis` alone.

@@ -325,6 +325,7 @@ fn product(planner: &mut Planner, id: NodeId, mut rows: Rows, weights: &Weights)
     if rows.bias.is_none()
         && matches!((rows.layout, rows.then), (Layout::Plain, Activation::None))
         && let Some((add, bias, sum, f)) = biased(planner, rows.y, n)
+        && planner.constant(bias).is_some()
     {
         rows.bias = Some(planner.float_weights(bias)?.into_owned());
         (rows.y, rows.then) = (sum, f);

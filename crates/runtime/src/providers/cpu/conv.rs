@@ -3,27 +3,30 @@
 use std::sync::Arc;
 
 use edgesmith_ir::geometry::Window;
-use edgesmith_ir::{DType, NodeId, ValueId};
+use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::activation::Activation;
-use edgesmith_kernels::conv::{ConvF32, ConvGeometry, ConvI8, Strip};
-use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
-use edgesmith_kernels::gemm::{Epilogue, Input8, Output8, Requant};
+use edgesmith_kernels::conv::{ConvGeometry, ConvI8, Strip};
+use edgesmith_kernels::gemm::{Input8, Output8, Requant};
 
-use super::dequantize::{self, Quantized, bytes, quantized_output};
-use super::{activations, dequantize::Weights, norm};
+use super::activations;
+use super::dequantize::{self, Quantized, Weights, bytes, quantized_output};
 use crate::plan::{ByLines, Kernel, Layout, OfStrip, Packed, Planner, Spec};
+
+mod float;
+
+pub(super) use float::{bias_of, constant_bias};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, w, y) = (node.input(0)?, node.input(1)?, node.output(0)?);
     let (geometry, batch) = geometry(planner, id, x, w)?;
     if node.op == "FusedConv" {
-        return float(planner, id, (x, w, y), geometry, batch);
+        return float::plan(planner, id, (x, w, y), geometry, batch);
     }
     integer(planner, id, (x, w, y), geometry, batch)
         .or_else(|| super::block_weights::conv(planner, id, &geometry, batch))
-        .or_else(|| float(planner, id, (x, w, y), geometry, batch))
+        .or_else(|| float::plan(planner, id, (x, w, y), geometry, batch))
 }
 
 /// The geometry of a Conv; one spatial axis becomes a height of 1.
@@ -110,145 +113,6 @@ fn added(planner: &Planner, v: ValueId) -> Option<(NodeId, ValueId, ValueId)> {
     let fits =
         node.is("Add") && planner.is_ready(other) && planner.typed(other)? == planner.typed(v)?;
     fits.then_some((id, other, node.output(0)?))
-}
-
-/// A BatchNormalization that alone reads the output of a Conv.
-struct Norm {
-    node: NodeId,
-    result: ValueId,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-}
-
-impl Norm {
-    /// Multiplies each output channel's weights and bias by its scale, and adds its shift.
-    fn fold_into(&self, weights: &mut [f32], bias: &mut Option<Vec<f32>>) {
-        let size = (weights.len() / self.scale.len().max(1)).max(1);
-        for (w, s) in weights.chunks_exact_mut(size).zip(&self.scale) {
-            w.iter_mut().for_each(|w| *w *= s);
-        }
-        let bias = bias.get_or_insert_with(|| vec![0.0; self.scale.len()]);
-        for ((b, s), t) in bias.iter_mut().zip(&self.scale).zip(&self.shift) {
-            *b = *b * s + t;
-        }
-    }
-}
-
-fn normalised(planner: &Planner, y: ValueId, channels: usize) -> Option<Norm> {
-    let id = planner.only_reader(y)?;
-    let node = planner.graph().node(id);
-    let plain = node.is("BatchNormalization")
-        && node.input(0) == Some(y)
-        && node.outputs().len() == 1
-        && node.int("training_mode").unwrap_or(0) == 0;
-    if !plain || planner.typed(y)?.0 != DType::F32 {
-        return None;
-    }
-    let (scale, shift) = norm::scale_and_shift(planner, id)?;
-    (scale.len() == channels).then_some(Norm {
-        node: id,
-        result: node.output(0)?,
-        scale,
-        shift,
-    })
-}
-
-/// The bias of a convolution, if it has one; `None` where it is computed or of another length.
-pub(crate) fn constant_bias(planner: &Planner, id: NodeId, len: usize) -> Option<Option<Vec<f32>>> {
-    let Some(b) = planner.graph().node(id).input(2) else {
-        return Some(None);
-    };
-    let bias = planner.float_weights(b)?;
-    (bias.len() == len).then(|| Some(bias.into_owned()))
-}
-
-fn float(
-    planner: &mut Planner,
-    id: NodeId,
-    (x, w, y): (ValueId, ValueId, ValueId),
-    geometry: ConvGeometry,
-    batch: usize,
-) -> Option<()> {
-    let node = planner.graph().node(id);
-    planner.float_dims(y)?;
-    let mut bias = constant_bias(planner, id, geometry.channels_out)?;
-    let is_fused = node.op == "FusedConv";
-    let norm = if is_fused {
-        None
-    } else {
-        normalised(planner, y, geometry.channels_out)
-    };
-    let (mut result, mut key) = (y, id);
-    if let Some(norm) = &norm {
-        (result, key) = (norm.result, norm.node);
-    }
-    let mut weights = planner.weights_to_pack(key, w)?;
-    if let Some(norm) = &norm {
-        norm.fold_into(weights.to_mut(), &mut bias);
-    }
-    let packed = planner.packed(key, |ctx| {
-        ConvF32::prepare(ctx, geometry, &weights)
-            .ok()
-            .map(Packed::Conv)
-    })?;
-    let Packed::Conv(conv) = packed else {
-        return None;
-    };
-    let conv = conv.resized(geometry).ok()?;
-    let mut tail = if is_fused {
-        Tail {
-            nodes: vec![id],
-            residual: node.input(3),
-            activation: activations::fused(node)?,
-            result: y,
-        }
-    } else {
-        tail(planner, id, result, true)
-    };
-    tail.nodes.extend(norm.map(|n| n.node));
-    let to_rounded = conv.rounds()
-        && planner.may_round(tail.result)
-        && (!geometry.is_depthwise() || planner.is_rounded(x, Layout::Last));
-    let takes_rounded = conv.rounds() && (!geometry.is_depthwise() || to_rounded);
-    let (slot, x_rounded) = planner.read_floats(x, Layout::Last, takes_rounded)?;
-    let mut reads = vec![slot];
-    let residual = match tail.residual {
-        Some(r) if planner.typed(r)?.1 != planner.typed(tail.result)?.1 => return None,
-        Some(r) => {
-            let (slot, rounded) = planner.read_floats(r, Layout::Last, takes_rounded)?;
-            reads.push(slot);
-            Some(rounded)
-        }
-        None => None,
-    };
-    let kernel = conv.kernel_name();
-    let by_lines = conv.goes_by_lines() && planner.typed(tail.result)?.0 == DType::F32;
-    let sizes = [x_rounded, to_rounded].map(|rounded| if rounded { 2 } else { 4 });
-    let run: OfStrip = Arc::new(move |ctx, strip, x, y| {
-        let epilogue = Epilogue {
-            bias: bias.as_deref(),
-            residual: residual.map(|rounded| of_bytes(x[1], rounded)),
-            activation: tail.activation,
-        };
-        let (x, y) = (of_bytes(x[0], x_rounded), of_bytes_mut(y, to_rounded));
-        match strip {
-            Some(strip) => conv.of_strip(strip).run_mixed(ctx, 1, x, y, &epilogue),
-            None => conv.run_mixed(ctx, batch, x, y, &epilogue),
-        }
-    });
-    let whole = Arc::clone(&run);
-    let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
-    let step = if to_rounded {
-        Planner::step_rounded
-    } else {
-        Planner::step_f32
-    };
-    let to = (tail.result, Layout::Last);
-    step(planner, id, &tail.nodes, to, kernel, reads, work)?;
-    if by_lines {
-        planner.by_lines(ByLines::new(geometry, batch, sizes, run));
-    }
-    Some(())
 }
 
 /// Sums of integers and how they become an output.

@@ -7,29 +7,28 @@ use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::elementwise::{self, Binary, binary};
 use edgesmith_kernels::norm::{self, Scaling, layer_norm, skip_norm};
 
+use super::norm::row_of_norm;
 use super::operand::{Indices, Operand};
 use crate::plan::{Checked, Kernel, Layout, Planner, Spec};
 
-/// A norm over the last axis without a mean: RMSNormalization and SimplifiedLayerNormalization.
+/// A norm over the last axes without a mean: RMSNormalization and SimplifiedLayerNormalization.
 pub(crate) fn rms(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
     let dims = planner.float_dims(x)?;
-    let axis = node.int("axis").unwrap_or(-1);
-    if node.outputs().len() > 1 || (axis != -1 && axis != dims.len() as i64 - 1) {
+    if node.outputs().len() > 1 {
         return None;
     }
-    let scale = planner.floats(node.input(1)?)?;
-    if dims.last() != Some(&scale.len()) {
-        return None;
-    }
+    row_of_norm(planner, id, &dims, 1..2)?;
     let epsilon = node.float("epsilon").unwrap_or(1e-5);
-    let read = planner.read_f32(x, Layout::Plain)?;
+    let mut reads = vec![planner.read_f32(x, Layout::Plain)?];
+    let scale = Operand::of(planner, node.input(1)?, &mut reads)?;
     let work: Kernel = Box::new(move |ctx, x, y| {
+        let scale = scale.get(x);
         let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
-        norm::rms_norm(ctx, x, &scale, epsilon, y);
+        norm::rms_norm(ctx, x, scale, epsilon, y);
     });
-    planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
+    planner.step_f32(id, &[id], (y, Layout::Plain), "rows", reads, work)
 }
 
 /// SkipLayerNormalization and SkipSimplifiedLayerNormalization of f32.

@@ -4,19 +4,33 @@ use std::sync::Arc;
 
 use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::activation::Activation;
-use edgesmith_kernels::elementwise::{Binary, Operand, binary_in_place};
 use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
-use edgesmith_kernels::gemm::{
-    Epilogue, Order, PackedF32, PackedI8, gemm_mixed, gemm8, matmul as multiply,
-};
+use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, PackedI8, gemm_mixed, gemm8};
 
 use super::block_weights;
 use super::conv::{Integer, Sums, Tail, integer_step, tail};
 use super::dequantize::{self, Weights, bytes};
+use super::products::{self, Straight};
 use crate::plan::{Kernel, Layout, Packed, Planner};
-use edgesmith_kernels::permute::permute;
 
 pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let factor = |name: &str| node.float(name).unwrap_or(1.0);
+    let set = |name: &str| node.int(name).unwrap_or(0) != 0;
+    let straight = Straight {
+        turned: [set("transA"), set("transB")],
+        alpha: factor("alpha"),
+    };
+    let then = match node.op.as_str() {
+        "FusedGemm" => super::activations::fused(node)?,
+        _ => Activation::None,
+    };
+    let beta = factor("beta");
+    plain_gemm(planner, id, then).or_else(|| products::gemm(planner, id, straight, beta, then))
+}
+
+/// Gemm without factors, of rows with constant weights.
+fn plain_gemm(planner: &mut Planner, id: NodeId, then: Activation) -> Option<()> {
     let node = planner.graph().node(id);
     let one = |name: &str| node.float(name).is_none_or(|x| x == 1.0);
     if node.int("transA").unwrap_or(0) != 0 || !one("alpha") || !one("beta") {
@@ -41,10 +55,6 @@ pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
     }) {
         return None;
     }
-    let then = match node.op.as_str() {
-        "FusedGemm" => super::activations::fused(node)?,
-        _ => Activation::None,
-    };
     if block_weights::dequantized(planner, id, bias, order, then).is_some() {
         return Some(());
     }
@@ -67,6 +77,7 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
         }
         if planner.constant(b).is_some()
             && let Some((add, bias, sum, f)) = biased(planner, y, n)
+            && planner.constant(bias).is_some()
             && product(
                 planner,
                 id,
@@ -89,7 +100,7 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
         turned: [false; 2],
         alpha: 1.0,
     };
-    dynamic(planner, id, (a, b, y), [&ad, &bd], straight)
+    products::matmul(planner, id, (a, b, y), straight)
 }
 
 /// FusedMatMul whose operands may have their last two axes swapped.
@@ -118,11 +129,11 @@ pub(crate) fn fused(planner: &mut Planner, id: NodeId) -> Option<()> {
     {
         return Some(());
     }
-    dynamic(planner, id, (a, b, y), [&ad, &bd], turned)
+    products::matmul(planner, id, (a, b, y), turned)
 }
 
-/// The node that alone reads `y` and adds one number for each column: the node, the numbers, the
-/// sum, and a function of it.
+/// The node that alone reads `y` and adds one number for each column: the node, the numbers (which
+/// are constant, or there), the sum, and a function of it.
 pub(super) fn biased(
     planner: &Planner,
     y: ValueId,
@@ -141,7 +152,7 @@ pub(super) fn biased(
         "com.microsoft" if node.input(0) == Some(y) => super::fused::biased(&node.op)?,
         _ => return None,
     };
-    let fits = planner.constant(bias).is_some()
+    let fits = (planner.constant(bias).is_some() || planner.is_ready(bias))
         && dtype == edgesmith_ir::DType::F32
         && dims.last() == Some(&n)
         && dims.iter().product::<usize>() == n
@@ -258,73 +269,4 @@ pub(crate) fn byte_product(
         images: None,
         run: Box::new(move |ctx, _, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n)),
     })
-}
-
-/// How operands stand, and what the product is multiplied by.
-#[derive(Clone, Copy)]
-struct Straight {
-    turned: [bool; 2],
-    alpha: f32,
-}
-
-/// A product of two computed tensors, batch by batch.
-fn dynamic(
-    planner: &mut Planner,
-    id: NodeId,
-    (a, b, y): (ValueId, ValueId, ValueId),
-    [ad, bd]: [&[usize]; 2],
-    Straight { turned, alpha }: Straight,
-) -> Option<()> {
-    let yd = planner.float_dims(y)?;
-    let last = |d: &[usize], turned: bool| {
-        let [rows, columns] = [d[d.len() - 2], d[d.len() - 1]];
-        if turned {
-            [columns, rows]
-        } else {
-            [rows, columns]
-        }
-    };
-    let ([m, k], [_, n]) = (last(ad, turned[0]), last(bd, turned[1]));
-    let batch: usize = yd[..yd.len() - 2].iter().product();
-    // Only equal batches, or one matrix for all.
-    let count = |d: &[usize]| d[..d.len() - 2].iter().product::<usize>();
-    let step = |d: &[usize], size: usize| match count(d) {
-        1 => Some(0),
-        c if c == batch => Some(size),
-        _ => None,
-    };
-    let (a_step, b_step) = (step(ad, m * k)?, step(bd, k * n)?);
-    if m * n * k * batch == 0 {
-        return None;
-    }
-    let reads = vec![
-        planner.read_f32(a, Layout::Plain)?,
-        planner.read_f32(b, Layout::Plain)?,
-    ];
-    let order = if turned[1] { Order::NK } else { Order::KN };
-    let work: Kernel = Box::new(move |ctx, x, y| {
-        let (a, b): (&[f32], &[f32]) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice(x[1]));
-        let c: &mut [f32] = bytemuck::cast_slice_mut(y[0]);
-        let mut rows = vec![0f32; if turned[0] { m * k } else { 0 }];
-        for (i, c) in c.chunks_exact_mut(m * n).enumerate() {
-            let (mut a, b) = (&a[i * a_step..][..m * k], &b[i * b_step..][..k * n]);
-            if turned[0] {
-                let (from, to) = (bytemuck::cast_slice(a), bytemuck::cast_slice_mut(&mut rows));
-                permute(ctx, 4, &[k, m], &[1, 0], from, to);
-                a = &rows;
-            }
-            multiply(ctx, [m, k, n], a, b, order, c, &Epilogue::default());
-        }
-        if alpha != 1.0 {
-            binary_in_place(ctx, Binary::Mul, c, Operand::Scalar(alpha));
-        }
-    });
-    planner.step_f32(
-        id,
-        &[id],
-        (y, Layout::Plain),
-        "gemm packed on the fly",
-        reads,
-        work,
-    )
 }

@@ -11,7 +11,7 @@ use edgesmith_kernels::select::{Stretched, select};
 
 use super::quantized;
 use crate::plan::{Kernel, Layout, Planner, SlotId, Spec};
-use crate::providers::cpu::activations::present_layout;
+use crate::providers::cpu::activations::{by_table, present_layout};
 use crate::providers::cpu::binary::along;
 use crate::providers::cpu::dequantize::{Quantized, bytes};
 use crate::providers::cpu::{gather, views};
@@ -164,19 +164,7 @@ pub(crate) fn table(planner: &mut Planner, id: NodeId) -> Option<()> {
     let from = quantized(planner, node.input(0)?, node.input(1), node.input(2))?;
     let to = quantized(planner, node.output(0)?, node.input(3), node.input(4))?;
     let table = by_definition(planner, id, from.signed)?;
-    let layout = present_layout(planner, from.value);
-    let read = planner.read(from.value, layout)?;
-    let write = planner.write(to.value, layout)?;
-    let spec = Spec {
-        kernel: "table-8",
-        integer: true,
-        reads: vec![read],
-        writes: vec![write],
-        makes: vec![(to.value, layout)],
-        work: Box::new(move |ctx, x, y| lookup8(ctx, x[0], &table, y[0])),
-    };
-    planner.step(id, &[id], spec);
-    Some(())
+    by_table(planner, &[id], from.value, to.value, table)
 }
 
 /// What node `id` makes of each byte, by its bits; the inputs after the first are constant.

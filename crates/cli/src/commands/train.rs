@@ -1,0 +1,85 @@
+//! `edgesmith train` and `edgesmith distill`: a model, examples, losses.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::ArgMatches;
+use edgesmith_compress::steps::train::TRAIN as STEP;
+use edgesmith_compress::steps::{Given, Setting};
+
+use super::{Command, force_arg, json_arg, model_arg, option, output_arg, text};
+use crate::evidence::asked;
+use crate::recipes::{self, Work};
+
+/// The command `train`.
+pub static TRAIN: Command = Command {
+    name: "train",
+    about: "Train a model, or a new small network, on examples",
+    teach: "MODEL is a file, or the name of a network: lenet-300-100, lenet-5, small-cnn.\n\
+            DATA.npz has an array for each input and `labels`, the class of each example.\n\
+            With --cache DIR a run that was broken off goes on, to the same bytes.\n\
+            Example: edgesmith train small-cnn -o cnn.onnx --data train.npz --evaluate test.npz\n\
+            Example: edgesmith train model.onnx -o tuned.onnx --data train.npz --rate 1e-4 --freeze 'conv1.*'",
+    args: |c| {
+        let c = c
+            .arg(model_arg())
+            .arg(output_arg("Where the trained model goes"));
+        common(c)
+    },
+    run: |matches| {
+        let given = recipes::given(&STEP, matches)?;
+        run(matches, text(matches, "model"), given)
+    },
+};
+
+/// The command `distill`.
+pub static DISTILL: Command = Command {
+    name: "distill",
+    about: "Train a student by a teacher's answers, features and relations",
+    teach: "The student is a file, or the name of a network; examples need no labels.\n\
+            Losses are named with --loss, several times: NAME WEIGHT, or NAME WEIGHT STUDENT : TEACHER\n\
+            where two values are compared by their names in the models.\n\
+            Example: edgesmith distill --teacher big.onnx --student small.onnx --data train.npz -o out.onnx\n\
+            Example: edgesmith distill --teacher big.onnx --student small-cnn --data train.npz -o out.onnx \\\n\
+            \u{20}         --loss 'cross-entropy 0.1' --loss 'kd 0.9' --temperature 4",
+    args: |c| {
+        let c = c
+            .arg(option("student", "MODEL", "The model that learns").required(true))
+            .arg(output_arg("Where the trained student goes"));
+        common(c).mut_arg("teacher", |a| a.required(true))
+    },
+    run: |matches| {
+        let mut given = recipes::given(&STEP, matches)?;
+        given.set_default("loss", Setting::Texts(vec!["kd".into()]), "--loss")?;
+        run(matches, text(matches, "student"), given)
+    },
+};
+
+fn common(c: clap::Command) -> clap::Command {
+    let c = c
+        .arg(option("data", "DATA", "Examples to train on").required(true))
+        .arg(option(
+            "evaluate",
+            "TEST.npz",
+            "Labelled samples that say which epoch is the best",
+        ));
+    asked::args(recipes::args(c, &STEP))
+        .arg(recipes::cache_arg())
+        .arg(recipes::recipe_arg())
+        .arg(json_arg())
+        .arg(force_arg())
+}
+
+fn run(matches: &ArgMatches, model: &str, given: Given) -> Result<()> {
+    recipes::check_free(matches, "recipe")?;
+    recipes::check_free(matches, "report")?;
+    recipes::check_free(matches, "output")?;
+    let mut recipe = recipes::of_command(matches, vec![given]);
+    recipe.model = Some(model.to_owned());
+    recipe.train = Some(text(matches, "data").to_owned());
+    let work = Work::open(recipe, Path::new(""))?.cached(matches, Path::new(""))?;
+    let outcome = work.run(matches.get_flag("force"), false)?;
+    recipes::tell(&work.recipe, matches)?;
+    let plan = work.recipe.plan(&work.model, work.samples())?;
+    asked::tell(&work, &outcome, matches, recipes::as_json(&work, &plan))
+}

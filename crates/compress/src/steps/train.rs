@@ -1,0 +1,365 @@
+//! The step `train`: parameters are moved until the losses are small.
+
+use edgesmith_ir::{Error, Model, Result};
+use edgesmith_train::draft::{self, Draft};
+use edgesmith_train::losses::{LOSSES, Needs, Request};
+use edgesmith_train::optimizer::OPTIMIZERS;
+use edgesmith_train::schedule::SCHEDULES;
+use edgesmith_train::training::Wanted;
+use edgesmith_train::{Settings, Training, trainer};
+use sha2::{Digest, Sha256};
+
+use super::{Data, Given, Group, Key, Kind, StepDef, Work};
+use crate::calibrate::{self, Store};
+use crate::distill::{Examples, Taught, TermGiven, judge};
+use crate::quantize::changes::Changes;
+
+/// The step.
+pub static TRAIN: StepDef = StepDef {
+    name: "train",
+    about: "Trains the model: on labels, on a teacher's answers and features, or both",
+    groups: &[Group {
+        of: &[],
+        keys: KEYS,
+    }],
+    layers: false,
+    data: |given| Plan::of(given).map(|_| Data::Unused),
+    bits: |_| None,
+    apply,
+};
+
+const KEYS: &[Key] = &[
+    Key {
+        name: "loss",
+        value: "TERM",
+        about: "A loss, its weight, and the values that it compares: NAME [WEIGHT[..LAST]] [STUDENT : TEACHER]",
+        kind: Kind::Texts,
+    },
+    Key {
+        name: "teacher",
+        value: "MODEL",
+        about: "The model whose answers and values are learned",
+        kind: Kind::Text,
+    },
+    Key {
+        name: "temperature",
+        value: "T",
+        about: "Softens the probabilities of kd and dkd; 4 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "beta",
+        value: "B",
+        about: "The weight of the other classes in dkd; 8 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "like-input",
+        value: "NAME",
+        about: "With mse: the output should be this input",
+        kind: Kind::Text,
+    },
+    Key {
+        name: "epochs",
+        value: "N",
+        about: "How often each example is seen; 10 where not given",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "batch",
+        value: "N",
+        about: "Examples of a step; 64 where not given",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "optimizer",
+        value: "NAME",
+        about: "How gradients move parameters; adamw where not given",
+        kind: Kind::OneOf(|| OPTIMIZERS.iter().map(|o| o.name).collect()),
+    },
+    Key {
+        name: "rate",
+        value: "R",
+        about: "The full learning rate; 0.001 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "schedule",
+        value: "NAME",
+        about: "How the rate goes over the run; cosine where not given",
+        kind: Kind::OneOf(|| SCHEDULES.iter().map(|s| s.name).collect()),
+    },
+    Key {
+        name: "warmup",
+        value: "PART",
+        about: "The part of all steps in which the rate rises; 0.05 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "decay",
+        value: "D",
+        about: "Weight decay, of weights and not of biases and scales; 0.01 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "momentum",
+        value: "M",
+        about: "Momentum of sgd and nesterov, or beta 1; 0.9 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "clip",
+        value: "L",
+        about: "The greatest length of all gradients together",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "ema",
+        value: "K",
+        about: "Keep a running mean of the parameters, of which each step leaves the part K",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "patience",
+        value: "N",
+        about: "Stop after N epochs without a better model",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "freeze",
+        value: "PATTERN",
+        about: "Parameters of these names stay; * is any text",
+        kind: Kind::Texts,
+    },
+    Key {
+        name: "freeze-norms",
+        value: "",
+        about: "Batch normalisations keep their statistics",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "freeze-scales",
+        value: "",
+        about: "Scales of a quantised model stay; else they learn (LSQ, Esser et al. 2020)",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "train-seed",
+        value: "S",
+        about: "Of the order of examples and all that is random; 0 where not given",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "threads",
+        value: "N",
+        about: "Threads; one for each core where not given",
+        kind: Kind::Count,
+    },
+];
+
+/// The settings, read.
+struct Plan {
+    terms: Vec<TermGiven>,
+    settings: Settings,
+}
+
+impl Plan {
+    fn of(given: &Given) -> Result<Self> {
+        let mut terms = Vec::new();
+        for text in given.texts("loss") {
+            terms.push(TermGiven::parse(&text).map_err(|e| e.at(given.place_of("loss")))?);
+        }
+        let has_teacher = given.has("teacher");
+        if terms.is_empty() {
+            let default = match (has_teacher, given.has("like-input")) {
+                (true, _) => "kd",
+                (_, true) => "mse",
+                _ => "cross-entropy",
+            };
+            terms.push(TermGiven::parse(default)?);
+        }
+        let taught = |t: &&TermGiven| {
+            matches!(t.loss.needs, Needs::Teacher | Needs::Pair) || t.loss.name == "dkd"
+        };
+        if let Some(term) = terms.iter().find(taught).filter(|_| !has_teacher) {
+            let what = format!("the loss \"{}\" needs a teacher", term.loss.name);
+            return Err(given
+                .fault("loss", what)
+                .hint("teacher = \"MODEL\", or --teacher MODEL"));
+        }
+        let d = Settings::default();
+        let number = |name: &str, default: f64| given.number(name).unwrap_or(default);
+        let settings = Settings {
+            epochs: given.count("epochs").unwrap_or(d.epochs),
+            batch: given.count("batch").unwrap_or(d.batch),
+            optimizer: given.text("optimizer").unwrap_or(&d.optimizer).into(),
+            rate: number("rate", d.rate),
+            schedule: given.text("schedule").unwrap_or(&d.schedule).into(),
+            warmup: number("warmup", d.warmup),
+            decay: number("decay", d.decay),
+            momentum: given.number("momentum"),
+            clip: number("clip", d.clip),
+            ema: number("ema", d.ema),
+            patience: given.count("patience").unwrap_or(d.patience),
+            seed: given.count("train-seed").unwrap_or(0) as u64,
+            threads: given.count("threads").unwrap_or(d.threads),
+            last_weights: terms.iter().map(|t| t.last).collect(),
+            ..d
+        };
+        Ok(Self { terms, settings })
+    }
+
+    /// The training graph of a model.
+    fn training(
+        &self,
+        given: &Given,
+        model: &Model,
+        teacher: Option<&Model>,
+        unlabelled: bool,
+    ) -> Result<Training> {
+        let options = draft::Options {
+            freeze: given.texts("freeze"),
+            freeze_norms: given.flag("freeze-norms"),
+            freeze_scales: given.flag("freeze-scales"),
+            seed: self.settings.seed,
+        };
+        let mut draft = Draft::new(model, &options)?;
+        if let Some(teacher) = teacher {
+            draft.set_teacher(teacher)?;
+        }
+        for term in &self.terms {
+            let request = Request {
+                student: term.student.clone(),
+                teacher: term.teacher.clone(),
+                temperature: given.number("temperature"),
+                beta: given.number("beta"),
+                unlabelled,
+                like_input: given.text("like-input").map(str::to_owned),
+            };
+            draft.add_term(term.loss, term.weight, &request)?;
+        }
+        draft.finish()
+    }
+}
+
+fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
+    let plan = Plan::of(given)?;
+    let missing =
+        || Error::usage("training needs examples").hint("train = \"DATA\", or --data DATA");
+    let examples = work.examples.ok_or_else(missing)?;
+    let teacher = match given.text("teacher") {
+        None => None,
+        Some(path) => {
+            let open = work
+                .open
+                .ok_or_else(|| Error::internal("nobody opens the teacher"))?;
+            Some(open(path)?)
+        }
+    };
+    let unlabelled = examples.labels().is_some_and(|l| l.contains(&-1));
+    let training = plan.training(given, model, teacher.as_ref(), unlabelled)?;
+    check_labels(&training, examples)?;
+    for note in &training.notes {
+        work.follow.note(note);
+    }
+    let wanted: Vec<Wanted> = training.fed.iter().map(|f| f.wanted).collect();
+    let mut data = examples.data(&training.base, &wanted)?;
+    let settings = &plan.settings;
+    if let Some(teacher) = &teacher {
+        let values: Vec<&str> = training.fed.iter().map(|f| f.of.as_str()).collect();
+        let key = digest(&[
+            "teacher",
+            &calibrate::model_digest(teacher),
+            &values.join(" "),
+        ]);
+        let store = work.stores.map(|s| s.store(&key));
+        data = Box::new(Taught::new(
+            data,
+            teacher,
+            &training.fed,
+            (store, true),
+            settings.threads,
+        )?);
+    }
+    let like = given.text("like-input").map(str::to_owned);
+    let evaluate = work
+        .evaluate
+        .filter(|s| s.labels().is_some() || like.is_some());
+    let threads = settings.threads;
+    let mut judged = evaluate.map(|samples| {
+        let like = like.clone();
+        move |model: &Model| judge(model, samples, like.as_deref(), threads)
+    });
+    let key = digest(&[
+        "training",
+        &calibrate::model_digest(model),
+        &teacher
+            .as_ref()
+            .map(calibrate::model_digest)
+            .unwrap_or_default(),
+        &examples.digest(),
+        &format!("{settings:?} {:?}", training.terms),
+    ]);
+    let store = work.stores.map(|s| s.store(&key));
+    let kept = Kept(store.as_deref());
+    let made = trainer::train(
+        &training,
+        data.as_mut(),
+        settings,
+        judged.as_mut().map(|j| j as &mut trainer::Judge),
+        (&kept, &key),
+        work.follow,
+    )?;
+    let mut changes = Changes::default();
+    changes.training = Some(crate::quantize::changes::Learned {
+        terms: training.terms.clone(),
+        parameters: training.count(),
+        history: made.history,
+        best: made.best,
+    });
+    Ok((made.model, changes))
+}
+
+/// Refuses labels that are no class of the model before the first step.
+fn check_labels(training: &Training, examples: &dyn Examples) -> Result<()> {
+    let output = training.base.graph.outputs.first();
+    let inferred = edgesmith_ir::infer::infer(&training.base, &[])?;
+    let shape = output.and_then(|&v| inferred.tensor(v)?.shape.clone());
+    let classes = shape.and_then(|s| s.last()?.known());
+    let is_wanted = training.fed.iter().any(|f| f.wanted == Wanted::Labels);
+    let (Some(labels), Some(classes), true) = (examples.labels(), classes, is_wanted) else {
+        return Ok(());
+    };
+    let fits = |&l: &i64| l == -1 || usize::try_from(l).is_ok_and(|l| l < classes);
+    match labels.iter().position(|l| !fits(l)) {
+        None => Ok(()),
+        Some(i) => Err(Error::invalid(format!(
+            "example {i} has the label {}, the model has {classes} classes",
+            labels[i]
+        ))
+        .hint("-1 is for examples whose class is not known")),
+    }
+}
+
+fn digest(parts: &[&str]) -> String {
+    let hash = Sha256::digest(parts.join("\n"));
+    hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The store of a run.
+struct Kept<'a>(Option<&'a (dyn Store + 'a)>);
+
+impl edgesmith_train::Store for Kept<'_> {
+    fn load(&self) -> Option<Vec<u8>> {
+        self.0.and_then(|s| s.load())
+    }
+
+    fn save(&self, bytes: &[u8]) -> Result<()> {
+        self.0.map_or(Ok(()), |s| s.save(bytes))
+    }
+}
+
+/// The losses, for help.
+pub fn losses() -> Vec<&'static str> {
+    LOSSES.iter().map(|l| l.name).collect()
+}

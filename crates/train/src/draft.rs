@@ -1,0 +1,513 @@
+//! The training graph while it is made: parameters become inputs, normalisations and Dropout get
+//! their training behaviour back, losses are added.
+
+use edgesmith_ir::infer::{self, Inferred};
+use edgesmith_ir::pattern::matches;
+use edgesmith_ir::types::{Dim, Shape, TensorType, Type};
+use edgesmith_ir::{Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, ValueId, verify};
+use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
+
+use crate::grad::differentiate;
+use crate::losses::{Loss, Request};
+use crate::random::Random;
+use crate::thaw::{Thawed, thaw};
+use crate::trainable;
+use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
+
+mod build;
+mod open;
+
+use open::open_batch;
+
+/// The name of the open length of a batch.
+pub const BATCH: &str = "batch";
+
+/// Which parameters are trained, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Parameters of these names stay; `*` stands for any text.
+    pub freeze: Vec<String>,
+    /// The scales of a quantised model stay: its weights alone learn.
+    pub freeze_scales: bool,
+    /// Normalisations keep their statistics.
+    pub freeze_norms: bool,
+    /// Of the numbers with which projections begin.
+    pub seed: u64,
+}
+
+/// A training graph under construction.
+pub struct Draft {
+    base: Model,
+    model: Model,
+    inferred: Inferred,
+    parameters: Vec<(Parameter, ValueId)>,
+    states: Vec<(State, ValueId)>,
+    terms: Vec<(Term, ValueId, ValueId)>,
+    fed: Vec<(Fed, ValueId)>,
+    masks: Vec<Mask>,
+    notes: Vec<String>,
+    seed: u64,
+    teacher: Option<(Model, Inferred)>,
+    thawed: Thawed,
+}
+
+impl Draft {
+    /// Begins with a model of floats.
+    ///
+    /// # Errors
+    /// When it has no parameters, or its batch cannot be opened.
+    pub fn new(model: &Model, options: &Options) -> Result<Self> {
+        let mut base = model.clone();
+        // Weights in Constant nodes and calls of functions: what the rules look for.
+        let only = [
+            "inline_functions",
+            "fold_constants",
+            "drop_identity",
+            "remove_dead_nodes",
+        ];
+        let run = RunOptions {
+            only: &only,
+            ..RunOptions::default()
+        };
+        optimize(&mut base, Level::Basic, &run)?;
+        if base.opset() < 13 {
+            convert_opset(&mut base, 13)?;
+        }
+        open_batch(&mut base)?;
+        let thawed = thaw(&mut base)?;
+        let mut draft = Self {
+            model: base.clone(),
+            inferred: infer::infer(&base, &[])?,
+            base,
+            parameters: Vec::new(),
+            states: Vec::new(),
+            terms: Vec::new(),
+            fed: Vec::new(),
+            masks: Vec::new(),
+            notes: Vec::new(),
+            seed: options.seed,
+            teacher: None,
+            thawed,
+        };
+        draft.take_parameters(options)?;
+        draft.wake_norms(options)?;
+        draft.wake_dropout()?;
+        Ok(draft)
+    }
+
+    /// Makes the constants that are trained inputs.
+    fn take_parameters(&mut self, options: &Options) -> Result<()> {
+        let stays = |name: &str| options.freeze.iter().any(|p| matches(p, name));
+        for v in trainable::parameters(&self.base)? {
+            let value = self.base.graph.value(v);
+            let Some(data) = value.constant.clone().filter(|_| !stays(&value.name)) else {
+                continue;
+            };
+            let parameter = Parameter {
+                name: value.name.clone(),
+                value: Some(v),
+                rate: 1.0,
+                is_positive: false,
+                decays: data.rank() > 1,
+                data,
+            };
+            self.make_input(v);
+            self.parameters.push((parameter, v));
+        }
+        if !options.freeze_scales {
+            self.take_scales(&stays)?;
+        }
+        if self.parameters.is_empty() {
+            return Err(Error::unsupported("the model has no parameters to train")
+                .hint("parameters are f32 constants, or integers that DequantizeLinear reads"));
+        }
+        Ok(())
+    }
+
+    /// Makes the scales of a quantised model parameters: a step of theirs is a part of them, since
+    /// they are small beside weights.
+    fn take_scales(&mut self, stays: &dyn Fn(&str) -> bool) -> Result<()> {
+        for v in self.thawed.scales.clone() {
+            let value = self.base.graph.value(v);
+            let Some(data) = value
+                .constant
+                .clone()
+                .filter(|t| t.dtype() == DType::F32 && !stays(&value.name))
+            else {
+                continue;
+            };
+            let numbers = data.to_f32()?;
+            let mean =
+                numbers.iter().map(|x| f64::from(*x)).sum::<f64>() / numbers.len().max(1) as f64;
+            let parameter = Parameter {
+                name: value.name.clone(),
+                value: Some(v),
+                rate: mean,
+                is_positive: true,
+                decays: false,
+                data: data.clone(),
+            };
+            self.make_input(v);
+            self.parameters.push((parameter, v));
+        }
+        Ok(())
+    }
+
+    /// Makes a constant of the training graph an input.
+    fn make_input(&mut self, v: ValueId) {
+        let value = self.model.graph.value_mut(v);
+        if let Some(data) = value.constant.take() {
+            value.ty = Some(data.ty().into());
+        }
+        if !self.model.graph.is_input(v) {
+            self.model.graph.inputs.push(v);
+        }
+    }
+
+    /// Lets BatchNormalization go by the statistics of the batch, and renew the running ones.
+    fn wake_norms(&mut self, options: &Options) -> Result<()> {
+        let norms = self.of_op("BatchNormalization");
+        if norms.is_empty() && !self.of_op("Conv").is_empty() {
+            let what = "no BatchNormalization is in the model: if there were any, they are folded into their convolutions, and stay so";
+            self.notes.push(what.into());
+        }
+        if options.freeze_norms {
+            return Ok(());
+        }
+        for id in norms {
+            let node = self.model.graph.node(id).clone();
+            let running = [3, 4].map(|i| node.input(i));
+            let [Some(mean), Some(variance)] = running else {
+                continue;
+            };
+            let data = [mean, variance].map(|v| self.base.graph.value(v).constant.clone());
+            let [Some(m), Some(s)] = data else { continue };
+            let graph = &mut self.model.graph;
+            graph.node_mut(id).set("training_mode", Attribute::Int(1));
+            for (i, (v, data)) in [(mean, m), (variance, s)].into_iter().enumerate() {
+                let name = self.model.graph.value(v).name.clone();
+                let fresh = self.model.graph.fresh_name(&format!("{name}/renewed"));
+                let renewed = self.model.graph.add_value(&fresh, Some(data.ty().into()));
+                self.model.graph.set_output(id, i + 1, Some(renewed));
+                self.make_input(v);
+                let state = State {
+                    name,
+                    value: v,
+                    data,
+                };
+                self.states.push((state, renewed));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a product with a mask in the place of each Dropout.
+    fn wake_dropout(&mut self) -> Result<()> {
+        for id in self.of_op("Dropout") {
+            let node = self.model.graph.node(id).clone();
+            let (Some(x), Some(y)) = (node.input(0), node.output(0)) else {
+                continue;
+            };
+            let ratio = match node.input(1) {
+                Some(r) => {
+                    let ratio = self.base.graph.value(r).constant.as_ref();
+                    let ratio = ratio.and_then(|t| t.to_f32().ok()?.first().copied());
+                    ratio.map_or(0.5, f64::from)
+                }
+                None => node.float("ratio").map_or(0.5, f64::from),
+            };
+            let shape = self.inferred.tensor(x).and_then(|t| t.shape.clone());
+            let known = |s: Shape| {
+                s.iter()
+                    .skip(1)
+                    .map(Dim::known)
+                    .collect::<Option<Vec<usize>>>()
+            };
+            let Some(dims) = shape.and_then(known) else {
+                self.notes.push(format!(
+                    "the Dropout \"{}\" is left out: its lengths are not known",
+                    node.name
+                ));
+                continue;
+            };
+            let name = self.model.graph.fresh_name(&format!("{}/mask", node.name));
+            let ty = batched(DType::F32, &dims);
+            let mask = self.model.graph.add_input(&name, Type::from(ty));
+            self.model.graph.remove_node(id);
+            let product = Node::new("Mul", &node.name);
+            self.model
+                .graph
+                .add_node(product, &[Some(x), Some(mask)], &[Some(y)]);
+            self.masks.push(Mask { name, dims, ratio });
+        }
+        Ok(())
+    }
+
+    fn of_op(&self, op: &str) -> Vec<NodeId> {
+        let nodes = self.model.graph.nodes();
+        nodes.filter(|(_, n)| n.is(op)).map(|(id, _)| id).collect()
+    }
+
+    /// The value of that name in the model.
+    ///
+    /// # Errors
+    /// When there is none; names that are written alike are told.
+    pub fn value(&self, name: &str) -> Result<ValueId> {
+        self.model.graph.find_value(name).ok_or_else(|| {
+            let close = |n: &&str| n.contains(name) || name.contains(*n);
+            let values = self.base.graph.values().map(|(_, v)| v.name.as_str());
+            let near: Vec<&str> = values
+                .filter(|n| !n.is_empty())
+                .filter(close)
+                .take(5)
+                .collect();
+            let error = Error::usage(format!("the model has no value \"{name}\""));
+            if near.is_empty() {
+                error.hint("`edgesmith inspect` lists the nodes; a value is called as in the file")
+            } else {
+                error.hint(format!("there is {}", near.join(", ")))
+            }
+        })
+    }
+
+    /// The first output; where it is a Softmax, what that takes: scores.
+    ///
+    /// # Errors
+    /// When the model has no output.
+    pub fn logits(&mut self) -> Result<ValueId> {
+        let scores = scores(&self.base)?;
+        let what = "the loss takes the scores in front of the Softmax at the output";
+        if scores != self.output()? && !self.notes.iter().any(|n| n == what) {
+            self.notes.push(what.into());
+        }
+        Ok(scores)
+    }
+
+    /// The first output.
+    ///
+    /// # Errors
+    /// When the model has none.
+    pub fn output(&self) -> Result<ValueId> {
+        let output = self.base.graph.outputs.first().copied();
+        output.ok_or_else(|| Error::invalid("the model has no output"))
+    }
+
+    /// The lengths of a value behind its batch, which are known.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn dims(&self, v: ValueId) -> Result<Vec<usize>> {
+        let shape = self.inferred.tensor(v).and_then(|t| t.shape.clone());
+        let dims: Option<Vec<usize>> =
+            shape.and_then(|s| s.iter().skip(1).map(Dim::known).collect());
+        dims.ok_or_else(|| {
+            let name = &self.model.graph.value(v).name;
+            Error::unsupported(format!("the lengths of \"{name}\" are not known"))
+        })
+    }
+
+    /// The shape of a value, as far as it is known.
+    pub fn shape(&self, v: ValueId) -> Option<Shape> {
+        self.inferred.tensor(v).and_then(|t| t.shape.clone())
+    }
+
+    /// Adds an input that each batch brings, or finds it where it is there already.
+    pub fn feed(&mut self, name: &str, ty: TensorType, wanted: Wanted, of: &str) -> ValueId {
+        if let Some((_, v)) = self
+            .fed
+            .iter()
+            .find(|(f, _)| f.wanted == wanted && f.of == of)
+        {
+            return *v;
+        }
+        let name = self.model.graph.fresh_name(name);
+        let v = self.model.graph.add_input(&name, Type::from(ty));
+        let fed = Fed {
+            name,
+            wanted,
+            of: of.into(),
+        };
+        self.fed.push((fed, v));
+        v
+    }
+
+    /// Sets the model that teaches.
+    ///
+    /// # Errors
+    /// When its types cannot be inferred, or its inputs are none of the student's.
+    pub fn set_teacher(&mut self, teacher: &Model) -> Result<()> {
+        let names = |m: &Model| -> Vec<String> {
+            let inputs = m.graph.inputs.iter().map(|&v| m.graph.value(v));
+            inputs
+                .filter(|v| v.constant.is_none())
+                .map(|v| v.name.clone())
+                .collect()
+        };
+        let own = names(&self.base);
+        if let Some(name) = names(teacher).iter().find(|n| !own.contains(n)) {
+            return Err(Error::invalid(format!(
+                "the teacher has the input \"{name}\", which the student has not"
+            ))
+            .hint(format!("the student's inputs are {}", own.join(", "))));
+        }
+        self.teacher = Some((teacher.clone(), infer::infer(teacher, &[])?));
+        Ok(())
+    }
+
+    /// A value of the teacher, as an input; its scores where no name is given.
+    ///
+    /// # Errors
+    /// When there is no teacher, or no such value.
+    pub fn taught(&mut self, name: Option<&str>) -> Result<ValueId> {
+        let (teacher, inferred) = self
+            .teacher
+            .as_ref()
+            .ok_or_else(|| Error::usage("this loss needs a teacher").hint("--teacher MODEL"))?;
+        let v = match name {
+            Some(name) => teacher
+                .graph
+                .find_value(name)
+                .ok_or_else(|| Error::usage(format!("the teacher has no value \"{name}\"")))?,
+            None => scores(teacher)?,
+        };
+        let name = teacher.graph.value(v).name.clone();
+        let shape = inferred.tensor(v).and_then(|t| t.shape.clone());
+        let shape = shape.ok_or_else(|| {
+            Error::unsupported(format!(
+                "the shape of the teacher's \"{name}\" is not known"
+            ))
+        })?;
+        // The student's batch is the teacher's; other open lengths are read from the batch.
+        let dims = shape.iter().enumerate().map(|(i, d)| match (i, d) {
+            (0, _) => Dim::symbol(BATCH),
+            (_, Dim::Known(n)) => Dim::Known(*n),
+            _ => Dim::Unknown,
+        });
+        let ty = TensorType::new(DType::F32, dims.collect());
+        let fed = self.feed(&format!("teacher/{name}"), ty, Wanted::Teacher, &name);
+        self.inferred = infer::infer(&self.model, &[])?;
+        Ok(fed)
+    }
+
+    /// A parameter that only training has: a projection of the student's features.
+    pub fn projection(&mut self, name: &str, dims: &[usize]) -> Result<ValueId> {
+        let name = self.model.graph.fresh_name(name);
+        let fan: usize = dims[1..].iter().product::<usize>().max(1);
+        let mut random = Random::of(&[self.seed, self.parameters.len() as u64]);
+        let scale = (1.0 / fan as f64).sqrt();
+        let data = (0..dims.iter().product()).map(|_| (random.normal() * scale) as f32);
+        let data = Tensor::from_vec(dims, data.collect())?;
+        let v = self.model.graph.add_input(&name, Type::from(data.ty()));
+        let parameter = Parameter {
+            name,
+            value: None,
+            rate: 1.0,
+            is_positive: false,
+            data,
+            decays: true,
+        };
+        self.parameters.push((parameter, v));
+        Ok(v)
+    }
+
+    /// Adds a term to the loss.
+    ///
+    /// # Errors
+    /// When it does not fit the model.
+    pub fn add_term(&mut self, loss: &Loss, weight: f64, request: &Request) -> Result<()> {
+        let value = (loss.add)(self, request).map_err(|e| e.at(format!("loss {}", loss.name)))?;
+        let input = self
+            .model
+            .graph
+            .fresh_name(&format!("weight/{}", loss.name));
+        let ty = TensorType::fixed(DType::F32, &[]);
+        let factor = self.model.graph.add_input(&input, Type::from(ty));
+        let weighed = self.op("Mul", &[value, factor]);
+        let term = Term {
+            name: request.describe(loss.name),
+            formula: loss.formula.into(),
+            weight,
+            input,
+        };
+        self.terms.push((term, value, weighed));
+        Ok(())
+    }
+
+    /// Differentiates the sum of the terms, and drops what it does not depend on.
+    ///
+    /// # Errors
+    /// When there is no term, or a value on the way has no gradient.
+    pub fn finish(mut self) -> Result<Training> {
+        let Some((_, _, first)) = self.terms.first() else {
+            return Err(Error::usage("there is no loss to train by"));
+        };
+        let mut loss = *first;
+        for (_, _, v) in self.terms.clone().iter().skip(1) {
+            loss = self.op("Add", &[loss, *v]);
+        }
+        let wanted: Vec<ValueId> = self.parameters.iter().map(|(_, v)| *v).collect();
+        let found = differentiate(&mut self.model, loss, &wanted)?;
+        let mut outputs = vec![loss];
+        outputs.extend(self.terms.iter().map(|(_, v, _)| *v));
+        let mut parameters = Vec::new();
+        for ((p, v), gradient) in self.parameters.into_iter().zip(found) {
+            match gradient {
+                Some(g) => {
+                    outputs.push(g);
+                    parameters.push(p);
+                }
+                None => {
+                    self.notes.push(format!(
+                        "the loss does not depend on \"{}\": it stays",
+                        p.name
+                    ));
+                    self.model.graph.value_mut(v).constant = Some(p.data);
+                    self.model.graph.inputs.retain(|i| *i != v);
+                }
+            }
+        }
+        outputs.extend(self.states.iter().map(|(_, v)| *v));
+        self.model.graph.outputs = outputs;
+        let only = ["remove_dead_nodes"];
+        let run = RunOptions {
+            only: &only,
+            ..RunOptions::default()
+        };
+        optimize(&mut self.model, Level::Basic, &run)?;
+        if let Err(faults) = verify::verify(&self.model) {
+            let first = faults.into_iter().next();
+            return Err(first.unwrap_or_else(|| Error::internal("the training graph is not sound")));
+        }
+        Ok(Training {
+            base: self.base,
+            graph: self.model,
+            parameters,
+            states: self.states.into_iter().map(|(s, _)| s).collect(),
+            terms: self.terms.into_iter().map(|(t, _, _)| t).collect(),
+            fed: self.fed.into_iter().map(|(f, _)| f).collect(),
+            masks: self.masks,
+            notes: self.notes,
+            thawed: self.thawed,
+        })
+    }
+}
+
+/// The first output of a classifier; where it is a Softmax, what that takes.
+fn scores(model: &Model) -> Result<ValueId> {
+    let graph = &model.graph;
+    let output = graph.outputs.first().copied();
+    let y = output.ok_or_else(|| Error::invalid("the model has no output"))?;
+    let producer = graph.value(y).producer();
+    let of_softmax = producer.and_then(|(id, _)| {
+        let node = graph.node(id);
+        node.is("Softmax").then(|| node.input(0))?
+    });
+    Ok(of_softmax.unwrap_or(y))
+}
+
+/// A type whose first axis is the batch.
+pub fn batched(dtype: DType, dims: &[usize]) -> TensorType {
+    let rest = dims.iter().map(|&d| Dim::Known(d));
+    let shape: Shape = std::iter::once(Dim::symbol(BATCH)).chain(rest).collect();
+    TensorType::new(dtype, shape)
+}

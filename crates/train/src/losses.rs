@@ -1,0 +1,145 @@
+//! Losses: what training makes small. Each adds nodes of ONNX to the training graph.
+//!
+//! Means are over the batch, or over all elements where the formula says so.
+
+use edgesmith_ir::{Error, Result, ValueId};
+
+use crate::draft::Draft;
+
+mod features;
+mod labels;
+mod relations;
+mod response;
+
+/// What a loss compares, and its numbers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Request {
+    /// The student's value, where it is not the output.
+    pub student: Option<String>,
+    /// The teacher's value, where it is not the output.
+    pub teacher: Option<String>,
+    /// The temperature of a softmax.
+    pub temperature: Option<f64>,
+    /// The weight of the classes beside the right one.
+    pub beta: Option<f64>,
+    /// Some samples have no label.
+    pub unlabelled: bool,
+    /// The input of the model that the output should be like.
+    pub like_input: Option<String>,
+}
+
+impl Request {
+    /// The loss and what it compares.
+    pub fn describe(&self, loss: &str) -> String {
+        match (&self.student, &self.teacher) {
+            (Some(s), Some(t)) => format!("{loss} {s} : {t}"),
+            (Some(s), None) => format!("{loss} {s}"),
+            _ => loss.to_owned(),
+        }
+    }
+}
+
+/// What a loss cannot do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Classes of the samples.
+    Labels,
+    /// Numbers that the output should be.
+    Targets,
+    /// The outputs of a teacher.
+    Teacher,
+    /// A value of the student and one of the teacher.
+    Pair,
+}
+
+/// A row of the list of losses.
+pub struct Loss {
+    /// Its name.
+    pub name: &'static str,
+    /// One sentence with its source.
+    pub about: &'static str,
+    /// The formula, of s the student's and t the teacher's value.
+    pub formula: &'static str,
+    /// What it cannot do without.
+    pub needs: Needs,
+    /// Adds it to a training graph; its value is one number.
+    pub add: fn(&mut Draft, &Request) -> Result<ValueId>,
+}
+
+/// Every loss: of labels, of the teacher's response, of its features, of its relations.
+pub static LOSSES: &[&Loss] = &[
+    &labels::CROSS_ENTROPY,
+    &labels::MSE,
+    &response::KD,
+    &response::DKD,
+    &response::LOGITS_MSE,
+    &features::HINT,
+    &features::ATTENTION_TRANSFER,
+    &features::ATTENTION_SCORES,
+    &features::COSINE,
+    &relations::ATTENTION,
+    &relations::VALUES,
+    &relations::SIMILARITY,
+    &relations::DISTANCE,
+    &relations::ANGLE,
+];
+
+/// The loss of that name.
+///
+/// # Errors
+/// When there is none.
+pub fn find(name: &str) -> Result<&'static Loss> {
+    let names: Vec<&str> = LOSSES.iter().map(|l| l.name).collect();
+    LOSSES
+        .iter()
+        .copied()
+        .find(|l| l.name == name)
+        .ok_or_else(|| {
+            Error::usage(format!("unknown loss \"{name}\""))
+                .hint(format!("there is {}", names.join(", ")))
+        })
+}
+
+/// The student's and the teacher's value that a loss compares.
+fn pair(draft: &mut Draft, request: &Request) -> Result<(ValueId, ValueId)> {
+    let (Some(student), Some(teacher)) = (&request.student, &request.teacher) else {
+        return Err(Error::usage(
+            "it compares two values: name the student's and the teacher's",
+        ));
+    };
+    Ok((draft.value(student)?, draft.taught(Some(teacher))?))
+}
+
+/// The mean of (a − b)² over all elements.
+fn mean_square(draft: &mut Draft, a: ValueId, b: ValueId) -> ValueId {
+    let difference = draft.op("Sub", &[a, b]);
+    let square = draft.op("Mul", &[difference, difference]);
+    draft.mean(square)
+}
+
+/// Smooth L1 of a − b with the bend at 1, averaged over all elements (R. Girshick, 2015).
+fn mean_smooth(draft: &mut Draft, a: ValueId, b: ValueId) -> ValueId {
+    let difference = draft.op("Sub", &[a, b]);
+    let size = draft.op("Abs", &[difference]);
+    let one = draft.number(1.0);
+    // ½m² + (|d| − m), where m is the smaller of |d| and 1.
+    let inner = draft.op("Min", &[size, one]);
+    let square = draft.op("Mul", &[inner, inner]);
+    let half = draft.scaled(square, 0.5);
+    let outer = draft.op("Sub", &[size, inner]);
+    let sum = draft.op("Add", &[half, outer]);
+    draft.mean(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for (i, l) in LOSSES.iter().enumerate() {
+            assert!(LOSSES[..i].iter().all(|m| m.name != l.name));
+            assert_eq!(find(l.name).unwrap().name, l.name);
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The loop: batches in, steps of the optimizer, validation, checkpoints.
+
+use std::time::{Duration, Instant};
+
+use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
+use edgesmith_runtime::{Options, Session};
+
+use crate::optimizer::{self, Numbers, Optimizer};
+use crate::random::Random;
+use crate::schedule::{self, Schedule};
+use crate::training::Training;
+
+mod checkpoint;
+mod weights;
+
+pub use checkpoint::{Checkpoint, Epoch};
+use weights::Weights;
+
+/// Where samples come from.
+pub trait Data {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// What the training graph is fed for these samples in this epoch: the inputs of the model and
+    /// what is wanted beside, by name. The same numbers give the same tensors.
+    ///
+    /// # Errors
+    /// When a sample cannot be read.
+    fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>>;
+}
+
+/// Where the state of a run is kept, so that it goes on after it was broken off.
+pub trait Store {
+    /// The bytes that were kept last.
+    fn load(&self) -> Option<Vec<u8>>;
+
+    /// Keeps these bytes in place of all before.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn save(&self, bytes: &[u8]) -> Result<()>;
+}
+
+/// Keeps nothing.
+pub struct NoStore;
+
+impl Store for NoStore {
+    fn load(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn save(&self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Who follows a run.
+pub trait Watch: Progress {
+    /// The loss of a step, and each of its terms without its weight.
+    fn step(&self, _step: usize, _loss: f32, _terms: &[f32]) {}
+    /// An epoch is over.
+    fn epoch(&self, _epoch: &Epoch) {}
+    /// Something is to be told.
+    fn note(&self, _note: &str) {}
+}
+
+impl Watch for edgesmith_ir::NoProgress {}
+
+/// How good a model is; larger is better.
+pub type Judge<'a> = dyn FnMut(&Model) -> Result<f64> + 'a;
+
+/// How a model is trained.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How often each sample is seen.
+    pub epochs: usize,
+    /// Samples of a step.
+    pub batch: usize,
+    /// The optimizer's name.
+    pub optimizer: String,
+    /// The full learning rate.
+    pub rate: f64,
+    /// The schedule's name.
+    pub schedule: String,
+    /// The part of all steps in which the rate rises to its full value.
+    pub warmup: f64,
+    /// What decays, times the rate.
+    pub decay: f64,
+    /// Momentum or β₁, where not the optimizer's own.
+    pub momentum: Option<f64>,
+    /// β₂.
+    pub beta2: f64,
+    /// What keeps a divisor from 0.
+    pub epsilon: f64,
+    /// The greatest length of all gradients together; 0: any.
+    pub clip: f64,
+    /// How much of a running mean of the parameters is kept at each step; 0: there is none.
+    pub ema: f64,
+    /// Stop after so many epochs without a better answer; 0: never.
+    pub patience: usize,
+    /// Of the order of samples, and of masks.
+    pub seed: u64,
+    /// Threads; 0: one for each core.
+    pub threads: usize,
+    /// Products of BF16, where the CPU has them.
+    pub bf16: bool,
+    /// The part of the run over which the weight of each term goes to its last value, in the
+    /// order of terms; empty: weights stay.
+    pub last_weights: Vec<f64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch: 64,
+            optimizer: "adamw".into(),
+            rate: 1e-3,
+            schedule: "cosine".into(),
+            warmup: 0.05,
+            decay: 0.01,
+            momentum: None,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            clip: 0.0,
+            ema: 0.0,
+            patience: 0,
+            seed: 0,
+            threads: 0,
+            bf16: false,
+            last_weights: Vec::new(),
+        }
+    }
+}
+
+/// A trained model and how it came to be.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The model: of the best epoch where somebody judged, else of the last.
+    pub model: Model,
+    /// Every epoch.
+    pub history: Vec<Epoch>,
+    /// The epoch of the model, from 0 on.
+    pub best: usize,
+    /// Steps that were done before, in a run that was broken off.
+    pub resumed_at: usize,
+}
+
+/// How long a run goes between two checkpoints, and how many times what writing one takes.
+const BETWEEN: Duration = Duration::from_secs(20);
+const TIMES: u32 = 20;
+
+/// Trains a model. Where `store` has the state of the same run, it goes on from there, to the
+/// same bytes: `key` says what is the same.
+///
+/// # Errors
+/// When a setting is wrong, a batch cannot be had, the loss is no number any more, or the user
+/// cancels; the state is kept then.
+pub fn train(
+    training: &Training,
+    data: &mut dyn Data,
+    settings: &Settings,
+    judge: Option<&mut Judge>,
+    (store, key): (&dyn Store, &str),
+    watch: &dyn Watch,
+) -> Result<Outcome> {
+    let mut run = Run::new(training, data.count(), settings, key)?;
+    let resumed_at = run.resume(store)?;
+    if resumed_at > 0 {
+        watch.note(&format!("goes on at step {resumed_at} of {}", run.total));
+    }
+    let result = run.go(data, judge, store, watch);
+    watch.finish();
+    result?;
+    let (model, best) = run.chosen()?;
+    Ok(Outcome {
+        model,
+        history: run.done.history,
+        best,
+        resumed_at,
+    })
+}
+
+struct Run<'a> {
+    training: &'a Training,
+    settings: &'a Settings,
+    optimizer: &'static Optimizer,
+    schedule: &'static Schedule,
+    session: Session,
+    weights: Weights,
+    done: Checkpoint,
+    batch: usize,
+    steps: usize,
+    total: usize,
+    warmup: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        training: &'a Training,
+        count: usize,
+        settings: &'a Settings,
+        key: &str,
+    ) -> Result<Self> {
+        check(settings)?;
+        if count == 0 {
+            return Err(Error::invalid("there are no samples to train on"));
+        }
+        let optimizer = optimizer::find(&settings.optimizer)?;
+        let batch = settings.batch.min(count);
+        let steps = count / batch;
+        let total = steps
+            .checked_mul(settings.epochs)
+            .ok_or_else(|| Error::usage(format!("{} epochs are too many", settings.epochs)))?;
+        let options = Options {
+            threads: settings.threads,
+            bf16: settings.bf16,
+            integer: false,
+            batch_bytes: usize::MAX,
+            ..Options::default()
+        };
+        Ok(Self {
+            session: Session::prepare(&training.graph, &options)?,
+            weights: Weights::new(training, optimizer.states, settings.ema > 0.0)?,
+            done: Checkpoint::new(key),
+            schedule: schedule::find(&settings.schedule)?,
+            warmup: (settings.warmup * total as f64) as usize,
+            training,
+            settings,
+            optimizer,
+            batch,
+            steps,
+            total,
+        })
+    }
+
+    /// Takes up a run that was broken off; the steps that were done.
+    fn resume(&mut self, store: &dyn Store) -> Result<usize> {
+        let kept = store.load().and_then(|b| Checkpoint::from_bytes(&b));
+        let Some(kept) = kept.filter(|k| k.key == self.done.key) else {
+            return Ok(0);
+        };
+        self.weights.restore(&kept.tensors)?;
+        self.done = kept;
+        Ok(self.done.step)
+    }
+
+    fn save(&mut self, store: &dyn Store) -> Result<()> {
+        self.done.tensors = self.weights.tensors()?;
+        store.save(&self.done.to_bytes()?)
+    }
+
+    fn go(
+        &mut self,
+        data: &mut dyn Data,
+        mut judge: Option<&mut Judge>,
+        store: &dyn Store,
+        watch: &dyn Watch,
+    ) -> Result<()> {
+        watch.start("training", self.total as u64);
+        watch.advance(self.done.step as u64);
+        let (mut saved, mut took) = (Instant::now(), Duration::ZERO);
+        while self.done.step < self.total && !self.done.stopped {
+            let epoch = self.done.step / self.steps;
+            let order =
+                Random::of(&[self.settings.seed, 1, epoch as u64]).permutation(data.count());
+            while self.done.step < (epoch + 1) * self.steps {
+                if watch.cancelled() {
+                    self.save(store)?;
+                    return Err(Error::cancelled());
+                }
+                let first = self.done.step % self.steps * self.batch;
+                let fed = data.batch(&order[first..first + self.batch], epoch)?;
+                let terms = self.step(fed)?;
+                watch.step(self.done.step, terms[0], &terms[1..]);
+                watch.advance(1);
+                if saved.elapsed() > BETWEEN.max(took * TIMES) {
+                    let started = Instant::now();
+                    self.save(store)?;
+                    (saved, took) = (Instant::now(), started.elapsed());
+                }
+            }
+            self.end_epoch(epoch, judge.as_deref_mut(), watch)?;
+            self.save(store)?;
+        }
+        Ok(())
+    }
+
+    /// One step; the loss and its terms.
+    fn step(&mut self, mut fed: Vec<(String, Tensor)>) -> Result<Vec<f32>> {
+        let part = self.done.step as f64 / self.total as f64;
+        for (i, term) in self.training.terms.iter().enumerate() {
+            let last = self
+                .settings
+                .last_weights
+                .get(i)
+                .copied()
+                .unwrap_or(term.weight);
+            let weight = term.weight + (last - term.weight) * part;
+            fed.push((term.input.clone(), Tensor::scalar(weight as f32)));
+        }
+        for (i, mask) in self.training.masks.iter().enumerate() {
+            let numbers = [self.settings.seed, 2, self.done.step as u64, i as u64];
+            let mut random = Random::of(&numbers);
+            let dims: Vec<usize> = std::iter::once(self.batch)
+                .chain(mask.dims.clone())
+                .collect();
+            let kept = (1.0 / (1.0 - mask.ratio)) as f32;
+            let draw = |_| {
+                if random.unit() < mask.ratio {
+                    0.0
+                } else {
+                    kept
+                }
+            };
+            let data: Vec<f32> = (0..dims.iter().product()).map(draw).collect();
+            fed.push((mask.name.clone(), Tensor::from_vec(&dims, data)?));
+        }
+        self.weights.feed(&mut fed)?;
+        let named: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+        let outputs = self.session.run(&named)?;
+        drop(named);
+        drop(fed);
+        let scalars = 1 + self.training.terms.len();
+        let terms: Result<Vec<f32>> = outputs[..scalars].iter().map(number).collect();
+        let terms = terms?;
+        if !terms[0].is_finite() {
+            return Err(Error::invalid(format!(
+                "the loss is {} in step {}",
+                terms[0], self.done.step
+            ))
+            .hint("a smaller --rate, a longer --warmup, or --clip 1 may help"));
+        }
+        let gradients = &outputs[scalars..scalars + self.training.parameters.len()];
+        let numbers = Numbers {
+            rate: self.settings.rate * self.schedule.at(self.done.step, self.total, self.warmup),
+            momentum: self.settings.momentum.unwrap_or(self.optimizer.momentum),
+            beta2: self.settings.beta2,
+            epsilon: self.settings.epsilon,
+            decay: self.settings.decay,
+            step: self.done.step as u64 + 1,
+        };
+        self.weights
+            .update(self.optimizer, &numbers, gradients, self.settings.clip)?;
+        self.weights.average(self.settings.ema, numbers.step);
+        self.weights.renew(&outputs[scalars + gradients.len()..]);
+        self.done.losses.push(terms[0]);
+        self.done.step += 1;
+        Ok(terms)
+    }
+
+    fn end_epoch(
+        &mut self,
+        epoch: usize,
+        judge: Option<&mut Judge>,
+        watch: &dyn Watch,
+    ) -> Result<()> {
+        let first = self.done.losses.len().saturating_sub(self.steps);
+        let losses = &self.done.losses[first..];
+        let loss = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len().max(1) as f64;
+        let judged = judge.map(|j| j(&self.model()?)).transpose()?;
+        let entry = Epoch {
+            epoch,
+            loss,
+            judged,
+        };
+        watch.epoch(&entry);
+        self.done.history.push(entry);
+        let better = |b: usize| {
+            let at = |i: usize| self.done.history[i].judged.unwrap_or(f64::NEG_INFINITY);
+            judged.is_none() || at(epoch) > at(b)
+        };
+        if self.done.best.is_none_or(better) {
+            self.done.best = Some(epoch);
+            self.weights.keep_best();
+        }
+        let since = epoch - self.done.best.unwrap_or(epoch);
+        self.done.stopped = self.settings.patience > 0 && since >= self.settings.patience;
+        Ok(())
+    }
+
+    /// The model of this moment.
+    fn model(&self) -> Result<Model> {
+        self.training
+            .model_with(&self.weights.shown(), &self.weights.states)
+    }
+
+    fn chosen(&self) -> Result<(Model, usize)> {
+        let model = match self.weights.best() {
+            Some((parameters, states)) => self.training.model_with(&parameters, states)?,
+            None => self.model()?,
+        };
+        Ok((model, self.done.best.unwrap_or(0)))
+    }
+}
+
+/// The number of a tensor of one.
+fn number(t: &Tensor) -> Result<f32> {
+    let data = t.to_f32()?;
+    data.first()
+        .copied()
+        .ok_or_else(|| Error::internal("a loss is one number"))
+}
+
+fn check(settings: &Settings) -> Result<()> {
+    let fault = |what: String| Err(Error::usage(what));
+    if settings.epochs == 0 || settings.batch == 0 {
+        return fault("epochs and batch are at least 1".into());
+    }
+    let within = [
+        ("rate", settings.rate, 0.0, f64::MAX),
+        ("warmup", settings.warmup, 0.0, 1.0),
+        ("decay", settings.decay, 0.0, f64::MAX),
+        ("momentum", settings.momentum.unwrap_or(0.0), 0.0, 0.999_999),
+        ("beta2", settings.beta2, 0.0, 0.999_999_9),
+        ("clip", settings.clip, 0.0, f64::MAX),
+        ("ema", settings.ema, 0.0, 0.999_999),
+    ];
+    for (name, x, low, high) in within {
+        if !(low..=high).contains(&x) {
+            return fault(format!("{name} {x} is not from {low} to {high}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! The numbers that a run changes: parameters, states of the optimizer, running means, the best.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use edgesmith_ir::{DType, Error, Result, Tensor};
+
+use crate::optimizer::{Numbers, Optimizer};
+use crate::training::Training;
+
+/// Floats that a tensor shows without copying them, and that are changed when no tensor does.
+#[derive(Clone)]
+struct Shown(Arc<Vec<f32>>);
+
+impl AsRef<[u8]> for Shown {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// A scale stays above this part of the mean with which it began.
+const LEAST: f64 = 1e-3;
+
+struct Weight {
+    name: String,
+    dims: Vec<usize>,
+    decays: bool,
+    rate: f64,
+    /// What it stays above.
+    least: Option<f32>,
+    data: Arc<Vec<f32>>,
+    states: Vec<Vec<f32>>,
+    mean: Option<Vec<f32>>,
+    best: Option<Vec<f32>>,
+}
+
+pub(super) struct Weights {
+    all: Vec<Weight>,
+    state_names: Vec<String>,
+    pub states: Vec<Tensor>,
+    best_states: Vec<Tensor>,
+}
+
+impl Weights {
+    pub fn new(training: &Training, states: usize, averaged: bool) -> Result<Self> {
+        let mut all = Vec::new();
+        for p in &training.parameters {
+            let data = p.data.to_f32()?.into_owned();
+            all.push(Weight {
+                name: p.name.clone(),
+                dims: p.data.dims().to_vec(),
+                decays: p.decays,
+                rate: p.rate,
+                least: p.is_positive.then_some((p.rate * LEAST) as f32),
+                states: vec![vec![0.0; data.len()]; states],
+                mean: averaged.then(|| data.clone()),
+                best: None,
+                data: Arc::new(data),
+            });
+        }
+        let states = &training.states;
+        Ok(Self {
+            all,
+            state_names: states.iter().map(|s| s.name.clone()).collect(),
+            states: states.iter().map(|s| s.data.clone()).collect(),
+            best_states: Vec::new(),
+        })
+    }
+
+    /// Adds the parameters and states to what a step is fed.
+    pub fn feed(&self, fed: &mut Vec<(String, Tensor)>) -> Result<()> {
+        for w in &self.all {
+            let bytes = Bytes::from_owner(Shown(Arc::clone(&w.data)));
+            fed.push((
+                w.name.clone(),
+                Tensor::from_bytes(DType::F32, &w.dims, bytes)?,
+            ));
+        }
+        for (name, state) in self.state_names.iter().zip(&self.states) {
+            fed.push((name.clone(), state.clone()));
+        }
+        Ok(())
+    }
+
+    /// Moves every parameter by its gradient; all together are at most `clip` long, where that is
+    /// not 0.
+    pub fn update(
+        &mut self,
+        optimizer: &Optimizer,
+        numbers: &Numbers,
+        gradients: &[Tensor],
+        clip: f64,
+    ) -> Result<()> {
+        let mut scale = 1.0f32;
+        if clip > 0.0 {
+            let mut square = 0.0f64;
+            for g in gradients {
+                square += g
+                    .to_f32()?
+                    .iter()
+                    .map(|&x| f64::from(x) * f64::from(x))
+                    .sum::<f64>();
+            }
+            let length = square.sqrt();
+            if length > clip {
+                scale = (clip / length) as f32;
+            }
+        }
+        for (w, g) in self.all.iter_mut().zip(gradients) {
+            let data = Arc::make_mut(&mut w.data);
+            let gradient = g.to_f32()?;
+            if gradient.len() != data.len() {
+                return Err(Error::internal(format!(
+                    "the gradient of \"{}\" has other lengths",
+                    w.name
+                )));
+            }
+            let own = Numbers {
+                decay: if w.decays { numbers.decay } else { 0.0 },
+                rate: numbers.rate * w.rate,
+                ..*numbers
+            };
+            if scale == 1.0 {
+                (optimizer.update)(&own, data, &gradient, &mut w.states);
+            } else {
+                let scaled: Vec<f32> = gradient.iter().map(|x| x * scale).collect();
+                (optimizer.update)(&own, data, &scaled, &mut w.states);
+            }
+            if let Some(least) = w.least {
+                data.iter_mut().for_each(|x| *x = x.max(least));
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the running means by a step; the first steps count more.
+    pub fn average(&mut self, keep: f64, step: u64) {
+        let early = (1.0 + step as f64) / (10.0 + step as f64);
+        let keep = keep.min(early) as f32;
+        for w in &mut self.all {
+            if let Some(mean) = &mut w.mean {
+                for (m, x) in mean.iter_mut().zip(w.data.iter()) {
+                    *m = keep * *m + (1.0 - keep) * x;
+                }
+            }
+        }
+    }
+
+    /// Takes over the states that a step renewed.
+    pub fn renew(&mut self, states: &[Tensor]) {
+        for (own, new) in self.states.iter_mut().zip(states) {
+            *own = new.detached();
+        }
+    }
+
+    /// The parameters as the model has them: running means where there are any.
+    pub fn shown(&self) -> Vec<&[f32]> {
+        let shown = self
+            .all
+            .iter()
+            .map(|w| w.mean.as_deref().unwrap_or(&w.data));
+        shown.collect()
+    }
+
+    /// Remembers this moment as the best.
+    pub fn keep_best(&mut self) {
+        for w in &mut self.all {
+            w.best = Some(w.mean.clone().unwrap_or_else(|| w.data.to_vec()));
+        }
+        self.best_states.clone_from(&self.states);
+    }
+
+    /// The parameters and states of the best moment.
+    pub fn best(&self) -> Option<(Vec<&[f32]>, &[Tensor])> {
+        let best: Option<Vec<&[f32]>> = self.all.iter().map(|w| w.best.as_deref()).collect();
+        Some((best?, &self.best_states))
+    }
+
+    /// Everything, in order.
+    pub fn tensors(&self) -> Result<Vec<Vec<f32>>> {
+        let mut all = Vec::new();
+        for w in &self.all {
+            all.push(w.data.to_vec());
+            all.extend(w.states.iter().cloned());
+            all.push(w.mean.clone().unwrap_or_default());
+            all.push(w.best.clone().unwrap_or_default());
+        }
+        for s in self.states.iter().chain(&self.best_states) {
+            all.push(s.to_f32()?.into_owned());
+        }
+        Ok(all)
+    }
+
+    /// Takes over what [`Weights::tensors`] gave.
+    pub fn restore(&mut self, tensors: &[Vec<f32>]) -> Result<()> {
+        let mut rest = tensors.iter();
+        let mut next = |len: usize, may_miss: bool| {
+            let found = rest
+                .next()
+                .filter(|t| t.len() == len || (may_miss && t.is_empty()));
+            found.cloned().ok_or_else(|| {
+                Error::invalid("the kept state is of another model")
+                    .hint("remove the checkpoint to begin anew")
+            })
+        };
+        for w in &mut self.all {
+            let len = w.data.len();
+            w.data = Arc::new(next(len, false)?);
+            for s in &mut w.states {
+                *s = next(len, false)?;
+            }
+            let mean = next(len, true)?;
+            w.mean = w.mean.is_some().then_some(mean);
+            w.best = Some(next(len, true)?).filter(|b| !b.is_empty());
+        }
+        for s in &mut self.states {
+            *s = Tensor::from_vec(s.dims(), next(s.count(), false)?)?;
+        }
+        if self.all.iter().all(|w| w.best.is_some()) {
+            for s in &self.states {
+                let data = next(s.count(), false)?;
+                self.best_states.push(Tensor::from_vec(s.dims(), data)?);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! A model made ready for training: one graph with forward, loss and gradients.
+
+use edgesmith_ir::{Error, Model, Result, Tensor, ValueId};
+
+use crate::thaw::{self, Thawed};
+
+/// A tensor that training moves.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Its name in the model, and of the input of the training graph.
+    pub name: String,
+    /// The constant of the model; `None` where only training has it.
+    pub value: Option<ValueId>,
+    /// Where it begins.
+    pub data: Tensor,
+    /// What its learning rate is multiplied by.
+    pub rate: f64,
+    /// It stays above 0: a scale.
+    pub is_positive: bool,
+    /// Weight decay is of weights, and not of biases and scales.
+    pub decays: bool,
+}
+
+/// A tensor that a step renews beside the parameters: running statistics of a normalisation.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Its name in the model, and of the input of the training graph.
+    pub name: String,
+    /// The constant of the model.
+    pub value: ValueId,
+    /// Where it begins.
+    pub data: Tensor,
+}
+
+/// A term of the loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Term {
+    /// The loss and what it compares.
+    pub name: String,
+    /// Its formula.
+    pub formula: String,
+    /// Its weight; the training graph takes it as an input of this name.
+    pub weight: f64,
+    /// The input of the weight.
+    pub input: String,
+}
+
+/// A mask of a Dropout, an input of the training graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mask {
+    /// The name of the input.
+    pub name: String,
+    /// The lengths behind the batch.
+    pub dims: Vec<usize>,
+    /// The part that is dropped.
+    pub ratio: f64,
+}
+
+/// What is wanted of each sample beside the inputs of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// A class, i64 \[batch\]; -1 where it is not known.
+    Labels,
+    /// Numbers of the shape of the output.
+    Targets,
+    /// A value of the teacher.
+    Teacher,
+}
+
+/// An input of the training graph that is neither of the model nor a parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fed {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub wanted: Wanted,
+    /// The teacher's value.
+    pub of: String,
+}
+
+/// A model made ready for training.
+///
+/// The inputs of `graph` are those of the model, then `fed`, weights of terms and masks, parameters
+/// and states; its outputs are the loss, each term, the gradient of each parameter, and each
+/// state renewed, in order.
+#[derive(Debug, Clone)]
+pub struct Training {
+    /// The model as it is written: parameters are its constants.
+    pub base: Model,
+    /// The training graph.
+    pub graph: Model,
+    /// What is trained.
+    pub parameters: Vec<Parameter>,
+    /// What a step renews beside.
+    pub states: Vec<State>,
+    /// What the loss is the sum of.
+    pub terms: Vec<Term>,
+    /// What a batch brings.
+    pub fed: Vec<Fed>,
+    /// Masks of Dropout.
+    pub masks: Vec<Mask>,
+    /// What is to be told of the model.
+    pub notes: Vec<String>,
+    /// What are integers in the file.
+    pub thawed: Thawed,
+}
+
+impl Training {
+    /// The number of trained numbers.
+    pub fn count(&self) -> usize {
+        self.parameters.iter().map(|p| p.data.count()).sum()
+    }
+
+    /// The model with these parameters and states, in order.
+    ///
+    /// # Errors
+    /// When there are not as many numbers as the model has.
+    pub fn model_with(&self, parameters: &[&[f32]], states: &[Tensor]) -> Result<Model> {
+        let mut model = self.base.clone();
+        for (p, data) in self.parameters.iter().zip(parameters) {
+            if let Some(v) = p.value {
+                let data = Tensor::from_vec(p.data.dims(), data.to_vec())?;
+                model.graph.value_mut(v).constant = Some(data);
+            }
+        }
+        for (s, data) in self.states.iter().zip(states) {
+            if data.dims() != s.data.dims() {
+                let what = format!("the state \"{}\" has other lengths", s.name);
+                return Err(Error::internal(what));
+            }
+            model.graph.value_mut(s.value).constant = Some(data.clone());
+        }
+        thaw::freeze(&mut model, &self.thawed)?;
+        Ok(model)
+    }
+}

@@ -1,0 +1,188 @@
+//! Runs of the trainer from beginning to end.
+#![allow(clippy::unwrap_used, reason = "what fails in a test should panic")]
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use edgesmith_ir::eval::evaluate;
+use edgesmith_ir::{NoProgress, Progress, Result, Tensor};
+use edgesmith_train::architectures::{self, Spec};
+use edgesmith_train::draft::Options;
+use edgesmith_train::losses::{self, Request};
+use edgesmith_train::random::Random;
+use edgesmith_train::trainer::{NoStore, Watch};
+use edgesmith_train::{Data, Draft, Settings, Store, Training, train};
+
+/// Images of a bright quarter, which is the class.
+struct Quarters {
+    count: usize,
+}
+
+impl Quarters {
+    fn image(i: usize) -> (Vec<f32>, i64) {
+        let mut random = Random::of(&[99, i as u64]);
+        let class = random.below(4);
+        let mut data: Vec<f32> = (0..64).map(|_| random.normal() as f32).collect();
+        for (p, x) in data.iter_mut().enumerate() {
+            let quarter = p / 32 * 2 + p % 8 / 4;
+            *x += if quarter == class { 1.0 } else { 0.0 };
+        }
+        (data, class as i64)
+    }
+}
+
+impl Data for Quarters {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn batch(&mut self, samples: &[usize], _: usize) -> Result<Vec<(String, Tensor)>> {
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for &i in samples {
+            let (image, label) = Self::image(i);
+            images.extend(image);
+            labels.push(label);
+        }
+        Ok(vec![
+            (
+                "x".into(),
+                Tensor::from_vec(&[samples.len(), 1, 8, 8], images)?,
+            ),
+            ("labels".into(), Tensor::vector(labels)),
+        ])
+    }
+}
+
+fn classifier(name: &str) -> Training {
+    let spec = Spec {
+        input: "x".into(),
+        dims: vec![1, 8, 8],
+        classes: 4,
+        seed: 3,
+    };
+    let model = (architectures::find(name).unwrap().build)(&spec).unwrap();
+    let mut draft = Draft::new(&model, &Options::default()).unwrap();
+    let loss = losses::find("cross-entropy").unwrap();
+    draft.add_term(loss, 1.0, &Request::default()).unwrap();
+    draft.finish().unwrap()
+}
+
+fn right(model: &edgesmith_ir::Model) -> f64 {
+    let mut data = Quarters { count: 2000 };
+    let samples: Vec<usize> = (1000..1400).collect();
+    let batch = data.batch(&samples, 0).unwrap();
+    let scores = evaluate(model, &[("x", batch[0].1.clone())]).unwrap();
+    let (scores, labels) = (scores[0].to_f32().unwrap(), batch[1].1.to_i64().unwrap());
+    let right = scores.chunks(4).zip(labels).filter(|(line, label)| {
+        let best = (0..4).max_by(|&a, &b| line[a].total_cmp(&line[b])).unwrap();
+        best as i64 == *label
+    });
+    right.count() as f64 / 400.0
+}
+
+fn settings() -> Settings {
+    Settings {
+        epochs: 3,
+        batch: 20,
+        rate: 5e-3,
+        threads: 1,
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn a_small_network_learns_where_the_light_is() {
+    for name in ["small-cnn", "lenet-300-100"] {
+        let training = classifier(name);
+        let mut data = Quarters { count: 1000 };
+        let made = train(
+            &training,
+            &mut data,
+            &settings(),
+            None,
+            (&NoStore, ""),
+            &NoProgress,
+        )
+        .unwrap();
+        let right = right(&made.model);
+        assert!(right > 0.9, "{name} {right}");
+        assert_eq!(made.history.len(), 3);
+        assert!(made.history[2].loss < made.history[0].loss);
+    }
+}
+
+#[derive(Default)]
+struct Memory(RefCell<Option<Vec<u8>>>);
+
+impl Store for Memory {
+    fn load(&self) -> Option<Vec<u8>> {
+        self.0.borrow().clone()
+    }
+
+    fn save(&self, bytes: &[u8]) -> Result<()> {
+        *self.0.borrow_mut() = Some(bytes.to_vec());
+        Ok(())
+    }
+}
+
+/// Cancels after so many steps.
+struct Cancels(AtomicUsize);
+
+impl Progress for Cancels {
+    fn start(&self, _: &str, _: u64) {}
+    fn advance(&self, units: u64) {
+        let left = self.0.load(Ordering::Relaxed);
+        self.0
+            .store(left.saturating_sub(units as usize), Ordering::Relaxed);
+    }
+    fn finish(&self) {}
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Watch for Cancels {}
+
+#[test]
+fn a_run_that_was_broken_off_goes_on_to_the_same_bytes() {
+    let training = classifier("small-cnn");
+    let settings = Settings {
+        ema: 0.9,
+        clip: 1.0,
+        ..settings()
+    };
+    let run = |store: &dyn Store, watch: &dyn Watch| {
+        let mut data = Quarters { count: 200 };
+        train(&training, &mut data, &settings, None, (store, "k"), watch)
+    };
+    let whole = run(&NoStore, &NoProgress).unwrap();
+    for at in [1, 7, 10, 23] {
+        let store = Memory::default();
+        let broken = run(&store, &Cancels(AtomicUsize::new(at)));
+        assert!(broken.is_err());
+        let resumed = run(&store, &NoProgress).unwrap();
+        assert_eq!(resumed.resumed_at, at);
+        assert_eq!(resumed.model.graph, whole.model.graph, "broken off at {at}");
+        assert_eq!(resumed.history, whole.history);
+    }
+}
+
+#[test]
+fn the_state_of_another_run_is_not_taken_up() {
+    let training = classifier("lenet-300-100");
+    let store = Memory::default();
+    let mut data = Quarters { count: 40 };
+    let mut run = |key| {
+        train(
+            &training,
+            &mut data,
+            &settings(),
+            None,
+            (&store, key),
+            &NoProgress,
+        )
+    };
+    run("a").unwrap();
+    assert_eq!(run("b").unwrap().resumed_at, 0);
+    assert_eq!(run("b").unwrap().resumed_at, 6);
+}
