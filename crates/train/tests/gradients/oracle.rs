@@ -64,8 +64,13 @@ pub fn run(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Tensor> {
     evaluate(model, &named).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Integers are constants, as axes and lengths of trained models are; floats are inputs.
-fn with_constants(mut model: Model, given: Vec<Tensor>) -> (Model, Vec<Tensor>) {
+/// Integers are constants, as axes and lengths of trained models are; floats are inputs, but those
+/// that are `fixed`.
+fn with_constants(
+    mut model: Model,
+    given: Vec<Tensor>,
+    fixed: &dyn Fn(ValueId) -> bool,
+) -> (Model, Vec<Tensor>) {
     let mut left = Vec::new();
     let graph = &mut model.graph;
     for (v, t) in graph.inputs.clone().into_iter().zip(given) {
@@ -77,7 +82,7 @@ fn with_constants(mut model: Model, given: Vec<Tensor>) -> (Model, Vec<Tensor>) 
         }
     }
     let literals: Vec<ValueId> = graph.values().map(|(v, _)| v).collect();
-    for v in literals {
+    for v in literals.into_iter().filter(|&v| !fixed(v)) {
         let is_float = |t: &mut Tensor| t.dtype() == DType::F64;
         if let Some(t) = graph.value_mut(v).constant.take_if(is_float) {
             graph.inputs.push(v);
@@ -104,14 +109,6 @@ pub fn compare(text: &str, seed: u64) -> bool {
     if model.opset() < edgesmith_passes::OLDEST {
         return false;
     }
-    let (model, given) = with_constants(model, given);
-    let mut rng = Rng::new(seed);
-    let names = model.graph.inputs.iter();
-    let names = names.map(|&v| model.graph.value(v).name.clone());
-    let inputs: Vec<(String, Tensor)> = names
-        .zip(given)
-        .map(|(name, t)| (name, apart(t, &mut rng)))
-        .collect();
     let fixed = FIXED.iter().find(|(o, _)| *o == op);
     let fixed = fixed.map_or(&[][..], |f| f.1);
     let node_inputs = model.graph.nodes().next().unwrap().1.inputs().to_vec();
@@ -119,6 +116,14 @@ pub fn compare(text: &str, seed: u64) -> bool {
         let place = node_inputs.iter().position(|i| *i == Some(v));
         place.is_some_and(|p| fixed.contains(&p))
     };
+    let (model, given) = with_constants(model, given, &is_fixed);
+    let mut rng = Rng::new(seed);
+    let names = model.graph.inputs.iter();
+    let names = names.map(|&v| model.graph.value(v).name.clone());
+    let inputs: Vec<(String, Tensor)> = names
+        .zip(given)
+        .map(|(name, t)| (name, apart(t, &mut rng)))
+        .collect();
     let Some((model, loss)) = weighed(model, &inputs, seed) else {
         return false;
     };
