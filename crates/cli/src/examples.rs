@@ -7,7 +7,7 @@ use edgesmith_compress::distill::Held;
 use edgesmith_formats::npz;
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model};
-use edgesmith_train::architectures::{self, Spec};
+use edgesmith_train::architectures::{self, Architecture, Spec, Takes};
 
 use crate::opened;
 
@@ -53,12 +53,28 @@ pub fn model(path: &Path, examples: Option<&Held>) -> Result<Model> {
         Error::usage(format!("a new network \"{name}\" needs examples"))
             .hint("--data DATA, or train = \"DATA\"")
     })?;
-    let (input, dims) = examples.only_input().map_err(|e| e.at(name))?;
-    let spec = Spec {
+    Ok(spec(network, examples)
+        .and_then(|spec| (network.build)(&spec))
+        .at(|| name)?)
+}
+
+/// What a network is made for that learns these examples.
+fn spec(network: &Architecture, examples: &Held) -> edgesmith_ir::Result<Spec> {
+    let (input, dims, vocabulary) = match network.takes {
+        Takes::Numbers => {
+            let (input, dims) = examples.only_input()?;
+            (input, dims, None)
+        }
+        Takes::Words => {
+            let (input, words, vocabulary) = examples.texts()?;
+            (input, vec![words], Some(vocabulary))
+        }
+    };
+    Ok(Spec {
         input,
         dims,
-        classes: examples.classes().map_err(|e| e.at(name))?,
+        vocabulary,
+        classes: examples.classes()?,
         seed: 0,
-    };
-    Ok((network.build)(&spec)?)
+    })
 }

@@ -84,6 +84,32 @@ impl Held {
         }
     }
 
+    /// The one input of the examples that has numbers of words: its name, the words of an example,
+    /// and one more than the largest number.
+    ///
+    /// # Errors
+    /// When there is none, or there are several.
+    pub fn texts(&self) -> Result<(String, usize, usize)> {
+        let is_text = |t: &Tensor| t.rank() == 2 && t.dtype().is_integer();
+        let beside = ["attention_mask", "token_type_ids"];
+        let texts = self
+            .arrays
+            .iter()
+            .filter(|(n, t)| is_text(t) && !beside.contains(&n.as_str()));
+        let texts: Vec<&(String, Tensor)> = texts.collect();
+        let [(name, ids)] = texts[..] else {
+            let what = format!(
+                "the examples have {} arrays of words, a new network has one",
+                texts.len()
+            );
+            return Err(Error::unsupported(what)
+                .hint("numbers of words are an array of integers, [examples, words]"));
+        };
+        let largest = ids.to_i64()?.iter().max().copied().unwrap_or(-1);
+        let vocabulary = usize::try_from(largest).map_or(0, |l| l.saturating_add(1));
+        Ok((name.clone(), ids.dims()[1], vocabulary))
+    }
+
     /// The number of classes: one more than the largest label.
     ///
     /// # Errors
