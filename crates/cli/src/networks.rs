@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 use edgesmith_compress::distill::Examples;
 use edgesmith_compress::steps::Given;
+use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model};
-use edgesmith_train::architectures::{ARCHITECTURES, Spec};
+use edgesmith_train::architectures::ARCHITECTURES;
 
 use crate::opened;
 
@@ -29,12 +30,6 @@ pub fn open(path: &Path, steps: &[Given], base: &Path) -> Result<Model> {
     })?;
     let seed = step.count("train-seed").unwrap_or(0) as u64;
     let examples = Examples::open(step, base, seed)?;
-    let (input, dims, classes) = examples.shape().map_err(|e| e.at(name))?;
-    let spec = Spec {
-        input,
-        dims,
-        classes,
-        seed,
-    };
-    Ok((network.build)(&spec)?)
+    let spec = examples.spec(seed);
+    Ok(spec.and_then(|spec| (network.build)(&spec)).at(|| name)?)
 }

@@ -145,6 +145,11 @@ pub trait Source: Send + Sync {
     /// The tensors of a sample.
     fn fields(&self) -> &[Field];
 
+    /// How many tokens there are, where samples are texts.
+    fn vocabulary(&self) -> Option<usize> {
+        None
+    }
+
     /// The names of classes by number; empty where they have none.
     fn classes(&self) -> &[String] {
         &[]

@@ -32,6 +32,11 @@ pub struct Tokens {
 }
 
 impl Tokenizer {
+    /// How many tokens there are.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
     /// Reads a `tokenizer.json`, or a file with a token in each line (BERT's WordPiece: texts are in
     /// small letters unless a token has a large one).
     ///

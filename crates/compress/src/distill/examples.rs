@@ -10,6 +10,7 @@ use edgesmith_data::{Feed, Loader, Preparation, Source, Target, Targets};
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model, Result, Tensor};
 use edgesmith_train::Data;
+use edgesmith_train::architectures::Spec;
 use edgesmith_train::training::Wanted;
 
 use crate::samples::{Batch, Samples};
@@ -193,18 +194,12 @@ impl Examples {
         self.train.notes()
     }
 
-    /// The one input of the examples, its lengths, and the number of classes: what a new network
-    /// is made for.
+    /// What a new network is made for that learns these examples, with random weights of a seed.
     ///
     /// # Errors
     /// When there are several inputs, or no classes.
-    pub fn shape(&self) -> Result<(String, Vec<usize>, usize)> {
-        let [field] = self.train.fields() else {
-            return Err(
-                Error::unsupported("a new network has one input, the examples have more")
-                    .at(self.path.display().to_string()),
-            );
-        };
+    pub fn spec(&self, seed: u64) -> Result<Spec> {
+        let place = || self.path.display().to_string();
         let classes = match self.train.classes().len() {
             0 => self
                 .labels()?
@@ -214,16 +209,32 @@ impl Examples {
             n => n,
         };
         if classes == 0 {
-            return Err(
-                Error::invalid("no example has a class").at(self.path.display().to_string())
-            );
+            return Err(Error::invalid("no example has a class").at(place()));
         }
-        let dims = match (&field.dims[..], self.preparation.normalize) {
-            // A picture without channels has one.
-            ([h, w], _) => vec![1, *h, *w],
-            (dims, _) => dims.to_vec(),
+        let beside = ["attention_mask", "token_type_ids"];
+        let fields = self.train.fields().iter();
+        let fields: Vec<_> = fields
+            .filter(|f| !beside.contains(&f.name.as_str()))
+            .collect();
+        let [field] = fields[..] else {
+            let what = format!(
+                "a new network has one input, the examples have {}",
+                fields.len()
+            );
+            return Err(Error::unsupported(what).at(place()));
         };
-        Ok((field.name.clone(), dims, classes))
+        let dims = match field.dims[..] {
+            // A picture without channels has one.
+            [h, w] => vec![1, h, w],
+            _ => field.dims.clone(),
+        };
+        Ok(Spec {
+            input: field.name.clone(),
+            dims,
+            vocabulary: self.train.vocabulary(),
+            classes,
+            seed,
+        })
     }
 
     /// The class of each example to train on; -1 where it is not known.

@@ -194,6 +194,10 @@ impl Source for Texts {
         &self.fields
     }
 
+    fn vocabulary(&self) -> Option<usize> {
+        Some(self.tokenizer.vocabulary())
+    }
+
     fn classes(&self) -> &[String] {
         self.labels.names()
     }
