@@ -3,6 +3,7 @@
 pub mod architectures;
 pub mod draft;
 pub mod grad;
+pub mod head;
 pub mod losses;
 pub mod optimizer;
 pub mod random;

@@ -2,6 +2,7 @@
 
 use edgesmith_ir::{Error, Model, Result};
 use edgesmith_train::draft::{self, Draft};
+use edgesmith_train::head::with_head;
 use edgesmith_train::losses::{LOSSES, Needs, Request};
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::schedule::SCHEDULES;
@@ -133,6 +134,18 @@ const KEYS: &[Key] = &[
         kind: Kind::Count,
     },
     Key {
+        name: "head",
+        value: "N",
+        about: "Put a new layer of N classes behind the first output, or behind --head-from",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "head-from",
+        value: "VALUE",
+        about: "The value whose features the new layer reads",
+        kind: Kind::Text,
+    },
+    Key {
         name: "freeze",
         value: "PATTERN",
         about: "Parameters of these names stay; * is any text",
@@ -256,6 +269,16 @@ impl Plan {
 
 fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let plan = Plan::of(given)?;
+    let headed = match given.count("head") {
+        Some(classes) => Some(with_head(
+            model,
+            given.text("head-from"),
+            classes,
+            plan.settings.seed,
+        )?),
+        None => None,
+    };
+    let model = headed.as_ref().unwrap_or(model);
     let examples = Examples::open(given, work.base, plan.settings.seed)?;
     let teacher = match given.text("teacher") {
         None => None,
