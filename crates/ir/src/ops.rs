@@ -365,6 +365,7 @@ pub static OPS: &[&OpDef] = &[
     &gradient::unary::ABS_GRAD,
     &gradient::unary::ACOS_GRAD,
     &gradient::unary::ACOSH_GRAD,
+    &gradient::after::AFTER,
     &gradient::unary::ASIN_GRAD,
     &gradient::unary::ASINH_GRAD,
     &gradient::unary::ATAN_GRAD,

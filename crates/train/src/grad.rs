@@ -18,12 +18,14 @@ mod moves;
 mod names;
 mod products;
 mod quantised;
+mod recompute;
 mod recurrent;
 mod reductions;
 mod site;
 mod unfuse;
 
 pub use backward::Backward;
+pub use recompute::Keep;
 pub use site::Site;
 pub use unfuse::{UNFUSED, Unfused};
 
@@ -73,6 +75,7 @@ pub static RULES: &[Rule] = &[
     rule("AveragePool", layers::pool),
     rule("BatchNormalization", layers::batch_norm),
     rule("Cast", elements::cast),
+    rule("CastLike", elements::cast),
     rule("Ceil", nothing),
     rule("Celu", elements::by_input),
     rule("CenterCropPad", moves::moved),
@@ -109,6 +112,7 @@ pub static RULES: &[Rule] = &[
     rule("GroupNormalization", layers::norm),
     rule("HardSigmoid", elements::by_input),
     rule("HardSwish", elements::by_input),
+    rule("Hardmax", nothing),
     rule("Identity", moves::same),
     rule("InstanceNormalization", layers::norm),
     rule("LRN", elements::by_input),
@@ -157,6 +161,7 @@ pub static RULES: &[Rule] = &[
     rule("ScatterElements", moves::scatter),
     rule("ScatterND", moves::scatter),
     rule("Selu", elements::by_input),
+    rule("Shrink", elements::shrink),
     rule("Sigmoid", elements::by_output),
     rule("Sign", nothing),
     rule("SimplifiedLayerNormalization", layers::norm),
@@ -221,8 +226,22 @@ pub fn differentiate(
     loss: ValueId,
     wanted: &[ValueId],
 ) -> Result<Vec<Option<ValueId>>> {
+    differentiate_keeping(model, loss, wanted, Keep::Everything)
+}
+
+/// As [`differentiate`], where values of the forward pass that are not kept are computed again
+/// before a gradient reads them: more work in less memory. The gradients are the same bits.
+///
+/// # Errors
+/// As [`differentiate`].
+pub fn differentiate_keeping(
+    model: &mut Model,
+    loss: ValueId,
+    wanted: &[ValueId],
+    keep: Keep,
+) -> Result<Vec<Option<ValueId>>> {
     let mut trained = model.clone();
-    let gradients = add_gradients(&mut trained, loss, wanted)?;
+    let gradients = add_gradients(&mut trained, loss, wanted, keep)?;
     *model = trained;
     Ok(gradients)
 }
@@ -231,6 +250,7 @@ fn add_gradients(
     model: &mut Model,
     loss: ValueId,
     wanted: &[ValueId],
+    keep: Keep,
 ) -> Result<Vec<Option<ValueId>>> {
     raise(model)?;
     let mut names = Names::of(&model.graph);
@@ -239,6 +259,7 @@ fn add_gradients(
         view = View::of(model, wanted)?;
     }
     let one = view.one(model, loss)?;
+    let forward = model.graph.node_slots();
     let mut gradients: Vec<Vec<ValueId>> = vec![Vec::new(); model.graph.value_slots()];
     if view.depends.contains(&loss) {
         let name = names.fresh("loss_grad");
@@ -248,9 +269,15 @@ fn add_gradients(
         pass_back(model, &view, &mut names, id, &mut gradients)?;
     }
     let wanted = wanted.iter();
-    Ok(wanted
+    let made = wanted
         .map(|&v| backward::total(&mut model.graph, &mut names, &mut gradients[v.index()]))
-        .collect())
+        .collect();
+    if keep != Keep::Everything {
+        let ids = model.graph.nodes().map(|(id, _)| id);
+        let behind: Vec<NodeId> = ids.filter(|id| id.index() >= forward).collect();
+        recompute::recompute(model, &view, &mut names, keep, &behind, &gradients);
+    }
+    Ok(made)
 }
 
 /// Raises the model to the oldest opset that the rules are written for, if it is older.

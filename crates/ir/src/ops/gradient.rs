@@ -7,6 +7,7 @@
 
 use super::OpDef;
 
+pub mod after;
 pub mod broadcast;
 pub mod conv;
 pub mod grid_sample;

@@ -41,6 +41,18 @@ pub(super) fn cast(cx: &mut Backward) -> Result<()> {
     Ok(())
 }
 
+/// Shrink: what is far from 0 is moved, the rest is 0.
+pub(super) fn shrink(cx: &mut Backward) -> Result<()> {
+    let (x, dy) = (cx.x(0)?, cx.dy()?);
+    let far = f64::from(cx.node().float("lambd").unwrap_or(0.5));
+    let (zero, far) = (cx.number(x, 0.0)?, cx.number(x, far)?);
+    let size = cx.op("Abs", &[x]);
+    let stays = cx.op("Greater", &[size, far]);
+    let dx = cx.op("Where", &[stays, dy, zero]);
+    cx.give(0, dx);
+    Ok(())
+}
+
 pub(super) fn neg(cx: &mut Backward) -> Result<()> {
     let dy = cx.dy()?;
     let dx = cx.op("Neg", &[dy]);

@@ -9,7 +9,14 @@ use edgesmith_train::{differentiate, grad};
 use oracle::{compare, run, weighed};
 
 /// Steps are not small beside these operators' own.
-const STEPPED: &[&str] = &["QuantizeLinear", "Ceil", "Floor", "Round", "Sign"];
+const STEPPED: &[&str] = &[
+    "QuantizeLinear",
+    "Ceil",
+    "Floor",
+    "Round",
+    "Sign",
+    "Hardmax",
+];
 
 /// Half precision has no differences; a random Dropout, swapped batches, products or limits that are
 /// scattered, and the deviation of a norm have no rule.
@@ -28,9 +35,9 @@ fn examples_of_every_operator_with_a_rule_equal_central_differences() {
     let unfused = grad::UNFUSED.iter().map(|u| (u.domain, u.op));
     for (domain, op) in rules.chain(unfused).filter(|(_, op)| !STEPPED.contains(op)) {
         let def = edgesmith_ir::ops::find(domain, op).unwrap();
-        for (i, text) in def.examples.iter().enumerate() {
+        for text in def.examples {
             if !SKIPPED.iter().any(|s| text.contains(s)) {
-                compare(text, i as u64);
+                compare(text, 0);
             }
         }
     }
@@ -45,12 +52,9 @@ fn further_uses_equal_central_differences() {
         uses::FUSED,
         uses::OLDER,
     ];
-    for (i, text) in lists.into_iter().flatten().enumerate() {
+    for text in lists.into_iter().flatten() {
         for seed in 0..3 {
-            assert!(
-                compare(text, 1000 * seed + i as u64),
-                "{text}: nothing is compared"
-            );
+            assert!(compare(text, seed), "{text}: nothing is compared");
         }
     }
 }

@@ -25,6 +25,8 @@ pub const MORE: &[&str] = &[
     "Asin(f64[3]{0.5,-0.5,0.1})",
     "Atanh(f64[3]{0.5,-0.5,0.1})",
     "HardSwish(f64[4]{-4,-1,1,4})",
+    "Shrink(f64[4]{-1.2,-0.2,0.3,0.7}) {bias=0.2,lambd=0.6}",
+    "CastLike(f64[2,3], f64[1])",
     "Gelu(f64[2,3]) {approximate=\"tanh\"}",
     "com.microsoft.Gelu(f64[2,3])",
     "MatMul(f64[2,3], f64[3,4])",
@@ -168,7 +170,7 @@ pub const FURTHER: &[&str] = &[
     "ScatterElements(f64[3,2], i64[2,2]{2,0,2,0}, f64[2,2]) {reduction=\"add\"}",
     "ReverseSequence(f64[2,4,2], i64[2]{1,3}) {batch_axis=0,time_axis=1}",
     "Mod(f64[2,3]{3.5,-2.2,0.7,5.1,-4.4,1.9}, f64[3]{1.3,-0.9,2.2}) {fmod=1}",
-    "Mod(f64[2,3], f64[2,1]) {fmod=1}",
+    "Mod(f64[2,3]{3.5,-2.2,0.7,5.1,-4.4,1.9}, f64[2,1]{-1.3,0.8}) {fmod=1}",
     "Col2Im(f64[2,8,6], i64[2]{3,4}, i64[2]{2,2})",
     "Col2Im(f64[1,4,4], i64[2]{3,3}, i64[2]{2,2}) {strides=[2,2],pads=[1,0,0,1],dilations=[1,1]}",
     "MaxUnpool(f64[1,1,2,2], i64[1,1,2,2]{5,7,13,15}, i64[4]{1,1,4,5}) \
