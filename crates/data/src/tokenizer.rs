@@ -38,7 +38,7 @@ impl Tokenizer {
     }
 
     /// Reads a `tokenizer.json`, or a file with a token in each line (BERT's WordPiece: texts are in
-    /// small letters unless a token has a large one).
+    /// small letters unless a token would change by that).
     ///
     /// # Errors
     /// When the file cannot be read or is no such file.
@@ -140,7 +140,7 @@ fn word_piece(bytes: &[u8]) -> Result<Vec<u8>> {
     };
     number("[UNK]")?;
     let (begin, end) = (number("[CLS]")?, number("[SEP]")?);
-    let is_cased = |t: &&String| !t.starts_with('[') && t.chars().any(char::is_uppercase);
+    let is_cased = |t: &&String| !t.starts_with('[') && t.to_lowercase() != **t;
     let lowercase = !vocabulary.keys().any(|t| is_cased(&t));
     let special = |token: &str| {
         let id = vocabulary.get(token)?;
@@ -226,6 +226,19 @@ mod tests {
                     .encode("The the", None)
                     .unwrap();
                 assert_eq!(made.ids, [2, 9, 6, 3]);
+            },
+        );
+    }
+
+    #[test]
+    fn a_letter_without_a_small_form_makes_no_vocabulary_one_of_large_letters() {
+        with(
+            "forms",
+            "vocab.txt",
+            &format!("{VOCABULARY}\u{211d}\n"),
+            |path| {
+                let made = Tokenizer::open(path, 4).unwrap().encode("The", None);
+                assert_eq!(made.unwrap().ids, [2, 6, 3, 0]);
             },
         );
     }

@@ -267,4 +267,27 @@ mod tests {
         );
         std::fs::remove_file(path).unwrap();
     }
+
+    #[test]
+    fn rows_of_what_is_not_compressed_are_read_in_any_order() {
+        let path = std::env::temp_dir().join(format!("edgesmith-rows-{}.npz", std::process::id()));
+        let x = Tensor::from_vec(&[4, 2], (0..8i32).collect()).unwrap();
+        let mut zip = ZipWriter::new(std::fs::File::create(&path).unwrap());
+        let how = |method| SimpleFileOptions::default().compression_method(method);
+        for (name, method) in [
+            ("packed.npy", CompressionMethod::Deflated),
+            ("x.npy", CompressionMethod::Stored),
+        ] {
+            zip.start_file(name, how(method)).unwrap();
+            zip.write_all(&npy::encode(&x).unwrap()).unwrap();
+        }
+        zip.finish().unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let rows = reader.row_file("x").unwrap().unwrap();
+        let expected = Tensor::from_vec(&[1, 2], vec![6i32, 7]).unwrap();
+        assert_eq!(rows.rows(3..4).unwrap(), expected);
+        assert!(reader.row_file("packed").unwrap().is_none());
+        assert!(reader.row_file("y").is_err());
+        std::fs::remove_file(path).unwrap();
+    }
 }
