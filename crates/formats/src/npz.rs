@@ -11,6 +11,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::file;
 use crate::npy::{self, Header};
+use crate::spans::{RowFile, Spans};
 
 /// Arrays that an archive may hold.
 const MAX_ARRAYS: usize = 4096;
@@ -105,6 +106,26 @@ impl Reader {
             data,
             place,
         })
+    }
+
+    /// The rows of an array in any order; `None` where it is compressed, so that bytes have no places.
+    ///
+    /// # Errors
+    /// When there is none of that name, or its rows do not stand apart.
+    pub fn row_file(&self, name: &str) -> Result<Option<RowFile>> {
+        self.header(name).ok_or_else(|| self.missing(name))?;
+        let index = self.arrays.iter().position(|(n, _)| n == name).unwrap_or(0);
+        let mut archive = archive(&self.path)?;
+        let entry = archive
+            .by_index(index)
+            .map_err(|e| damaged(&e).at(self.place(name)))?;
+        let start = match (entry.compression(), entry.data_start()) {
+            (CompressionMethod::Stored, Some(start)) => start,
+            _ => return Ok(None),
+        };
+        drop(entry);
+        let rows = RowFile::at(Spans::open(&self.path)?, start);
+        rows.at(|| self.place(name)).map(Some)
     }
 
     fn place(&self, name: &str) -> String {

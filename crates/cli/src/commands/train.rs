@@ -17,9 +17,9 @@ pub static TRAIN: Command = Command {
     name: "train",
     about: "Train a model, or a new small network, on examples",
     teach: "MODEL is a file, or the name of a network below, which begins with random weights.\n\
-            DATA.npz has an array for each input and `labels`, the class of each example.\n\
+            DATA is an npz with an array for each input and `labels`, a folder of images by class, idx, csv, ...\n\
             With --cache DIR a run that was broken off goes on, to the same bytes.\n\
-            Example: edgesmith train small-cnn -o cnn.onnx --data train.npz --evaluate test.npz\n\
+            Example: edgesmith train small-cnn -o cnn.onnx --data train.npz --validate test.npz\n\
             Example: edgesmith train model.onnx -o tuned.onnx --data train.npz --rate 1e-4 --freeze 'conv1.*'",
     args: |c| {
         let c = c
@@ -67,15 +67,8 @@ fn networks() -> String {
 fn common(c: clap::Command) -> clap::Command {
     let taught = c.get_after_help().map(ToString::to_string);
     let taught = taught.unwrap_or_default();
-    let c = c
-        .after_help(format!("{taught}\n\n{}", networks()))
-        .arg(option("data", "DATA", "Examples to train on").required(true))
-        .arg(option(
-            "evaluate",
-            "TEST.npz",
-            "Labelled samples that say which epoch is the best",
-        ));
-    asked::args(recipes::args(c, &STEP))
+    let c = c.after_help(format!("{taught}\n\n{}", networks()));
+    asked::args(recipes::args(c, &STEP).mut_arg("data", |a| a.required(true)))
         .arg(recipes::cache_arg())
         .arg(recipes::recipe_arg())
         .arg(json_arg())
@@ -88,7 +81,6 @@ fn run(matches: &ArgMatches, model: &str, given: Given) -> Result<()> {
     recipes::check_free(matches, "output")?;
     let mut recipe = recipes::of_command(matches, vec![given]);
     recipe.model = Some(model.to_owned());
-    recipe.train = Some(text(matches, "data").to_owned());
     let work = Work::open(recipe, Path::new(""))?.cached(matches, Path::new(""))?;
     let outcome = work.run(matches.get_flag("force"), false)?;
     recipes::tell(&work.recipe, matches)?;

@@ -19,6 +19,7 @@ mod dynamic;
 pub(crate) mod float8;
 mod fused;
 mod gather;
+mod gradient;
 mod matmul;
 mod norm;
 mod operand;
@@ -115,6 +116,7 @@ static BINDINGS: &[Binding] = &[
     bind("SimplifiedLayerNormalization", fused::rms),
     bind("Slice", views::slice),
     bind("Softmax", norm::softmax),
+    bind("SoftmaxCrossEntropyLoss", gradient::cross_entropy),
     bind("Split", views::split),
     bind("Sqrt", activations::plan),
     bind("Squeeze", views::alias),
@@ -164,6 +166,7 @@ fn binding(domain: &str, op: &str) -> Option<&'static Binding> {
     let list = match domain {
         "" => BINDINGS,
         "com.microsoft" => MICROSOFT,
+        edgesmith_ir::ops::gradient::DOMAIN => gradient::GRADIENTS,
         _ => return None,
     };
     list.iter().find(|b| b.op == op)
@@ -187,9 +190,15 @@ mod tests {
     use super::*;
     use crate::{Options, Session};
 
+    const LISTS: [(&str, &[Binding]); 3] = [
+        ("", BINDINGS),
+        ("com.microsoft", MICROSOFT),
+        (edgesmith_ir::ops::gradient::DOMAIN, gradient::GRADIENTS),
+    ];
+
     #[test]
     fn bindings_stand_by_name_and_name_known_operators() {
-        for (domain, list) in [("", BINDINGS), ("com.microsoft", MICROSOFT)] {
+        for (domain, list) in LISTS {
             assert!(list.windows(2).all(|w| w[0].op < w[1].op));
             for b in list {
                 assert!(edgesmith_ir::ops::find(domain, b.op).is_some(), "{}", b.op);
@@ -203,7 +212,7 @@ mod tests {
     #[test]
     fn each_binding_takes_an_example_of_its_operator() {
         let mut idle = Vec::new();
-        for (domain, list) in [("", BINDINGS), ("com.microsoft", MICROSOFT)] {
+        for (domain, list) in LISTS {
             for b in list {
                 let op = edgesmith_ir::ops::find(domain, b.op).unwrap();
                 if !op.examples.iter().any(|example| runs_here(example)) {

@@ -2,19 +2,7 @@
 
 use edgesmith_testkit::Rng;
 
-use super::{SUMS, agrees, model, one_agrees};
-
-/// Attributes of a window over two axes, and the lengths of an input that has at least one output.
-fn window(rng: &mut Rng, kernel: [usize; 2]) -> (String, [usize; 2]) {
-    let two = |rng: &mut Rng, low, high| [rng.between(low, high), rng.between(low, high)];
-    let (stride, dilation) = (two(rng, 1, 2), two(rng, 1, 2));
-    let (begin, end) = (two(rng, 0, 2), two(rng, 0, 2));
-    let least = |i: usize| dilation[i] * (kernel[i] - 1) + 1;
-    let input = [0, 1].map(|i| least(i) + rng.below(9));
-    let pads = format!("{},{},{},{}", begin[0], begin[1], end[0], end[1]);
-    let attributes = format!("pads=[{pads}], strides={stride:?}, dilations={dilation:?}");
-    (attributes, input)
-}
+use super::{SUMS, agrees, model, one_agrees, window};
 
 #[test]
 fn convolutions_take_weights_and_bias_that_are_computed() {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 mod computed;
+mod images;
+mod rows;
 
 use edgesmith_ir::{DType, Model, Tensor, eval, text};
 use edgesmith_runtime::{Options, Session};
@@ -26,6 +28,26 @@ fn example(line: &str, rng: &mut Rng) -> (Model, Vec<(String, Tensor)>) {
     });
     let fed = fed.collect();
     (model, fed)
+}
+
+/// Attributes of a window over two axes, and lengths of an input that has at least one output.
+fn window(rng: &mut Rng, kernel: [usize; 2]) -> (String, [usize; 2]) {
+    let (attributes, input, _) = windows(rng, kernel, 2);
+    (attributes, input)
+}
+
+/// As [`window`], with pads of at most `most` and the lengths of the output.
+fn windows(rng: &mut Rng, kernel: [usize; 2], most: usize) -> (String, [usize; 2], [usize; 2]) {
+    let mut two = |low, high| [rng.between(low, high), rng.between(low, high)];
+    let (stride, dilation) = (two(1, 2), two(1, 2));
+    let (begin, end, more) = (two(0, most), two(0, most), two(0, 8));
+    let reach = [0, 1].map(|i| dilation[i] * (kernel[i] - 1) + 1);
+    let input = [0, 1].map(|i| reach[i] + more[i]);
+    let padded = |i: usize| input[i] + begin[i] + end[i];
+    let output = [0, 1].map(|i| (padded(i) - reach[i]) / stride[i] + 1);
+    let pads = format!("{},{},{},{}", begin[0], begin[1], end[0], end[1]);
+    let attributes = format!("pads=[{pads}], strides={stride:?}, dilations={dilation:?}");
+    (attributes, input, output)
 }
 
 /// A model in text form, and floats for its inputs.

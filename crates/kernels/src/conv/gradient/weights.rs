@@ -165,7 +165,7 @@ impl<'a> Sums<'a> {
                         stride,
                         vectors,
                         sums: sums.as_mut_ptr(),
-                        bias: with_bias.then(|| bias.as_mut_ptr()),
+                        bias: with_bias.then_some(bias.as_mut_ptr()),
                     };
                     dispatch(ctx.isa(), strip);
                 };

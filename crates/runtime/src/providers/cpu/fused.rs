@@ -19,7 +19,7 @@ pub(crate) fn rms(planner: &mut Planner, id: NodeId) -> Option<()> {
     if node.outputs().len() > 1 {
         return None;
     }
-    row_of_norm(planner, id, &dims)?;
+    row_of_norm(planner, id, &dims, 1..2)?;
     let epsilon = node.float("epsilon").unwrap_or(1e-5);
     let mut reads = vec![planner.read_f32(x, Layout::Plain)?];
     let scale = Operand::of(planner, node.input(1)?, &mut reads)?;

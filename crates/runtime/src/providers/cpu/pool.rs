@@ -39,7 +39,8 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     planner.step_f32(id, &[id], (y, Layout::Last), "pool", vec![read], work)
 }
 
-fn geometry(planner: &Planner, id: NodeId, x: ValueId) -> Option<(PoolGeometry, usize)> {
+/// The windows of a pool or of its gradient, and how many images there are.
+pub(super) fn geometry(planner: &Planner, id: NodeId, x: ValueId) -> Option<(PoolGeometry, usize)> {
     let node = planner.graph().node(id);
     let dims = planner.typed(x)?.1;
     let (batch, channels, h, w) = match dims[..] {

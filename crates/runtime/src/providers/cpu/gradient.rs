@@ -1,0 +1,39 @@
+//! Gradients of operators, of the domain `edgesmith`, in floats.
+
+mod elements;
+mod images;
+mod losses;
+mod moved;
+mod rows;
+
+use super::{Binding, bind};
+
+/// The operators of `edgesmith` that have kernels, by name.
+pub(super) static GRADIENTS: &[Binding] = &[
+    bind("AbsGrad", elements::plan),
+    bind("AveragePoolGrad", images::average_pool),
+    bind("BatchNormalizationGrad", rows::batch_norm),
+    bind("ClipGrad", elements::plan),
+    bind("ConvGrad", images::conv),
+    bind("ErfGrad", elements::plan),
+    bind("GatherGrad", moved::gather),
+    bind("GeluGrad", elements::plan),
+    bind("GlobalAveragePoolGrad", images::average_pool),
+    bind("GlobalMaxPoolGrad", images::max_pool),
+    bind("HardSigmoidGrad", elements::plan),
+    bind("HardSwishGrad", elements::plan),
+    bind("LayerNormalizationGrad", rows::norm),
+    bind("LeakyReluGrad", elements::plan),
+    bind("LogSoftmaxGrad", rows::softmax),
+    bind("MaxPoolGrad", images::max_pool),
+    bind("RMSNormalizationGrad", rows::norm),
+    bind("ReluGrad", elements::plan),
+    bind("SigmoidGrad", elements::plan),
+    bind("SoftmaxCrossEntropyLossGrad", losses::gradient),
+    bind("SoftmaxGrad", rows::softmax),
+    bind("SwishGrad", elements::plan),
+    bind("TanhGrad", elements::plan),
+    bind("Unbroadcast", moved::unbroadcast),
+];
+
+pub(super) use losses::cross_entropy;

@@ -1,0 +1,70 @@
+//! Gradients of functions of one element.
+
+use edgesmith_ir::{Node, NodeId};
+use edgesmith_kernels::activation::Derivative;
+
+use super::super::activations::present_layout;
+use crate::plan::{Kernel, Layout, Planner};
+
+/// The derivative of a node, where kernels have it.
+fn of(planner: &Planner, node: &Node) -> Option<Derivative> {
+    let float = |name: &str, default: f32| node.float(name).unwrap_or(default);
+    Some(match node.op.as_str() {
+        "AbsGrad" => Derivative::Abs,
+        "ClipGrad" => {
+            let bound = |i: usize, name: &str, default: f32| match node.input(i) {
+                Some(v) => planner.floats(v)?.first().copied(),
+                None => Some(float(name, default)),
+            };
+            Derivative::Clip {
+                min: bound(1, "min", f32::NEG_INFINITY)?,
+                max: bound(2, "max", f32::INFINITY)?,
+            }
+        }
+        "ErfGrad" => Derivative::Erf,
+        "GeluGrad" => match node.string("approximate").unwrap_or("none") {
+            "none" => Derivative::Gelu,
+            "tanh" => Derivative::GeluTanh,
+            _ => return None,
+        },
+        "HardSigmoidGrad" => Derivative::HardSigmoid {
+            alpha: float("alpha", 0.2),
+            beta: float("beta", 0.5),
+        },
+        "HardSwishGrad" => Derivative::HardSwish,
+        "LeakyReluGrad" => Derivative::LeakyRelu {
+            alpha: float("alpha", 0.01),
+        },
+        "ReluGrad" => Derivative::Relu,
+        "SigmoidGrad" => Derivative::Sigmoid,
+        "SwishGrad" => Derivative::Swish {
+            alpha: float("alpha", 1.0),
+        },
+        "TanhGrad" => Derivative::Tanh,
+        _ => return None,
+    })
+}
+
+/// `<Op>Grad(X, dY)` or `(Y, dY)`, in a layout in which one of them is there.
+pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
+    let node = planner.graph().node(id);
+    let last = node.inputs().len().checked_sub(1)?;
+    let (a, dy, dx) = (node.input(0)?, node.input(last)?, node.output(0)?);
+    let derivative = of(planner, node)?;
+    let dims = planner.float_dims(dx)?;
+    if planner.float_dims(a)? != dims || planner.float_dims(dy)? != dims {
+        return None;
+    }
+    let is_last = [a, dy].map(|v| present_layout(planner, v) == Layout::Last);
+    let layout = if is_last.contains(&true) {
+        Layout::Last
+    } else {
+        Layout::Plain
+    };
+    let reads = vec![planner.read_f32(a, layout)?, planner.read_f32(dy, layout)?];
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let [a, dy] = [0, 1].map(|i| bytemuck::cast_slice(x[i]));
+        derivative.apply_to(ctx, a, dy, bytemuck::cast_slice_mut(y[0]));
+    });
+    planner.step_f32(id, &[id], (dx, layout), "elementwise", reads, work)
+}
