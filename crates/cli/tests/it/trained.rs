@@ -64,7 +64,10 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         .unwrap();
     // The first state that is kept is that after an epoch.
     let kept = folder.path("kept");
-    while std::fs::read_dir(&kept).map_or(0, Iterator::count) == 0 {
+    let is_whole = |e: std::io::Result<std::fs::DirEntry>| {
+        e.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "statistics"))
+    };
+    while !std::fs::read_dir(&kept).is_ok_and(|mut all| all.any(is_whole)) {
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
