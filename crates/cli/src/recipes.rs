@@ -275,7 +275,10 @@ impl Work {
             external: external(self.recipe.external.as_deref()),
         };
         edgesmith_formats::write(&model, &self.output, &options)?;
-        let steps: Vec<&Changes> = done.iter().map(|d| &d.changes).collect();
+        // Training moves the weights that were rounded before it.
+        let trained = done.iter().rposition(|d| d.changes.training.is_some());
+        let since = trained.map_or(0, |i| i + 1);
+        let steps: Vec<&Changes> = done[since..].iter().map(|d| &d.changes).collect();
         let read = read_back::check(&model, &steps, &self.output)?;
         for step in &done {
             say(step);

@@ -156,3 +156,30 @@ fn a_quantised_model_trains_and_stays_quantised() {
         said(&output)
     );
 }
+
+#[test]
+fn a_recipe_distils_rounds_and_trains_the_rounded_one() {
+    let folder = Folder::new("chain");
+    halves(&folder);
+    folder.run(&format!("{TRAIN} -o teacher.onnx --epochs 4"));
+    folder.run(&format!("{TRAIN} -o student.onnx --epochs 1 --rate 1e-9"));
+    let x = npz::read(&folder.path("train.npz")).unwrap().remove(0);
+    npz::write(&folder.path("calib.npz"), &[x], false).unwrap();
+    let train = "[[step]]\ndo = \"train\"\nteacher = \"teacher.onnx\"\ndata = \"train.npz\"\nvalidate = \
+                 \"test.npz\"\nbatch = 32\nthreads = 1\n";
+    let recipe = format!(
+        "model = \"student.onnx\"\noutput = \"out.onnx\"\ncalibrate = \"calib.npz\"\n{train}epochs = 4\n\
+         [[step]]\ndo = \"optimize\"\nlevel = \"basic\"\n[[step]]\ndo = \"quantize\"\nto = \"int8\"\n\
+         {train}epochs = 1\nrate = 1e-5\n"
+    );
+    std::fs::write(folder.path("chain.toml"), recipe).unwrap();
+    let output = folder.run("apply chain.toml");
+    assert!(output.status.success(), "{}", said(&output));
+    let model = edgesmith_formats::read(&folder.path("out.onnx")).unwrap();
+    assert!(model.graph.nodes().any(|(_, n)| n.is("DequantizeLinear")));
+    assert!(
+        said(&output).contains("100.00 % right"),
+        "{}",
+        said(&output)
+    );
+}
