@@ -44,6 +44,8 @@ static UNSAFE_HOMES: &[&str] = &["crates/kernels/src/", "crates/formats/src/map.
 static LISTS: &[(&str, &str)] = &[
     ("crates/ir/src/ops.rs", "crates/ir/src/ops"),
     ("crates/cli/src/commands.rs", "crates/cli/src/commands"),
+    ("crates/data/src/source.rs", "crates/data/src/source"),
+    ("crates/data/src/augment.rs", "crates/data/src/augment"),
     ("crates/cli/src/targets.rs", "targets"),
 ];
 

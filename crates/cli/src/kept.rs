@@ -1,7 +1,6 @@
 //! What calibration finds, kept in a folder by model, samples and settings.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use edgesmith_compress::calibrate::{Store, Stores};
@@ -21,34 +20,16 @@ impl Kept {
     ///
     /// # Errors
     /// When it cannot be made, or the samples cannot be read.
-    pub fn open(folder: &Path, samples: &Path) -> Result<Self> {
+    pub fn open(folder: &Path, samples: Option<&Path>) -> Result<Self> {
         let fault = |path: &Path, e: std::io::Error| {
             Error::io(e.to_string()).at(path.display().to_string())
         };
         fs::create_dir_all(folder).map_err(|e| fault(folder, e))?;
         Ok(Self {
             folder: folder.to_owned(),
-            digest: digest_of(samples)?,
+            digest: samples.map_or(Ok(String::new()), edgesmith_data::digest)?,
         })
     }
-}
-
-/// The digest of a file.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn digest_of(path: &Path) -> Result<String> {
-    let fault = |e: std::io::Error| Error::io(e.to_string()).at(path.display().to_string());
-    let mut hash = Sha256::new();
-    let mut file = fs::File::open(path).map_err(fault)?;
-    let mut part = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut part).map_err(fault)? {
-            0 => break,
-            n => hash.update(&part[..n]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 impl Stores for Kept {

@@ -3,11 +3,11 @@
 mod arrays;
 mod commands;
 mod evidence;
-mod examples;
 mod exit;
 mod follow;
 mod kept;
 mod measure;
+mod networks;
 mod opened;
 mod ranges;
 mod read_back;

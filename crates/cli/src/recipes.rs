@@ -7,7 +7,6 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 use edgesmith_compress::Samples;
 use edgesmith_compress::calibrate::Stores;
-use edgesmith_compress::distill::{Examples, Held};
 use edgesmith_compress::mixed::{Search, Tried};
 use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
 use edgesmith_compress::recipe::{Done, Planned, Recipe, Supplies};
@@ -22,7 +21,7 @@ use serde_json::{Value, json};
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, examples, opened, ranges, read_back, ui, weights};
+use crate::{evidence, networks, opened, ranges, read_back, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -108,7 +107,6 @@ pub fn of_command(matches: &ArgMatches, steps: Vec<Given>) -> Recipe {
         evaluate: text("evaluate"),
         samples: matches.try_get_one("samples").ok().flatten().copied(),
         seed: matches.try_get_one("seed").ok().flatten().copied(),
-        train: None,
         external: text("external").filter(|when| when != "auto"),
         steps,
     }
@@ -163,7 +161,6 @@ fn from_folder(recipe: &Recipe, folder: Option<&Path>) -> Result<Recipe> {
         output: absolute(&recipe.output)?,
         calibrate: absolute(&recipe.calibrate)?,
         evaluate: absolute(&recipe.evaluate)?,
-        train: absolute(&recipe.train)?,
         ..recipe.clone()
     })
 }
@@ -192,8 +189,6 @@ pub struct Work {
     pub samples: Option<Dataset>,
     /// Samples that goals are judged by.
     pub evaluate: Option<Dataset>,
-    /// Examples to train on.
-    pub examples: Option<Held>,
     pub output: PathBuf,
     base: PathBuf,
     kept: Option<Kept>,
@@ -211,9 +206,7 @@ impl Work {
         };
         let path = needed(&recipe.model, "no model is named: model = \"MODEL\"")?;
         let output = needed(&recipe.output, "no output is named: output = \"FILE\"")?;
-        let train = recipe.train.as_ref().map(|p| base.join(p));
-        let examples = train.map(|p| examples::open(&p)).transpose()?;
-        let model = examples::model(&path, examples.as_ref())?;
+        let model = networks::open(&path, &recipe.steps, base)?;
         let data = |path: &Option<String>| -> Result<Option<Dataset>> {
             let Some(path) = path else { return Ok(None) };
             Ok(Some(Dataset::open(&base.join(path), &model)?))
@@ -225,7 +218,6 @@ impl Work {
             model,
             samples,
             evaluate,
-            examples,
             output,
             base: base.to_owned(),
             kept: None,
@@ -237,13 +229,9 @@ impl Work {
     /// # Errors
     /// When the folder cannot be made or the samples cannot be read.
     pub fn cached(mut self, matches: &ArgMatches, base: &Path) -> Result<Self> {
-        let data = self
-            .recipe
-            .calibrate
-            .as_ref()
-            .or(self.recipe.train.as_ref());
-        if let (Some(folder), Some(data)) = (matches.get_one::<String>("cache"), data) {
-            self.kept = Some(Kept::open(Path::new(folder), &base.join(data))?);
+        if let Some(folder) = matches.get_one::<String>("cache") {
+            let data = self.recipe.calibrate.as_ref().map(|p| base.join(p));
+            self.kept = Some(Kept::open(Path::new(folder), data.as_deref())?);
         }
         Ok(self)
     }
@@ -277,7 +265,7 @@ impl Work {
             evaluate: self.evaluate.as_ref().map(|s| s as &dyn Samples),
             stores,
             size: Some(&size),
-            examples: self.examples.as_ref().map(|e| e as &dyn Examples),
+            base: Some(&self.base),
             open: Some(&open),
             follow: Some(&follow),
         };
@@ -287,7 +275,10 @@ impl Work {
             external: external(self.recipe.external.as_deref()),
         };
         edgesmith_formats::write(&model, &self.output, &options)?;
-        let steps: Vec<&Changes> = done.iter().map(|d| &d.changes).collect();
+        // Training moves the weights that were rounded before it.
+        let trained = done.iter().rposition(|d| d.changes.training.is_some());
+        let since = trained.map_or(0, |i| i + 1);
+        let steps: Vec<&Changes> = done[since..].iter().map(|d| &d.changes).collect();
         let read = read_back::check(&model, &steps, &self.output)?;
         for step in &done {
             say(step);

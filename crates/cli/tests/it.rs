@@ -21,6 +21,8 @@ mod floats;
 mod optimized;
 #[path = "it/smaller.rs"]
 mod smaller;
+#[path = "it/trained.rs"]
+mod trained;
 
 /// A folder of its own for each test, removed at the end.
 struct Folder(PathBuf);

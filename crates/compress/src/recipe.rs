@@ -1,12 +1,13 @@
 //! Recipes: steps in an order, with the data they look at, as a TOML text.
 
+use std::path::Path;
+
 use edgesmith_ir::analysis::{cost, lengths};
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model, Progress, Result, infer};
 use edgesmith_train::Watch;
 
 use crate::calibrate::{Stores, unlike};
-use crate::distill::Examples;
 use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
@@ -31,8 +32,6 @@ pub struct Recipe {
     pub seed: Option<u64>,
     /// The samples that goals are judged by, where not those.
     pub evaluate: Option<String>,
-    /// The examples to train on.
-    pub train: Option<String>,
     /// When weights lie in a file beside the result: `auto`, `always` or `never`.
     pub external: Option<String>,
     /// The steps.
@@ -50,8 +49,8 @@ pub struct Supplies<'a> {
     pub stores: Option<&'a dyn Stores>,
     /// Tells the bytes of the file that a model would be.
     pub size: Option<&'a Size<'a>>,
-    /// Examples to train on.
-    pub examples: Option<&'a dyn Examples>,
+    /// Where paths of settings start.
+    pub base: Option<&'a Path>,
     /// Opens another model by its path.
     pub open: Option<&'a Open<'a>>,
     /// Who follows training; where nobody, `progress` is told of the steps.
@@ -148,7 +147,7 @@ impl Recipe {
                 seed: self.seed,
                 evaluate: supplies.evaluate,
                 size: supplies.size,
-                examples: supplies.examples,
+                base: supplies.base.unwrap_or(Path::new("")),
                 open: supplies.open,
                 follow: supplies.follow.unwrap_or(&quiet),
                 stores: supplies.stores,

@@ -4,12 +4,12 @@
 //! file, and a line where that file reads its settings; the command line and recipes follow.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use edgesmith_ir::{Model, Progress, Result};
 use edgesmith_train::Watch;
 
 use crate::calibrate::{self, NoStore, Statistics, Stores};
-use crate::distill::Examples;
 use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
@@ -51,8 +51,8 @@ pub struct Work<'a> {
     pub size: Option<&'a Size<'a>>,
     /// Where statistics are kept between runs.
     pub stores: Option<&'a dyn Stores>,
-    /// Examples to train on.
-    pub examples: Option<&'a dyn Examples>,
+    /// Where paths of settings start.
+    pub base: &'a Path,
     /// Opens another model by its path.
     pub open: Option<&'a Open<'a>>,
     /// Who is told.

@@ -216,7 +216,11 @@ impl Dataset {
 
 /// The axis of an array that counts samples: the one whose length has the same name as the first
 /// axis of the first input, or no name where that has none; else the first.
-fn sample_axis(shape: Option<&Shape>, batch: Option<&Dim>, rank: usize) -> Option<usize> {
+pub(crate) fn sample_axis(
+    shape: Option<&Shape>,
+    batch: Option<&Dim>,
+    rank: usize,
+) -> Option<usize> {
     let named = || {
         let batch = batch?;
         shape?

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use edgesmith_ir::{Error, Result};
 
 /// The error of a file that could not be `read` or `written`.
-pub(crate) fn io_error(error: &io::Error, done: &str) -> Error {
+pub fn io_error(error: &io::Error, done: &str) -> Error {
     match error.kind() {
         ErrorKind::NotFound => Error::io("there is no such file or folder"),
         ErrorKind::PermissionDenied => Error::io(format!("it may not be {done} by this user")),

@@ -12,9 +12,11 @@ pub mod npy;
 pub mod npz;
 pub mod onnx;
 pub mod prepared;
+mod spans;
 
-pub use file::write as write_file;
+pub use file::{io_error, write as write_file};
 pub use map::{release, release_all};
+pub use spans::{RowFile, Spans};
 
 /// A row of the format list.
 pub struct Format {

@@ -11,6 +11,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::file;
 use crate::npy::{self, Header};
+use crate::spans::{RowFile, Spans};
 
 /// Arrays that an archive may hold.
 const MAX_ARRAYS: usize = 4096;
@@ -105,6 +106,26 @@ impl Reader {
             data,
             place,
         })
+    }
+
+    /// The rows of an array in any order; `None` where it is compressed, so that bytes have no places.
+    ///
+    /// # Errors
+    /// When there is none of that name, or its rows do not stand apart.
+    pub fn row_file(&self, name: &str) -> Result<Option<RowFile>> {
+        self.header(name).ok_or_else(|| self.missing(name))?;
+        let index = self.arrays.iter().position(|(n, _)| n == name).unwrap_or(0);
+        let mut archive = archive(&self.path)?;
+        let entry = archive
+            .by_index(index)
+            .map_err(|e| damaged(&e).at(self.place(name)))?;
+        let start = match (entry.compression(), entry.data_start()) {
+            (CompressionMethod::Stored, Some(start)) => start,
+            _ => return Ok(None),
+        };
+        drop(entry);
+        let rows = RowFile::at(Spans::open(&self.path)?, start);
+        rows.at(|| self.place(name)).map(Some)
     }
 
     fn place(&self, name: &str) -> String {
@@ -244,6 +265,29 @@ mod tests {
                 .to_string()
                 .contains("its arrays are x")
         );
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn rows_of_what_is_not_compressed_are_read_in_any_order() {
+        let path = std::env::temp_dir().join(format!("edgesmith-rows-{}.npz", std::process::id()));
+        let x = Tensor::from_vec(&[4, 2], (0..8i32).collect()).unwrap();
+        let mut zip = ZipWriter::new(std::fs::File::create(&path).unwrap());
+        let how = |method| SimpleFileOptions::default().compression_method(method);
+        for (name, method) in [
+            ("packed.npy", CompressionMethod::Deflated),
+            ("x.npy", CompressionMethod::Stored),
+        ] {
+            zip.start_file(name, how(method)).unwrap();
+            zip.write_all(&npy::encode(&x).unwrap()).unwrap();
+        }
+        zip.finish().unwrap();
+        let reader = Reader::open(&path).unwrap();
+        let rows = reader.row_file("x").unwrap().unwrap();
+        let expected = Tensor::from_vec(&[1, 2], vec![6i32, 7]).unwrap();
+        assert_eq!(rows.rows(3..4).unwrap(), expected);
+        assert!(reader.row_file("packed").unwrap().is_none());
+        assert!(reader.row_file("y").is_err());
         std::fs::remove_file(path).unwrap();
     }
 }

@@ -31,6 +31,8 @@ struct Site<'a> {
     id: NodeId,
     types: Option<&'a Inferred>,
     names: &'a mut Names,
+    /// The opset that is aimed at.
+    to: i64,
 }
 
 const fn row(op: &'static str, since: i64, apply: fn(&mut Site) -> Result<()>) -> Upgrade {
@@ -44,7 +46,7 @@ pub static UPGRADES: &[Upgrade] = &[
     row("Upsample", 9, |s| s.move_to_input("scales", 1, floats)),
     row("Slice", 10, slice),
     row("TopK", 10, |s| s.move_to_input("k", 1, ints)),
-    row("Upsample", 10, |s| s.rename("Resize")),
+    row("Upsample", 10, upsample),
     row("Clip", 11, clip),
     row("Pad", 11, pad),
     row("Resize", 11, resize),
@@ -112,6 +114,7 @@ pub fn convert_opset(model: &mut Model, to: i64) -> Result<usize> {
                     id,
                     types: types.as_deref(),
                     names,
+                    to,
                 };
                 (upgrade.apply)(&mut site).at(|| place)?;
                 changes += 1;
@@ -157,6 +160,10 @@ fn floats(a: &Attribute) -> Option<Tensor> {
         Attribute::Floats(v) => Some(Tensor::vector(v.clone())),
         _ => None,
     }
+}
+
+fn text(t: &'static str) -> Attribute {
+    Attribute::String(bytes::Bytes::from_static(t.as_bytes()))
 }
 
 impl Site<'_> {
@@ -216,6 +223,26 @@ impl Site<'_> {
         }
     }
 
+    /// Whether some axis becomes longer, and whether some becomes shorter; `None` where that is not
+    /// known.
+    fn shrinks(&self, scales: Option<ValueId>) -> Option<[bool; 2]> {
+        if let Some(scales) = self.graph.constant(scales?) {
+            let scales = scales.to_f32().ok()?;
+            return Some([
+                scales.iter().any(|&s| s > 1.0),
+                scales.iter().any(|&s| s < 1.0),
+            ]);
+        }
+        let shape = |v: Option<ValueId>| tensor_type(self.types?, v?)?.shape.as_ref();
+        let (x, y) = (shape(self.node().input(0))?, shape(self.node().output(0))?);
+        let mut found = [false; 2];
+        for (x, y) in x.iter().zip(y.iter()).filter(|(x, y)| !x.same(y)) {
+            let (x, y) = (x.known()?, y.known()?);
+            found = [found[0] || y > x, found[1] || y < x];
+        }
+        Some(found)
+    }
+
     fn scalar_input(&mut self, name: &str, i: usize) -> Result<()> {
         if let Some(Attribute::Float(x)) = self.take(name) {
             let v = self.constant(name, self.scalar_like_input(x));
@@ -255,16 +282,35 @@ fn pad(s: &mut Site) -> Result<()> {
     s.scalar_input("value", 2)
 }
 
-/// Opset 10 samples at `i / scale`, rounded down.
+/// Upsample makes axes longer only, whatever its scales.
+fn upsample(s: &mut Site) -> Result<()> {
+    if s.to > 10 {
+        s.graph.node_mut(s.id).set("nearest_mode", text("floor"));
+    }
+    s.rename("Resize")
+}
+
+/// Opset 10 samples at `i / scale`; its nearest element is the one before where an axis becomes
+/// longer, and the one after where it becomes shorter, as in ONNX Runtime.
 fn resize(s: &mut Site) -> Result<()> {
     let scales = s.node().input(1);
+    let is_nearest = !matches!(s.node().string("mode"), Some(mode) if mode != "nearest");
+    let is_upsample = s.node().attribute("nearest_mode").is_some();
+    let rounding = match (is_nearest && !is_upsample, s.shrinks(scales)) {
+        (false, _) => "floor",
+        (true, Some([_, false])) => "floor",
+        (true, Some([false, true])) => "ceil",
+        (true, Some([true, true])) => {
+            return refuse("it makes one axis longer and another shorter");
+        }
+        (true, None) => return refuse("whether it makes axes longer or shorter is not known"),
+    };
     let roi = s.constant("roi", Tensor::vector(Vec::<f32>::new()));
     s.graph.set_input(s.id, 2, scales);
     s.graph.set_input(s.id, 1, Some(roi));
     let node = s.graph.node_mut(s.id);
-    let text = |t: &'static str| Attribute::String(bytes::Bytes::from_static(t.as_bytes()));
     node.set("coordinate_transformation_mode", text("asymmetric"));
-    node.set("nearest_mode", text("floor"));
+    node.set("nearest_mode", text(rounding));
     Ok(())
 }
 
@@ -318,20 +364,19 @@ fn grid_modes(s: &mut Site) -> Result<()> {
         Some("bicubic") => "cubic",
         _ => return Ok(()),
     };
-    let mode = Attribute::String(bytes::Bytes::from_static(new.as_bytes()));
-    s.graph.node_mut(s.id).set("mode", mode);
+    s.graph.node_mut(s.id).set("mode", text(new));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use edgesmith_ir::{eval, text, verify};
+    use edgesmith_ir::{eval, verify};
 
     use super::*;
 
     /// Runs an example before and after conversion; its operators after.
     fn same_answer(example: &str, to: i64) -> Vec<String> {
-        let (model, inputs) = text::example(example).unwrap();
+        let (model, inputs) = edgesmith_ir::text::example(example).unwrap();
         let names: Vec<String> = model
             .graph
             .inputs
@@ -373,6 +418,44 @@ mod tests {
     }
 
     #[test]
+    fn answers_stay_equal_where_operators_got_other_names_or_forms() {
+        for (example, ops) in [
+            (
+                "BatchNormalization@7(f32[2,3,4], f32[3], f32[3], f32[3], f32[3]{1,2,3})",
+                1,
+            ),
+            ("Dropout@7(f32[3,4]) {ratio=0.4}", 1),
+            ("Dropout@10(f32[3,4]) {ratio=0.4}", 1),
+            ("Hardmax@11(f32[2,3,4]) {axis=1}", 4),
+            ("LogSoftmax@7(f32[2,3,4])", 4),
+            ("Resize@10(f32[1,2,3,2], f32[4]{1,1,2,1.5})", 1),
+            (
+                "Resize@10(f32[1,2,3,4], f32[4]{1,1,2,0.7}) {mode=\"linear\"}",
+                1,
+            ),
+            ("Resize@10(f32[1,2,5,7], f32[4]{1,1,0.5,0.6})", 1),
+            ("Upsample@9(f32[1,2,2,3], f32[4]{1,1,2,1})", 1),
+            ("Scatter@9(f32[2,3], i64[1,2]{1,0}, f32[1,2])", 1),
+            ("Softmax@7(f32[2,3,4]) {axis=0}", 4),
+            ("TopK@7(f32[2,5]) {k=2}", 1),
+            ("TopK@7(f32[5,2]) {k=3, axis=0}", 1),
+            ("Upsample@7(f32[1,1,2,2]) {scales=[1.0,1.0,2.0,3.0]}", 1),
+            (
+                "Upsample@7(f32[1,1,2,2]) {scales=[1.0,1.0,2.0,2.5],mode=\"linear\"}",
+                1,
+            ),
+            ("Upsample@9(f32[1,1,2,2], f32[4]{1,1,2,3})", 1),
+            (
+                "Upsample@9(f32[1,1,2,2], f32[4]{1,1,2,3}) {mode=\"linear\"}",
+                1,
+            ),
+        ] {
+            assert_eq!(same_answer(example, 13).len(), ops, "{example}");
+            assert_eq!(same_answer(example, 21).len(), ops, "{example}");
+        }
+    }
+
+    #[test]
     fn a_flat_softmax_is_flattened_and_shaped_back() {
         let ops = same_answer("Softmax@11(f32[2,3,4]) {axis=1}", 13);
         assert_eq!(ops.len(), 4);
@@ -385,10 +468,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_converted_is_refused() {
-        let (mut model, _) = text::example("Relu@13(f32[2])").unwrap();
+        let (mut model, _) = edgesmith_ir::text::example("Relu@13(f32[2])").unwrap();
         assert!(convert_opset(&mut model, 12).is_err());
         assert!(convert_opset(&mut model, NEWEST + 1).is_err());
         assert_eq!(convert_opset(&mut model, 13).unwrap(), 0);
+        let both_ways = "Resize@10(f32[1,1,4,4], f32[4]{1,1,2,0.5})";
+        let unknown = "Resize@10(f32[1,1,4,4], f32[4])";
+        for example in [both_ways, unknown] {
+            let (mut model, _) = edgesmith_ir::text::example(example).unwrap();
+            let e = convert_opset(&mut model, 13).unwrap_err().to_string();
+            assert!(e.contains("longer"), "{e}");
+        }
         let mut graph = Graph::new("g");
         let x = graph.add_input("x", edgesmith_ir::TensorType::fixed(DType::F32, &[1, 2, 2]));
         let node = Node::new("BatchNormalization", "bn").with("spatial", Attribute::Int(0));

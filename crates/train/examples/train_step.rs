@@ -85,6 +85,7 @@ fn training(network: &str, dims: &[usize]) -> Result<Training> {
         dims: dims.to_vec(),
         classes: 10,
         seed: 0,
+        ..Spec::default()
     };
     let model = (architectures::find(network)?.build)(&spec)?;
     let mut draft = Draft::new(&model, &draft::Options::default())?;

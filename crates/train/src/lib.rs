@@ -3,11 +3,14 @@
 pub mod architectures;
 pub mod draft;
 pub mod grad;
+pub mod head;
 pub mod losses;
 pub mod optimizer;
 pub mod random;
 pub mod schedule;
+pub mod student;
 pub mod thaw;
+pub mod ties;
 pub mod trainable;
 pub mod trainer;
 pub mod training;

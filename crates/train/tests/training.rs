@@ -59,9 +59,13 @@ fn classifier(name: &str) -> Training {
         dims: vec![1, 8, 8],
         classes: 4,
         seed: 3,
+        ..Spec::default()
     };
-    let model = (architectures::find(name).unwrap().build)(&spec).unwrap();
-    let mut draft = Draft::new(&model, &Options::default()).unwrap();
+    prepared(&(architectures::find(name).unwrap().build)(&spec).unwrap())
+}
+
+fn prepared(model: &edgesmith_ir::Model) -> Training {
+    let mut draft = Draft::new(model, &Options::default()).unwrap();
     let loss = losses::find("cross-entropy").unwrap();
     draft.add_term(loss, 1.0, &Request::default()).unwrap();
     draft.finish().unwrap()
@@ -109,6 +113,85 @@ fn a_small_network_learns_where_the_light_is() {
         assert_eq!(made.history.len(), 3);
         assert!(made.history[2].loss < made.history[0].loss);
     }
+}
+
+#[test]
+fn a_network_with_batch_normalisation_learns_and_keeps_statistics() {
+    let training = classifier("resnet-8");
+    let mut data = Quarters { count: 60 };
+    let settings = Settings {
+        epochs: 2,
+        ..settings()
+    };
+    let made = train(
+        &training,
+        &mut data,
+        &settings,
+        None,
+        (&NoStore, ""),
+        &NoProgress,
+    )
+    .unwrap();
+    assert!(made.history[1].loss < made.history[0].loss);
+    let mean = made.model.graph.find_value("norm2.mean").unwrap();
+    let mean = made.model.graph.value(mean).constant.clone().unwrap();
+    assert!(mean.to_f32().unwrap().iter().all(|&x| x != 0.0));
+}
+
+/// Texts of eight words below 12, of which the first is the class.
+struct Texts;
+
+impl Data for Texts {
+    fn count(&self) -> usize {
+        64
+    }
+
+    fn batch(&mut self, samples: &[usize], _: usize) -> Result<Vec<(String, Tensor)>> {
+        let (mut ids, mut labels) = (Vec::new(), Vec::new());
+        for &i in samples {
+            let mut random = Random::of(&[7, i as u64]);
+            let class = random.below(2) as i64;
+            ids.push(class);
+            ids.extend((0..7).map(|_| 2 + random.below(10) as i64));
+            labels.push(class);
+        }
+        let dims = [samples.len(), 8];
+        let mask = vec![1i64; samples.len() * 8];
+        Ok(vec![
+            ("input_ids".into(), Tensor::from_vec(&dims, ids)?),
+            ("attention_mask".into(), Tensor::from_vec(&dims, mask)?),
+            ("labels".into(), Tensor::vector(labels)),
+        ])
+    }
+}
+
+#[test]
+fn an_encoder_learns_which_word_matters() {
+    let spec = Spec {
+        input: "input_ids".into(),
+        dims: vec![8],
+        vocabulary: Some(12),
+        classes: 2,
+        seed: 3,
+    };
+    let training = prepared(&(architectures::find("encoder-2").unwrap().build)(&spec).unwrap());
+    let settings = Settings {
+        epochs: 4,
+        batch: 16,
+        rate: 1e-3,
+        ..settings()
+    };
+    let made = train(
+        &training,
+        &mut Texts,
+        &settings,
+        None,
+        (&NoStore, ""),
+        &NoProgress,
+    )
+    .unwrap();
+    let losses: Vec<f64> = made.history.iter().map(|e| e.loss).collect();
+    assert!(losses[3] < 0.5 * losses[0], "{losses:?}");
 }
 
 #[derive(Default)]

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_compress::steps::train::TRAIN as STEP;
 use edgesmith_compress::steps::{Given, Setting};
+use edgesmith_train::architectures::{ARCHITECTURES, Architecture};
 
 use super::{Command, force_arg, json_arg, model_arg, option, output_arg, text};
 use crate::evidence::asked;
@@ -15,10 +16,10 @@ use crate::recipes::{self, Work};
 pub static TRAIN: Command = Command {
     name: "train",
     about: "Train a model, or a new small network, on examples",
-    teach: "MODEL is a file, or the name of a network: lenet-300-100, lenet-5, small-cnn.\n\
-            DATA.npz has an array for each input and `labels`, the class of each example.\n\
+    teach: "MODEL is a file, or the name of a network below, which begins with random weights.\n\
+            DATA is an npz with an array for each input and `labels`, a folder of images by class, idx, csv, ...\n\
             With --cache DIR a run that was broken off goes on, to the same bytes.\n\
-            Example: edgesmith train small-cnn -o cnn.onnx --data train.npz --evaluate test.npz\n\
+            Example: edgesmith train small-cnn -o cnn.onnx --data train.npz --validate test.npz\n\
             Example: edgesmith train model.onnx -o tuned.onnx --data train.npz --rate 1e-4 --freeze 'conv1.*'",
     args: |c| {
         let c = c
@@ -36,7 +37,7 @@ pub static TRAIN: Command = Command {
 pub static DISTILL: Command = Command {
     name: "distill",
     about: "Train a student by a teacher's answers, features and relations",
-    teach: "The student is a file, or the name of a network; examples need no labels.\n\
+    teach: "The student is a file, or the name of a network below; examples need no labels but for that.\n\
             Losses are named with --loss, several times: NAME WEIGHT, or NAME WEIGHT STUDENT : TEACHER\n\
             where two values are compared by their names in the models.\n\
             Example: edgesmith distill --teacher big.onnx --student small.onnx --data train.npz -o out.onnx\n\
@@ -55,15 +56,19 @@ pub static DISTILL: Command = Command {
     },
 };
 
+/// The networks, one in a line.
+fn networks() -> String {
+    let longest = ARCHITECTURES.iter().map(|a| a.name.len()).max();
+    let line = |a: &&Architecture| format!("  {:1$}  {2}", a.name, longest.unwrap_or(0), a.about);
+    let lines: Vec<String> = ARCHITECTURES.iter().map(line).collect();
+    format!("Networks:\n{}", lines.join("\n"))
+}
+
 fn common(c: clap::Command) -> clap::Command {
-    let c = c
-        .arg(option("data", "DATA", "Examples to train on").required(true))
-        .arg(option(
-            "evaluate",
-            "TEST.npz",
-            "Labelled samples that say which epoch is the best",
-        ));
-    asked::args(recipes::args(c, &STEP))
+    let taught = c.get_after_help().map(ToString::to_string);
+    let taught = taught.unwrap_or_default();
+    let c = c.after_help(format!("{taught}\n\n{}", networks()));
+    asked::args(recipes::args(c, &STEP).mut_arg("data", |a| a.required(true)))
         .arg(recipes::cache_arg())
         .arg(recipes::recipe_arg())
         .arg(json_arg())
@@ -76,7 +81,6 @@ fn run(matches: &ArgMatches, model: &str, given: Given) -> Result<()> {
     recipes::check_free(matches, "output")?;
     let mut recipe = recipes::of_command(matches, vec![given]);
     recipe.model = Some(model.to_owned());
-    recipe.train = Some(text(matches, "data").to_owned());
     let work = Work::open(recipe, Path::new(""))?.cached(matches, Path::new(""))?;
     let outcome = work.run(matches.get_flag("force"), false)?;
     recipes::tell(&work.recipe, matches)?;

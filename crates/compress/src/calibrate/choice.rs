@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use edgesmith_data::random::Random;
 use edgesmith_ir::{Error, Result};
 
 use super::Settings;
@@ -66,22 +67,13 @@ fn batch_of(count: usize, all: usize, most: usize) -> usize {
 }
 
 /// `count` of the numbers below `all`, the same for the same seed: a partial shuffle by Fisher and
-/// Yates with numbers of SplitMix64.
+/// Yates.
 pub fn chosen(count: usize, all: usize, seed: u64) -> BTreeSet<usize> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
+    let mut random = Random::new(seed);
     let mut order: Vec<usize> = (0..all).collect();
     let count = count.min(all);
     for i in 0..count {
-        let rest = (all - i) as u128;
-        let j = i + ((u128::from(next()) * rest) >> 64) as usize;
-        order.swap(i, j);
+        order.swap(i, i + random.below(all - i));
     }
     order.into_iter().take(count).collect()
 }

@@ -49,12 +49,6 @@ static KEYS: &[Key] = &[
         kind: Kind::Text,
     },
     Key {
-        name: "train",
-        value: "DATA",
-        about: "Examples to train on",
-        kind: Kind::Text,
-    },
-    Key {
         name: "external",
         value: "WHEN",
         about: "Weights in a file beside the result",
@@ -82,7 +76,6 @@ pub fn read(name: &str, text: &str) -> Result<Recipe> {
             ("output", Setting::Text(t)) => recipe.output = Some(t),
             ("calibrate", Setting::Text(t)) => recipe.calibrate = Some(t),
             ("evaluate", Setting::Text(t)) => recipe.evaluate = Some(t),
-            ("train", Setting::Text(t)) => recipe.train = Some(t),
             ("external", Setting::Text(t)) => recipe.external = Some(t),
             ("samples", Setting::Count(n)) => recipe.samples = Some(n),
             ("seed", Setting::Count(n)) => recipe.seed = Some(n as u64),

@@ -11,7 +11,6 @@ pub fn write(recipe: &Recipe) -> String {
         ("output", &recipe.output),
         ("calibrate", &recipe.calibrate),
         ("evaluate", &recipe.evaluate),
-        ("train", &recipe.train),
         ("external", &recipe.external),
     ];
     for (key, path) in paths {

@@ -2,6 +2,7 @@
 
 use edgesmith_ir::{Error, Model, Result};
 use edgesmith_train::draft::{self, Draft};
+use edgesmith_train::head::with_head;
 use edgesmith_train::losses::{LOSSES, Needs, Request};
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::schedule::SCHEDULES;
@@ -11,17 +12,24 @@ use sha2::{Digest, Sha256};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::calibrate::{self, Store};
-use crate::distill::{Examples, Taught, TermGiven, judge};
+use crate::distill::{DATA_KEYS, Examples, Taught, TermGiven, judge};
 use crate::quantize::changes::Changes;
+use crate::samples::Samples;
 
 /// The step.
 pub static TRAIN: StepDef = StepDef {
     name: "train",
     about: "Trains the model: on labels, on a teacher's answers and features, or both",
-    groups: &[Group {
-        of: &[],
-        keys: KEYS,
-    }],
+    groups: &[
+        Group {
+            of: &[],
+            keys: DATA_KEYS,
+        },
+        Group {
+            of: &[],
+            keys: KEYS,
+        },
+    ],
     layers: false,
     data: |given| Plan::of(given).map(|_| Data::Unused),
     bits: |_| None,
@@ -126,6 +134,18 @@ const KEYS: &[Key] = &[
         kind: Kind::Count,
     },
     Key {
+        name: "head",
+        value: "N",
+        about: "Put a new layer of N classes behind the first output, or behind --head-from",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "head-from",
+        value: "VALUE",
+        about: "The value whose features the new layer reads",
+        kind: Kind::Text,
+    },
+    Key {
         name: "freeze",
         value: "PATTERN",
         about: "Parameters of these names stay; * is any text",
@@ -209,6 +229,11 @@ impl Plan {
         Ok(Self { terms, settings })
     }
 
+    /// Whether a loss looks at classes.
+    fn wants_labels(&self) -> bool {
+        self.terms.iter().any(|t| t.loss.needs == Needs::Labels)
+    }
+
     /// The training graph of a model.
     fn training(
         &self,
@@ -244,9 +269,17 @@ impl Plan {
 
 fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let plan = Plan::of(given)?;
-    let missing =
-        || Error::usage("training needs examples").hint("train = \"DATA\", or --data DATA");
-    let examples = work.examples.ok_or_else(missing)?;
+    let headed = match given.count("head") {
+        Some(classes) => Some(with_head(
+            model,
+            given.text("head-from"),
+            classes,
+            plan.settings.seed,
+        )?),
+        None => None,
+    };
+    let model = headed.as_ref().unwrap_or(model);
+    let examples = Examples::open(given, work.base, plan.settings.seed)?;
     let teacher = match given.text("teacher") {
         None => None,
         Some(path) => {
@@ -256,14 +289,18 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             Some(open(path)?)
         }
     };
-    let unlabelled = examples.labels().is_some_and(|l| l.contains(&-1));
-    let training = plan.training(given, model, teacher.as_ref(), unlabelled)?;
-    check_labels(&training, examples)?;
-    for note in &training.notes {
+    let labels = match plan.wants_labels() {
+        true => examples.labels()?,
+        false => Vec::new(),
+    };
+    let training = plan.training(given, model, teacher.as_ref(), labels.contains(&-1))?;
+    check_labels(&training, &labels)?;
+    for note in training.notes.iter().chain(examples.notes()) {
         work.follow.note(note);
     }
     let wanted: Vec<Wanted> = training.fed.iter().map(|f| f.wanted).collect();
-    let mut data = examples.data(&training.base, &wanted)?;
+    let (data, judged_by) = examples.data(&training.base, &wanted)?;
+    let mut data: Box<dyn edgesmith_train::Data> = Box::new(data);
     let settings = &plan.settings;
     if let Some(teacher) = &teacher {
         let values: Vec<&str> = training.fed.iter().map(|f| f.of.as_str()).collect();
@@ -277,14 +314,14 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             data,
             teacher,
             &training.fed,
-            (store, true),
+            (store, examples.is_steady()),
             settings.threads,
         )?);
     }
     let like = given.text("like-input").map(str::to_owned);
-    let evaluate = work
-        .evaluate
-        .filter(|s| s.labels().is_some() || like.is_some());
+    let own = judged_by.as_ref().map(|j| j as &dyn Samples);
+    let evaluate = own.or(work.evaluate);
+    let evaluate = evaluate.filter(|s| s.labels().is_some() || like.is_some());
     let threads = settings.threads;
     let mut judged = evaluate.map(|samples| {
         let like = like.clone();
@@ -297,7 +334,7 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             .as_ref()
             .map(calibrate::model_digest)
             .unwrap_or_default(),
-        &examples.digest(),
+        &examples.digest()?,
         &format!("{settings:?} {:?}", training.terms),
     ]);
     let store = work.stores.map(|s| s.store(&key));
@@ -321,13 +358,12 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
 }
 
 /// Refuses labels that are no class of the model before the first step.
-fn check_labels(training: &Training, examples: &dyn Examples) -> Result<()> {
+fn check_labels(training: &Training, labels: &[i64]) -> Result<()> {
     let output = training.base.graph.outputs.first();
     let inferred = edgesmith_ir::infer::infer(&training.base, &[])?;
     let shape = output.and_then(|&v| inferred.tensor(v)?.shape.clone());
     let classes = shape.and_then(|s| s.last()?.known());
-    let is_wanted = training.fed.iter().any(|f| f.wanted == Wanted::Labels);
-    let (Some(labels), Some(classes), true) = (examples.labels(), classes, is_wanted) else {
+    let Some(classes) = classes else {
         return Ok(());
     };
     let fits = |&l: &i64| l == -1 || usize::try_from(l).is_ok_and(|l| l < classes);

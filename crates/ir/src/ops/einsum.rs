@@ -26,14 +26,19 @@ pub static EINSUM: OpDef = OpDef {
 
 /// An axis: a letter, or one of the axes that `...` stands for, counted from the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Label {
+pub enum Label {
+    /// One of the axes of `...`.
     Rest(usize),
+    /// A letter.
     Letter(char),
 }
 
-struct Equation {
-    inputs: Vec<Vec<Label>>,
-    output: Vec<Label>,
+/// The axes of each input and of the output.
+pub struct Equation {
+    /// Those of each input.
+    pub inputs: Vec<Vec<Label>>,
+    /// Those of the output.
+    pub output: Vec<Label>,
 }
 
 fn labels(term: &str, rest: usize) -> Result<Vec<Label>> {
@@ -55,7 +60,11 @@ fn labels(term: &str, rest: usize) -> Result<Vec<Label>> {
     }
 }
 
-fn parse(equation: &str, ranks: &[usize]) -> Result<Equation> {
+/// The axes that `equation` names for inputs of so many axes.
+///
+/// # Errors
+/// When they do not fit each other.
+pub fn parse(equation: &str, ranks: &[usize]) -> Result<Equation> {
     let (left, right) = match equation.split_once("->") {
         Some((left, right)) => (left, Some(right)),
         None => (equation, None),
@@ -112,7 +121,11 @@ fn parse(equation: &str, ranks: &[usize]) -> Result<Equation> {
     Ok(Equation { inputs, output })
 }
 
-fn equation(node: &crate::Node) -> Result<&str> {
+/// The equation of a node.
+///
+/// # Errors
+/// When it has none.
+pub fn equation(node: &crate::Node) -> Result<&str> {
     node.string("equation")
         .ok_or_else(|| Error::invalid("attribute \"equation\" is missing"))
 }

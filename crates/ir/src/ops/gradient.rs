@@ -7,15 +7,22 @@
 
 use super::OpDef;
 
+pub mod after;
 pub mod broadcast;
 pub mod conv;
+pub mod grid_sample;
+pub mod lines;
 pub mod loss;
 pub mod moved;
 pub mod norm;
 pub mod pool;
 pub mod quantize;
+pub mod recurrent;
+pub mod reduce;
+pub mod resize;
 pub mod softmax;
 pub mod unary;
+pub mod unfold;
 
 /// The domain of the operators that are ours.
 pub const DOMAIN: &str = "edgesmith";

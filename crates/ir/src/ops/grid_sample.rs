@@ -45,33 +45,75 @@ fn infer(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
-    let (x, grid) = (cx.input(0)?, cx.input(1)?);
-    let refuse = || Error::invalid(format!("a grid of {} does not fit {}", grid.ty(), x.ty()));
-    let [batch, channels, ref space @ ..] = *x.dims() else {
-        return Err(refuse());
-    };
-    let [grids, ref out @ .., width] = *grid.dims() else {
-        return Err(refuse());
-    };
-    if space.is_empty() || width != space.len() || out.len() != width || grids != batch {
-        return Err(refuse());
+/// A node's image, and the places where it is read.
+pub struct Sampling {
+    /// Images of the batch.
+    pub batch: usize,
+    /// Planes of an image.
+    pub channels: usize,
+    /// Lengths of a plane.
+    pub space: Vec<usize>,
+    /// Lengths of the output.
+    pub dims: Vec<usize>,
+    /// Places of one image.
+    pub points: usize,
+    places: Vec<f64>,
+}
+
+impl Sampling {
+    /// The image in input 0 and the grid in input 1.
+    ///
+    /// # Errors
+    /// When they do not fit each other.
+    pub fn of(cx: &EvalCx) -> Result<Self> {
+        let (x, grid) = (cx.input(0)?, cx.input(1)?);
+        let refuse = || Error::invalid(format!("a grid of {} does not fit {}", grid.ty(), x.ty()));
+        let [batch, channels, ref space @ ..] = *x.dims() else {
+            return Err(refuse());
+        };
+        let [grids, ref out @ .., width] = *grid.dims() else {
+            return Err(refuse());
+        };
+        if space.is_empty() || width != space.len() || out.len() != width || grids != batch {
+            return Err(refuse());
+        }
+        let dims = [&[batch, channels], out].concat();
+        checked_count(&dims)?;
+        Ok(Self {
+            batch,
+            channels,
+            space: space.to_vec(),
+            points: checked_count(out)?,
+            dims,
+            places: Numbers::of(grid)?.into_floats(),
+        })
     }
-    let values = Numbers::of(x)?.into_floats();
-    let places = Numbers::of(grid)?.into_floats();
-    let dims = [&[batch, channels], out].concat();
-    let points: usize = checked_count(out)?;
-    let volume: usize = space.iter().product();
-    let strides = layout::strides(space);
-    let mut result = vec![0.0; checked_count(&dims)?];
-    let rows = places.chunks(width).enumerate().take(batch * points);
-    for (row, place) in rows {
-        let (b, point) = (row / points, row % points);
+
+    /// What each axis shows at place `row` of all images.
+    ///
+    /// # Errors
+    /// When the mode is unknown.
+    pub fn shown(&self, node: &Node, row: usize) -> Result<Vec<Shown>> {
+        let width = self.space.len();
+        let place = &self.places[row * width..][..width];
         // The last number of a place belongs to the first axis.
-        let taps = place.iter().rev().zip(space);
-        let taps = taps
-            .map(|(&g, &len)| taps_of(cx.node, g, len))
-            .collect::<Result<Vec<_>>>()?;
+        let axes = place.iter().rev().zip(&self.space);
+        axes.map(|(&g, &len)| Shown::of(node, g, len)).collect()
+    }
+}
+
+fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let sampling = Sampling::of(cx)?;
+    let x = cx.input(0)?;
+    let values = Numbers::of(x)?.into_floats();
+    let (points, channels) = (sampling.points, sampling.channels);
+    let volume: usize = sampling.space.iter().product();
+    let strides = layout::strides(&sampling.space);
+    let mut result = vec![0.0; checked_count(&sampling.dims)?];
+    for row in 0..sampling.batch * points {
+        let (b, point) = (row / points, row % points);
+        let shown = sampling.shown(cx.node, row)?;
+        let taps: Vec<Taps> = shown.into_iter().map(|s| s.taps).collect();
         for (at, weight) in spread(&taps, &strides) {
             for c in 0..channels {
                 let image = b * channels + c;
@@ -79,7 +121,9 @@ fn eval(cx: &EvalCx) -> Result<Vec<Tensor>> {
             }
         }
     }
-    Ok(vec![Numbers::Float(result).tensor(x.dtype(), &dims)?])
+    Ok(vec![
+        Numbers::Float(result).tensor(x.dtype(), &sampling.dims)?,
+    ])
 }
 
 /// The places and weights that the taps of all axes give together.
@@ -95,64 +139,88 @@ pub fn spread(taps: &[Taps], strides: &[isize]) -> Vec<(usize, f64)> {
     all
 }
 
-/// What one axis of `len` shows at `g`, from −1 at its start to 1 at its end.
-fn taps_of(node: &Node, g: f64, len: usize) -> Result<Taps> {
-    if len == 0 {
-        return Ok(Taps::new());
-    }
-    let last = len as f64 - 1.0;
-    let aligned = node.int("align_corners").unwrap_or(0) != 0;
-    let (low, high) = if aligned {
-        (0.0, last)
-    } else {
-        (-0.5, last + 0.5)
-    };
-    let g = if g.is_finite() {
-        g.clamp(-1e6, 1e6)
-    } else {
-        -2.0
-    };
-    let mut x = low + (g + 1.0) / 2.0 * (high - low);
-    let kernel = match node.string("mode").unwrap_or("linear") {
-        "nearest" => None,
-        "linear" | "bilinear" => Some(Kernel::Linear),
-        "cubic" | "bicubic" => Some(Kernel::Cubic(-0.75)),
-        mode => {
-            return Err(Error::unsupported(format!(
-                "the mode \"{mode}\" is unknown"
-            )));
-        }
-    };
-    if kernel.is_none() {
-        x = x.round_ties_even();
-    }
-    let padding = node.string("padding_mode").unwrap_or("zeros");
-    let inside = |x: f64| match padding {
-        "border" => x.clamp(0.0, last),
-        "reflection" => reflected(x, low, high),
-        _ => x,
-    };
-    // The cubic weights are those of the place outside: only the elements are taken from the edge.
-    let keeps = padding == "border" && matches!(kernel, Some(Kernel::Cubic(_)));
-    if !keeps && !(low..=high).contains(&x) {
-        x = inside(x);
-    }
-    let mut taps = match kernel {
-        None => vec![(x.round_ties_even() as i64, 1.0)],
-        Some(kernel) => kernel.taps(x, 1.0),
-    };
-    for t in &mut taps {
-        t.0 = inside(t.0 as f64) as i64;
-    }
-    taps.retain(|t| (0..len as i64).contains(&t.0));
-    Ok(taps)
+/// What one axis shows at a place.
+pub struct Shown {
+    /// The elements and their weights.
+    pub taps: Taps,
+    /// The same elements, with the derivatives of their weights by the place.
+    pub slopes: Taps,
 }
 
-fn reflected(x: f64, low: f64, high: f64) -> f64 {
+impl Shown {
+    /// What an axis of `len` shows at `g`, from −1 at its start to 1 at its end.
+    fn of(node: &Node, g: f64, len: usize) -> Result<Self> {
+        let (mut taps, mut slopes) = (Taps::new(), Taps::new());
+        if len == 0 {
+            return Ok(Self { taps, slopes });
+        }
+        let last = len as f64 - 1.0;
+        let aligned = node.int("align_corners").unwrap_or(0) != 0;
+        let (low, high) = if aligned {
+            (0.0, last)
+        } else {
+            (-0.5, last + 0.5)
+        };
+        let g = if g.is_finite() {
+            g.clamp(-1e6, 1e6)
+        } else {
+            -2.0
+        };
+        let mut x = low + (g + 1.0) / 2.0 * (high - low);
+        let mut slope = (high - low) / 2.0;
+        let kernel = match node.string("mode").unwrap_or("linear") {
+            "nearest" => None,
+            "linear" | "bilinear" => Some(Kernel::Linear),
+            "cubic" | "bicubic" => Some(Kernel::Cubic(-0.75)),
+            mode => {
+                return Err(Error::unsupported(format!(
+                    "the mode \"{mode}\" is unknown"
+                )));
+            }
+        };
+        if kernel.is_none() {
+            x = x.round_ties_even();
+        }
+        let padding = node.string("padding_mode").unwrap_or("zeros");
+        // The place inside that is shown for one outside, and how the two move together.
+        let inside = |x: f64| match padding {
+            "border" => (x.clamp(0.0, last), 0.0),
+            "reflection" => reflected(x, low, high),
+            _ => (x, 1.0),
+        };
+        // The cubic weights are those of the place outside: only the elements are taken from the edge.
+        let keeps = padding == "border" && matches!(kernel, Some(Kernel::Cubic(_)));
+        if !keeps && !(low..=high).contains(&x) {
+            let (place, along) = inside(x);
+            (x, slope) = (place, slope * along);
+        }
+        match kernel {
+            None => taps.push((x.round_ties_even() as i64, 1.0)),
+            Some(kernel) => {
+                taps = kernel.taps(x, 1.0);
+                let by_place = |&(i, _): &(i64, f64)| (i, -kernel.slope(i as f64 - x) * slope);
+                slopes = taps.iter().map(by_place).collect();
+            }
+        }
+        for taps in [&mut taps, &mut slopes] {
+            for t in taps.iter_mut() {
+                t.0 = inside(t.0 as f64).0 as i64;
+            }
+            taps.retain(|t| (0..len as i64).contains(&t.0));
+        }
+        Ok(Self { taps, slopes })
+    }
+}
+
+/// `x` thrown back at the ends, and whether it moves with `x` or against it.
+fn reflected(x: f64, low: f64, high: f64) -> (f64, f64) {
     let range = high - low;
     if range <= 0.0 {
-        return low;
+        return (low, 0.0);
     }
     let t = (x - low).rem_euclid(2.0 * range);
-    low + t.min(2.0 * range - t)
+    match t <= range {
+        true => (low + t, 1.0),
+        false => (low + 2.0 * range - t, -1.0),
+    }
 }

@@ -379,26 +379,58 @@ fn eval_lp(cx: &EvalCx) -> Result<Vec<Tensor>> {
     Ok(vec![from_floats(x.dtype(), x.dims(), data)?])
 }
 
+/// The attributes of LRN.
+pub struct Lrn {
+    size: usize,
+    /// α by the number of neighbours.
+    pub factor: f64,
+    /// The exponent.
+    pub beta: f64,
+    bias: f64,
+}
+
+impl Lrn {
+    /// Those of the node.
+    ///
+    /// # Errors
+    /// When `size` is not positive.
+    pub fn of(cx: &EvalCx) -> Result<Self> {
+        let size = cx.int("size", 0);
+        let size = usize::try_from(size)
+            .ok()
+            .filter(|&s| s > 0)
+            .ok_or_else(|| Error::invalid(format!("size is {size}")))?;
+        Ok(Self {
+            size,
+            factor: f64::from(cx.float("alpha", 1e-4)) / size as f64,
+            beta: f64::from(cx.float("beta", 0.75)),
+            bias: f64::from(cx.float("bias", 1.0)),
+        })
+    }
+
+    /// The channels whose squares count for channel `c` of `channels`.
+    pub fn neighbours(&self, c: usize, channels: usize) -> std::ops::Range<usize> {
+        let end = c.saturating_add(self.size / 2 + 1).min(channels);
+        c.saturating_sub((self.size - 1) / 2)..end
+    }
+
+    /// What channel `c` of a line is divided by, before the exponent.
+    pub fn base(&self, line: &[f64], c: usize) -> f64 {
+        let near = &line[self.neighbours(c, line.len())];
+        self.bias + self.factor * near.iter().map(|v| v * v).sum::<f64>()
+    }
+}
+
 fn eval_lrn(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
     expect_rank("the input", x, 2..=usize::MAX)?;
-    let size = cx.int("size", 0);
-    let size = usize::try_from(size)
-        .ok()
-        .filter(|&s| s > 0)
-        .ok_or_else(|| Error::invalid(format!("size is {size}")))?;
-    let alpha = f64::from(cx.float("alpha", 1e-4));
-    let beta = f64::from(cx.float("beta", 0.75));
-    let bias = f64::from(cx.float("bias", 1.0));
+    let lrn = Lrn::of(cx)?;
     let plane = x.dims()[2..].iter().product();
     let mut data = floats(x)?;
     map_lines(&mut data, x.dims()[1], plane, |line| {
         let old = line.to_vec();
         for (c, v) in line.iter_mut().enumerate() {
-            let low = c.saturating_sub((size - 1) / 2);
-            let high = c.saturating_add(size / 2 + 1).min(old.len());
-            let sum: f64 = old[low..high].iter().map(|v| v * v).sum();
-            *v /= (bias + alpha / size as f64 * sum).powf(beta);
+            *v /= lrn.base(&old, c).powf(lrn.beta);
         }
     });
     Ok(vec![from_floats(x.dtype(), x.dims(), data)?])

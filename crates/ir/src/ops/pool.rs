@@ -55,7 +55,7 @@ pub static AVERAGE_POOL: OpDef = OpDef {
 /// ONNX LpPool.
 pub static LP_POOL: OpDef = OpDef {
     eval: Some(|cx| {
-        let p = norm(cx);
+        let p = exponent(cx);
         float_pool(cx, |values, _| lp(values, p))
     }),
     examples: &["LpPool(f32[1,2,6,6]) {kernel_shape=[2,2], strides=[2,2]}"],
@@ -89,7 +89,7 @@ pub static GLOBAL_LP_POOL: OpDef = OpDef {
     attrs: &[attr("p", AttrKind::Int(Some(2)))],
     infer: infer_global,
     eval: Some(|cx| {
-        let p = norm(cx);
+        let p = exponent(cx);
         global(cx, |v| lp(v, p))
     }),
     examples: &["GlobalLpPool(f32[1,3,4,4])"],
@@ -97,12 +97,13 @@ pub static GLOBAL_LP_POOL: OpDef = OpDef {
 };
 
 /// The exponent of a norm: an integer since version 2, a float in version 1.
-fn norm(cx: &EvalCx) -> f64 {
+pub fn exponent(cx: &EvalCx) -> f64 {
     let float = cx.node.float("p").map(f64::from);
     float.unwrap_or_else(|| cx.int("p", 2) as f64)
 }
 
-fn lp(values: &[f64], p: f64) -> f64 {
+/// The norm of `values` with exponent `p`.
+pub fn lp(values: &[f64], p: f64) -> f64 {
     let sum: f64 = values.iter().map(|v| v.abs().powf(p)).sum();
     sum.powf(1.0 / p)
 }

@@ -309,6 +309,8 @@ fn along(values: &[f64], dims: &[usize], axis: usize, taps: &[Taps]) -> Result<V
 struct Coordinates<'a> {
     mode: &'a str,
     roi: Vec<(f64, f64)>,
+    /// Of Upsample, or of Resize before opset 11.
+    old: bool,
 }
 
 impl<'a> Coordinates<'a> {
@@ -334,7 +336,7 @@ impl<'a> Coordinates<'a> {
                 roi[a] = (given[i], given[axes.len() + i]);
             }
         }
-        Ok(Self { mode, roi })
+        Ok(Self { mode, roi, old })
     }
 
     fn crops(&self) -> bool {
@@ -380,7 +382,13 @@ impl<'a> Coordinates<'a> {
             return Ok(Vec::new());
         }
         let kernel = match node.string("mode").unwrap_or("nearest") {
-            "nearest" => return Ok(vec![(nearest(node, x).clamp(0.0, last) as i64, 1.0)]),
+            "nearest" => {
+                let at = match self.old {
+                    true => first_nearest(x, axis.scale),
+                    false => nearest(node, x),
+                };
+                return Ok(vec![(at.clamp(0.0, last) as i64, 1.0)]);
+            }
             "linear" | "bilinear" => Kernel::Linear,
             "cubic" => Kernel::Cubic(f64::from(node.float("cubic_coeff_a").unwrap_or(-0.75))),
             mode => {
@@ -404,13 +412,14 @@ impl<'a> Coordinates<'a> {
     }
 }
 
+/// What ONNX Runtime takes before opset 11, where ONNX does not say: the element before a place of
+/// an axis that is made longer, the one after it where the axis is made shorter.
+fn first_nearest(x: f64, scale: f64) -> f64 {
+    if scale < 1.0 { x.ceil() } else { x.floor() }
+}
+
 fn nearest(node: &Node, x: f64) -> f64 {
-    let default = if node.attribute("nearest_mode").is_none() && node.op == "Upsample" {
-        "floor"
-    } else {
-        "round_prefer_floor"
-    };
-    match node.string("nearest_mode").unwrap_or(default) {
+    match node.string("nearest_mode").unwrap_or("round_prefer_floor") {
         "round_prefer_ceil" => (x + 0.5).floor(),
         "floor" => x.floor(),
         "ceil" => x.ceil(),
@@ -422,6 +431,22 @@ fn nearest(node: &Node, x: f64) -> f64 {
 mod tests {
     use crate::eval::evaluate;
     use crate::text::parse;
+
+    #[test]
+    fn before_opset_11_neighbours_are_those_of_onnx_runtime() {
+        for (scale, expected) in [
+            ("0.6", &[0.0f32, 2.0, 4.0, 5.0][..]),
+            ("0.4", &[0.0, 3.0]),
+            ("1.5", &[0.0, 0.0, 1.0, 2.0, 2.0, 3.0, 4.0, 4.0, 5.0, 6.0]),
+        ] {
+            let text = format!(
+                "opset 10 graph g() -> (y) {{ x: f32[1,7] = {{0,1,2,3,4,5,6}}
+                   s: f32[2] = {{1,{scale}}} y = Resize(x, s) }}"
+            );
+            let y = evaluate(&parse(&text).unwrap(), &[]).unwrap();
+            assert_eq!(&*y[0].data::<f32>().unwrap(), expected, "{scale}");
+        }
+    }
 
     #[test]
     fn an_axis_without_length_is_empty_and_one_past_all_bounds_an_error() {

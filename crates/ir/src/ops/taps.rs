@@ -30,6 +30,18 @@ impl Kernel {
         }
     }
 
+    /// The derivative of the weight by `x`.
+    pub fn slope(self, x: f64) -> f64 {
+        let (far, sign) = (x.abs(), if x < 0.0 { -1.0 } else { 1.0 });
+        sign * match self {
+            Self::Linear if far < 1.0 && far > 0.0 => -1.0,
+            Self::Linear => 0.0,
+            Self::Cubic(a) if far <= 1.0 => (3.0 * (a + 2.0) * far - 2.0 * (a + 3.0)) * far,
+            Self::Cubic(a) if far < 2.0 => (3.0 * a * far - 10.0 * a) * far + 8.0 * a,
+            Self::Cubic(_) => 0.0,
+        }
+    }
+
     /// The elements around `x` and their weights. With `scale` under 1 the kernel is widened by
     /// it, so that nothing is skipped, and the weights are made to sum to 1.
     pub fn taps(self, x: f64, scale: f64) -> Taps {
@@ -70,6 +82,20 @@ mod tests {
             }
             let taps = kernel.taps(3.0, 1.0);
             assert!(taps.iter().all(|&(i, w)| w == f64::from(u8::from(i == 3))));
+        }
+    }
+
+    #[test]
+    fn slopes_equal_central_differences() {
+        for kernel in [Kernel::Linear, Kernel::Cubic(-0.5)] {
+            for x in [-2.5, -1.3, -0.4, 0.2, 0.9, 1.7, 2.1] {
+                let expected = (kernel.weight(x + 1e-5) - kernel.weight(x - 1e-5)) / 2e-5;
+                let found = kernel.slope(x);
+                assert!(
+                    (found - expected).abs() < 1e-8,
+                    "{kernel:?} at {x}: {found}"
+                );
+            }
         }
     }
 }

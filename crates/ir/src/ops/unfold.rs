@@ -177,7 +177,14 @@ fn infer_col2im(cx: &mut InferCx) -> Result<()> {
     Ok(())
 }
 
-fn eval_col2im(cx: &EvalCx) -> Result<Vec<Tensor>> {
+/// A move of an element: from its place in the input to its place in the output.
+type Move = (usize, usize);
+
+/// The lengths of the image that a Col2Im node makes, and where each element of its input is added.
+///
+/// # Errors
+/// When the inputs do not fit each other.
+pub fn col2im_moves(cx: &EvalCx) -> Result<(Vec<usize>, Vec<Move>)> {
     let x = cx.input(0)?;
     expect_rank("the input", x, 3..=3)?;
     let &[batch, width, blocks] = x.dims() else {
@@ -203,7 +210,7 @@ fn eval_col2im(cx: &EvalCx) -> Result<Vec<Tensor>> {
         )));
     }
     let dims = [&[batch, channels], &image[..]].concat();
-    let count = checked_count(&dims)?;
+    checked_count(&dims)?;
     let area: usize = image.iter().product();
     let mut sources = Vec::new();
     let mut pairs = Vec::new();
@@ -215,13 +222,20 @@ fn eval_col2im(cx: &EvalCx) -> Result<Vec<Tensor>> {
                 .map(|&(tap, place)| (tap * blocks + o, place)),
         );
     }
-    let places = (0..batch * channels).flat_map(|plane| {
+    let moves = (0..batch * channels).flat_map(|plane| {
         let (from, to) = (plane * taps * blocks, plane * area);
         pairs.iter().map(move |&(a, b)| (from + a, to + b))
     });
+    let moves = moves.collect();
+    Ok((dims, moves))
+}
+
+fn eval_col2im(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let (dims, moves) = col2im_moves(cx)?;
+    let (x, count) = (cx.input(0)?, checked_count(&dims)?);
     let sums = match Numbers::of(x)? {
-        Numbers::Float(v) => Numbers::Float(gathered(&v, count, places)),
-        Numbers::Int(v) => Numbers::Int(gathered(&v, count, places)),
+        Numbers::Float(v) => Numbers::Float(gathered(&v, count, &moves)),
+        Numbers::Int(v) => Numbers::Int(gathered(&v, count, &moves)),
     };
     Ok(vec![sums.tensor(x.dtype(), &dims)?])
 }
@@ -229,10 +243,10 @@ fn eval_col2im(cx: &EvalCx) -> Result<Vec<Tensor>> {
 fn gathered<T: Copy + Default + std::ops::AddAssign>(
     x: &[T],
     count: usize,
-    places: impl Iterator<Item = (usize, usize)>,
+    moves: &[Move],
 ) -> Vec<T> {
     let mut y = vec![T::default(); count];
-    for (from, to) in places {
+    for &(from, to) in moves {
         y[to] += x[from];
     }
     y

@@ -1,6 +1,6 @@
 //! Functions of one element, and arithmetic of broadcast operands.
 
-use edgesmith_ir::{Attribute, Node, Result};
+use edgesmith_ir::Result;
 
 use super::Backward;
 
@@ -30,16 +30,25 @@ pub(super) fn clip(cx: &mut Backward) -> Result<()> {
     let bounds = [1, 2].map(|i| cx.node().input(i));
     let inputs = [Some(cx.x(0)?), bounds[0], bounds[1], Some(cx.dy()?)];
     let node = cx.own();
-    if let Some(dx) = cx.emit(node, &inputs, &[true])[0] {
-        cx.give(0, dx);
-    }
+    cx.give_by(node, &inputs, &[0]);
     Ok(())
 }
 
 pub(super) fn cast(cx: &mut Backward) -> Result<()> {
     let (x, dy) = (cx.x(0)?, cx.dy()?);
-    let to = Attribute::Int(i64::from(cx.dtype(x)?.onnx()));
-    let dx = cx.add(Node::new("Cast", "").with("to", to), &[dy]);
+    let dx = cx.cast_like(dy, x)?;
+    cx.give(0, dx);
+    Ok(())
+}
+
+/// Shrink: what is far from 0 is moved, the rest is 0.
+pub(super) fn shrink(cx: &mut Backward) -> Result<()> {
+    let (x, dy) = (cx.x(0)?, cx.dy()?);
+    let far = f64::from(cx.node().float("lambd").unwrap_or(0.5));
+    let (zero, far) = (cx.number(x, 0.0)?, cx.number(x, far)?);
+    let size = cx.op("Abs", &[x]);
+    let stays = cx.op("Greater", &[size, far]);
+    let dx = cx.op("Where", &[stays, dy, zero]);
     cx.give(0, dx);
     Ok(())
 }
@@ -103,6 +112,19 @@ pub(super) fn div(cx: &mut Backward) -> Result<()> {
     Ok(())
 }
 
+/// a mod b is a − n·b, where n moves in jumps only.
+pub(super) fn modulo(cx: &mut Backward) -> Result<()> {
+    let (a, b, y, dy) = (cx.x(0)?, cx.x(1)?, cx.y(0)?, cx.dy()?);
+    cx.give_broadcast(0, dy)?;
+    if cx.wants(1) {
+        let less = cx.op("Sub", &[y, a]);
+        let negative = cx.op("Div", &[less, b]);
+        let db = cx.op("Mul", &[negative, dy]);
+        cx.give_broadcast(1, db)?;
+    }
+    Ok(())
+}
+
 /// d(a^b) = b·a^(b−1)·da + a^b·ln a·db, where the second term is 0 for an a that is not positive.
 pub(super) fn pow(cx: &mut Backward) -> Result<()> {
     let (a, b, y, dy) = (cx.x(0)?, cx.x(1)?, cx.y(0)?, cx.dy()?);
@@ -113,7 +135,7 @@ pub(super) fn pow(cx: &mut Backward) -> Result<()> {
         let b = if cx.dtype(a)? == cx.dtype(b)? {
             b
         } else {
-            cast_like(cx, b, a)?
+            cx.cast_like(b, a)?
         };
         let slope = cx.op("Mul", &[power, b]);
         let da = cx.op("Mul", &[slope, dy]);
@@ -129,15 +151,6 @@ pub(super) fn pow(cx: &mut Backward) -> Result<()> {
         cx.give_broadcast(1, db)?;
     }
     Ok(())
-}
-
-fn cast_like(
-    cx: &mut Backward,
-    v: edgesmith_ir::ValueId,
-    like: edgesmith_ir::ValueId,
-) -> Result<edgesmith_ir::ValueId> {
-    let to = Attribute::Int(i64::from(cx.dtype(like)?.onnx()));
-    Ok(cx.add(Node::new("Cast", "").with("to", to), &[v]))
 }
 
 /// The gradient of Max or Min goes to the first operand that is the extreme.

@@ -7,14 +7,8 @@ use super::Backward;
 
 pub(super) fn conv(cx: &mut Backward) -> Result<()> {
     let inputs = [cx.x(0)?, cx.x(1)?, cx.dy()?].map(Some);
-    let wants = [0, 1, 2].map(|i| cx.wants(i));
     let node = cx.own();
-    let made = cx.emit(node, &inputs, &wants);
-    for (i, d) in made.into_iter().enumerate() {
-        if let Some(d) = d {
-            cx.give(i, d);
-        }
-    }
+    cx.give_by(node, &inputs, &[0, 1, 2]);
     Ok(())
 }
 
@@ -67,27 +61,39 @@ pub(super) fn pool(cx: &mut Backward) -> Result<()> {
 /// `<Norm>Grad(X, scale, dY)`.
 pub(super) fn norm(cx: &mut Backward) -> Result<()> {
     let (x, scale, dy) = (cx.x(0)?, cx.x(1)?, cx.dy()?);
-    if cx.node().op == "GroupNormalization" && !by_channel(cx)? {
-        return Err(Error::unsupported("a scale by group is not done")
-            .hint("convert the model to opset 21 or later"));
+    let mut node = cx.own();
+    let mut places = &[0, 1, 2][..];
+    if matches!(
+        cx.node().op.as_str(),
+        "RMSNormalization" | "SimplifiedLayerNormalization"
+    ) {
+        node.op = "RMSNormalizationGrad".into();
+        places = &[0, 1];
     }
-    let node = cx.own();
-    let wants = [0, 1, 2].map(|i| cx.wants(i));
-    let bias = node.op != "RMSNormalizationGrad";
-    let outputs = if bias { &wants[..] } else { &wants[..2] };
-    let made = cx.emit(node, &[x, scale, dy].map(Some), outputs);
-    for (i, d) in made.into_iter().enumerate() {
-        if let Some(d) = d {
-            cx.give(i, d);
-        }
-    }
+    cx.give_by(node, &[x, scale, dy].map(Some), places);
     Ok(())
 }
 
-/// Whether a GroupNormalization has a scale for each channel.
-fn by_channel(cx: &Backward) -> Result<bool> {
-    let (x, scale) = (cx.dims(cx.x(1)?)?, cx.x(0)?);
-    Ok(cx.shape(scale).and_then(|s| s.get(1)?.known()) == x.first().copied())
+/// `ResizeGrad(X, roi, scales, sizes, dY)`.
+pub(super) fn resize(cx: &mut Backward) -> Result<()> {
+    if (1..4).any(|i| cx.wants(i)) {
+        return Err(Error::unsupported(
+            "the region and the scales of a Resize have no gradient",
+        ));
+    }
+    let inputs = [0, 1, 2, 3].map(|i| cx.node().input(i));
+    let inputs = [&inputs[..], &[Some(cx.dy()?)]].concat();
+    let node = cx.own();
+    cx.give_by(node, &inputs, &[0]);
+    Ok(())
+}
+
+/// `GridSampleGrad(X, grid, dY)`.
+pub(super) fn grid_sample(cx: &mut Backward) -> Result<()> {
+    let inputs = [cx.x(0)?, cx.x(1)?, cx.dy()?].map(Some);
+    let node = cx.own();
+    cx.give_by(node, &inputs, &[0, 1]);
+    Ok(())
 }
 
 /// BatchNormalization, by the statistics of the batch in training and by given ones else.
@@ -151,9 +157,7 @@ pub(super) fn loss(cx: &mut Backward) -> Result<()> {
             Some(dloss),
         ];
         let node = cx.own();
-        if let Some(dx) = cx.emit(node, &inputs, &[true])[0] {
-            cx.give(0, dx);
-        }
+        cx.give_by(node, &inputs, &[0]);
     }
     if let Some(dy) = cx.dy_of(1) {
         let node = Node::new("LogSoftmaxGrad", "").in_domain(DOMAIN);

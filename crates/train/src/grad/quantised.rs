@@ -1,6 +1,6 @@
 //! Quantisation, straight through.
 
-use edgesmith_ir::{Node, Result, ValueId};
+use edgesmith_ir::{Node, Result};
 
 use super::Backward;
 
@@ -12,13 +12,7 @@ fn straight_through(cx: &mut Backward, node: Node) -> Result<()> {
         cx.node().input(2),
         Some(cx.dy()?),
     ];
-    let wants = [cx.wants(0), cx.wants(1)];
-    let made: Vec<Option<ValueId>> = cx.emit(node, &inputs, &wants);
-    for (i, d) in made.into_iter().enumerate() {
-        if let Some(d) = d {
-            cx.give(i, d);
-        }
-    }
+    cx.give_by(node, &inputs, &[0, 1]);
     Ok(())
 }
 

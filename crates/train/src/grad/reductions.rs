@@ -75,8 +75,7 @@ pub(super) fn mean(cx: &mut Backward) -> Result<()> {
         None => {
             let [all, left] = [x, y].map(|v| cx.op("Size", &[v]));
             let count = cx.op("Div", &[all, left]);
-            let to = Attribute::Int(i64::from(cx.dtype(x)?.onnx()));
-            let count = cx.add(Node::new("Cast", "").with("to", to), &[count]);
+            let count = cx.cast_like(count, x)?;
             cx.op("Div", &[dy, count])
         }
     };
@@ -133,6 +132,24 @@ pub(super) fn l2(cx: &mut Backward) -> Result<()> {
     let ratio = cx.op("Div", &[dy, safe]);
     let ratio = with_axes(cx, ratio)?;
     let dx = cx.op("Mul", &[x, ratio]);
+    cx.give(0, dx);
+    Ok(())
+}
+
+/// `ReduceProdGrad(X, axes, dY)`.
+pub(super) fn product(cx: &mut Backward) -> Result<()> {
+    let node = cx.own();
+    let inputs = [Some(cx.x(0)?), cx.node().input(1), Some(cx.dy()?)];
+    cx.give_by(node, &inputs, &[0]);
+    Ok(())
+}
+
+/// d ln Σ = dY/Σ, where Σ = exp(Y).
+pub(super) fn log_sum(cx: &mut Backward) -> Result<()> {
+    let (y, dy) = (cx.y(0)?, cx.dy()?);
+    let sum = cx.op("Exp", &[y]);
+    let share = cx.op("Div", &[dy, sum]);
+    let dx = repeated(cx, share)?;
     cx.give(0, dx);
     Ok(())
 }

@@ -72,7 +72,7 @@ pub static INSTANCE_NORMALIZATION_GRAD: OpDef = row(
     &["edgesmith.InstanceNormalizationGrad(f32[2,3,4], f32[3], f32[2,3,4]) -> 3"],
 );
 
-/// The gradient of GroupNormalization whose scale has a number for each channel.
+/// The gradient of GroupNormalization, whose scale has a number for each channel or for each group.
 pub static GROUP_NORMALIZATION_GRAD: OpDef = row(
     "GroupNormalizationGrad",
     3,
@@ -89,15 +89,20 @@ pub static GROUP_NORMALIZATION_GRAD: OpDef = row(
         }
         let length = (channels / groups * plane).max(1);
         let lines = x.dims()[0] * groups;
+        let by_group = cx.input(1)?.count() == groups;
+        let scales = if by_group { groups } else { channels };
         gradients(
             cx,
             Kind::Centred,
             lines,
             |i| i / length,
-            |i| i / plane % channels,
+            |i| i / plane % channels * scales / channels,
         )
     },
-    &["edgesmith.GroupNormalizationGrad(f32[2,4,3], f32[4], f32[2,4,3]) {num_groups=2} -> 3"],
+    &[
+        "edgesmith.GroupNormalizationGrad(f32[2,4,3], f32[4], f32[2,4,3]) {num_groups=2} -> 3",
+        "edgesmith.GroupNormalizationGrad(f32[2,4,3], f32[2], f32[2,4,3]) {num_groups=2} -> 3",
+    ],
 );
 
 /// The gradient of LayerNormalization.

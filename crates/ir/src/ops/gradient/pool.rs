@@ -2,8 +2,9 @@
 
 use super::BASE;
 use crate::eval::EvalCx;
+use crate::geometry::Window;
 use crate::ops::arith::{expect_dims, expect_rank, floats, from_floats};
-use crate::ops::pool::{ATTRS, eval_max, padded_taps, window_of};
+use crate::ops::pool::{ATTRS, GLOBAL_LP_POOL, eval_max, exponent, lp, padded_taps, window_of};
 use crate::ops::{Arity, EvalFn, OpDef};
 use crate::{Error, Result, Tensor};
 
@@ -68,6 +69,32 @@ pub static GLOBAL_MAX_POOL_GRAD: OpDef = row(
     &["edgesmith.GlobalMaxPoolGrad(f32[2,3,4,4], f32[2,3,1,1])"],
 );
 
+/// The gradient of LpPool.
+pub static LP_POOL_GRAD: OpDef = OpDef {
+    attrs: ATTRS,
+    ..row(
+        "LpPoolGrad",
+        |cx| {
+            let p = exponent(cx);
+            windows(cx, |line, dy, _| of_norm(line, dy, p))
+        },
+        &["edgesmith.LpPoolGrad(f32[1,2,6,6], f32[1,2,3,3]) {kernel_shape=[2,2], strides=[2,2]}"],
+    )
+};
+
+/// The gradient of GlobalLpPool.
+pub static GLOBAL_LP_POOL_GRAD: OpDef = OpDef {
+    attrs: GLOBAL_LP_POOL.attrs,
+    ..row(
+        "GlobalLpPoolGrad",
+        |cx| {
+            let p = exponent(cx);
+            global(cx, |line, dy| of_norm(line, dy, p))
+        },
+        &["edgesmith.GlobalLpPoolGrad(f32[2,3,4,4], f32[2,3,1,1]) {p=3}"],
+    )
+};
+
 fn max(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let (x, dy) = (cx.input(0)?, cx.input(1)?);
     if cx.int("storage_order", 0) != 0 {
@@ -86,23 +113,46 @@ fn max(cx: &EvalCx) -> Result<Vec<Tensor>> {
 }
 
 fn average(cx: &EvalCx) -> Result<Vec<Tensor>> {
+    let include = cx.int("count_include_pad", 0) != 0;
+    windows(cx, |line, dy, (window, o)| {
+        let count = match include {
+            true => padded_taps(window, o),
+            false => line.len(),
+        };
+        line.fill(dy / count as f64);
+    })
+}
+
+/// Makes the elements of a norm its gradient with respect to each; 0 where the norm is.
+fn of_norm(line: &mut [f64], dy: f64, p: f64) {
+    let norm = lp(line, p);
+    for v in line {
+        *v = match *v {
+            0.0 if p == 1.0 => 0.0,
+            _ if norm == 0.0 => 0.0,
+            x => dy * x.signum() * (x.abs() / norm).powf(p - 1.0),
+        };
+    }
+}
+
+/// Makes the elements under each window their gradients by `f` of them, the gradient of the output
+/// and the number of the window; sums those of each element.
+fn windows(cx: &EvalCx, f: impl Fn(&mut [f64], f64, (&Window, usize))) -> Result<Vec<Tensor>> {
     let (x, dy) = (cx.input(0)?, cx.input(1)?);
     let (window, dims) = window_of(cx, x)?;
     expect_dims("the gradient", dy, &dims)?;
-    let include = cx.int("count_include_pad", 0) != 0;
     let area: usize = x.dims()[2..].iter().product();
     let outputs: usize = dims[2..].iter().product();
-    let (dy, mut dx) = (floats(dy)?, vec![0.0; x.count()]);
-    let mut sources = Vec::new();
+    let (data, dy, mut dx) = (floats(x)?, floats(dy)?, vec![0.0; x.count()]);
+    let (mut sources, mut line) = (Vec::new(), Vec::new());
     for o in 0..outputs {
         window.sources(o, &mut sources);
-        let count = match include {
-            true => padded_taps(&window, o),
-            false => sources.len(),
-        };
         for p in 0..dims[0] * dims[1] {
-            for &(_, i) in &sources {
-                dx[p * area + i] += dy[p * outputs + o] / count as f64;
+            line.clear();
+            line.extend(sources.iter().map(|&(_, i)| data[p * area + i]));
+            f(&mut line, dy[p * outputs + o], (&window, o));
+            for (&(_, i), d) in sources.iter().zip(&line) {
+                dx[p * area + i] += d;
             }
         }
     }

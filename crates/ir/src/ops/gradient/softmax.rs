@@ -1,8 +1,8 @@
 //! `SoftmaxGrad(Y, dY) -> dX` and `LogSoftmaxGrad(Y, dY) -> dX`.
 
 use super::BASE;
+use super::lines::along;
 use crate::eval::EvalCx;
-use crate::ops::arith::{expect_dims, floats, from_floats};
 use crate::ops::softmax::{ATTRS, extent};
 use crate::ops::{Arity, EvalFn, OpDef};
 use crate::{Result, Tensor};
@@ -51,22 +51,6 @@ pub static LOG_SOFTMAX_GRAD: OpDef = row(
 
 /// Makes each line of dY that of dX, by the line of Y.
 fn lines(cx: &EvalCx, f: impl Fn(&[f64], &mut [f64])) -> Result<Vec<Tensor>> {
-    let (y, dy) = (cx.input(0)?, cx.input(1)?);
-    expect_dims("the gradient", dy, y.dims())?;
-    let (length, inner) = extent(&cx.as_default(&[]), y)?;
-    let (ys, mut ds) = (floats(y)?, floats(dy)?);
-    let block = (length * inner).max(1);
-    let (mut line, mut grad) = (vec![0.0; length], vec![0.0; length]);
-    for (ys, ds) in ys.chunks(block).zip(ds.chunks_mut(block)) {
-        for i in 0..inner {
-            for k in 0..length {
-                (line[k], grad[k]) = (ys[k * inner + i], ds[k * inner + i]);
-            }
-            f(&line, &mut grad);
-            for k in 0..length {
-                ds[k * inner + i] = grad[k];
-            }
-        }
-    }
-    Ok(vec![from_floats(y.dtype(), y.dims(), ds)?])
+    let (length, inner) = extent(&cx.as_default(&[]), cx.input(0)?)?;
+    along(cx, length, inner, f)
 }

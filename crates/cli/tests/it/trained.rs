@@ -1,0 +1,185 @@
+//! `train` and `distill`, from outside: what they write, and that a killed run goes on.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::*;
+
+/// Images of 8 by 8 whose bright half is their class, and a test of others.
+fn halves(folder: &Folder) {
+    for (name, count, first) in [("train.npz", 320usize, 0usize), ("test.npz", 80, 1000)] {
+        let (mut data, mut labels) = (Vec::new(), Vec::new());
+        for i in first..first + count {
+            let class = i * 7919 % 13 % 2;
+            labels.push(class as i64);
+            let noise = |p: usize| ((i * 31 + p * 17) * 2_654_435_761 % 1000) as f32 / 1000.0;
+            data.extend((0..64).map(|p| noise(p) + if p / 32 == class { 0.5 } else { 0.0 }));
+        }
+        let x = Tensor::from_vec(&[count, 1, 8, 8], data).unwrap();
+        let labels = Tensor::vector(labels);
+        let arrays = [("image".into(), x), ("labels".into(), labels)];
+        npz::write(&folder.path(name), &arrays, false).unwrap();
+    }
+}
+
+const TRAIN: &str =
+    "train lenet-300-100 --data train.npz --validate test.npz --batch 32 --threads 1";
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_new_network_learns_and_its_recipe_repeats_it() {
+    let folder = Folder::new("train");
+    halves(&folder);
+    let output = folder.run(&format!("{TRAIN} -o a.onnx --epochs 4 --recipe again.toml"));
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("epoch   4"), "{}", said(&output));
+    assert!(
+        said(&output).contains("100.00 % right"),
+        "{}",
+        said(&output)
+    );
+    let first = std::fs::read(folder.path("a.onnx")).unwrap();
+    let output = folder.run("apply again.toml -o b.onnx");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(first, std::fs::read(folder.path("b.onnx")).unwrap());
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let folder = Folder::new("killed");
+    halves(&folder);
+    let words = format!("{TRAIN} -o out.onnx --epochs 30 --cache kept");
+    let whole = folder.run(&words.replace("kept", "other"));
+    assert!(whole.status.success(), "{}", said(&whole));
+    let expected = std::fs::read(folder.path("out.onnx")).unwrap();
+    std::fs::remove_file(folder.path("out.onnx")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_edgesmith"))
+        .args(words.split_whitespace())
+        .current_dir(&folder.0)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The first state that is kept is that after an epoch.
+    let kept = folder.path("kept");
+    let is_whole = |e: std::io::Result<std::fs::DirEntry>| {
+        e.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "statistics"))
+    };
+    while !std::fs::read_dir(&kept).is_ok_and(|mut all| all.any(is_whole)) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = folder.run(&format!("{words} --force"));
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("goes on at step"),
+        "{}",
+        said(&output)
+    );
+    assert_eq!(expected, std::fs::read(folder.path("out.onnx")).unwrap());
+}
+
+#[test]
+fn a_student_learns_from_a_teacher_without_labels() {
+    let folder = Folder::new("distill");
+    halves(&folder);
+    let teacher = folder.run(&format!("{TRAIN} -o teacher.onnx --epochs 4"));
+    assert!(teacher.status.success(), "{}", said(&teacher));
+    let x = npz::read(&folder.path("train.npz")).unwrap().remove(0);
+    npz::write(&folder.path("bare.npz"), &[x], false).unwrap();
+    folder.run(&format!("{TRAIN} -o student.onnx --epochs 1 --rate 1e-9"));
+    let output = folder.run(
+        "distill --student student.onnx --teacher teacher.onnx --data bare.npz --validate test.npz \
+         -o out.onnx --epochs 4 --batch 32 --threads 1",
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("100.00 % right"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn training_refuses_what_it_cannot_use() {
+    let folder = Folder::new("refuse");
+    halves(&folder);
+    folder.run(&format!("{TRAIN} -o net.onnx --epochs 1"));
+    let refused = |words: &str| {
+        let output = folder.run(words);
+        assert!(!output.status.success(), "{words}");
+        said(&output)
+    };
+    let unknown = refused("train net.onnx -o x.onnx --data train.npz --loss crossentropy");
+    assert!(
+        unknown.contains("unknown loss \"crossentropy\""),
+        "{unknown}"
+    );
+    let alone = refused("train net.onnx -o x.onnx --data train.npz --loss kd");
+    assert!(alone.contains("needs a teacher"), "{alone}");
+    let missing = refused("train net.onnx -o x.onnx --data none.npz");
+    assert!(missing.contains("none.npz"), "{missing}");
+    let pair = refused(
+        "distill --student net.onnx --teacher net.onnx -o x.onnx --data train.npz --loss hint",
+    );
+    assert!(pair.contains("compares two values"), "{pair}");
+    assert!(!folder.path("x.onnx").exists());
+}
+
+#[test]
+fn a_quantised_model_trains_and_stays_quantised() {
+    let folder = Folder::new("qat");
+    halves(&folder);
+    folder.run(&format!("{TRAIN} -o net.onnx --epochs 2"));
+    let x = npz::read(&folder.path("train.npz")).unwrap().remove(0);
+    npz::write(&folder.path("calib.npz"), &[x], false).unwrap();
+    let made = folder.run("quantize net.onnx -o int8.onnx --to int8 --calibrate calib.npz");
+    assert!(made.status.success(), "{}", said(&made));
+    let output = folder.run(
+        "distill --student int8.onnx --teacher net.onnx --data train.npz --validate test.npz -o out.onnx \
+         --epochs 1 --batch 32 --threads 1 --rate 1e-5",
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    let ops = |name: &str| {
+        let model = edgesmith_formats::read(&folder.path(name)).unwrap();
+        let mut ops: Vec<String> = model.graph.nodes().map(|(_, n)| n.op.clone()).collect();
+        ops.sort();
+        ops
+    };
+    assert_eq!(ops("out.onnx"), ops("int8.onnx"));
+    assert!(
+        said(&output).contains("100.00 % right"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_recipe_distils_rounds_and_trains_the_rounded_one() {
+    let folder = Folder::new("chain");
+    halves(&folder);
+    folder.run(&format!("{TRAIN} -o teacher.onnx --epochs 4"));
+    folder.run(&format!("{TRAIN} -o student.onnx --epochs 1 --rate 1e-9"));
+    let x = npz::read(&folder.path("train.npz")).unwrap().remove(0);
+    npz::write(&folder.path("calib.npz"), &[x], false).unwrap();
+    let train = "[[step]]\ndo = \"train\"\nteacher = \"teacher.onnx\"\ndata = \"train.npz\"\nvalidate = \
+                 \"test.npz\"\nbatch = 32\nthreads = 1\n";
+    let recipe = format!(
+        "model = \"student.onnx\"\noutput = \"out.onnx\"\ncalibrate = \"calib.npz\"\n{train}epochs = 4\n\
+         [[step]]\ndo = \"optimize\"\nlevel = \"basic\"\n[[step]]\ndo = \"quantize\"\nto = \"int8\"\n\
+         {train}epochs = 1\nrate = 1e-5\n"
+    );
+    std::fs::write(folder.path("chain.toml"), recipe).unwrap();
+    let output = folder.run("apply chain.toml");
+    assert!(output.status.success(), "{}", said(&output));
+    let model = edgesmith_formats::read(&folder.path("out.onnx")).unwrap();
+    assert!(model.graph.nodes().any(|(_, n)| n.is("DequantizeLinear")));
+    assert!(
+        said(&output).contains("100.00 % right"),
+        "{}",
+        said(&output)
+    );
+}

@@ -1,0 +1,263 @@
+//! Which channels stand and fall together: indices of axes that a graph ties to each other.
+//!
+//! Every index of every axis of known length is a slot. Operators unite slots, or hold them where
+//! they are: a class of slots of which none is held can leave the graph as a whole, and what is
+//! left computes the same as if all readers of these channels had zeros for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edgesmith_ir::infer::Inferred;
+use edgesmith_ir::{Error, Model, Result, ValueId};
+
+mod merged;
+mod moved;
+mod rules;
+mod weighted;
+
+use rules::Cx;
+
+/// Graphs of more slots are refused.
+const MOST_SLOTS: usize = 1 << 26;
+
+/// An axis of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Axis {
+    /// The value.
+    pub value: ValueId,
+    /// Which of its axes.
+    pub axis: usize,
+}
+
+impl Axis {
+    /// This axis of this value.
+    pub fn of(value: ValueId, axis: usize) -> Self {
+        Self { value, axis }
+    }
+}
+
+/// Indices of axes that stand and fall together.
+pub type Class = BTreeMap<Axis, Vec<usize>>;
+
+/// Classes that are tied to the same axes in the same way, and so can take each other's place.
+#[derive(Debug, Clone)]
+pub struct Dimension {
+    /// In the order of their first index.
+    pub classes: Vec<Class>,
+}
+
+/// Why some weights keep all their channels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// What holds them.
+    pub why: String,
+    /// The weights.
+    pub weights: Vec<ValueId>,
+}
+
+/// The slots of a graph, united.
+pub struct Ties {
+    values: Vec<ValueId>,
+    /// The first slot and the length of each axis, by [`ValueId::index`]; 0 where it is not known.
+    axes: Vec<Vec<(usize, usize)>>,
+    parents: Vec<u32>,
+    /// Why the class of this root is held: an index into the reasons, from 1.
+    held: Vec<u32>,
+    reasons: Vec<String>,
+    /// Axes of weights along which channels are made.
+    makes: BTreeSet<Axis>,
+    /// Axes of weights along which channels are read and summed.
+    reads: BTreeSet<Axis>,
+}
+
+/// The reason of what a model shows to the outside.
+const INTERFACE: u32 = 1;
+
+impl Ties {
+    /// The ties of the main graph.
+    ///
+    /// # Errors
+    /// When the graph has a cycle, or too many slots.
+    pub fn of(model: &Model, inferred: &Inferred) -> Result<Self> {
+        let graph = &model.graph;
+        let mut ties = Self::free(model, inferred)?;
+        for id in graph.order()? {
+            let node = graph.node(id);
+            let mut cx = Cx::new(model, inferred, node, &mut ties);
+            if let Err(why) = rules::tie(&mut cx) {
+                let why = format!("{}: {why}", node.place());
+                for v in node.inputs().iter().chain(node.outputs()).flatten() {
+                    ties.hold_value(*v, &why);
+                }
+            }
+        }
+        for v in graph.captured() {
+            ties.hold_value(v, "a graph inside a node reads it");
+        }
+        for &v in graph.inputs.iter().chain(&graph.outputs) {
+            for axis in 0..ties.rank(v) {
+                ties.hold(Axis::of(v, axis), INTERFACE);
+            }
+        }
+        Ok(ties)
+    }
+
+    /// Slots that nothing ties yet.
+    fn free(model: &Model, inferred: &Inferred) -> Result<Self> {
+        let mut count = 0usize;
+        let mut axes = Vec::new();
+        for (v, value) in model.graph.values() {
+            let shape = match &value.constant {
+                Some(data) => Some(data.ty().shape.unwrap_or_default()),
+                None => inferred.tensor(v).and_then(|t| t.shape.clone()),
+            };
+            let mut own = Vec::new();
+            for dim in shape.iter().flat_map(|s| s.iter()) {
+                let length = dim.known().unwrap_or(0);
+                own.push((count, length));
+                count = count.saturating_add(length);
+            }
+            axes.push(own);
+        }
+        if count > MOST_SLOTS {
+            let what = format!("the axes of all values have {count} indices");
+            return Err(Error::unsupported(what).hint(format!("{MOST_SLOTS} can be tied")));
+        }
+        Ok(Self {
+            values: model.graph.values().map(|(v, _)| v).collect(),
+            axes,
+            parents: (0..count as u32).collect(),
+            held: vec![0; count],
+            reasons: vec!["the model shows it to the outside".into()],
+            makes: BTreeSet::new(),
+            reads: BTreeSet::new(),
+        })
+    }
+
+    fn rank(&self, v: ValueId) -> usize {
+        self.axes[v.index()].len()
+    }
+
+    /// The length of an axis, where it is known.
+    fn length(&self, axis: Axis) -> Option<usize> {
+        let (_, length) = self.axes[axis.value.index()].get(axis.axis)?;
+        (*length > 0).then_some(*length)
+    }
+
+    fn slot(&self, axis: Axis, index: usize) -> usize {
+        self.axes[axis.value.index()][axis.axis].0 + index
+    }
+
+    fn root(&mut self, slot: usize) -> usize {
+        let mut at = slot;
+        while self.parents[at] as usize != at {
+            // Halves the path for those who come after.
+            self.parents[at] = self.parents[self.parents[at] as usize];
+            at = self.parents[at] as usize;
+        }
+        at
+    }
+
+    /// Ties one index to another.
+    fn unite(&mut self, (a, i): (Axis, usize), (b, j): (Axis, usize)) {
+        let (a, b) = (self.slot(a, i), self.slot(b, j));
+        let (a, b) = (self.root(a), self.root(b));
+        if a == b {
+            return;
+        }
+        let (root, child) = (a.min(b), a.max(b));
+        self.parents[child] = root as u32;
+        if self.held[root] == 0 {
+            self.held[root] = self.held[child];
+        }
+    }
+
+    fn reason(&mut self, why: &str) -> u32 {
+        let at = self.reasons.iter().position(|r| r == why);
+        let at = at.unwrap_or_else(|| {
+            self.reasons.push(why.into());
+            self.reasons.len() - 1
+        });
+        at as u32 + 1
+    }
+
+    fn hold(&mut self, axis: Axis, reason: u32) {
+        for i in 0..self.length(axis).unwrap_or(0) {
+            let slot = self.slot(axis, i);
+            let root = self.root(slot);
+            if self.held[root] == 0 {
+                self.held[root] = reason;
+            }
+        }
+    }
+
+    fn hold_value(&mut self, v: ValueId, why: &str) {
+        let reason = self.reason(why);
+        for axis in 0..self.rank(v) {
+            self.hold(Axis::of(v, axis), reason);
+        }
+    }
+
+    /// True where channels are read and summed along this axis of a weight.
+    pub fn reads(&self, axis: Axis) -> bool {
+        self.reads.contains(&axis)
+    }
+
+    /// True where channels are made along this axis of a weight.
+    pub fn makes(&self, axis: Axis) -> bool {
+        self.makes.contains(&axis)
+    }
+
+    /// Every axis of known length.
+    fn all(&self) -> Vec<Axis> {
+        let values = self.values.iter().zip(&self.axes);
+        values
+            .flat_map(|(&v, own)| (0..own.len()).map(move |a| Axis::of(v, a)))
+            .collect()
+    }
+
+    /// The dimensions that can be made smaller: those along which a weight makes channels and
+    /// which nothing holds.
+    pub fn dimensions(&mut self) -> Vec<Dimension> {
+        let mut classes: BTreeMap<usize, Class> = BTreeMap::new();
+        for axis in self.all() {
+            for i in 0..self.length(axis).unwrap_or(0) {
+                let slot = self.slot(axis, i);
+                let root = self.root(slot);
+                if self.held[root] == 0 {
+                    let class = classes.entry(root).or_default();
+                    class.entry(axis).or_default().push(i);
+                }
+            }
+        }
+        let mut found: BTreeMap<Vec<(Axis, usize)>, Vec<Class>> = BTreeMap::new();
+        for class in classes.into_values() {
+            if class.keys().any(|a| self.makes(*a)) {
+                let ways = class.iter().map(|(a, i)| (*a, i.len())).collect();
+                found.entry(ways).or_default().push(class);
+            }
+        }
+        let dimensions = found.into_values().map(|classes| Dimension { classes });
+        dimensions.collect()
+    }
+
+    /// What keeps weights as they are, but for what the model shows to the outside.
+    pub fn held(&mut self) -> Vec<Held> {
+        let mut found: BTreeMap<u32, Vec<ValueId>> = BTreeMap::new();
+        for axis in self.makes.clone() {
+            let reasons = (0..self.length(axis).unwrap_or(0)).map(|i| {
+                let slot = self.slot(axis, i);
+                let root = self.root(slot);
+                self.held[root]
+            });
+            let reasons: BTreeSet<u32> = reasons.filter(|&r| r > INTERFACE).collect();
+            for reason in reasons {
+                found.entry(reason).or_default().push(axis.value);
+            }
+        }
+        let told = found.into_iter().map(|(reason, weights)| Held {
+            why: self.reasons[reason as usize - 1].clone(),
+            weights,
+        });
+        told.collect()
+    }
+}

@@ -1,0 +1,276 @@
+//! What each operator ties, by its name.
+
+use edgesmith_ir::infer::Inferred;
+use edgesmith_ir::{Dim, Model, Node, ValueId};
+
+use super::{Axis, Ties, merged, moved, weighted};
+
+/// A rule: it ties or holds every axis of what the node reads and makes, or says why it cannot,
+/// and then all of them are held.
+type Rule = fn(&mut Cx) -> Result<(), String>;
+
+/// The rules of the operators of `ai.onnx`, by name.
+static RULES: &[(&str, Rule)] = &[
+    ("Abs", elementwise),
+    ("Add", elementwise),
+    ("AveragePool", weighted::pool),
+    ("BatchNormalization", weighted::norm),
+    ("Cast", elementwise),
+    ("Ceil", elementwise),
+    ("Celu", elementwise),
+    ("Clip", elementwise),
+    ("Concat", moved::concat),
+    ("Conv", weighted::conv),
+    ("ConvTranspose", weighted::conv_transpose),
+    ("Div", elementwise),
+    ("Dropout", elementwise),
+    ("Elu", elementwise),
+    ("Erf", elementwise),
+    ("Exp", elementwise),
+    ("Flatten", merged::flatten),
+    ("Floor", elementwise),
+    ("Gather", moved::gather),
+    ("Gelu", elementwise),
+    ("Gemm", weighted::gemm),
+    ("GlobalAveragePool", weighted::pool),
+    ("GlobalLpPool", weighted::pool),
+    ("GlobalMaxPool", weighted::pool),
+    ("HardSigmoid", elementwise),
+    ("HardSwish", elementwise),
+    ("Identity", elementwise),
+    ("InstanceNormalization", weighted::norm),
+    ("LayerNormalization", weighted::layer_norm),
+    ("LeakyRelu", elementwise),
+    ("Log", elementwise),
+    ("LogSoftmax", moved::softmax),
+    ("LpPool", weighted::pool),
+    ("MatMul", weighted::matmul),
+    ("Max", elementwise),
+    ("MaxPool", weighted::pool),
+    ("Mean", elementwise),
+    ("Min", elementwise),
+    ("Mish", elementwise),
+    ("Mul", elementwise),
+    ("Neg", elementwise),
+    ("PRelu", elementwise),
+    ("Pad", moved::pad),
+    ("Pow", elementwise),
+    ("RMSNormalization", weighted::layer_norm),
+    ("Reciprocal", elementwise),
+    ("ReduceL1", moved::reduce),
+    ("ReduceL2", moved::reduce),
+    ("ReduceMax", moved::reduce),
+    ("ReduceMean", moved::reduce),
+    ("ReduceMin", moved::reduce),
+    ("ReduceSum", moved::reduce),
+    ("Relu", elementwise),
+    ("Reshape", merged::reshape),
+    ("Resize", moved::resize),
+    ("Round", elementwise),
+    ("Selu", elementwise),
+    ("Sigmoid", elementwise),
+    ("Softmax", moved::softmax),
+    ("Softplus", elementwise),
+    ("Softsign", elementwise),
+    ("Sqrt", elementwise),
+    ("Squeeze", moved::squeeze),
+    ("Sub", elementwise),
+    ("Sum", elementwise),
+    ("Tanh", elementwise),
+    ("Transpose", moved::transpose),
+    ("Unsqueeze", moved::unsqueeze),
+    ("Where", elementwise),
+];
+
+/// Ties what a node reads to what it makes.
+///
+/// # Errors
+/// Why it is not understood.
+pub(super) fn tie(cx: &mut Cx) -> Result<(), String> {
+    let node = cx.node;
+    if node.is("Constant") {
+        return Ok(());
+    }
+    if node.is("Shape") || node.is("Size") {
+        return lengths(cx);
+    }
+    let rule = RULES
+        .iter()
+        .find(|(op, _)| node.is(op) && cx.model.function(node).is_none());
+    match rule {
+        Some((_, rule)) => rule(cx),
+        None => Err("what it does with channels is not known".into()),
+    }
+}
+
+/// Lengths may be read where none of them is that of a channel: later they would be others.
+fn lengths(cx: &mut Cx) -> Result<(), String> {
+    let x = cx.x(0)?;
+    let rank = cx.ties.rank(x);
+    let known = (0..rank).any(|a| cx.ties.length(Axis::of(x, a)).is_some_and(|n| n > 1));
+    if known {
+        return Err("it reads lengths".into());
+    }
+    Ok(())
+}
+
+/// What a rule sees.
+pub(super) struct Cx<'a> {
+    pub model: &'a Model,
+    pub inferred: &'a Inferred,
+    pub node: &'a Node,
+    pub ties: &'a mut Ties,
+}
+
+impl<'a> Cx<'a> {
+    pub fn new(
+        model: &'a Model,
+        inferred: &'a Inferred,
+        node: &'a Node,
+        ties: &'a mut Ties,
+    ) -> Self {
+        Self {
+            model,
+            inferred,
+            node,
+            ties,
+        }
+    }
+
+    /// Input `i`, whose rank is known.
+    pub fn x(&self, i: usize) -> Result<ValueId, String> {
+        let v = self.node.input(i);
+        let v = v.ok_or_else(|| format!("its input {i} is left out"))?;
+        self.ranked(v)
+    }
+
+    /// The first output, whose rank is known.
+    pub fn y(&self) -> Result<ValueId, String> {
+        let v = self.node.output(0).ok_or("its output is left out")?;
+        self.ranked(v)
+    }
+
+    fn ranked(&self, v: ValueId) -> Result<ValueId, String> {
+        if self.shape(v).is_none() {
+            let name = &self.model.graph.value(v).name;
+            return Err(format!("the shape of \"{name}\" is not known"));
+        }
+        Ok(v)
+    }
+
+    /// The lengths of a value, as far as they are known.
+    pub fn shape(&self, v: ValueId) -> Option<Vec<Dim>> {
+        let shape = match &self.model.graph.value(v).constant {
+            Some(data) => data.ty().shape,
+            None => self.inferred.tensor(v)?.shape.clone(),
+        };
+        Some(shape?.iter().cloned().collect())
+    }
+
+    /// The number of axes.
+    pub fn rank(&self, v: ValueId) -> usize {
+        self.ties.rank(v)
+    }
+
+    /// A length that has to be known.
+    pub fn length(&self, v: ValueId, axis: usize) -> Result<usize, String> {
+        self.ties
+            .length(Axis::of(v, axis))
+            .ok_or_else(|| "a length is not known".to_owned())
+    }
+
+    /// An axis that may count from the end.
+    pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, String> {
+        let at = if axis < 0 { axis + rank as i64 } else { axis };
+        let at = usize::try_from(at).ok().filter(|&a| a < rank);
+        at.ok_or_else(|| format!("there is no axis {axis}"))
+    }
+
+    /// Whole numbers of an attribute, or of a constant input where the opset has them there.
+    pub fn ints(&self, attribute: &str, input: usize) -> Result<Option<Vec<i64>>, String> {
+        if let Some(list) = self.node.ints(attribute) {
+            return Ok(Some(list.to_vec()));
+        }
+        let Some(v) = self.node.input(input) else {
+            return Ok(None);
+        };
+        let data = self.model.graph.constant(v);
+        let list = data.and_then(|t| t.to_i64().ok());
+        let list = list.ok_or_else(|| format!("its {attribute} are computed"))?;
+        Ok(Some(list.to_vec()))
+    }
+
+    /// Ties two axes index by index; where they are not surely of one length, both are held.
+    pub fn tie(&mut self, (v, a): (ValueId, usize), (w, b): (ValueId, usize)) {
+        let (a, b) = (Axis::of(v, a), Axis::of(w, b));
+        match (self.ties.length(a), self.ties.length(b)) {
+            (Some(m), Some(n)) if m == n => {
+                for i in 0..m {
+                    self.ties.unite((a, i), (b, i));
+                }
+            }
+            _ => {
+                self.hold(v, a.axis, "lengths are not known to be equal");
+                self.hold(w, b.axis, "lengths are not known to be equal");
+            }
+        }
+    }
+
+    /// Ties single indices.
+    pub fn tie_at(
+        &mut self,
+        (v, a, i): (ValueId, usize, usize),
+        (w, b, j): (ValueId, usize, usize),
+    ) {
+        self.ties.unite((Axis::of(v, a), i), (Axis::of(w, b), j));
+    }
+
+    /// Holds an axis.
+    pub fn hold(&mut self, v: ValueId, axis: usize, why: &str) {
+        let why = format!("{}: {why}", self.node.place());
+        let reason = self.ties.reason(&why);
+        self.ties.hold(Axis::of(v, axis), reason);
+    }
+
+    /// Channels are made along this axis of a weight.
+    pub fn makes(&mut self, v: ValueId, axis: usize) {
+        if self.model.graph.constant(v).is_some() {
+            self.ties.makes.insert(Axis::of(v, axis));
+        }
+    }
+
+    /// Channels are read and summed along this axis of a weight.
+    pub fn reads(&mut self, v: ValueId, axis: usize) {
+        self.ties.reads.insert(Axis::of(v, axis));
+    }
+
+    /// Ties an operand to the result as broadcasting lays it: from the last axis on.
+    pub fn broadcast(&mut self, x: ValueId, y: ValueId) {
+        let (m, n) = (self.rank(x), self.rank(y));
+        for a in 0..m {
+            if self.ties.length(Axis::of(x, a)) == Some(1) {
+                continue;
+            }
+            match (a + n).checked_sub(m) {
+                Some(b) => self.tie((x, a), (y, b)),
+                None => self.hold(x, a, "it has more axes than the result"),
+            }
+        }
+    }
+}
+
+/// Numbers that meet those at the same place.
+fn elementwise(cx: &mut Cx) -> Result<(), String> {
+    cx.y()?;
+    let inputs: Vec<ValueId> = cx.node.inputs().iter().flatten().copied().collect();
+    let outputs: Vec<ValueId> = cx.node.outputs().iter().flatten().copied().collect();
+    for &v in inputs.iter().chain(&outputs) {
+        cx.ranked(v)?;
+    }
+    for y in outputs {
+        for &x in &inputs {
+            cx.broadcast(x, y);
+        }
+    }
+    Ok(())
+}
