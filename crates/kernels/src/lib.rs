@@ -35,6 +35,7 @@ pub mod pool;
 pub mod quantize;
 pub mod recurrent;
 pub mod resample;
+pub(crate) mod rows;
 pub mod select;
 pub mod survey;
 

@@ -49,6 +49,12 @@ pub enum Derivative {
     },
     /// Of `|x|`: its sign.
     Abs,
+    /// Of `exp(x)`, by its output.
+    Exp,
+    /// Of the square root, by its output.
+    Sqrt,
+    /// Of `1 / x`, by its output.
+    Reciprocal,
 }
 
 impl Derivative {
@@ -140,6 +146,9 @@ impl Body for Line<'_> {
                 let sign = s.if_less(x, zero, s.splat(-1.0), zero);
                 s.mul(dy, s.if_less(zero, x, one, sign))
             }),
+            Derivative::Exp => each!(|y, dy| s.mul(dy, y)),
+            Derivative::Sqrt => each!(|y, dy| s.mul(dy, s.div(s.splat(0.5), y))),
+            Derivative::Reciprocal => each!(|y, dy| s.mul(dy, s.sub(zero, s.mul(y, y)))),
         }
     }
 }
@@ -273,6 +282,29 @@ mod tests {
                     let message = format!("{derivative:?} at {}", x[i]);
                     close(&[dx[i]], &[want], 3e-4, &message);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn derivatives_by_the_output_of_what_is_above_zero() {
+        let mut random = Random::new(82);
+        let x: Vec<f32> = (0..99).map(|_| random.float() + 1.5).collect();
+        let dy = random.floats(x.len());
+        for ctx in contexts() {
+            for (derivative, function, slope) in [
+                (Derivative::Exp, Activation::Exp, f32::exp as fn(f32) -> f32),
+                (Derivative::Sqrt, Activation::Sqrt, |x| 0.5 / x.sqrt()),
+                (Derivative::Reciprocal, Activation::Reciprocal, |x| {
+                    -1.0 / (x * x)
+                }),
+            ] {
+                let (mut y, mut dx) = (x.clone(), vec![f32::NAN; x.len()]);
+                function.apply(&ctx, &mut y);
+                derivative.apply_to(&ctx, &y, &dy, &mut dx);
+                let want = x.iter().zip(&dy).map(|(x, dy)| slope(*x) * dy);
+                let want: Vec<f32> = want.collect();
+                close(&dx, &want, 1e-5, &format!("{derivative:?}"));
             }
         }
     }

@@ -270,53 +270,70 @@ impl ConvTransposeF32 {
             }
             let zeros = vec![0.0; outputs];
             let channels = group * outputs..(group + 1) * outputs;
-            let bias = bias.map_or(&zeros[..], |b| &b[channels.clone()]);
-            let pixels = y.chunks_exact_mut(g.channels_out);
-            for (i, y) in pixels.enumerate() {
-                let (oy, ox) = (output.start + i / g.output[1], i % g.output[1]);
-                let mut parts: SmallVec<[&[f32]; 16]> = SmallVec::new();
-                for (ky, iy) in g.sources(0, oy) {
-                    for (kx, ix) in g.sources(1, ox) {
-                        let row = (iy - lines.start) * width + ix;
-                        let tap = ky * g.kernel[1] + kx;
-                        parts.push(&products[row * n + tap * outputs..][..outputs]);
-                    }
-                }
-                let sum = Sum {
-                    bias,
-                    parts: &parts,
-                    y: &mut y[channels.clone()],
-                };
-                dispatch(self.isa, sum);
-            }
+            let sums = Sums {
+                g,
+                first: output.start,
+                lines,
+                bias: bias.map_or(&zeros[..], |b| &b[channels.clone()]),
+                products,
+                channels,
+                y,
+            };
+            dispatch(self.isa, sums);
         });
     }
 }
 
-/// The sum of a bias and parts of equal length.
-struct Sum<'a> {
+/// The sums of what falls on the output lines from `first` on, of the channels of a group.
+struct Sums<'a> {
+    g: &'a TransposedGeometry,
+    first: usize,
+    /// The input lines of which the products are there.
+    lines: Range<usize>,
     bias: &'a [f32],
-    parts: &'a [&'a [f32]],
+    products: &'a [f32],
+    channels: Range<usize>,
     y: &'a mut [f32],
 }
 
-impl Body for Sum<'_> {
+impl Body for Sums<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let n = self.y.len();
-        let mut at = 0;
-        while at < n {
-            let left = (n - at).min(S::LANES);
-            // SAFETY: all slices have `n` elements.
-            unsafe {
-                let mut sum = s.load_up_to(self.bias.as_ptr().add(at), left);
-                for part in self.parts {
-                    sum = s.add(sum, s.load_up_to(part.as_ptr().add(at), left));
+        let (g, outputs) = (self.g, self.channels.len());
+        let (width, n) = (g.input[1], g.taps() * outputs);
+        let lines = self.y.chunks_exact_mut(g.output[1] * g.channels_out);
+        let columns: Vec<SmallVec<[(usize, usize); 4]>> = (0..g.output[1])
+            .map(|x| g.sources(1, x).collect())
+            .collect();
+        for (i, y) in lines.enumerate() {
+            let rows: SmallVec<[(usize, usize); 4]> = g.sources(0, self.first + i).collect();
+            let pixels = y.chunks_exact_mut(g.channels_out);
+            for (y, columns) in pixels.zip(&columns) {
+                let y = &mut y[self.channels.clone()];
+                let mut parts: SmallVec<[*const f32; 16]> = SmallVec::new();
+                for &(ky, iy) in &rows {
+                    for &(kx, ix) in columns {
+                        let row = (iy - self.lines.start) * width + ix;
+                        let tap = ky * g.kernel[1] + kx;
+                        let part = &self.products[row * n + tap * outputs..][..outputs];
+                        parts.push(part.as_ptr());
+                    }
                 }
-                s.store_up_to(self.y.as_mut_ptr().add(at), sum, left);
+                let mut at = 0;
+                while at < outputs {
+                    let left = (outputs - at).min(S::LANES);
+                    // SAFETY: all parts, the bias and `y` have `outputs` elements.
+                    unsafe {
+                        let mut sum = s.load_up_to(self.bias.as_ptr().add(at), left);
+                        for part in &parts {
+                            sum = s.add(sum, s.load_up_to(part.add(at), left));
+                        }
+                        s.store_up_to(y.as_mut_ptr().add(at), sum, left);
+                    }
+                    at += left;
+                }
             }
-            at += left;
         }
     }
 }

@@ -12,12 +12,15 @@ fn gradients_of_functions_agree_and_stay_in_any_layout() {
     for op in [
         "AbsGrad",
         "ErfGrad",
+        "ExpGrad",
         "GeluGrad",
         "HardSigmoidGrad",
         "HardSwishGrad",
         "LeakyReluGrad",
+        "ReciprocalGrad",
         "ReluGrad",
         "SigmoidGrad",
+        "SqrtGrad",
         "SwishGrad",
         "TanhGrad",
     ] {
@@ -34,6 +37,8 @@ fn gradients_of_functions_agree_and_stay_in_any_layout() {
         "edgesmith.GeluGrad(f32[40], f32[40]) {approximate=\"tanh\"}",
         "edgesmith.SwishGrad(f32[40], f32[40]) {alpha=1.7}",
         "edgesmith.LeakyReluGrad(f32[40], f32[40]) {alpha=0.3}",
+        "Pow(f32[3,5], f32[]{1.0})",
+        "Pow(f32[3,5], f32[]{-1.0})",
     ] {
         one_agrees(line, &mut rng);
     }

@@ -5,13 +5,13 @@ use std::ops::Range;
 use super::channels::channel_gradient;
 use super::tile::Strip;
 use super::{ConvGeometry, Strips, runs};
-use crate::Ctx;
 use crate::arena::with_scratch;
 use crate::conv::windows;
 use crate::gemm::{Panels, shape};
 use crate::parts::add_to;
 use crate::simd::dispatch;
 use crate::threads::Shared;
+use crate::{Ctx, rows};
 
 /// `dW[m, c, ky, kx] = Σ dY x` over all pixels of `batch` images, in ONNX's order of weights, and
 /// `dB[m] = Σ dY`. Of `images`, the first is the input of the convolution and the second the
@@ -57,6 +57,9 @@ pub fn weight_gradient(
         sums.run(ctx, images, &mut dw[own], db);
     }
 }
+
+/// Window elements for which the gradients of a panel are not copied together.
+const FEW: usize = 64;
 
 /// The sums of one group: in each part, for each panel of output channels, a row of lanes for each
 /// window element and one for the bias.
@@ -169,17 +172,15 @@ impl<'a> Sums<'a> {
                     };
                     dispatch(ctx.isa(), strip);
                 };
-                // Lines of one panel alone are read as they lie.
-                if columns == width && self.panels.count() == 1 {
+                // Whole panels are read as they lie, where they are not read so often that their
+                // lines, which are far apart, would be in each other's way in a cache.
+                let is_far = self.panels.count() > 1 && g.depth() > FEW;
+                if columns == width && !is_far {
                     work(dy, g.channels_out);
                     continue;
                 }
                 with_scratch(windows.len() * width, |packed: &mut [f32]| {
-                    for (i, to) in packed.chunks_exact_mut(width).enumerate() {
-                        let from = &dy[i * g.channels_out..][..columns];
-                        to[..columns].copy_from_slice(from);
-                        to[columns..].fill(0.0);
-                    }
+                    rows::copy(ctx.isa(), dy, g.channels_out, columns, packed, width);
                     work(packed, width);
                 });
             }

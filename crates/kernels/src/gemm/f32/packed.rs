@@ -7,7 +7,7 @@ use super::bf16;
 use crate::arena::Buffer;
 use crate::floats::Floats;
 use crate::gemm::{Order, Panels, kernel, shape, tasks_of};
-use crate::{Ctx, Isa};
+use crate::{Ctx, Isa, rows};
 
 /// A matrix `[K, N]`, laid out for the micro-kernel of one instruction set; rounded to BF16 where
 /// the context lets it be.
@@ -121,6 +121,9 @@ impl PackedF32 {
     /// Lays out a matrix that is not rounded.
     fn lay(&mut self, b: Floats, stride: usize, order: Order) {
         let (k, n, panels) = (self.k, self.panels.n, self.panels);
+        if k == 0 {
+            return;
+        }
         let (rows, columns) = if order == Order::KN { (k, n) } else { (n, k) };
         let b = b.widened(rows.saturating_sub(1) * stride + if rows > 0 { columns } else { 0 });
         let out = self.data.typed_mut::<f32>();
@@ -129,11 +132,7 @@ impl PackedF32 {
             let width = vectors * panels.lanes;
             let out = &mut out[first * k..][..width * k];
             match order {
-                Order::KN => {
-                    for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                        out[..columns].copy_from_slice(&b[row * stride + first..][..columns]);
-                    }
-                }
+                Order::KN => rows::copy(self.isa, &b[first..], stride, columns, out, width),
                 Order::NK => transpose_panel(&b[first * stride..], stride, columns, out, width),
             }
         }

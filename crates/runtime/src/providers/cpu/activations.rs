@@ -65,7 +65,7 @@ pub(crate) fn of(planner: &Planner, node: &Node) -> Option<Activation> {
     })
 }
 
-/// A power that is a product, where the exponent adds no axes.
+/// A power that is a product or a quotient, where the exponent adds no axes.
 fn power(planner: &Planner, node: &Node) -> Option<Activation> {
     let (base, exponent) = (node.input(0)?, node.input(1)?);
     let dims = &planner.typed(exponent)?.1;
@@ -73,6 +73,8 @@ fn power(planner: &Planner, node: &Node) -> Option<Activation> {
         return None;
     }
     match planner.floats(exponent)?[..] {
+        [-1.0] => Some(Activation::Reciprocal),
+        [1.0] => Some(Activation::None),
         [2.0] => Some(Activation::Square),
         [3.0] => Some(Activation::Cube),
         _ => None,

@@ -22,6 +22,7 @@ fn of(planner: &Planner, node: &Node) -> Option<Derivative> {
             }
         }
         "ErfGrad" => Derivative::Erf,
+        "ExpGrad" => Derivative::Exp,
         "GeluGrad" => match node.string("approximate").unwrap_or("none") {
             "none" => Derivative::Gelu,
             "tanh" => Derivative::GeluTanh,
@@ -35,8 +36,10 @@ fn of(planner: &Planner, node: &Node) -> Option<Derivative> {
         "LeakyReluGrad" => Derivative::LeakyRelu {
             alpha: float("alpha", 0.01),
         },
+        "ReciprocalGrad" => Derivative::Reciprocal,
         "ReluGrad" => Derivative::Relu,
         "SigmoidGrad" => Derivative::Sigmoid,
+        "SqrtGrad" => Derivative::Sqrt,
         "SwishGrad" => Derivative::Swish {
             alpha: float("alpha", 1.0),
         },
