@@ -104,6 +104,41 @@ fn a_student_learns_from_a_teacher_without_labels() {
 }
 
 #[test]
+fn a_student_is_made_of_its_teacher_and_learns_from_it_in_one_recipe() {
+    let folder = Folder::new("student");
+    halves(&folder);
+    let teacher = folder
+        .run("train resnet-8 -o teacher.onnx --data train.npz --batch 32 --threads 1 --epochs 1");
+    assert!(teacher.status.success(), "{}", said(&teacher));
+    let recipe = r#"
+        model = "teacher.onnx"
+        output = "out.onnx"
+        [[step]]
+        do = "student"
+        width = 0.5
+        [[step]]
+        do = "train"
+        teacher = "teacher.onnx"
+        data = "train.npz"
+        loss = ["kd", "hint 0.1 same"]
+        epochs = 1
+        batch = 32
+        threads = 1
+    "#;
+    std::fs::write(folder.path("recipe.toml"), recipe).unwrap();
+    let output = folder.run("apply recipe.toml");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("\"conv1.weight\", \"conv7.weight\": 16 channels, now 8"),
+        "{}",
+        said(&output)
+    );
+    let output = folder.run("student teacher.onnx -o small.onnx --layers alternate");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("no blocks"), "{}", said(&output));
+}
+
+#[test]
 fn training_refuses_what_it_cannot_use() {
     let folder = Folder::new("refuse");
     halves(&folder);
