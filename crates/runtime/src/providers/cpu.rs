@@ -20,6 +20,7 @@ pub(crate) mod float8;
 mod fused;
 mod gather;
 mod gradient;
+mod grids;
 mod matmul;
 mod norm;
 mod operand;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 mod computed;
+mod grids;
 mod images;
 mod rows;
 

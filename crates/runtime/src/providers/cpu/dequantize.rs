@@ -4,7 +4,7 @@ use edgesmith_ir::{DType, Node, NodeId, ValueId};
 use edgesmith_kernels::gemm::Bytes;
 use edgesmith_kernels::quantize::{Quant, dequantize8};
 
-use super::{block_weights, float8};
+use super::{block_weights, float8, grids};
 use crate::plan::{Layout, Planner};
 
 /// A quantised value of bytes.
@@ -175,7 +175,11 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         let kept = !planner.is_kept(y) && float8::keeps(planner.graph(), node);
         return kept.then(|| planner.postpone_constant(id));
     }
-    if let Some(data) = planner.constant(x) {
+    let rest = node.inputs().iter().skip(1).flatten();
+    let is_constant = |v: &ValueId| planner.constant(*v).is_some();
+    if let Some(data) = planner.constant(x)
+        && rest.into_iter().all(is_constant)
+    {
         // Weights: kernels read the constant itself.
         let few_bits = block_weights::keeps_few_bits(data, node);
         let kept = planner.integer() || few_bits;
@@ -183,7 +187,9 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
             planner.postpone_constant(id);
         });
     }
-    source(planner, y).or_else(|| literal(planner, y))?;
+    if source(planner, y).or_else(|| literal(planner, y)).is_none() {
+        return grids::dequantize(planner, id);
+    }
     planner.postpone(id, y);
     Some(())
 }

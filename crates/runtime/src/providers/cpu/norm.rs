@@ -125,6 +125,9 @@ pub(crate) fn reduce(planner: &mut Planner, id: NodeId) -> Option<()> {
         return planner.step_f32(id, &[id], (y, Layout::Plain), "columns", vec![read], work);
     }
     let (&first, count) = (axes.first()?, axes.len());
+    if count == dims.len() && how != Reduce::Max {
+        return all(planner, id, how);
+    }
     if !axes.iter().copied().eq(first..first + count) {
         return apart(planner, id, how, &axes);
     }
@@ -164,6 +167,22 @@ fn reduced_axes(planner: &Planner, id: NodeId, rank: usize) -> Option<Vec<usize>
     axes.sort_unstable();
     axes.dedup();
     Some(axes)
+}
+
+/// The sum or mean of all elements, in any order.
+fn all(planner: &mut Planner, id: NodeId, how: Reduce) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (x, y) = (node.input(0)?, node.output(0)?);
+    let count: usize = planner.float_dims(x)?.iter().product();
+    let read = planner.read_f32(x, present_layout(planner, x))?;
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+        norm::sum_repeated(ctx, x, &[count], &[true], y);
+        if how == Reduce::Mean {
+            y.iter_mut().for_each(|y| *y /= count as f32);
+        }
+    });
+    planner.step_f32(id, &[id], (y, Layout::Plain), "sums", vec![read], work)
 }
 
 /// Sums and means over axes that are no neighbours.

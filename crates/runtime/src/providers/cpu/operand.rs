@@ -15,11 +15,21 @@ pub(crate) enum Operand {
 impl Operand {
     /// The operand `v` row-major; what is read is added to `reads`.
     pub fn of(planner: &mut Planner, v: ValueId, reads: &mut Vec<SlotId>) -> Option<Self> {
+        Self::in_layout(planner, v, Layout::Plain, reads)
+    }
+
+    /// As [`Operand::of`], of what is computed in `layout`; constants are row-major.
+    pub fn in_layout(
+        planner: &mut Planner,
+        v: ValueId,
+        layout: Layout,
+        reads: &mut Vec<SlotId>,
+    ) -> Option<Self> {
         planner.float_dims(v)?;
         if let Some(data) = planner.floats(v) {
             return Some(Self::Constant(data));
         }
-        reads.push(planner.read_f32(v, Layout::Plain)?);
+        reads.push(planner.read_f32(v, layout)?);
         Some(Self::Read(reads.len() - 1))
     }
 

@@ -1,17 +1,21 @@
-//! QuantizeLinear to bytes with one scale, where nothing fused it.
+//! QuantizeLinear to bytes, where nothing fused it.
 
 use edgesmith_ir::NodeId;
 use edgesmith_kernels::quantize::quantize8;
 
 use super::activations::present_layout;
 use super::dequantize::quantized_by;
-use super::float8;
+use super::{float8, grids};
 use crate::plan::{Planner, Spec};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
-    if float8::quantize(planner, id).is_some() {
-        return Some(());
-    }
+    float8::quantize(planner, id)
+        .or_else(|| to_bytes(planner, id))
+        .or_else(|| grids::quantize(planner, id))
+}
+
+/// By one scale that is constant.
+fn to_bytes(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let x = node.input(0)?;
     let to = quantized_by(planner, id)?;
