@@ -170,7 +170,7 @@ const KEYS: &[Key] = &[
         kind: Kind::Count,
     },
     Key {
-        name: "threads",
+        name: "train-threads",
         value: "N",
         about: "Threads; one for each core where not given",
         kind: Kind::Count,
@@ -222,7 +222,7 @@ impl Plan {
             ema: number("ema", d.ema),
             patience: given.count("patience").unwrap_or(d.patience),
             seed: given.count("train-seed").unwrap_or(0) as u64,
-            threads: given.count("threads").unwrap_or(d.threads),
+            threads: given.count("train-threads").unwrap_or(d.threads),
             ..d
         };
         Ok(Self { terms, settings })
