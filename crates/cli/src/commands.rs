@@ -19,6 +19,7 @@ pub mod prepare;
 pub mod providers;
 pub mod quantize;
 pub mod run;
+pub mod student;
 pub mod targets;
 pub mod train;
 
@@ -44,6 +45,7 @@ pub static COMMANDS: &[&Command] = &[
     &bench::BENCH,
     &optimize::OPTIMIZE,
     &quantize::QUANTIZE,
+    &student::STUDENT,
     &train::TRAIN,
     &train::DISTILL,
     &apply::APPLY,

@@ -18,6 +18,7 @@ pub mod convert;
 mod given;
 pub mod optimize;
 pub mod quantize;
+pub mod student;
 pub mod train;
 
 pub(crate) use given::{GROUPS, LAYER_TYPES, check, unknown};
@@ -155,6 +156,7 @@ impl StepDef {
 /// Every step, in the order in which they are mostly used.
 pub static STEPS: &[&StepDef] = &[
     &convert::CONVERT,
+    &student::STUDENT,
     &train::TRAIN,
     &optimize::OPTIMIZE,
     &quantize::QUANTIZE,

@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn most_operators_with_examples_are_drawn() {
         let mut ops = std::collections::BTreeSet::new();
-        for seed in 0..2000 {
+        for seed in 0..4000 {
             ops.extend(graph(seed).graph.nodes().map(|(_, n)| n.op.clone()));
         }
         assert!(ops.len() > 120, "{}", ops.len());

@@ -10,6 +10,7 @@ mod features;
 mod labels;
 mod relations;
 mod response;
+pub mod same;
 
 /// What a loss compares, and its numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,6 +63,8 @@ pub struct Loss {
     pub formula: &'static str,
     /// What it cannot do without.
     pub needs: Needs,
+    /// The values that `same` stands for, where the loss has such.
+    pub same: Option<same::Find>,
     /// Adds it to a training graph; its value is one number.
     pub add: fn(&mut Draft, &Request) -> Result<ValueId>,
 }

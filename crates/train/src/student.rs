@@ -26,6 +26,26 @@ pub struct Options {
     pub layers: Option<Layers>,
 }
 
+impl Options {
+    /// Checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// When nothing is asked for, or the width is no part.
+    pub fn check(&self) -> Result<()> {
+        if self.width.is_none() && self.layers.is_none() {
+            return Err(Error::usage("a student is smaller in width or in layers")
+                .hint("--width 0.5, --layers alternate, or both"));
+        }
+        match self.width.filter(|w| !(*w > 0.0 && *w <= 1.0)) {
+            None => Ok(()),
+            Some(width) => {
+                let what = format!("a width of {width} is no part of the whole");
+                Err(Error::usage(what).hint("over 0 and at most 1"))
+            }
+        }
+    }
+}
+
 /// Makes a student: first blocks are left out, then channels. What is left keeps its names and the
 /// teacher's weights. Also what was cut, what was not and why, and what was saved, as sentences.
 ///
@@ -35,10 +55,7 @@ pub struct Options {
 /// # Errors
 /// When nothing is asked for, nothing can be cut, or the student does not run.
 pub fn student(teacher: &Model, options: &Options) -> Result<(Model, Vec<String>)> {
-    if options.width.is_none() && options.layers.is_none() {
-        return Err(Error::usage("a student is smaller in width or in layers")
-            .hint("--width 0.5, --layers alternate, or both"));
-    }
+    options.check()?;
     let mut model = prepared(teacher)?;
     let before = cost(&model)?;
     let mut notes = Vec::new();
@@ -48,12 +65,6 @@ pub fn student(teacher: &Model, options: &Options) -> Result<(Model, Vec<String>
         notes.extend(told);
     }
     if let Some(width) = options.width {
-        if !(width > 0.0 && width <= 1.0) {
-            return Err(
-                Error::usage(format!("a width of {width} is no part of the whole"))
-                    .hint("over 0 and at most 1"),
-            );
-        }
         let narrowed = width::narrow(&model, width, options.round_to)?;
         model = narrowed.model;
         notes.extend(narrowed.notes);
@@ -72,7 +83,7 @@ pub fn student(teacher: &Model, options: &Options) -> Result<(Model, Vec<String>
 
 /// The teacher without what hides its form: weights in Constant nodes, calls of functions, shapes
 /// that are computed.
-fn prepared(teacher: &Model) -> Result<Model> {
+pub(crate) fn prepared(teacher: &Model) -> Result<Model> {
     let mut model = teacher.clone();
     let only = [
         "inline_functions",

@@ -315,6 +315,25 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_four_bits_by_blocks_thaw_too() {
+        let before = text::parse(
+            "opset 21 graph g(x: f32[n,4]) -> (y) {
+            s: f32[2,2] = {0.5,0.25,0.1,1} w: i4[2,4] = {hex\"18f73d2c\"}
+            d = DequantizeLinear(w, s) {axis=1, block_size=2} y = Gemm(x, d) {transB=1} }",
+        )
+        .unwrap();
+        let mut model = before.clone();
+        let thawed = thaw(&mut model).unwrap();
+        assert_eq!(thawed.weights.len(), 1);
+        freeze(&mut model, &thawed).unwrap();
+        let of = |m: &Model| {
+            let v = m.graph.find_value("w").unwrap();
+            m.graph.value(v).constant.clone().unwrap()
+        };
+        assert_eq!(of(&model), of(&before));
+    }
+
+    #[test]
     fn a_model_of_floats_has_nothing_to_thaw() {
         let mut model = text::parse("opset 17 graph g(x: f32[2]) -> (y) { y = Relu(x) }").unwrap();
         assert!(thaw(&mut model).unwrap().weights.is_empty());

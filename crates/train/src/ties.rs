@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{Error, Model, Result, ValueId};
+use edgesmith_ir::{Error, Model, Node, Result, ValueId};
 
 mod merged;
 mod moved;
@@ -48,10 +48,20 @@ pub struct Dimension {
 /// Why some weights keep all their channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// What holds them.
+    /// The first node that holds some, and what it does.
     pub why: String,
+    /// Other nodes of the same operator that hold some for the same reason.
+    pub more: usize,
     /// The weights.
     pub weights: Vec<ValueId>,
+}
+
+/// What holds a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reason {
+    op: String,
+    place: String,
+    why: String,
 }
 
 /// The slots of a graph, united.
@@ -62,7 +72,7 @@ pub struct Ties {
     parents: Vec<u32>,
     /// Why the class of this root is held: an index into the reasons, from 1.
     held: Vec<u32>,
-    reasons: Vec<String>,
+    reasons: Vec<Reason>,
     /// Axes of weights along which channels are made.
     makes: BTreeSet<Axis>,
     /// Axes of weights along which channels are read and summed.
@@ -80,22 +90,24 @@ impl Ties {
     pub fn of(model: &Model, inferred: &Inferred) -> Result<Self> {
         let graph = &model.graph;
         let mut ties = Self::free(model, inferred)?;
+        // First, so that this is the reason where there are others.
+        for &v in graph.inputs.iter().chain(&graph.outputs) {
+            for axis in 0..ties.rank(v) {
+                ties.hold(Axis::of(v, axis), INTERFACE);
+            }
+        }
         for id in graph.order()? {
             let node = graph.node(id);
             let mut cx = Cx::new(model, inferred, node, &mut ties);
             if let Err(why) = rules::tie(&mut cx) {
-                let why = format!("{}: {why}", node.place());
-                for v in node.inputs().iter().chain(node.outputs()).flatten() {
-                    ties.hold_value(*v, &why);
+                let reason = ties.reason(node, &why);
+                let captured = node.subgraphs().flat_map(|g| &g.captures).map(|c| c.outer);
+                let edges = node.inputs().iter().chain(node.outputs()).flatten();
+                for v in edges.copied().chain(captured) {
+                    for axis in 0..ties.rank(v) {
+                        ties.hold(Axis::of(v, axis), reason);
+                    }
                 }
-            }
-        }
-        for v in graph.captured() {
-            ties.hold_value(v, "a graph inside a node reads it");
-        }
-        for &v in graph.inputs.iter().chain(&graph.outputs) {
-            for axis in 0..ties.rank(v) {
-                ties.hold(Axis::of(v, axis), INTERFACE);
             }
         }
         Ok(ties)
@@ -127,7 +139,7 @@ impl Ties {
             axes,
             parents: (0..count as u32).collect(),
             held: vec![0; count],
-            reasons: vec!["the model shows it to the outside".into()],
+            reasons: Vec::new(),
             makes: BTreeSet::new(),
             reads: BTreeSet::new(),
         })
@@ -171,13 +183,19 @@ impl Ties {
         }
     }
 
-    fn reason(&mut self, why: &str) -> u32 {
-        let at = self.reasons.iter().position(|r| r == why);
+    /// The number of a reason, of those that are above that of the interface.
+    fn reason(&mut self, node: &Node, why: &str) -> u32 {
+        let reason = Reason {
+            op: node.op.clone(),
+            place: node.place(),
+            why: why.into(),
+        };
+        let at = self.reasons.iter().rposition(|r| *r == reason);
         let at = at.unwrap_or_else(|| {
-            self.reasons.push(why.into());
+            self.reasons.push(reason);
             self.reasons.len() - 1
         });
-        at as u32 + 1
+        at as u32 + INTERFACE + 1
     }
 
     fn hold(&mut self, axis: Axis, reason: u32) {
@@ -187,13 +205,6 @@ impl Ties {
             if self.held[root] == 0 {
                 self.held[root] = reason;
             }
-        }
-    }
-
-    fn hold_value(&mut self, v: ValueId, why: &str) {
-        let reason = self.reason(why);
-        for axis in 0..self.rank(v) {
-            self.hold(Axis::of(v, axis), reason);
         }
     }
 
@@ -254,10 +265,25 @@ impl Ties {
                 found.entry(reason).or_default().push(axis.value);
             }
         }
-        let told = found.into_iter().map(|(reason, weights)| Held {
-            why: self.reasons[reason as usize - 1].clone(),
-            weights,
-        });
-        told.collect()
+        let mut told: Vec<(&Reason, Held)> = Vec::new();
+        for (reason, weights) in found {
+            let reason = &self.reasons[(reason - INTERFACE - 1) as usize];
+            let alike = |r: &Reason| (&r.op, &r.why) == (&reason.op, &reason.why);
+            match told.iter_mut().find(|(r, _)| alike(r)) {
+                Some((_, held)) => {
+                    held.more += 1;
+                    held.weights.extend(weights);
+                }
+                None => {
+                    let held = Held {
+                        why: format!("{}: {}", reason.place, reason.why),
+                        more: 0,
+                        weights,
+                    };
+                    told.push((reason, held));
+                }
+            }
+        }
+        told.into_iter().map(|(_, held)| held).collect()
     }
 }

@@ -39,7 +39,8 @@ pub static DISTILL: Command = Command {
     about: "Train a student by a teacher's answers, features and relations",
     teach: "The student is a file, or the name of a network below; examples need no labels but for that.\n\
             Losses are named with --loss, several times: NAME WEIGHT, or NAME WEIGHT STUDENT : TEACHER\n\
-            where two values are compared by their names in the models.\n\
+            where two values are compared by their names in the models; `same` in place of STUDENT : TEACHER is a\n\
+            term for each layer that a student of `edgesmith student` has kept.\n\
             Example: edgesmith distill --teacher big.onnx --student small.onnx --data train.npz -o out.onnx\n\
             Example: edgesmith distill --teacher big.onnx --student small-cnn --data train.npz -o out.onnx \\\n\
             \u{20}         --loss 'cross-entropy 0.1' --loss 'kd 0.9' --temperature 4",

@@ -23,7 +23,7 @@ fn halves(folder: &Folder) {
 }
 
 const TRAIN: &str =
-    "train lenet-300-100 --data train.npz --validate test.npz --batch 32 --threads 1";
+    "train lenet-300-100 --data train.npz --validate test.npz --batch 32 --train-threads 1";
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -93,7 +93,7 @@ fn a_student_learns_from_a_teacher_without_labels() {
     folder.run(&format!("{TRAIN} -o student.onnx --epochs 1 --rate 1e-9"));
     let output = folder.run(
         "distill --student student.onnx --teacher teacher.onnx --data bare.npz --validate test.npz \
-         -o out.onnx --epochs 4 --batch 32 --threads 1",
+         -o out.onnx --epochs 4 --batch 32 --train-threads 1",
     );
     assert!(output.status.success(), "{}", said(&output));
     assert!(
@@ -101,6 +101,42 @@ fn a_student_learns_from_a_teacher_without_labels() {
         "{}",
         said(&output)
     );
+}
+
+#[test]
+fn a_student_is_made_of_its_teacher_and_learns_from_it_in_one_recipe() {
+    let folder = Folder::new("student");
+    halves(&folder);
+    let teacher = folder.run(
+        "train resnet-8 -o teacher.onnx --data train.npz --batch 32 --train-threads 1 --epochs 1",
+    );
+    assert!(teacher.status.success(), "{}", said(&teacher));
+    let recipe = r#"
+        model = "teacher.onnx"
+        output = "out.onnx"
+        [[step]]
+        do = "student"
+        width = 0.5
+        [[step]]
+        do = "train"
+        teacher = "teacher.onnx"
+        data = "train.npz"
+        loss = ["kd", "hint 0.1 same"]
+        epochs = 1
+        batch = 32
+        train-threads = 1
+    "#;
+    std::fs::write(folder.path("recipe.toml"), recipe).unwrap();
+    let output = folder.run("apply recipe.toml");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("\"conv1.weight\", \"conv7.weight\": 16 channels, now 8"),
+        "{}",
+        said(&output)
+    );
+    let output = folder.run("student teacher.onnx -o small.onnx --layers alternate");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("no blocks"), "{}", said(&output));
 }
 
 #[test]
@@ -140,7 +176,7 @@ fn a_quantised_model_trains_and_stays_quantised() {
     assert!(made.status.success(), "{}", said(&made));
     let output = folder.run(
         "distill --student int8.onnx --teacher net.onnx --data train.npz --validate test.npz -o out.onnx \
-         --epochs 1 --batch 32 --threads 1 --rate 1e-5",
+         --epochs 1 --batch 32 --train-threads 1 --rate 1e-5",
     );
     assert!(output.status.success(), "{}", said(&output));
     let ops = |name: &str| {
@@ -166,7 +202,7 @@ fn a_recipe_distils_rounds_and_trains_the_rounded_one() {
     let x = npz::read(&folder.path("train.npz")).unwrap().remove(0);
     npz::write(&folder.path("calib.npz"), &[x], false).unwrap();
     let train = "[[step]]\ndo = \"train\"\nteacher = \"teacher.onnx\"\ndata = \"train.npz\"\nvalidate = \
-                 \"test.npz\"\nbatch = 32\nthreads = 1\n";
+                 \"test.npz\"\nbatch = 32\ntrain-threads = 1\n";
     let recipe = format!(
         "model = \"student.onnx\"\noutput = \"out.onnx\"\ncalibrate = \"calib.npz\"\n{train}epochs = 4\n\
          [[step]]\ndo = \"optimize\"\nlevel = \"basic\"\n[[step]]\ndo = \"quantize\"\nto = \"int8\"\n\

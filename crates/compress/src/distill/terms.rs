@@ -1,9 +1,10 @@
-//! A term of the loss as it is written: `NAME [WEIGHT[..LAST]] [STUDENT : TEACHER]`.
+//! A term of the loss as it is written: `NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same]`.
 
-use edgesmith_ir::{Error, Result};
+use edgesmith_ir::{Error, Model, Result};
 use edgesmith_train::losses::{self, Loss, Needs};
 
 /// A term of the loss.
+#[derive(Clone)]
 pub struct TermGiven {
     /// The loss.
     pub loss: &'static Loss,
@@ -15,6 +16,8 @@ pub struct TermGiven {
     pub student: Option<String>,
     /// The teacher's value.
     pub teacher: Option<String>,
+    /// It stands for a term for each value that both models have under one name.
+    pub same: bool,
 }
 
 impl TermGiven {
@@ -32,12 +35,21 @@ impl TermGiven {
         }
         let (weight, last) = weights.unwrap_or((1.0, 1.0));
         let rest: Vec<&str> = words.collect();
+        let same = rest == ["same"];
         let (student, teacher) = match (loss.needs, &rest[..]) {
+            (Needs::Pair, ["same"]) if loss.same.is_some() => (None, None),
             (Needs::Pair, [s, ":", t]) => (Some((*s).to_owned()), Some((*t).to_owned())),
             (Needs::Pair, _) => {
                 return Err(
-                    Error::usage(format!("the loss \"{text}\" compares two values"))
-                        .hint(format!("{} WEIGHT STUDENT : TEACHER", loss.name)),
+                    Error::usage(format!("the loss \"{text}\" compares two values")).hint(
+                        match loss.same {
+                            None => format!("{} WEIGHT STUDENT : TEACHER", loss.name),
+                            Some(_) => format!(
+                                "{0} WEIGHT STUDENT : TEACHER, or {0} WEIGHT same",
+                                loss.name
+                            ),
+                        },
+                    ),
                 );
             }
             (_, []) => (None, None),
@@ -57,7 +69,27 @@ impl TermGiven {
             last,
             student,
             teacher,
+            same,
         })
+    }
+
+    /// The terms that it stands for: itself, or one for each value that the student has under the
+    /// teacher's name.
+    ///
+    /// # Errors
+    /// When the two have no such values.
+    pub fn pairs(&self, student: &Model, teacher: Option<&Model>) -> Result<Vec<Self>> {
+        let Some(teacher) = teacher.filter(|_| self.same) else {
+            return Ok(vec![self.clone()]);
+        };
+        let names = losses::same::names(self.loss, student, teacher)?;
+        let of = |name: String| Self {
+            student: Some(name.clone()),
+            teacher: Some(name),
+            same: false,
+            ..self.clone()
+        };
+        Ok(names.into_iter().map(of).collect())
     }
 }
 
@@ -81,11 +113,21 @@ mod tests {
         assert_eq!(t.student.as_deref(), Some("relu3"));
         assert_eq!(t.teacher.as_deref(), Some("layer4.out"));
         assert_eq!(TermGiven::parse("kd").unwrap().weight, 1.0);
+        assert!(TermGiven::parse("hint 2 same").unwrap().same);
     }
 
     #[test]
     fn what_is_no_term_is_refused() {
-        for text in ["", "kdd", "kd x", "hint 1", "hint a b", "kd -1"] {
+        for text in [
+            "",
+            "kdd",
+            "kd x",
+            "kd same",
+            "similarity same",
+            "hint 1",
+            "hint a b",
+            "kd -1",
+        ] {
             assert!(TermGiven::parse(text).is_err(), "{text}");
         }
     }

@@ -40,7 +40,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "loss",
         value: "TERM",
-        about: "A loss, its weight, and the values that it compares: NAME [WEIGHT[..LAST]] [STUDENT : TEACHER]",
+        about: "A loss, its weight, and the values that it compares: NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same]",
         kind: Kind::Texts,
     },
     Key {
@@ -170,7 +170,7 @@ const KEYS: &[Key] = &[
         kind: Kind::Count,
     },
     Key {
-        name: "threads",
+        name: "train-threads",
         value: "N",
         about: "Threads; one for each core where not given",
         kind: Kind::Count,
@@ -222,8 +222,7 @@ impl Plan {
             ema: number("ema", d.ema),
             patience: given.count("patience").unwrap_or(d.patience),
             seed: given.count("train-seed").unwrap_or(0) as u64,
-            threads: given.count("threads").unwrap_or(d.threads),
-            last_weights: terms.iter().map(|t| t.last).collect(),
+            threads: given.count("train-threads").unwrap_or(d.threads),
             ..d
         };
         Ok(Self { terms, settings })
@@ -232,6 +231,17 @@ impl Plan {
     /// Whether a loss looks at classes.
     fn wants_labels(&self) -> bool {
         self.terms.iter().any(|t| t.loss.needs == Needs::Labels)
+    }
+
+    /// The plan with a term for each pair of values.
+    fn paired(mut self, model: &Model, teacher: Option<&Model>) -> Result<Self> {
+        let mut terms = Vec::new();
+        for term in &self.terms {
+            terms.extend(term.pairs(model, teacher)?);
+        }
+        self.settings.last_weights = terms.iter().map(|t| t.last).collect();
+        self.terms = terms;
+        Ok(self)
     }
 
     /// The training graph of a model.
@@ -289,6 +299,7 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             Some(open(path)?)
         }
     };
+    let plan = plan.paired(model, teacher.as_ref())?;
     let labels = match plan.wants_labels() {
         true => examples.labels()?,
         false => Vec::new(),

@@ -3,11 +3,11 @@
 //!
 //! To add one: write the function that makes its outputs of other operators, and add its line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::error::At;
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{Attribute, Error, Model, Node, NodeId, Result, ValueId};
+use edgesmith_ir::{Attribute, Error, Graph, Model, Node, NodeId, Result, ValueId};
 
 use super::names::Names;
 use super::site::Site;
@@ -83,21 +83,44 @@ pub(super) fn unfuse(
         let node = model.graph.node(id).clone();
         let place = node.place();
         let outputs = node.outputs().to_vec();
+        let before = model.graph.value_slots();
         let mut site = Site::new(model, inferred, names, node);
         let parts = (unfused.parts)(&mut site).at(|| place.clone())?;
         model.graph.remove_node(id);
+        let mut stands = BTreeMap::new();
         for (o, old) in outputs.into_iter().enumerate() {
             let Some(old) = old else { continue };
             let new = parts.get(o).copied().flatten();
             let new = new.ok_or_else(|| {
                 Error::unsupported(format!("output {o} is not done")).at(place.clone())
             })?;
-            let name = names.fresh("unfused");
-            let node = Node::new("Identity", &name);
-            model.graph.add_node(node, &[Some(new)], &[Some(old)]);
+            let first = *stands.entry(new).or_insert(old);
+            match first == old && new.index() >= before {
+                true => stand_in(&mut model.graph, names, old, new),
+                false if first == old => repeat(&mut model.graph, names, old, new),
+                false => repeat(&mut model.graph, names, old, first),
+            }
         }
     }
     Ok(found.len())
+}
+
+/// Lets the node that makes `new` make `old` instead.
+fn stand_in(graph: &mut Graph, names: &mut Names, old: ValueId, new: ValueId) {
+    match graph.value(new).producer() {
+        Some((maker, o)) => {
+            graph.set_output(maker, o, Some(old));
+            graph.replace_reads(new, old);
+        }
+        None => repeat(graph, names, old, new),
+    }
+}
+
+/// Lets `old` be what `new` is too.
+fn repeat(graph: &mut Graph, names: &mut Names, old: ValueId, new: ValueId) {
+    let name = names.fresh("unfused");
+    let node = Node::new("Identity", &name);
+    graph.add_node(node, &[Some(new)], &[Some(old)]);
 }
 
 /// The activation of a fused node, by its parameters in ONNX's order.

@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{Attribute, Error, Node, Result, ValueId};
 
-use super::{Loss, Needs, Request, mean_square, pair};
+use super::{Loss, Needs, Request, mean_square, pair, same};
 use crate::draft::Draft;
 
 /// Hints (A. Romero et al., 2015), and TinyBERT's hidden states and embeddings (X. Jiao et al.,
@@ -12,6 +12,7 @@ pub static HINT: Loss = Loss {
     about: "A value of the teacher (FitNets, Romero et al. 2015; TinyBERT's hidden states); where widths differ, through a projection that training alone has",
     formula: "mean of (R(s) - t)^2 over all elements; R is linear, or nothing where widths agree",
     needs: Needs::Pair,
+    same: Some(same::stations),
     add: hint,
 };
 
@@ -21,6 +22,7 @@ pub static ATTENTION_TRANSFER: Loss = Loss {
     about: "Where in an image values are large (Zagoruyko and Komodakis 2017)",
     formula: "mean over positions of (a(s) - a(t))^2, a = A/||A||, A = mean over channels of x^2",
     needs: Needs::Pair,
+    same: Some(same::stations),
     add: attention_transfer,
 };
 
@@ -30,6 +32,7 @@ pub static ATTENTION_SCORES: Loss = Loss {
     about: "Scores of attention before the softmax (TinyBERT, Jiao et al. 2020); masked ones count as 0",
     formula: "mean of (s - t)^2 over all elements, where scores of at most -100 are 0",
     needs: Needs::Pair,
+    same: Some(same::scores),
     add: |draft, request| {
         let (s, t) = pair(draft, request)?;
         let [s, t] = [s, t].map(|v| {
@@ -48,6 +51,7 @@ pub static COSINE: Loss = Loss {
     about: "The direction of hidden states (DistilBERT, Sanh et al. 2019)",
     formula: "mean over lines of 1 - <s, t> / (||s|| ||t||)",
     needs: Needs::Pair,
+    same: Some(same::stations),
     add: |draft, request| {
         let (s, t) = pair(draft, request)?;
         let product = draft.op("Mul", &[s, t]);

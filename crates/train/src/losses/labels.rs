@@ -13,6 +13,7 @@ pub static CROSS_ENTROPY: Loss = Loss {
     about: "The class of each sample; samples without one do not count",
     formula: "mean of -log softmax(s)[class]",
     needs: Needs::Labels,
+    same: None,
     add: cross_entropy,
 };
 
@@ -22,6 +23,7 @@ pub static MSE: Loss = Loss {
     about: "The numbers that the output should be, or an input of the model (autoencoders)",
     formula: "mean of (s - target)^2 over all elements",
     needs: Needs::Targets,
+    same: None,
     add: mse,
 };
 

@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{Attribute, Error, Node, ValueId};
 
-use super::{Loss, Needs, mean_smooth, mean_square, pair};
+use super::{Loss, Needs, mean_smooth, mean_square, pair, same};
 use crate::draft::Draft;
 
 /// MiniLM's distribution of attention (W. Wang et al., 2020, equation 5).
@@ -11,6 +11,7 @@ pub static ATTENTION: Loss = Loss {
     about: "The distributions of attention of a layer (MiniLM, Wang et al. 2020); as many heads",
     formula: "mean over heads and words of KL(t || s), of probabilities along the last axis",
     needs: Needs::Pair,
+    same: Some(same::probabilities),
     add: |draft, request| {
         let (s, t) = pair(draft, request)?;
         Ok(divergence(draft, t, s))
@@ -23,6 +24,7 @@ pub static VALUES: Loss = Loss {
     about: "How the values of a layer stand to each other (MiniLM, Wang et al. 2020); as many heads",
     formula: "mean of KL(r(t) || r(s)), r(V) = softmax(V V' / sqrt(width)), V [batch, heads, words, width]",
     needs: Needs::Pair,
+    same: Some(same::values),
     add: |draft, request| {
         let (s, t) = pair(draft, request)?;
         let mut relations = Vec::new();
@@ -43,6 +45,7 @@ pub static SIMILARITY: Loss = Loss {
     about: "How alike samples of a batch are (Tung and Mori 2019); widths may differ",
     formula: "mean of (G(s) - G(t))^2, G = F F' with rows of length 1, F [batch, features]",
     needs: Needs::Pair,
+    same: None,
     add: |draft, request| {
         let (s, t) = pair(draft, request)?;
         let [s, t] = [s, t].map(|v| {
@@ -63,6 +66,7 @@ pub static DISTANCE: Loss = Loss {
     about: "Distances between samples of a batch (Park et al. 2019, distance); widths may differ",
     formula: "mean over pairs of smoothL1(d(s) - d(t)), d = ||fi - fj|| by its mean over the batch",
     needs: Needs::Pair,
+    same: None,
     add: |draft, request| {
         let (s, t) = pair(draft, request)?;
         let [s, t] = [s, t].map(|v| {
@@ -92,6 +96,7 @@ pub static ANGLE: Loss = Loss {
     about: "Angles between samples of a batch (Park et al. 2019, angle); widths may differ",
     formula: "mean over triples of smoothL1(cos(s) - cos(t)), cos = <eij, ekj>, e of length 1",
     needs: Needs::Pair,
+    same: None,
     add: |draft, request| {
         let (s, t) = pair(draft, request)?;
         let [s, t] = [s, t].map(|v| {

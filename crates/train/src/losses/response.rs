@@ -12,6 +12,7 @@ pub static KD: Loss = Loss {
     about: "The teacher's softened probabilities (Hinton et al. 2015); labels are not needed",
     formula: "T^2 * mean over the batch of KL(softmax(t/T) || softmax(s/T))",
     needs: Needs::Teacher,
+    same: None,
     add: kd,
 };
 
@@ -21,6 +22,7 @@ pub static DKD: Loss = Loss {
     about: "The right class against the rest, and the rest among themselves (Zhao et al. 2022)",
     formula: "T^2 * (KL of [class, rest] + beta * KL of the other classes), mean over the batch",
     needs: Needs::Labels,
+    same: None,
     add: dkd,
 };
 
@@ -30,6 +32,7 @@ pub static LOGITS_MSE: Loss = Loss {
     about: "The teacher's scores, or its output where it is no classifier (Ba and Caruana 2014)",
     formula: "mean of (s - t)^2 over all elements",
     needs: Needs::Teacher,
+    same: None,
     add: |draft, _| {
         let (s, t) = answers(draft)?;
         Ok(mean_square(draft, s, t))

@@ -127,7 +127,9 @@ fn pass_by(out: &mut Model, from: ValueId, to: ValueId) {
         return;
     }
     if let Some((id, o)) = graph.value(to).producer() {
-        graph.set_output(id, o, None);
+        let name = graph.fresh_name("left_out");
+        let left_out = graph.add_value(&name, None);
+        graph.set_output(id, o, Some(left_out));
         let node = Node::new("Identity", &graph.value(to).name.clone());
         graph.add_node(node, &[Some(from)], &[Some(to)]);
     }

@@ -57,12 +57,11 @@ pub(super) fn narrow(model: &Model, width: f64, round_to: usize) -> Result<Narro
         }
     }
     let held = ties.held().into_iter().map(|h| {
-        let keep = if h.weights.len() == 1 {
-            "keeps its"
-        } else {
-            "keep their"
+        let more = match h.more {
+            0 => String::new(),
+            n => format!(" ({n} more such nodes)"),
         };
-        format!("{} {keep} channels: {}", names(model, &h.weights), h.why)
+        format!("{} stay as wide: {}{more}", names(model, &h.weights), h.why)
     });
     let held: Vec<String> = held.collect();
     if kept.is_empty() {

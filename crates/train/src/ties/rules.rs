@@ -227,8 +227,7 @@ impl<'a> Cx<'a> {
 
     /// Holds an axis.
     pub fn hold(&mut self, v: ValueId, axis: usize, why: &str) {
-        let why = format!("{}: {why}", self.node.place());
-        let reason = self.ties.reason(&why);
+        let reason = self.ties.reason(self.node, why);
         self.ties.hold(Axis::of(v, axis), reason);
     }
 
