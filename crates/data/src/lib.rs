@@ -11,6 +11,7 @@ pub mod normalize;
 pub mod random;
 pub mod source;
 pub mod tokenizer;
+mod trim;
 
 pub use cast::cast;
 pub use dataset::{Batch, Batches, Dataset};

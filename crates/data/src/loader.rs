@@ -12,6 +12,7 @@ use crate::fit::{Fit, fits};
 use crate::normalize::Normalize;
 use crate::random::{Random, shuffled};
 use crate::source::{Source, Target};
+use crate::trim::Trim;
 
 /// What is done to samples.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,7 @@ pub struct Loader {
     /// Which samples, sorted.
     indices: Arc<[usize]>,
     preparation: Preparation,
+    trim: Option<Trim>,
     fixed_batch: Option<usize>,
 }
 
@@ -108,6 +110,7 @@ impl Loader {
         };
         Ok(Self {
             fixed_batch: fits.iter().find_map(length),
+            trim: Trim::of(model, &fits),
             indices: (0..source.len()).collect(),
             fits: fits.into(),
             source,
@@ -138,6 +141,16 @@ impl Loader {
     /// Samples of one run, where the model fixes that number.
     pub fn fixed_batch(&self) -> Option<usize> {
         self.fixed_batch
+    }
+
+    /// The words of each sample, in order, where batches end with their longest text.
+    ///
+    /// # Errors
+    /// When a sample cannot be read.
+    pub fn lengths(&self) -> Result<Option<Vec<usize>>> {
+        let length = |trim: &Trim, i: usize| trim.length(&self.fits, &self.source.get(i)?);
+        let of_all = |trim| self.indices.iter().map(|&i| length(trim, i)).collect();
+        self.trim.as_ref().map(of_all).transpose()
     }
 
     /// Two parts without a common sample, the second with this share of the samples, by chance that
@@ -248,6 +261,9 @@ impl Loader {
                     .ok_or_else(|| Error::usage("a batch has a sample"))?,
             };
             inputs.push((fit.name.clone(), joined));
+        }
+        if let Some(trim) = &self.trim {
+            trim.cut(&mut inputs)?;
         }
         let targets = self.targets(indices, answers)?;
         let feed = Feed {

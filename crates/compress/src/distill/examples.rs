@@ -356,6 +356,10 @@ impl Data for Fed {
         self.loader.len()
     }
 
+    fn lengths(&self) -> Result<Option<Vec<usize>>> {
+        self.loader.lengths()
+    }
+
     fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>> {
         let own = self.loader.indices();
         let chosen: Vec<usize> = samples.iter().map(|&s| own[s]).collect();
