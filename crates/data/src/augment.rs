@@ -73,6 +73,11 @@ pub struct Augment {
 }
 
 impl Augment {
+    /// True where it mixes the samples of a batch.
+    pub fn mixes(&self) -> bool {
+        matches!(self.def.apply, Apply::Batch(_))
+    }
+
     /// Reads `NAME` or `NAME=AMOUNT`.
     ///
     /// # Errors

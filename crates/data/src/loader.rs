@@ -91,7 +91,7 @@ impl Loader {
             return Err(Error::usage(what).at(place()));
         }
         for augment in &preparation.augment {
-            let all = matches!(augment.def.apply, Apply::Batch(_));
+            let all = augment.mixes();
             let takes = |f: &Fit| f.takes(augment);
             if !fits.iter().any(takes) || all && !fits.iter().all(takes) {
                 let what = format!("no input has what {} is for", augment.def.name);

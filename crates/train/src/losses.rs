@@ -25,6 +25,10 @@ pub struct Request {
     pub beta: Option<f64>,
     /// Some samples have no label.
     pub unlabelled: bool,
+    /// The share of its class that each sample gives to all classes alike.
+    pub smoothing: Option<f64>,
+    /// Samples are mixed: each has a share of several classes.
+    pub is_mixed: bool,
     /// The input of the model that the output should be like.
     pub like_input: Option<String>,
 }
