@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
 use edgesmith_runtime::{Options, Session};
 
-use crate::optimizer::{self, Numbers, Optimizer};
-use crate::random::Random;
+use crate::optimizer::{self, MOMENTUM, Numbers, Optimizer};
 use crate::schedule::{self, Schedule};
 use crate::training::Training;
+use edgesmith_ir::random::Random;
 
 mod checkpoint;
 mod weights;
@@ -262,8 +262,7 @@ impl<'a> Run<'a> {
         let (mut saved, mut took) = (Instant::now(), Duration::ZERO);
         while self.done.step < self.total && !self.done.stopped {
             let epoch = self.done.step / self.steps;
-            let order =
-                Random::of(&[self.settings.seed, 1, epoch as u64]).permutation(data.count());
+            let order = Random::of(&[self.settings.seed, 1, epoch as u64]).order(data.count());
             while self.done.step < (epoch + 1) * self.steps {
                 if watch.cancelled() {
                     self.save(store)?;
@@ -334,7 +333,7 @@ impl<'a> Run<'a> {
         let gradients = &outputs[scalars..scalars + self.training.parameters.len()];
         let numbers = Numbers {
             rate: self.settings.rate * self.schedule.at(self.done.step, self.total, self.warmup),
-            momentum: self.settings.momentum.unwrap_or(self.optimizer.momentum),
+            momentum: self.settings.momentum.unwrap_or(MOMENTUM),
             beta2: self.settings.beta2,
             epsilon: self.settings.epsilon,
             decay: self.settings.decay,
