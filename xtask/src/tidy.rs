@@ -30,7 +30,7 @@ static MAY_KNOW: &[(&str, &[&str])] = &[
     ("data", &["ir", "formats"]),
     ("engines", &["ir", "formats", "runtime"]),
     ("runtime", &["ir", "kernels"]),
-    ("train", &["ir", "kernels", "passes", "runtime"]),
+    ("train", &["ir", "passes", "runtime"]),
     (
         "compress",
         &["ir", "kernels", "passes", "runtime", "data", "train"],

@@ -104,11 +104,6 @@ fn training(path: &Path) -> Result<Training> {
 /// What a step is fed: the batch, weights of terms, parameters and states.
 fn fed(training: &Training, path: &Path) -> Result<Vec<(String, Tensor)>> {
     let mut fed = npz::read(path)?;
-    let terms = training.terms.iter();
-    fed.extend(terms.map(|t| (t.input.clone(), Tensor::scalar(1f32))));
-    let parameters = training.parameters.iter();
-    fed.extend(parameters.map(|p| (p.name.clone(), p.data.clone())));
-    let states = training.states.iter();
-    fed.extend(states.map(|s| (s.name.clone(), s.data.clone())));
+    fed.extend(training.initial_inputs());
     Ok(fed)
 }

@@ -21,8 +21,8 @@ pub mod quantize;
 pub mod student;
 pub mod train;
 
-pub(crate) use given::{GROUPS, LAYER_TYPES, check, unknown};
-pub use given::{Given, Group, Key, Kind, LAYER_KEYS, LayerGiven, Setting, nearest};
+pub(crate) use given::{GROUPS, LAYER_TYPES, check};
+pub use given::{Given, Group, Key, Kind, LAYER_KEYS, LayerGiven, Setting};
 
 /// Whether a step looks at calibration data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

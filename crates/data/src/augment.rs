@@ -4,7 +4,7 @@
 
 use edgesmith_ir::{Error, Result};
 
-use crate::random::Random;
+use edgesmith_ir::random::Random;
 
 mod crop;
 mod cutout;
@@ -87,11 +87,9 @@ impl Augment {
             Some((name, amount)) => (name.trim(), Some(amount.trim())),
             None => (text.trim(), None),
         };
-        let def = AUGMENTS.iter().find(|a| a.name == name).ok_or_else(|| {
-            let names: Vec<&str> = AUGMENTS.iter().map(|a| a.name).collect();
-            Error::usage(format!("there is no augmentation \"{name}\""))
-                .hint(format!("there are {}", names.join(", ")))
-        })?;
+        let names = AUGMENTS.iter().map(|a| a.name);
+        let def = AUGMENTS.iter().find(|a| a.name == name);
+        let def = def.ok_or_else(|| Error::unknown("augmentation", name, names))?;
         let amount = match amount {
             None => def.amount,
             Some(text) => text
@@ -117,7 +115,8 @@ mod tests {
         let usual = Augment::parse("mixup").unwrap();
         assert_eq!((usual.def.name, usual.amount), ("mixup", usual.def.amount));
         for (text, what) in [
-            ("crip", "there are flip, crop"),
+            ("crip", "did you mean \"crop\""),
+            ("zzzzzz", "there is flip, crop"),
             ("crop=x", "a number"),
             ("crop=-1", "from 0"),
         ] {
@@ -131,7 +130,7 @@ mod tests {
         for def in AUGMENTS {
             for amount in [0.0, 0.3, 1.0, 7.0, 1e30] {
                 for n in [0, 1, 5] {
-                    let mut random = Random::of(&[n as u64]);
+                    let mut random = Random::of_sample(&[n as u64]);
                     let mut data = vec![0.5f32; 3 * n * n];
                     match def.apply {
                         Apply::Image(f) => f(

@@ -8,8 +8,8 @@ use crate::augment::{Apply, Augment, Planes};
 use crate::cast::cast;
 use crate::dataset::sample_axis;
 use crate::normalize::Normalize;
-use crate::random::Random;
 use crate::source::{Field, Holds};
+use edgesmith_ir::random::Random;
 
 /// Channels at most of what is taken for an image by its shape.
 const MOST_CHANNELS: usize = 4;

@@ -8,7 +8,6 @@ mod digest;
 mod fit;
 mod loader;
 pub mod normalize;
-pub mod random;
 pub mod source;
 pub mod tokenizer;
 mod trim;

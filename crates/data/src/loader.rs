@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use edgesmith_ir::error::At;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::types::Dim;
 use edgesmith_ir::{Error, Model, Result, Tensor};
 
@@ -10,7 +11,6 @@ use crate::augment::{Apply, Augment, Mix};
 use crate::cast::cast;
 use crate::fit::{Fit, fits};
 use crate::normalize::Normalize;
-use crate::random::{Random, shuffled};
 use crate::source::{Source, Target};
 use crate::trim::Trim;
 
@@ -168,7 +168,7 @@ impl Loader {
             );
             return Err(Error::usage(what).hint("a share is between 0 and 1"));
         }
-        let order = shuffled(self.len(), &mut Random::of(&[self.preparation.seed, SPLIT]));
+        let order = Random::of_sample(&[self.preparation.seed, SPLIT]).some(self.len(), self.len());
         let part = |places: &[usize]| {
             let mut indices: Vec<usize> = places.iter().map(|&p| self.indices[p]).collect();
             indices.sort_unstable();
@@ -185,7 +185,7 @@ impl Loader {
     /// fixes; what would not fill a fixed number at the end is left out. Neither the order nor the
     /// augmentation depends on threads or on `size`.
     pub fn epoch(&self, epoch: u64, size: usize) -> impl Iterator<Item = Result<Feed>> + '_ {
-        let order = shuffled(self.len(), &mut Random::of(&[self.preparation.seed, epoch]));
+        let order = Random::of_sample(&[self.preparation.seed, epoch]).some(self.len(), self.len());
         let order: Vec<usize> = order.into_iter().map(|p| self.indices[p]).collect();
         self.feeds(order, size, Some(epoch))
     }
@@ -246,7 +246,7 @@ impl Loader {
                     epoch.unwrap_or_default(),
                     index as u64,
                 ];
-                let made = fit.apply(t, way, augments, &mut Random::of(&place_of));
+                let made = fit.apply(t, way, augments, &mut Random::of_sample(&place_of));
                 parts.push(made.at(|| format!("input \"{}\"", fit.name)).at(place)?);
             }
             answers.push(sample.target);
@@ -326,7 +326,7 @@ impl Loader {
                 .into_iter()
                 .chain(own)
                 .collect();
-            let mix = draw(&mut Random::of(&place), augment.amount, count);
+            let mix = draw(&mut Random::of_sample(&place), augment.amount, count);
             for (_, t) in &mut feed.inputs {
                 *t = cast(&blended(&mix, t, count)?, t.dtype())?;
             }

@@ -64,12 +64,9 @@ impl Normalize {
     /// # Errors
     /// When there is none.
     pub fn find(name: &str) -> Result<Self> {
-        let found = NORMALIZATIONS.iter().find(|n| n.name == name);
-        found.copied().ok_or_else(|| {
-            let names: Vec<&str> = NORMALIZATIONS.iter().map(|n| n.name).collect();
-            Error::usage(format!("there is no normalization \"{name}\""))
-                .hint(format!("there are {}", names.join(", ")))
-        })
+        let names = NORMALIZATIONS.iter().map(|n| n.name);
+        let found = NORMALIZATIONS.iter().copied().find(|n| n.name == name);
+        found.ok_or_else(|| Error::unknown("normalization", name, names))
     }
 
     /// True where it has numbers for so many channels.
@@ -112,7 +109,9 @@ mod tests {
 
     #[test]
     fn names_are_told_where_one_is_unknown() {
-        let e = Normalize::find("imagnet").unwrap_err().to_string();
-        assert!(e.contains("unit, signed, mnist"), "{e}");
+        for (name, what) in [("imagnet", "\"imagenet\""), ("none", "unit, signed, mnist")] {
+            let e = Normalize::find(name).unwrap_err().to_string();
+            assert!(e.contains(what), "{e}");
+        }
     }
 }

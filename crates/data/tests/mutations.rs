@@ -8,9 +8,9 @@
 use std::io::Cursor;
 use std::path::PathBuf;
 
-use edgesmith_data::random::Random;
 use edgesmith_data::source::{self, Settings};
 use edgesmith_formats::npy;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{Result, Tensor};
 use image::{ImageBuffer, ImageFormat, Rgb};
 
@@ -27,7 +27,7 @@ impl Drop for Folder {
 }
 
 fn damaged(bytes: &[u8], seed: u64) -> Vec<u8> {
-    let mut random = Random::of(&[seed]);
+    let mut random = Random::of_sample(&[seed]);
     let mut bytes = bytes.to_vec();
     for _ in 0..=random.below(6) {
         let most = [64, usize::MAX][random.below(2)].min(bytes.len());

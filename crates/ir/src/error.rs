@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+mod nearest;
+
+use nearest::nearest;
+
 /// The result of everything fallible in this workspace's libraries.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -86,6 +90,17 @@ impl Error {
         Self::new(Kind::Cancelled, "cancelled")
     }
 
+    /// A name that is not among those that there are: `unknown loss "kdd"`.
+    pub fn unknown<'a>(what: &str, name: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let names: Vec<&str> = names.into_iter().collect();
+        let hint = match nearest(name, &names) {
+            Some(near) => format!("did you mean \"{near}\""),
+            None if names.is_empty() => "it takes none".into(),
+            None => format!("there is {}", names.join(", ")),
+        };
+        Self::usage(format!("unknown {what} \"{name}\"")).hint(hint)
+    }
+
     /// An invariant of this program is broken.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Kind::Internal, message)
@@ -132,6 +147,19 @@ mod tests {
             e.to_string(),
             "model.onnx: Conv \"stem.0\": weight has 4 axes, input has 3\n\
              hint: the model expects [batch, channels, h, w]"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_told_with_those_that_are() {
+        let told = |name| Error::unknown("loss", name, ["kd", "hint"]).to_string();
+        assert_eq!(
+            told("hnit"),
+            "unknown loss \"hnit\"\nhint: did you mean \"hint\""
+        );
+        assert_eq!(
+            told("crossentropy"),
+            "unknown loss \"crossentropy\"\nhint: there is kd, hint"
         );
     }
 }

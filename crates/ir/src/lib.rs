@@ -15,6 +15,7 @@ pub mod ops;
 pub mod packed;
 pub mod pattern;
 pub mod progress;
+pub mod random;
 pub mod tensor;
 pub mod text;
 pub mod types;

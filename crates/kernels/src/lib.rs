@@ -27,7 +27,6 @@ pub mod layout;
 pub mod loss;
 pub mod memory;
 pub mod norm;
-pub mod optimizer;
 pub(crate) mod parts;
 pub mod peak;
 pub mod permute;

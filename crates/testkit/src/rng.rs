@@ -1,5 +1,6 @@
 //! Random numbers that are the same on every machine: xoshiro256++, seeded by splitmix64.
 
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{DType, Tensor, checked_count};
 
 /// A generator (Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2021).
@@ -11,16 +12,9 @@ pub struct Rng {
 impl Rng {
     /// The generator of a seed; nearby seeds give unrelated numbers.
     pub fn new(seed: u64) -> Self {
-        let mut x = seed;
-        let mut split = || {
-            x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = x;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^ (z >> 31)
-        };
+        let mut split = Random::new(seed);
         Self {
-            state: [split(), split(), split(), split()],
+            state: std::array::from_fn(|_| split.bits()),
         }
     }
 

@@ -9,10 +9,10 @@ use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
 
 use crate::grad::differentiate;
 use crate::losses::{Loss, Request};
-use crate::random::Random;
 use crate::thaw::{Thawed, thaw};
 use crate::trainable;
 use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
+use edgesmith_ir::random::Random;
 
 mod build;
 mod open;

@@ -3,7 +3,7 @@
 use edgesmith_ir::pattern::matches;
 use edgesmith_ir::{Error, Model, Node, Result, Tensor};
 
-use crate::random::Random;
+use edgesmith_ir::random::Random;
 use crate::trainable::{self, Start};
 
 /// The model with all parameters as they are before training, of a seed, and with running statistics

@@ -3,7 +3,7 @@
 use edgesmith_ir::types::Dim;
 use edgesmith_ir::{Attribute, DType, Error, Model, Node, Result, Tensor, ValueId, infer};
 
-use crate::random::Random;
+use edgesmith_ir::random::Random;
 
 /// A model whose only output are the scores of `classes` classes, by a linear layer behind the
 /// first output of `model`, or the value `from`: features of each sample as they are, the mean of

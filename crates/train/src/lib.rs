@@ -7,7 +7,6 @@ pub mod grad;
 pub mod head;
 pub mod losses;
 pub mod optimizer;
-pub mod random;
 pub mod schedule;
 pub mod student;
 pub mod thaw;

@@ -96,15 +96,8 @@ pub static LOSSES: &[&Loss] = &[
 /// # Errors
 /// When there is none.
 pub fn find(name: &str) -> Result<&'static Loss> {
-    let names: Vec<&str> = LOSSES.iter().map(|l| l.name).collect();
-    LOSSES
-        .iter()
-        .copied()
-        .find(|l| l.name == name)
-        .ok_or_else(|| {
-            Error::usage(format!("unknown loss \"{name}\""))
-                .hint(format!("there is {}", names.join(", ")))
-        })
+    let found = LOSSES.iter().copied().find(|l| l.name == name);
+    found.ok_or_else(|| Error::unknown("loss", name, LOSSES.iter().map(|l| l.name)))
 }
 
 /// The student's and the teacher's value that a loss compares.
@@ -115,6 +108,19 @@ fn pair(draft: &mut Draft, request: &Request) -> Result<(ValueId, ValueId)> {
         ));
     };
     Ok((draft.value(student)?, draft.taught(Some(teacher))?))
+}
+
+/// x by its length along an axis, or by `least` where it is shorter.
+fn normed(draft: &mut Draft, x: ValueId, axis: i64, least: f64) -> ValueId {
+    let length = draft.reduced("ReduceL2", x, &[axis], true);
+    by_at_least(draft, x, length, least)
+}
+
+/// x / divisor, where a divisor below `least` counts as that.
+fn by_at_least(draft: &mut Draft, x: ValueId, divisor: ValueId, least: f64) -> ValueId {
+    let least = draft.number(least);
+    let divisor = draft.op("Max", &[divisor, least]);
+    draft.op("Div", &[x, divisor])
 }
 
 /// The mean of (a − b)² over all elements.

@@ -30,11 +30,12 @@ pub struct Optimizer {
     pub about: &'static str,
     /// Numbers beside each parameter that it keeps.
     pub states: usize,
-    /// The momentum (β₁) where none is given.
-    pub momentum: f64,
     /// What a step does.
     pub update: Update,
 }
+
+/// The momentum (β₁) where none is given.
+pub const MOMENTUM: f64 = 0.9;
 
 /// Every optimizer.
 pub static OPTIMIZERS: &[&Optimizer] = &[&ADAMW, &ADAM, &SGD, &NESTEROV, &LAMB];
@@ -44,7 +45,6 @@ pub static SGD: Optimizer = Optimizer {
     name: "sgd",
     about: "Gradient descent with momentum (Polyak 1964); decay is part of the gradient",
     states: 1,
-    momentum: 0.9,
     update: |n, w, g, s| descend(n, w, g, &mut s[0], false),
 };
 
@@ -53,7 +53,6 @@ pub static NESTEROV: Optimizer = Optimizer {
     name: "nesterov",
     about: "Gradient descent with Nesterov's momentum (Sutskever et al. 2013)",
     states: 1,
-    momentum: 0.9,
     update: |n, w, g, s| descend(n, w, g, &mut s[0], true),
 };
 
@@ -62,7 +61,6 @@ pub static ADAM: Optimizer = Optimizer {
     name: "adam",
     about: "Adam (Kingma and Ba 2015); decay is part of the gradient",
     states: 2,
-    momentum: 0.9,
     update: |n, w, g, s| adam(n, w, g, s, false),
 };
 
@@ -71,7 +69,6 @@ pub static ADAMW: Optimizer = Optimizer {
     name: "adamw",
     about: "Adam with decay apart from the gradient (Loshchilov and Hutter 2019)",
     states: 2,
-    momentum: 0.9,
     update: |n, w, g, s| adam(n, w, g, s, true),
 };
 
@@ -80,7 +77,6 @@ pub static LAMB: Optimizer = Optimizer {
     name: "lamb",
     about: "Adam's direction in the length of each parameter (You et al. 2020)",
     states: 2,
-    momentum: 0.9,
     update: lamb,
 };
 
@@ -89,15 +85,8 @@ pub static LAMB: Optimizer = Optimizer {
 /// # Errors
 /// When there is none.
 pub fn find(name: &str) -> Result<&'static Optimizer> {
-    let names: Vec<&str> = OPTIMIZERS.iter().map(|o| o.name).collect();
-    OPTIMIZERS
-        .iter()
-        .copied()
-        .find(|o| o.name == name)
-        .ok_or_else(|| {
-            Error::usage(format!("unknown optimizer \"{name}\""))
-                .hint(format!("there is {}", names.join(", ")))
-        })
+    let found = OPTIMIZERS.iter().copied().find(|o| o.name == name);
+    found.ok_or_else(|| Error::unknown("optimizer", name, OPTIMIZERS.iter().map(|o| o.name)))
 }
 
 fn descend(n: &Numbers, w: &mut [f32], g: &[f32], v: &mut [f32], nesterov: bool) {

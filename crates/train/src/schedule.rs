@@ -67,15 +67,8 @@ pub static CONSTANT: Schedule = Schedule {
 /// # Errors
 /// When there is none.
 pub fn find(name: &str) -> Result<&'static Schedule> {
-    let names: Vec<&str> = SCHEDULES.iter().map(|s| s.name).collect();
-    SCHEDULES
-        .iter()
-        .copied()
-        .find(|s| s.name == name)
-        .ok_or_else(|| {
-            Error::usage(format!("unknown schedule \"{name}\""))
-                .hint(format!("there is {}", names.join(", ")))
-        })
+    let found = SCHEDULES.iter().copied().find(|s| s.name == name);
+    found.ok_or_else(|| Error::unknown("schedule", name, SCHEDULES.iter().map(|s| s.name)))
 }
 
 impl Schedule {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
 use edgesmith_runtime::{Options, Session};
 
-use crate::optimizer::{self, Numbers, Optimizer};
-use crate::random::Random;
+use crate::optimizer::{self, MOMENTUM, Numbers, Optimizer};
 use crate::schedule::{self, Schedule};
 use crate::training::Training;
+use edgesmith_ir::random::Random;
 
 mod checkpoint;
 mod weights;
@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
     /// The samples of an epoch by chance; those of like length together, where they have one.
     fn order(&self, count: usize, epoch: usize, lengths: Option<&[usize]>) -> Vec<usize> {
         let mut random = Random::of(&[self.settings.seed, 1, epoch as u64]);
-        let mut order = random.permutation(count);
+        let mut order = random.order(count);
         let Some(lengths) = lengths else {
             return order;
         };
@@ -307,7 +307,7 @@ impl<'a> Run<'a> {
         for part in order.chunks_mut(ALIKE * self.batch) {
             part.sort_by_key(|&i| lengths[i]);
         }
-        let batches = random.permutation(self.steps);
+        let batches = random.order(self.steps);
         let of = |&b: &usize| &order[b * self.batch..(b + 1) * self.batch];
         batches.iter().flat_map(of).copied().collect()
     }
@@ -360,7 +360,7 @@ impl<'a> Run<'a> {
         let gradients = &outputs[scalars..scalars + self.training.parameters.len()];
         let numbers = Numbers {
             rate: self.settings.rate * self.schedule.at(self.done.step, self.total, self.warmup),
-            momentum: self.settings.momentum.unwrap_or(self.optimizer.momentum),
+            momentum: self.settings.momentum.unwrap_or(MOMENTUM),
             beta2: self.settings.beta2,
             epsilon: self.settings.epsilon,
             decay: self.settings.decay,

@@ -113,6 +113,17 @@ impl Training {
         self.parameters.iter().map(|p| p.data.count()).sum()
     }
 
+    /// What the training graph is fed beside a batch and masks in a first step, by name: weights of
+    /// terms, parameters and states.
+    pub fn initial_inputs(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
+        let weight = |t: &Term| (t.input.clone(), Tensor::scalar(t.weight as f32));
+        let parameters = self.parameters.iter();
+        let states = self.states.iter();
+        (self.terms.iter().map(weight))
+            .chain(parameters.map(|p| (p.name.clone(), p.data.clone())))
+            .chain(states.map(|s| (s.name.clone(), s.data.clone())))
+    }
+
     /// The model with these parameters and states, in order.
     ///
     /// # Errors

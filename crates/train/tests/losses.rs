@@ -89,18 +89,7 @@ fn value(loss: &str, request: &Request) -> f64 {
             },
         ));
     }
-    fed.extend(
-        training
-            .terms
-            .iter()
-            .map(|t| (t.input.clone(), Tensor::scalar(1f32))),
-    );
-    fed.extend(
-        training
-            .parameters
-            .iter()
-            .map(|p| (p.name.clone(), p.data.clone())),
-    );
+    fed.extend(training.initial_inputs());
     let named: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let out = evaluate(&training.graph, &named).unwrap();
     f64::from(out[1].to_f32().unwrap()[0])

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use edgesmith_ir::eval::evaluate;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{NoProgress, Progress, Result, Tensor};
 use edgesmith_train::architectures::{self, Spec};
 use edgesmith_train::draft::Options;
 use edgesmith_train::losses::{self, Request};
-use edgesmith_train::random::Random;
 use edgesmith_train::trainer::{NoStore, Watch};
 use edgesmith_train::{Data, Draft, Settings, Store, Training, train};
 

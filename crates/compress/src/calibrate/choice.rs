@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use edgesmith_data::random::Random;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{Error, Result};
 
 use super::Settings;
@@ -69,13 +69,7 @@ fn batch_of(count: usize, all: usize, most: usize) -> usize {
 /// `count` of the numbers below `all`, the same for the same seed: a partial shuffle by Fisher and
 /// Yates.
 pub fn chosen(count: usize, all: usize, seed: u64) -> BTreeSet<usize> {
-    let mut random = Random::new(seed);
-    let mut order: Vec<usize> = (0..all).collect();
-    let count = count.min(all);
-    for i in 0..count {
-        order.swap(i, i + random.below(all - i));
-    }
-    order.into_iter().take(count).collect()
+    Random::new(seed).some(count, all).into_iter().collect()
 }
 
 #[cfg(test)]

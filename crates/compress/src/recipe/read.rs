@@ -1,13 +1,12 @@
 //! Reads a recipe, with the line of every fault.
 
-use edgesmith_ir::Result;
 use edgesmith_ir::error::At;
+use edgesmith_ir::{Error, Result};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Recipe;
-use crate::steps::{self, Given, Key, Kind, LAYER_KEYS, LayerGiven, STEPS, Setting};
-use crate::steps::{check, unknown};
+use crate::steps::{self, Given, Key, Kind, LAYER_KEYS, LayerGiven, STEPS, Setting, check};
 use crate::written::Written;
 
 /// The keys of a recipe beside its steps.
@@ -88,12 +87,8 @@ pub fn read(name: &str, text: &str) -> Result<Recipe> {
 /// The value of one of the keys.
 fn named(keys: &[Key], also: &[&str], name: &str, value: &Value) -> Result<Setting> {
     let key = keys.iter().find(|k| k.name == name).ok_or_else(|| {
-        let names: Vec<&str> = keys
-            .iter()
-            .map(|k| k.name)
-            .chain(also.iter().copied())
-            .collect();
-        unknown("key", name, &names)
+        let names = keys.iter().map(|k| k.name);
+        Error::unknown("key", name, names.chain(also.iter().copied()))
     })?;
     let setting = setting(value);
     check(key, &setting)?;
@@ -126,13 +121,14 @@ fn step(w: &Written, table: &DeTable, place: &str) -> Result<Given> {
     let Some((key, value)) = find("do") else {
         let message = "the step does not say what to do";
         let hint = format!("do = \"STEP\", where STEP is {}", names.join(" or "));
-        return Err(edgesmith_ir::Error::usage(message).at(place).hint(hint));
+        return Err(Error::usage(message).at(place).hint(hint));
     };
     let at = w.place(key.span().start);
     let Some(name) = value.get_ref().as_str() else {
         return Err(w.fault(value.span(), "\"do\" is a text"));
     };
-    let def = steps::find(name).ok_or_else(|| unknown("step", name, &names).at(at.as_str()))?;
+    let def =
+        steps::find(name).ok_or_else(|| Error::unknown("step", name, names).at(at.as_str()))?;
     let mut given = Given::new(def, place);
     for (key, value) in table {
         let at = w.place(key.span().start);
@@ -163,7 +159,7 @@ fn layer(w: &Written, given: &mut Given, table: &DeTable, place: &str) -> Result
             _ => {}
         }
     }
-    let fault = |message: &str| edgesmith_ir::Error::usage(message).at(place);
+    let fault = |message: &str| Error::usage(message).at(place);
     let pattern = pattern.ok_or_else(|| fault("the layer names no nodes: match = \"PATTERN\""))?;
     match (keep, &to, &group) {
         (true, None, None) | (false, Some(_), _) => {}

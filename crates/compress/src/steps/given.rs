@@ -171,7 +171,7 @@ impl Given {
         let key = self.step.keys().find(|k| k.name == name);
         let key = key.ok_or_else(|| {
             let names: Vec<&str> = self.step.keys().map(|k| k.name).collect();
-            unknown("key", name, &names).at(place)
+            Error::unknown("key", name, names).at(place)
         })?;
         check(key, &setting).map_err(|e| e.at(place))?;
         self.entries.retain(|e| e.key != name);
@@ -314,7 +314,8 @@ pub(crate) fn check(key: &Key, setting: &Setting) -> Result<()> {
         return Ok(());
     }
     if let (Setting::Text(t), Kind::OneOf(list)) = (setting, key.kind) {
-        return Err(unknown(&format!("value of \"{}\"", key.name), t, &list()));
+        let what = format!("value of \"{}\"", key.name);
+        return Err(Error::unknown(&what, t, list()));
     }
     Err(Error::usage(format!(
         "\"{}\" is {}",
@@ -323,53 +324,10 @@ pub(crate) fn check(key: &Key, setting: &Setting) -> Result<()> {
     )))
 }
 
-/// A name that is not among those there are.
-pub(crate) fn unknown(what: &str, name: &str, names: &[&str]) -> Error {
-    let hint = match nearest(name, names) {
-        Some(near) => format!("did you mean \"{near}\""),
-        None if names.is_empty() => "it takes none".into(),
-        None => format!("there is {}", names.join(", ")),
-    };
-    Error::usage(format!("unknown {what} \"{name}\"")).hint(hint)
-}
-
-/// The name that is written most alike, where one is.
-pub fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
-    let near = names.iter().map(|n| (distance(name, n), *n)).min()?;
-    (near.0 <= 1 + name.len() / 4).then_some(near.1)
-}
-
-/// Letters to add, drop, change or swap with their neighbour to make one word of the other.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = change.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::quantize::QUANTIZE;
     use super::*;
-
-    #[test]
-    fn words_that_are_written_alike_are_near() {
-        assert_eq!(nearest("grop", &["group", "to"]), Some("group"));
-        assert_eq!(nearest("obsever", &["observer", "to"]), Some("observer"));
-        assert_eq!(nearest("ot", &["to", "symmetric"]), Some("to"));
-        assert_eq!(nearest("colour", &["observer", "to"]), None);
-    }
 
     #[test]
     fn a_value_of_another_kind_or_out_of_the_list_is_refused_where_it_stands() {

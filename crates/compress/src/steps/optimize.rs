@@ -1,6 +1,6 @@
 //! The step `optimize`: the graph passes up to a level.
 
-use edgesmith_ir::{Model, Result};
+use edgesmith_ir::{Error, Model, Result};
 use edgesmith_passes::{Level, PASSES, RunOptions};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
@@ -54,8 +54,8 @@ fn settings(given: &Given) -> Result<Level> {
     for key in ["only", "skip"] {
         for name in given.texts(key) {
             if PASSES.iter().all(|p| p.name != name) {
-                let names: Vec<&str> = PASSES.iter().map(|p| p.name).collect();
-                return Err(super::given::unknown("pass", &name, &names).at(given.place_of(key)));
+                let names = PASSES.iter().map(|p| p.name);
+                return Err(Error::unknown("pass", &name, names).at(given.place_of(key)));
             }
         }
     }

@@ -8,7 +8,7 @@ pub static FLIP: AugmentDef = AugmentDef {
     about: "Mirror images left for right; the amount is how often, from 0 to 1",
     amount: 0.5,
     apply: Apply::Image(|random, amount, image| {
-        if random.share() < f64::from(amount) {
+        if random.unit() < f64::from(amount) {
             flipped(image);
         }
     }),

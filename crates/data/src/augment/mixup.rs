@@ -3,7 +3,7 @@
 use edgesmith_ir::{Error, Result};
 
 use super::{Apply, AugmentDef};
-use crate::random::{Random, shuffled};
+use edgesmith_ir::random::Random;
 
 /// The augmentation (Zhang et al. 2018).
 pub static MIXUP: AugmentDef = AugmentDef {
@@ -29,7 +29,7 @@ fn drawn(random: &mut Random, alpha: f32, samples: usize) -> Mix {
         false => 1.0,
     };
     Mix {
-        partners: shuffled(samples, random),
+        partners: random.some(samples, samples),
         weight,
     }
 }

@@ -1,7 +1,7 @@
 //! Noise of the normal distribution on sounds.
 
 use super::{Apply, AugmentDef};
-use crate::random::Random;
+use edgesmith_ir::random::Random;
 
 /// The augmentation.
 pub static NOISE: AugmentDef = AugmentDef {
@@ -9,7 +9,7 @@ pub static NOISE: AugmentDef = AugmentDef {
     about: "Add normal noise to sounds, up to so much of their root mean square",
     amount: 0.1,
     apply: Apply::Audio(|random, amount, sound| {
-        let share = random.share() as f32;
+        let share = random.unit() as f32;
         add_noise(random, sound, share * amount);
     }),
 };

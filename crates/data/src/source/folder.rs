@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use edgesmith_formats::io_error;
 use edgesmith_ir::error::At;
-use edgesmith_ir::{Error, Result};
+use edgesmith_ir::{Error, Result, Tensor};
 
-use super::{Settings, Target, ending};
+use super::{Field, Sample, Settings, Source, Target, ending};
 
 /// Files at most, and folders in each other.
 const MOST_FILES: usize = 10_000_000;
@@ -122,20 +122,10 @@ impl Files {
         parts.collect::<Vec<_>>().join("/")
     }
 
-    /// The folder in which paths begin.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// The class of a file.
     pub fn target(&self, index: usize) -> Target {
         let class = self.files[index].1;
         class.map_or(Target::Unknown, |class| Target::Class(class as i64))
-    }
-
-    /// The names of classes.
-    pub fn classes(&self) -> &[String] {
-        &self.classes
     }
 
     /// Says which classes have no file.
@@ -149,6 +139,58 @@ impl Files {
             true => Vec::new(),
             false => vec![format!("no file is of the class {}", empty.join(", "))],
         }
+    }
+}
+
+/// A sample in each file, of one tensor.
+pub struct ByFile<R> {
+    /// The files.
+    pub files: Files,
+    /// The tensor of a sample.
+    pub fields: [Field; 1],
+    /// What the user should know, as sentences.
+    pub notes: Vec<String>,
+    /// Reads the tensor of a file, of the lengths of the field.
+    pub read: R,
+}
+
+impl<R> Source for ByFile<R>
+where
+    R: Fn(&Path, &[usize]) -> Result<Tensor> + Send + Sync,
+{
+    fn path(&self) -> &Path {
+        &self.files.root
+    }
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.files.classes
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.files.id(index)
+    }
+
+    fn target(&self, index: usize) -> Result<Target> {
+        Ok(self.files.target(index))
+    }
+
+    fn read(&self, index: usize) -> Result<Sample> {
+        Ok(Sample {
+            tensors: vec![(self.read)(&self.files.path(index), &self.fields[0].dims)?],
+            target: self.files.target(index),
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use edgesmith_ir::{DType, Error, Result, Tensor};
 use image::{DynamicImage, ImageReader, Limits, imageops::FilterType};
 
-use super::folder::{Files, holds};
-use super::{Field, Holds, Sample, Settings, Source, SourceDef, Target};
+use super::folder::{ByFile, Files, holds};
+use super::{Field, Holds, Settings, Source, SourceDef};
 
 /// A folder of images.
 pub static IMAGES: SourceDef = SourceDef {
@@ -24,13 +24,6 @@ const MOST_BYTES: u64 = 1 << 30;
 
 /// Images as planes `[channels, height, width]` of bytes. Transparency is left out, 16 bits are
 /// rounded to 8.
-struct Images {
-    files: Files,
-    fields: [Field; 1],
-    notes: Vec<String>,
-    is_scaled: bool,
-}
-
 fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
     let files = Files::of(path, ENDINGS, settings)?;
     let first =
@@ -56,11 +49,12 @@ fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
         dims: vec![channels, size[0], size[1]],
         holds: Holds::Own,
     };
-    Ok(Box::new(Images {
+    let is_scaled = settings.size.is_some();
+    Ok(Box::new(ByFile {
         notes: files.notes(),
         files,
         fields: [field],
-        is_scaled: settings.size.is_some(),
+        read: move |path: &Path, dims: &[usize]| read(path, dims, is_scaled),
     }))
 }
 
@@ -82,59 +76,25 @@ fn planes(pixels: &[u8], channels: usize) -> Vec<u8> {
     (0..channels).flat_map(plane).collect()
 }
 
-impl Source for Images {
-    fn path(&self) -> &Path {
-        self.files.root()
-    }
-
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    fn fields(&self) -> &[Field] {
-        &self.fields
-    }
-
-    fn classes(&self) -> &[String] {
-        self.files.classes()
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    fn id(&self, index: usize) -> String {
-        self.files.id(index)
-    }
-
-    fn target(&self, index: usize) -> Result<Target> {
-        Ok(self.files.target(index))
-    }
-
-    fn read(&self, index: usize) -> Result<Sample> {
-        let dims = &self.fields[0].dims;
-        let (height, width) = (dims[1] as u32, dims[2] as u32);
-        let mut image = decode(&self.files.path(index))?;
-        if [image.height(), image.width()] != [height, width] {
-            if !self.is_scaled {
-                return Err(Error::invalid(format!(
-                    "the image is {}x{}, the first one is {height}x{width}",
-                    image.height(),
-                    image.width()
-                ))
-                .hint("give a size, and all are scaled to it"));
-            }
-            image = image.resize_to_fill(width, height, FilterType::Triangle);
+fn read(path: &Path, dims: &[usize], is_scaled: bool) -> Result<Tensor> {
+    let (height, width) = (dims[1] as u32, dims[2] as u32);
+    let mut image = decode(path)?;
+    if [image.height(), image.width()] != [height, width] {
+        if !is_scaled {
+            return Err(Error::invalid(format!(
+                "the image is {}x{}, the first one is {height}x{width}",
+                image.height(),
+                image.width()
+            ))
+            .hint("give a size, and all are scaled to it"));
         }
-        let pixels = match dims[0] {
-            1 => image.into_luma8().into_raw(),
-            _ => planes(&image.into_rgb8().into_raw(), 3),
-        };
-        Ok(Sample {
-            tensors: vec![Tensor::from_vec(dims, pixels)?],
-            target: self.files.target(index),
-        })
+        image = image.resize_to_fill(width, height, FilterType::Triangle);
     }
+    let pixels = match dims[0] {
+        1 => image.into_luma8().into_raw(),
+        _ => planes(&image.into_rgb8().into_raw(), 3),
+    };
+    Tensor::from_vec(dims, pixels)
 }
 
 #[cfg(test)]

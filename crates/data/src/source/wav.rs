@@ -6,8 +6,8 @@ use edgesmith_ir::error::At;
 use edgesmith_ir::{DType, Error, Result, Tensor};
 use hound::{SampleFormat, WavReader};
 
-use super::folder::{Files, holds};
-use super::{Field, Holds, Sample, Settings, Source, SourceDef, Target};
+use super::folder::{ByFile, Files, holds};
+use super::{Field, Holds, Settings, Source, SourceDef};
 
 /// A folder of sounds.
 pub static WAV: SourceDef = SourceDef {
@@ -23,14 +23,6 @@ const ENDINGS: &[&str] = &["wav"];
 const MOST_NUMBERS: usize = 64 << 20;
 
 /// Sounds as numbers from -1 to 1, all of one rate; channels are averaged.
-struct Sounds {
-    files: Files,
-    fields: [Field; 1],
-    notes: Vec<String>,
-    rate: u32,
-    is_fitted: bool,
-}
-
 fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
     let files = Files::of(path, ENDINGS, settings)?;
     let place = || path.display().to_string();
@@ -54,12 +46,12 @@ fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
         dims: vec![length],
         holds: Holds::Own,
     };
-    Ok(Box::new(Sounds {
+    let is_fitted = settings.samples.is_some();
+    Ok(Box::new(ByFile {
         files,
         fields: [field],
         notes,
-        rate,
-        is_fitted: settings.samples.is_some(),
+        read: move |path: &Path, dims: &[usize]| read(path, dims[0], rate, is_fitted),
     }))
 }
 
@@ -112,56 +104,19 @@ fn numbers(path: &Path, rate: u32, most: usize) -> Result<Vec<f32>> {
     Ok(interleaved.chunks_exact(channels).map(mean).collect())
 }
 
-impl Source for Sounds {
-    fn path(&self) -> &Path {
-        self.files.root()
+fn read(path: &Path, length: usize, rate: u32, is_fitted: bool) -> Result<Tensor> {
+    let mut numbers = numbers(path, rate, length + 1)?;
+    if !is_fitted && numbers.len() != length {
+        let than = if numbers.len() > length {
+            "longer"
+        } else {
+            "shorter"
+        };
+        let what = format!("the sound is {than} than the first one, which has {length} numbers");
+        return Err(Error::invalid(what).hint("give a length, and all are cut or filled up to it"));
     }
-
-    fn len(&self) -> usize {
-        self.files.len()
-    }
-
-    fn fields(&self) -> &[Field] {
-        &self.fields
-    }
-
-    fn classes(&self) -> &[String] {
-        self.files.classes()
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
-    }
-
-    fn id(&self, index: usize) -> String {
-        self.files.id(index)
-    }
-
-    fn target(&self, index: usize) -> Result<Target> {
-        Ok(self.files.target(index))
-    }
-
-    fn read(&self, index: usize) -> Result<Sample> {
-        let length = self.fields[0].dims[0];
-        let mut numbers = numbers(&self.files.path(index), self.rate, length + 1)?;
-        if !self.is_fitted && numbers.len() != length {
-            let than = if numbers.len() > length {
-                "longer"
-            } else {
-                "shorter"
-            };
-            let what =
-                format!("the sound is {than} than the first one, which has {length} numbers");
-            return Err(
-                Error::invalid(what).hint("give a length, and all are cut or filled up to it")
-            );
-        }
-        numbers.resize(length, 0.0);
-        Ok(Sample {
-            tensors: vec![Tensor::from_vec(&[length], numbers)?],
-            target: self.files.target(index),
-        })
-    }
+    numbers.resize(length, 0.0);
+    Tensor::from_vec(&[length], numbers)
 }
 
 #[cfg(test)]

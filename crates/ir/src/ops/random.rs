@@ -5,8 +5,6 @@
 //! every run of a model gives the same numbers. The seed is the bits of the attribute `seed`;
 //! without it, the 64-bit FNV-1a hash of the node's name.
 
-use std::f64::consts::PI;
-
 use super::arith::{expect_rank, floats, from_floats};
 use super::numbers::{self, Numbers};
 use super::softmax::softmax_line;
@@ -14,6 +12,7 @@ use super::{Arity, AttrDef, AttrKind, OpDef, attr, axes};
 use crate::eval::EvalCx;
 use crate::graph::Node;
 use crate::infer::InferCx;
+use crate::random::Random;
 use crate::types::{Dim, Shape};
 use crate::{DType, Error, Result, Tensor, checked_count};
 
@@ -129,54 +128,45 @@ const LIKE: OpDef = OpDef {
     ..BASE
 };
 
-/// Random numbers by their place.
-pub struct Random {
-    seed: u64,
-}
+/// Random numbers of a node by their place, the same for the same `i`.
+pub struct Draws(Random);
 
-impl Random {
-    /// The generator of a node.
+impl Draws {
+    /// The numbers of a node.
     pub fn of(node: &Node) -> Self {
-        let name = node.name.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let seed = node.float("seed").map_or(name, |s| u64::from(s.to_bits()));
-        Self { seed }
-    }
-
-    /// 64 random bits, the same for the same `i`.
-    pub fn bits(&self, i: u64) -> u64 {
-        let step = i.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let z = self.seed.wrapping_add(step);
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self(Random::new(seed(node)))
     }
 
     /// A number from 0 up to but not including 1.
     pub fn unit(&self, i: u64) -> f64 {
-        (self.bits(i) >> 11) as f64 / (1u64 << 53) as f64
+        self.0.after(i).unit()
     }
 
-    /// A number of the standard normal distribution (G. Box and M. Muller, 1958).
+    /// A number of the standard normal distribution, of two outputs.
     pub fn normal(&self, i: u64) -> f64 {
-        let (a, b) = (self.unit(2 * i), self.unit(2 * i + 1));
-        (-2.0 * (1.0 - a).ln()).sqrt() * (2.0 * PI * b).cos()
+        self.0.after(i.wrapping_mul(2)).normal()
     }
 }
 
-fn uniform(cx: &EvalCx, random: &Random, i: u64) -> f64 {
+fn seed(node: &Node) -> u64 {
+    let name = node.name.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
+    node.float("seed").map_or(name, |s| u64::from(s.to_bits()))
+}
+
+fn uniform(cx: &EvalCx, draws: &Draws, i: u64) -> f64 {
     let (low, high) = (cx.float("low", 0.0), cx.float("high", 1.0));
     let (low, high) = (f64::from(low), f64::from(high));
-    low + (high - low) * random.unit(i)
+    low + (high - low) * draws.unit(i)
 }
 
-fn normal(cx: &EvalCx, random: &Random, i: u64) -> f64 {
+fn normal(cx: &EvalCx, draws: &Draws, i: u64) -> f64 {
     let (mean, scale) = (cx.float("mean", 0.0), cx.float("scale", 1.0));
-    f64::from(mean) + f64::from(scale) * random.normal(i)
+    f64::from(mean) + f64::from(scale) * draws.normal(i)
 }
 
-type Draw = fn(&EvalCx, &Random, u64) -> f64;
+type Draw = fn(&EvalCx, &Draws, u64) -> f64;
 
 fn shape(node: &Node) -> Result<Vec<usize>> {
     let shape = node.ints("shape");
@@ -185,9 +175,9 @@ fn shape(node: &Node) -> Result<Vec<usize>> {
 }
 
 fn filled(cx: &EvalCx, dtype: DType, dims: &[usize], draw: Draw) -> Result<Vec<Tensor>> {
-    let random = Random::of(cx.node);
+    let draws = Draws::of(cx.node);
     let count = checked_count(dims)? as u64;
-    let values = (0..count).map(|i| draw(cx, &random, i)).collect();
+    let values = (0..count).map(|i| draw(cx, &draws, i)).collect();
     Ok(vec![from_floats(dtype, dims, values)?])
 }
 
@@ -211,9 +201,9 @@ fn infer_like(cx: &mut InferCx) -> Result<()> {
 fn eval_bernoulli(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let x = cx.input(0)?;
     let dtype = numbers::dtype(cx.node, "dtype")?.unwrap_or(x.dtype());
-    let random = Random::of(cx.node);
+    let draws = Draws::of(cx.node);
     let chances = floats(x)?.into_iter().zip(0..);
-    let drawn = chances.map(|(p, i)| i128::from(random.unit(i) < p));
+    let drawn = chances.map(|(p, i)| i128::from(draws.unit(i) < p));
     let drawn: Vec<i128> = drawn.collect();
     let numbers = if dtype.is_float() {
         Numbers::Float(drawn.into_iter().map(|v| v as f64).collect())
@@ -242,11 +232,11 @@ fn eval_multinomial(cx: &EvalCx) -> Result<Vec<Tensor>> {
     let samples = axes::length(cx.int("sample_size", 1), "sample_size")?;
     let dims = [rows, samples];
     let mut drawn = Vec::with_capacity(checked_count(&dims)?);
-    let random = Random::of(cx.node);
+    let draws = Draws::of(cx.node);
     for row in floats(x)?.chunks_mut(classes) {
         softmax_line(row);
         for _ in 0..samples {
-            let mut left = random.unit(drawn.len() as u64);
+            let mut left = draws.unit(drawn.len() as u64);
             let passed = row.iter().take_while(|&&p| {
                 left -= p;
                 left >= 0.0
@@ -263,30 +253,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_are_those_of_splitmix64() {
-        // The first outputs for the seed 1234567, of the public reference program.
-        let random = Random { seed: 1_234_567 };
-        let bits: Vec<u64> = (0..3).map(|i| random.bits(i)).collect();
-        let expected = [
-            6_457_827_717_110_365_317,
-            3_203_168_211_198_807_973,
-            9_817_491_932_198_370_423,
-        ];
-        assert_eq!(bits, expected);
-    }
-
-    #[test]
     fn moments_are_those_of_the_distributions() {
-        let random = Random { seed: 7 };
+        let draws = Draws(Random::new(7));
         let n = 20_000;
         let moments = |f: &dyn Fn(u64) -> f64| {
             let mean = (0..n).map(f).sum::<f64>() / n as f64;
             let square = (0..n).map(|i| (f(i) - mean).powi(2)).sum::<f64>();
             (mean, square / n as f64)
         };
-        let (mean, variance) = moments(&|i| random.unit(i));
+        let (mean, variance) = moments(&|i| draws.unit(i));
         assert!((mean - 0.5).abs() < 0.01 && (variance - 1.0 / 12.0).abs() < 0.003);
-        let (mean, variance) = moments(&|i| random.normal(i));
+        let (mean, variance) = moments(&|i| draws.normal(i));
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05);
     }
 
@@ -294,8 +271,8 @@ mod tests {
     fn a_name_is_a_seed_and_a_given_one_wins() {
         let node = |name: &str| Node::new("RandomNormal", name);
         // FNV-1a of "a" by its specification.
-        assert_eq!(Random::of(&node("a")).seed, 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(seed(&node("a")), 0xaf63_dc4c_8601_ec8c);
         let seeded = node("a").with("seed", crate::Attribute::Float(1.0));
-        assert_eq!(Random::of(&seeded).seed, 0x3f80_0000);
+        assert_eq!(seed(&seeded), 0x3f80_0000);
     }
 }

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 
 use super::parse::Parser;
 use crate::graph::{Graph, Model, ValueId};
+use crate::random::Random;
 use crate::tensor::checked_count;
 use crate::types::{Shape, TensorType};
 use crate::{DType, Error, Result, Tensor, ops};
@@ -92,8 +93,10 @@ pub(super) fn random(ty: &TensorType, seed: u64) -> Result<Tensor> {
         .and_then(Shape::known)
         .ok_or_else(|| Error::invalid("an input of an example has known lengths"))?;
     let count = checked_count(&dims)?;
-    let mut state = seed;
-    let bits: Vec<u64> = (0..count).map(|_| next(&mut state)).collect();
+    // The lowest bits are left out.
+    let mut random = Random::new(seed);
+    let mut next = || random.bits() >> 8;
+    let bits: Vec<u64> = (0..count).map(|_| next()).collect();
     let float = |b: &u64| (b % 257) as f32 / 64.0 - 2.0;
     let signed = |b: &u64| i64::try_from(b % 9).unwrap_or(0) - 4;
     macro_rules! filled {
@@ -126,16 +129,8 @@ pub(super) fn random(ty: &TensorType, seed: u64) -> Result<Tensor> {
         d => {
             let len = d.bytes_of(count).unwrap_or(0);
             let mask = if d.bits() == 8 { 0x3f } else { 0xff };
-            let data: Vec<u8> = (0..len).map(|_| (next(&mut state) & mask) as u8).collect();
+            let data: Vec<u8> = (0..len).map(|_| (next() & mask) as u8).collect();
             Tensor::from_bytes(d, &dims, data.into())
         }
     }
-}
-
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) >> 8
 }

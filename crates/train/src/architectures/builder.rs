@@ -5,7 +5,7 @@ use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Result, Tensor, ValueId
 
 use super::Spec;
 use crate::draft::batched;
-use crate::random::Random;
+use edgesmith_ir::random::Random;
 
 /// The opset of new networks.
 const OPSET: i64 = 17;

@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{Attribute, Error, Node, Result, ValueId};
 
-use super::{Loss, Needs, Request, mean_square, pair, same};
+use super::{Loss, Needs, Request, by_at_least, mean_square, normed, pair, same};
 use crate::draft::Draft;
 
 /// Hints (A. Romero et al., 2015), and TinyBERT's hidden states and embeddings (X. Jiao et al.,
@@ -58,9 +58,7 @@ pub static COSINE: Loss = Loss {
         let dot = draft.reduced("ReduceSum", product, &[-1], false);
         let [s, t] = [s, t].map(|v| draft.reduced("ReduceL2", v, &[-1], false));
         let lengths = draft.op("Mul", &[s, t]);
-        let least = draft.number(1e-8);
-        let lengths = draft.op("Max", &[lengths, least]);
-        let cosine = draft.op("Div", &[dot, lengths]);
+        let cosine = by_at_least(draft, dot, lengths, 1e-8);
         let one = draft.number(1.0);
         let distance = draft.op("Sub", &[one, cosine]);
         Ok(draft.mean(distance))
@@ -130,10 +128,7 @@ fn attention_transfer(draft: &mut Draft, request: &Request) -> Result<ValueId> {
         let square = draft.op("Mul", &[v, v]);
         let map = draft.reduced("ReduceMean", square, &[1], false);
         let flat = draft.op_with("Flatten", &[map], "axis", 1);
-        let length = draft.reduced("ReduceL2", flat, &[1], true);
-        let least = draft.number(1e-8);
-        let length = draft.op("Max", &[length, least]);
-        draft.op("Div", &[flat, length])
+        normed(draft, flat, 1, 1e-8)
     });
     Ok(mean_square(draft, s, t))
 }

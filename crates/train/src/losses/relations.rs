@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{Attribute, Error, Node, ValueId};
 
-use super::{Loss, Needs, mean_smooth, mean_square, pair, same};
+use super::{Loss, Needs, by_at_least, mean_smooth, mean_square, normed, pair, same};
 use crate::draft::Draft;
 
 /// MiniLM's distribution of attention (W. Wang et al., 2020, equation 5).
@@ -51,10 +51,7 @@ pub static SIMILARITY: Loss = Loss {
         let [s, t] = [s, t].map(|v| {
             let flat = draft.op_with("Flatten", &[v], "axis", 1);
             let products = products(draft, flat);
-            let length = draft.reduced("ReduceL2", products, &[-1], true);
-            let least = draft.number(1e-8);
-            let length = draft.op("Max", &[length, least]);
-            draft.op("Div", &[products, length])
+            normed(draft, products, -1, 1e-8)
         });
         Ok(mean_square(draft, s, t))
     },
@@ -79,12 +76,8 @@ pub static DISTANCE: Loss = Loss {
             let distances = draft.op("Mul", &[distances, apart]);
             let sum = draft.op_with("ReduceSum", &[distances], "keepdims", 0);
             let count = draft.op_with("ReduceSum", &[apart], "keepdims", 0);
-            let one = draft.number(1.0);
-            let count = draft.op("Max", &[count, one]);
-            let mean = draft.op("Div", &[sum, count]);
-            let least = draft.number(1e-12);
-            let mean = draft.op("Max", &[mean, least]);
-            draft.op("Div", &[distances, mean])
+            let mean = by_at_least(draft, sum, count, 1.0);
+            by_at_least(draft, distances, mean, 1e-12)
         });
         Ok(mean_smooth(draft, s, t))
     },
@@ -103,9 +96,7 @@ pub static ANGLE: Loss = Loss {
             // [j, i, features]: from sample j to sample i.
             let differences = differences(draft, v);
             let length = lengths(draft, differences, -1, true);
-            let least = draft.number(1e-6);
-            let length = draft.op("Max", &[length, least]);
-            let directions = draft.op("Div", &[differences, length]);
+            let directions = by_at_least(draft, differences, length, 1e-6);
             products(draft, directions)
         });
         Ok(mean_smooth(draft, s, t))

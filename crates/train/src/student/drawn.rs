@@ -3,7 +3,7 @@
 use edgesmith_ir::types::{Dim, Shape, TensorType};
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, ValueId};
 
-use crate::random::Random;
+use edgesmith_ir::random::Random;
 
 struct Drawn {
     graph: Graph,

@@ -4,7 +4,7 @@ use edgesmith_ir::analysis::lengths::workable_inputs;
 use edgesmith_ir::{DType, Error, Model, Result, Tensor, Type};
 use edgesmith_runtime::{Options, Session};
 
-use crate::random::Random;
+use edgesmith_ir::random::Random;
 
 /// Runs both, and compares what they give but for the numbers. False where no numbers can be made
 /// for an input.

@@ -1,13 +1,12 @@
 //! What static INT8 can be told.
 
-use edgesmith_ir::Result;
+use edgesmith_ir::{Error, Result};
 
 use crate::calibrate::HALF;
 use crate::calibrate::observers::{self, Tuning};
 use crate::quantize::affine::Byte;
 use crate::quantize::int8::{Format, Settings, WeightRange};
 use crate::quantize::rules::RULES;
-use crate::steps::given::unknown;
 use crate::steps::{Given, Key, Kind};
 
 /// The types of activations, the default first.
@@ -185,7 +184,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
     for op in &also {
         if RULES.iter().all(|r| r.name != op) {
             let names: Vec<&str> = RULES.iter().map(|r| r.name).collect();
-            return Err(unknown("quantised operator", op, &names).at(given.place_of("also")));
+            return Err(Error::unknown("quantised operator", op, names).at(given.place_of("also")));
         }
     }
     Ok(Settings {

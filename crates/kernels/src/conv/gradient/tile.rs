@@ -49,6 +49,29 @@ const SHORT: usize = 5;
 /// Elements of a tile that stand anywhere: a kernel of 3x3.
 const MOST: usize = 9;
 
+/// Where the elements of a tile stand in a window.
+trait Places: Copy {
+    fn of(self, i: usize) -> usize;
+}
+
+impl<const M: usize> Places for [usize; M] {
+    #[inline(always)]
+    fn of(self, i: usize) -> usize {
+        self[i]
+    }
+}
+
+/// One after another from a place on.
+#[derive(Clone, Copy)]
+struct Neighbours(usize);
+
+impl Places for Neighbours {
+    #[inline(always)]
+    fn of(self, i: usize) -> usize {
+        self.0 + i
+    }
+}
+
 impl Strip<'_> {
     /// Tiles of neighbours.
     #[inline(always)]
@@ -130,30 +153,8 @@ impl Strip<'_> {
     ) {
         let mut at = [0; M];
         at.copy_from_slice(offsets);
-        let mut sums = [[s.splat(0.0); V]; M];
         // SAFETY: the caller's promise.
-        unsafe {
-            let to = self.sums.add(first * V * S::LANES);
-            for (i, row) in sums.iter_mut().enumerate() {
-                *row = s.load_all(to.add(i * V * S::LANES));
-            }
-            let mut dy = self.dy;
-            for window in self.windows {
-                let d: [S::F; V] = s.load_all(dy);
-                for i in 0..M {
-                    let x = s.splat(*window.add(at[i]));
-                    for v in 0..V {
-                        sums[i][v] = s.fma(x, d[v], sums[i][v]);
-                    }
-                }
-                dy = dy.wrapping_add(self.stride);
-            }
-            for (i, row) in sums.iter().enumerate() {
-                for (v, sum) in row.iter().enumerate() {
-                    s.store(to.add((i * V + v) * S::LANES), *sum);
-                }
-            }
-        }
+        unsafe { self.add_products::<S, M, V>(s, first, at) }
     }
 
     /// `M` window elements, from `offset` in a window and `first` in the sums on.
@@ -166,6 +167,21 @@ impl Strip<'_> {
         s: S,
         (offset, first): (usize, usize),
     ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.add_products::<S, M, V>(s, first, Neighbours(offset)) }
+    }
+
+    /// Adds the products of `M` window elements to the sums from `first` on.
+    ///
+    /// # Safety
+    /// As for the strip.
+    #[inline(always)]
+    unsafe fn add_products<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        first: usize,
+        places: impl Places,
+    ) {
         let mut sums = [[s.splat(0.0); V]; M];
         // SAFETY: the caller's promise.
         unsafe {
@@ -175,10 +191,9 @@ impl Strip<'_> {
             }
             let mut dy = self.dy;
             for window in self.windows {
-                let x = window.add(offset);
                 let d: [S::F; V] = s.load_all(dy);
                 for i in 0..M {
-                    let x = s.splat(*x.add(i));
+                    let x = s.splat(*window.add(places.of(i)));
                     for v in 0..V {
                         sums[i][v] = s.fma(x, d[v], sums[i][v]);
                     }
