@@ -10,7 +10,7 @@ mod loader;
 pub mod normalize;
 pub mod source;
 pub mod tokenizer;
-mod trim;
+mod words;
 
 pub use cast::cast;
 pub use dataset::{Batch, Batches, Dataset};

@@ -111,7 +111,7 @@ pub const DATA_KEYS: &[Key] = &[
     Key {
         name: "augment",
         value: "NAME[=AMOUNT]",
-        about: "Other examples of the same meaning: flip, crop, cutout, noise, shift, mixup",
+        about: "Other examples of the same meaning: flip, crop, cutout, noise, shift, drop, span, mixup",
         kind: Kind::Texts,
     },
 ];
