@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use edgesmith_ir::error::At;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::types::Dim;
 use edgesmith_ir::{Error, Model, Result, Tensor};
 
@@ -11,7 +12,6 @@ use crate::cast::cast;
 use crate::fit::{Fit, fits};
 use crate::normalize::Normalize;
 use crate::source::{Source, Target};
-use edgesmith_ir::random::Random;
 
 /// What is done to samples.
 #[derive(Debug, Clone, Default)]
