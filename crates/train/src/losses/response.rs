@@ -22,7 +22,7 @@ pub static DKD: Loss = Loss {
     name: "dkd",
     about: "The right class against the rest, and the rest among themselves (Zhao et al. 2022)",
     formula: "T^2 * (KL of [class, rest] + beta * KL of the other classes), mean over the batch",
-    source: "Zhao et al., Decoupled knowledge distillation, 2022, section 3",
+    source: "Zhao et al., Decoupled knowledge distillation, 2022, equation 7",
     needs: Needs::Labels,
     same: None,
     add: dkd,
