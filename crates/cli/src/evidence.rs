@@ -17,6 +17,7 @@ pub mod asked;
 pub mod comparison;
 pub mod conversion;
 mod tensors;
+pub mod training;
 
 /// A variant as it was read from its file.
 pub struct Made {

@@ -1,7 +1,7 @@
 //! Training as it goes: a bar, a line for each epoch, the curve of the loss.
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use edgesmith_ir::Progress;
 use edgesmith_train::Watch;
@@ -20,10 +20,15 @@ pub struct Follow {
 struct Seen {
     losses: Vec<f32>,
     since: Option<Instant>,
+    told: Option<Instant>,
 }
 
-/// The width of the curve.
+/// The width of the curve behind an epoch, and of that behind the bar.
 const WIDTH: usize = 40;
+const NARROW: usize = 16;
+
+/// The curve behind the bar is drawn anew after so long.
+const BETWEEN: Duration = Duration::from_millis(250);
 
 impl Progress for Follow {
     fn start(&self, phase: &str, total: u64) {
@@ -50,6 +55,11 @@ impl Watch for Follow {
     fn step(&self, _: usize, loss: f32, _: &[f32]) {
         if let Ok(mut seen) = self.seen.lock() {
             seen.losses.push(loss);
+            if seen.told.is_none_or(|told| told.elapsed() > BETWEEN) {
+                seen.told = Some(Instant::now());
+                self.bar
+                    .tell(&|| format!("loss {loss:.4} {}", curve(&seen.losses, NARROW)));
+            }
         }
     }
 
@@ -65,7 +75,7 @@ impl Watch for Follow {
             .since
             .replace(Instant::now())
             .map_or(0.0, |s| s.elapsed().as_secs_f64());
-        let curve = curve(&seen.losses);
+        let curve = curve(&seen.losses, WIDTH);
         self.bar.aside(|| {
             say(&format!(
                 "epoch {:3}: loss {:.4}{judged}, {took:.1} s {curve}",
@@ -80,9 +90,9 @@ impl Watch for Follow {
     }
 }
 
-/// The means of equal parts of a run, drawn as columns of eight heights.
-fn curve(losses: &[f32]) -> String {
-    let part = losses.len().div_ceil(WIDTH).max(1);
+/// The means of equal parts of a run, at most so many, drawn as columns of eight heights.
+fn curve(losses: &[f32], width: usize) -> String {
+    let part = losses.len().div_ceil(width).max(1);
     let mean = |p: &[f32]| p.iter().sum::<f32>() / p.len() as f32;
     let means: Vec<f32> = losses.chunks(part).map(mean).collect();
     let high = means.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
@@ -99,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_curve_falls_with_its_losses() {
-        assert_eq!(curve(&[8.0, 4.0, 0.0]), "█▅▁");
-        assert_eq!(curve(&vec![1.0; 1000]).chars().count(), 40);
+        assert_eq!(curve(&[8.0, 4.0, 0.0], 40), "█▅▁");
+        assert_eq!(curve(&vec![1.0; 1000], 40).chars().count(), 40);
+        assert_eq!(curve(&[], 40), "");
     }
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use edgesmith_compress::calibrate::{Store, Stores};
+use edgesmith_compress::calibrate::Stores;
 use edgesmith_formats::write_file;
-use edgesmith_ir::{Error, Result};
+use edgesmith_ir::{Error, Result, Store};
 use sha2::{Digest, Sha256};
 
 /// A folder of statistics of one set of samples.

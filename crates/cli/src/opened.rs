@@ -149,11 +149,15 @@ pub fn size_on_disk(path: &Path) -> Result<u64> {
 }
 
 /// Bytes of a file and of external data beside it, whatever that file is called: constants that the
-/// file has no room for count as they are.
+/// file has no room for count as they are. A new network has no file: its bytes are those that it
+/// would take.
 ///
 /// # Errors
-/// When the file is not there.
+/// When the file cannot be looked at.
 pub fn size_of(path: &Path, model: &Model) -> Result<u64> {
+    if !path.exists() {
+        return edgesmith_formats::onnx::size(model);
+    }
     let found = size_on_disk(path)?;
     let constants = model
         .graph
@@ -233,21 +237,28 @@ fn lengths(model: &Model, inputs: &[(ValueId, Type)]) -> Vec<(String, usize)> {
     lengths
 }
 
-/// What the evidence says of the model that was given.
+/// What the evidence says of the model that was given. A new network has no file to take a hash of.
 ///
 /// # Errors
 /// When the file cannot be read again.
 pub fn facts(path: &Path, model: &Model, figures: &Figures) -> Result<ModelFacts> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(e.to_string()).at(name_of(path)))?;
-    let hash = Sha256::digest(&bytes);
+    let mut sha256 = String::new();
+    if path.exists() {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(e.to_string()).at(name_of(path)))?;
+        let hash = Sha256::digest(&bytes);
+        sha256 = hash.iter().map(|b| format!("{b:02x}")).collect();
+    }
     Ok(ModelFacts {
         name: path
             .file_stem()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default(),
         file: name_of(path),
-        bytes: size_on_disk(path)?,
-        sha256: hash.iter().map(|b| format!("{b:02x}")).collect(),
+        bytes: match sha256.is_empty() {
+            true => size_of(path, model)?,
+            false => size_on_disk(path)?,
+        },
+        sha256,
         opset: model.opset().unsigned_abs(),
         ir_version: model.ir_version.unsigned_abs(),
         producer: format!("{} {}", model.producer_name, model.producer_version)

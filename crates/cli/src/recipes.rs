@@ -18,6 +18,7 @@ use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 use serde_json::{Value, json};
 
+use crate::evidence::training::within_chance;
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
@@ -250,10 +251,7 @@ impl Work {
         let bar = ui::Bar::default();
         let stores = self.kept.as_ref().map(|k| k as &dyn Stores);
         // The result may take the place of the model.
-        let bytes_before = match self.source.exists() {
-            true => opened::size_of(&self.source, &self.model)?,
-            false => edgesmith_formats::onnx::size(&self.model)?,
-        };
+        let bytes_before = opened::size_of(&self.source, &self.model)?;
         let follow = Follow::default();
         let open = |path: &str| {
             let model = edgesmith_formats::read(&self.base.join(path))?;
@@ -407,12 +405,10 @@ fn say(done: &Done) {
         ));
     }
     if let Some(rounding) = &changes.rounding {
-        let taken = match rounding.is_adaptive {
-            true if rounding.adaptive_db < rounding.nearest_db => {
-                "is kept, as that is within chance"
-            }
-            true => "is kept",
-            false => "is taken back",
+        let taken = match (rounding.is_adaptive, within_chance(rounding)) {
+            (true, Some(why)) => format!("is kept, {why}"),
+            (true, None) => "is kept".into(),
+            (false, _) => "is taken back".into(),
         };
         ui::say(&format!(
             "adaptive rounding {taken}: {:.1} dB with it, {:.1} dB without, on {} samples",

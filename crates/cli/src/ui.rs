@@ -59,6 +59,13 @@ pub struct Bar {
 }
 
 impl Bar {
+    /// Writes a short text behind the bar, in place of the one before.
+    pub fn tell(&self, text: &dyn Fn() -> String) {
+        if let Ok(Some(bar)) = self.bar.lock().as_deref() {
+            bar.set_prefix(text());
+        }
+    }
+
     /// Says something while the bar is away.
     pub fn aside(&self, say: impl FnOnce()) {
         match self.bar.lock().as_deref() {
@@ -78,7 +85,7 @@ impl Progress for Bar {
         } else {
             ProgressBar::new(total)
         };
-        let template = "{msg:<24} {bar:30} {pos}/{len} {elapsed} (left {eta})";
+        let template = "{msg:<24} {bar:30} {pos}/{len} {elapsed} (left {eta}) {prefix}";
         if total > 0
             && let Ok(style) = ProgressStyle::with_template(template)
         {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use edgesmith_ir::infer;
-use edgesmith_ir::{Graph, Model, Progress, Result, Tensor, ValueId};
+use edgesmith_ir::{Graph, Model, NoStore, Progress, Result, Store, Tensor, ValueId};
 use edgesmith_kernels::Ctx;
 use edgesmith_runtime::{Options, Session, View};
 
@@ -71,41 +71,11 @@ impl Default for Settings {
 /// Fewer samples are worth a warning.
 const FEW: usize = 32;
 
-/// Where statistics are kept between runs.
-pub trait Store {
-    /// The bytes that were kept last.
-    fn load(&self) -> Option<Vec<u8>>;
-
-    /// Keeps these bytes in place of all before.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    fn save(&self, bytes: &[u8]) -> Result<()>;
-
-    /// Drops what was kept.
-    fn forget(&self);
-}
-
 /// Stores by key.
 pub trait Stores {
     /// The store of what one model, set of samples and settings give; `key` is of the model and the
     /// settings.
     fn store(&self, key: &str) -> Box<dyn Store + '_>;
-}
-
-/// Keeps nothing.
-pub struct NoStore;
-
-impl Store for NoStore {
-    fn load(&self) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn save(&self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-
-    fn forget(&self) {}
 }
 
 /// How long calibration runs between two checkpoints, and how many times what writing one takes.

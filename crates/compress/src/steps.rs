@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use edgesmith_ir::{Model, Progress, Result};
+use edgesmith_ir::{Model, NoStore, Progress, Result};
 use edgesmith_train::Watch;
 
-use crate::calibrate::{self, NoStore, Statistics, Stores};
+use crate::calibrate::{self, Statistics, Stores};
 use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;

@@ -1,6 +1,7 @@
 //! How a tensor of a sample becomes a part of a model's input.
 
 use edgesmith_ir::error::At;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::types::{Dim, TensorType};
 use edgesmith_ir::{DType, Error, Graph, Result, Tensor};
 
@@ -9,7 +10,6 @@ use crate::cast::cast;
 use crate::dataset::sample_axis;
 use crate::normalize::Normalize;
 use crate::source::{Field, Holds};
-use edgesmith_ir::random::Random;
 
 /// Channels at most of what is taken for an image by its shape.
 const MOST_CHANNELS: usize = 4;

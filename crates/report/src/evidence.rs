@@ -5,11 +5,13 @@
 
 mod conversion;
 mod number;
+mod training;
 mod variant;
 
 use serde::{Deserialize, Serialize};
 
 pub use conversion::{NodeAccount, Stored, TensorRow};
+pub use training::{Candidate, Choice, Epoch, LossTerm, Training};
 pub use variant::{Accuracy, Execution, Fidelity, Latency, NodeRow, OpCount, Variant};
 
 /// The version of the JSON schema that this crate writes.
@@ -32,6 +34,12 @@ pub struct Evidence {
     pub target: TargetFacts,
     /// The variants, baseline first.
     pub variants: Vec<Variant>,
+    /// Every step of training, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub training: Vec<Training>,
+    /// What steps chose by what they measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Choice>,
     /// What the reader must know before trusting the figures.
     pub warnings: Vec<String>,
     /// Settings of the run as name and value, in the order to show them.
@@ -48,6 +56,8 @@ impl Default for Evidence {
             machine: Machine::default(),
             target: TargetFacts::default(),
             variants: Vec::new(),
+            training: Vec::new(),
+            choices: Vec::new(),
             warnings: Vec::new(),
             settings: Vec::new(),
         }

@@ -2,10 +2,12 @@
 
 mod axis;
 mod depth;
+mod epochs;
 mod merge;
 mod rows;
 mod scatter;
 mod svg;
+mod training;
 
 use self::depth::{Curve, Depth, Layer};
 use self::merge::merge;
@@ -26,8 +28,8 @@ pub(crate) struct Figure {
     pub caption: String,
     /// The drawing.
     pub svg: String,
-    /// Indices of the variants that it shows.
-    pub series: Vec<usize>,
+    /// The series that it shows, with their names.
+    pub series: Vec<(usize, String)>,
     /// Drawn over the whole width of the page.
     pub wide: bool,
 }
@@ -44,7 +46,20 @@ pub(crate) fn figures(evidence: &Evidence) -> Vec<Figure> {
         sqnr_by_node(evidence),
         time_by_node(evidence),
     ];
-    errors.chain(others.into_iter().flatten()).collect()
+    let trainings = &evidence.training;
+    let trained = trainings
+        .iter()
+        .flat_map(|t| training::figures(t, trainings.len() > 1));
+    errors
+        .chain(others.into_iter().flatten())
+        .chain(trained)
+        .collect()
+}
+
+/// Variants as series of their own.
+fn named(evidence: &Evidence, series: &[usize]) -> Vec<(usize, String)> {
+    let name = |&i: &usize| (i, evidence.variants[i].name.clone());
+    series.iter().map(name).collect()
 }
 
 /// The measure of quality that the variants have in common: name, unit, value with its interval.
@@ -152,7 +167,7 @@ fn quality_by(evidence: &Evidence, against: &str, x: Position) -> Option<Figure>
     } else {
         "latency of one run in ms".into()
     };
-    let series = points.iter().map(|p| p.series).collect();
+    let series = points.iter().map(|p| (p.series, p.name.clone())).collect();
     let svg = Scatter {
         label: title,
         x_label,
@@ -365,7 +380,7 @@ fn sqnr_by_node(evidence: &Evidence) -> Option<Figure> {
         title,
         caption,
         svg: chart.draw(),
-        series,
+        series: named(evidence, &series),
         wide: false,
     })
 }
@@ -399,7 +414,7 @@ fn time_by_node(evidence: &Evidence) -> Option<Figure> {
         title,
         caption,
         svg: chart.draw(),
-        series,
+        series: named(evidence, &series),
         wide: false,
     })
 }

@@ -3,6 +3,7 @@
 
 use edgesmith_ir::infer::{self, Inferred};
 use edgesmith_ir::pattern::matches;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::types::{Dim, Shape, TensorType, Type};
 use edgesmith_ir::{Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, ValueId, verify};
 use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
@@ -12,7 +13,6 @@ use crate::losses::{Loss, Request};
 use crate::thaw::{Thawed, thaw};
 use crate::trainable;
 use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
-use edgesmith_ir::random::Random;
 
 mod build;
 mod open;
@@ -45,6 +45,7 @@ pub struct Draft {
     terms: Vec<(Term, ValueId, ValueId)>,
     fed: Vec<(Fed, ValueId)>,
     masks: Vec<Mask>,
+    frozen: Vec<String>,
     notes: Vec<String>,
     seed: u64,
     teacher: Option<(Model, Inferred)>,
@@ -84,6 +85,7 @@ impl Draft {
             terms: Vec::new(),
             fed: Vec::new(),
             masks: Vec::new(),
+            frozen: Vec::new(),
             notes: Vec::new(),
             seed: options.seed,
             teacher: None,
@@ -100,9 +102,13 @@ impl Draft {
         let stays = |name: &str| options.freeze.iter().any(|p| matches(p, name));
         for v in trainable::parameters(&self.base)? {
             let value = self.base.graph.value(v);
-            let Some(data) = value.constant.clone().filter(|_| !stays(&value.name)) else {
+            let Some(data) = value.constant.clone() else {
                 continue;
             };
+            if stays(&value.name) {
+                self.frozen.push(value.name.clone());
+                continue;
+            }
             let parameter = Parameter {
                 name: value.name.clone(),
                 value: Some(v),
@@ -426,6 +432,8 @@ impl Draft {
         let term = Term {
             name: request.describe(loss.name),
             formula: loss.formula.into(),
+            numbers: loss.numbers(request),
+            source: loss.source,
             weight,
             input,
         };
@@ -486,6 +494,7 @@ impl Draft {
             terms: self.terms.into_iter().map(|(t, _, _)| t).collect(),
             fed: self.fed.into_iter().map(|(f, _)| f).collect(),
             masks: self.masks,
+            frozen: self.frozen,
             notes: self.notes,
             thawed: self.thawed,
         })

@@ -34,6 +34,16 @@ pub struct Request {
 }
 
 impl Request {
+    /// T: the temperature of a softmax.
+    pub fn temperature(&self) -> f64 {
+        self.temperature.unwrap_or(4.0)
+    }
+
+    /// beta: the weight of the classes beside the right one.
+    pub fn beta(&self) -> f64 {
+        self.beta.unwrap_or(8.0)
+    }
+
     /// The loss and what it compares.
     pub fn describe(&self, loss: &str) -> String {
         match (&self.student, &self.teacher) {
@@ -65,12 +75,23 @@ pub struct Loss {
     pub about: &'static str,
     /// The formula, of s the student's and t the teacher's value.
     pub formula: &'static str,
+    /// Where the formula stands: a paper or a book, and the place in it.
+    pub source: &'static str,
     /// What it cannot do without.
     pub needs: Needs,
     /// The values that `same` stands for, where the loss has such.
     pub same: Option<same::Find>,
     /// Adds it to a training graph; its value is one number.
     pub add: fn(&mut Draft, &Request) -> Result<ValueId>,
+}
+
+impl Loss {
+    /// The numbers of a request that stand in the formula, by their names there.
+    pub fn numbers(&self, request: &Request) -> Vec<(&'static str, f64)> {
+        let words: Vec<&str> = self.formula.split(|c: char| !c.is_alphanumeric()).collect();
+        let all = [("T", request.temperature()), ("beta", request.beta())];
+        all.into_iter().filter(|(n, _)| words.contains(n)).collect()
+    }
 }
 
 /// Every loss: of labels, of the teacher's response, of its features, of its relations.
@@ -147,6 +168,16 @@ fn mean_smooth(draft: &mut Draft, a: ValueId, b: ValueId) -> ValueId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_formula_has_the_numbers_that_stand_in_it() {
+        let numbers = |name: &str| find(name).unwrap().numbers(&Request::default());
+        assert_eq!(numbers("kd"), [("T", 4.0)]);
+        assert_eq!(numbers("dkd"), [("T", 4.0), ("beta", 8.0)]);
+        for l in LOSSES.iter().filter(|l| !["kd", "dkd"].contains(&l.name)) {
+            assert!(numbers(l.name).is_empty(), "{}", l.name);
+        }
+    }
 
     #[test]
     fn names_are_unique_and_found() {

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
+use edgesmith_ir::random::Random;
+use edgesmith_ir::{Error, Model, Progress, Result, Store, Tensor};
 use edgesmith_runtime::{Options, Session};
 
 use crate::optimizer::{self, MOMENTUM, Numbers, Optimizer};
 use crate::schedule::{self, Schedule};
 use crate::training::Training;
-use edgesmith_ir::random::Random;
 
 mod checkpoint;
 mod weights;
@@ -37,31 +37,6 @@ pub trait Data {
     fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>>;
 }
 
-/// Where the state of a run is kept, so that it goes on after it was broken off.
-pub trait Store {
-    /// The bytes that were kept last.
-    fn load(&self) -> Option<Vec<u8>>;
-
-    /// Keeps these bytes in place of all before.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    fn save(&self, bytes: &[u8]) -> Result<()>;
-}
-
-/// Keeps nothing.
-pub struct NoStore;
-
-impl Store for NoStore {
-    fn load(&self) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn save(&self, _: &[u8]) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// Who follows a run.
 pub trait Watch: Progress {
     /// The loss of a step, and each of its terms without its weight.
@@ -78,7 +53,7 @@ impl Watch for edgesmith_ir::NoProgress {}
 pub type Judge<'a> = dyn FnMut(&Model) -> Result<f64> + 'a;
 
 /// How a model is trained.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// How often each sample is seen.
     pub epochs: usize,
@@ -152,6 +127,8 @@ pub struct Outcome {
     pub best: usize,
     /// Steps that were done before, in a run that was broken off.
     pub resumed_at: usize,
+    /// Seconds of the run, judging and those before it was broken off among them.
+    pub seconds: f64,
 }
 
 /// How long a run goes between two checkpoints, and how many times what writing one takes.
@@ -185,6 +162,7 @@ pub fn train(
     let (model, best) = run.chosen()?;
     Ok(Outcome {
         model,
+        seconds: run.done.seconds,
         history: run.done.history,
         best,
         resumed_at,
@@ -203,6 +181,8 @@ struct Run<'a> {
     steps: usize,
     total: usize,
     warmup: usize,
+    /// Until when seconds are counted.
+    counted: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -232,7 +212,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             session: Session::prepare(&training.graph, &options)?,
             weights: Weights::new(training, optimizer.states, settings.ema > 0.0)?,
-            done: Checkpoint::new(key),
+            done: Checkpoint::new(key, training.terms.len()),
             schedule: schedule::find(&settings.schedule)?,
             warmup: (settings.warmup * total as f64) as usize,
             training,
@@ -241,6 +221,7 @@ impl<'a> Run<'a> {
             batch,
             steps,
             total,
+            counted: Instant::now(),
         })
     }
 
@@ -257,6 +238,7 @@ impl<'a> Run<'a> {
 
     fn save(&mut self, store: &dyn Store) -> Result<()> {
         self.done.tensors = self.weights.tensors()?;
+        self.count_seconds();
         store.save(&self.done.to_bytes()?)
     }
 
@@ -359,7 +341,7 @@ impl<'a> Run<'a> {
         }
         let gradients = &outputs[scalars..scalars + self.training.parameters.len()];
         let numbers = Numbers {
-            rate: self.settings.rate * self.schedule.at(self.done.step, self.total, self.warmup),
+            rate: self.rate(self.done.step),
             momentum: self.settings.momentum.unwrap_or(MOMENTUM),
             beta2: self.settings.beta2,
             epsilon: self.settings.epsilon,
@@ -371,8 +353,21 @@ impl<'a> Run<'a> {
         self.weights.average(self.settings.ema, numbers.step);
         self.weights.renew(&outputs[scalars + gradients.len()..]);
         self.done.losses.push(terms[0]);
+        for (sum, term) in self.done.sums.iter_mut().zip(&terms[1..]) {
+            *sum += f64::from(*term);
+        }
         self.done.step += 1;
         Ok(terms)
+    }
+
+    /// The learning rate of a step.
+    fn rate(&self, step: usize) -> f64 {
+        self.settings.rate * self.schedule.at(step, self.total, self.warmup)
+    }
+
+    fn count_seconds(&mut self) {
+        let before = std::mem::replace(&mut self.counted, Instant::now());
+        self.done.seconds += (self.counted - before).as_secs_f64();
     }
 
     fn end_epoch(
@@ -385,9 +380,14 @@ impl<'a> Run<'a> {
         let losses = &self.done.losses[first..];
         let loss = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len().max(1) as f64;
         let judged = judge.map(|j| j(&self.model()?)).transpose()?;
+        let terms = self.done.sums.iter_mut();
         let entry = Epoch {
             epoch,
             loss,
+            terms: terms
+                .map(|sum| std::mem::take(sum) / self.steps as f64)
+                .collect(),
+            rate: self.rate(self.done.step.saturating_sub(1)),
             judged,
         };
         watch.epoch(&entry);

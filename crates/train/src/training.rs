@@ -39,6 +39,10 @@ pub struct Term {
     pub name: String,
     /// Its formula.
     pub formula: String,
+    /// The numbers of the formula that were chosen, by their names in it.
+    pub numbers: Vec<(&'static str, f64)>,
+    /// Where the formula stands.
+    pub source: &'static str,
     /// Its weight; the training graph takes it as an input of this name.
     pub weight: f64,
     /// The input of the weight.
@@ -101,6 +105,8 @@ pub struct Training {
     pub fed: Vec<Fed>,
     /// Masks of Dropout.
     pub masks: Vec<Mask>,
+    /// The constants that would be trained and stay because they are to.
+    pub frozen: Vec<String>,
     /// What is to be told of the model.
     pub notes: Vec<String>,
     /// What are integers in the file.

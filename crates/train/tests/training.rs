@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use edgesmith_ir::eval::evaluate;
 use edgesmith_ir::random::Random;
-use edgesmith_ir::{NoProgress, Progress, Result, Tensor};
+use edgesmith_ir::{NoProgress, NoStore, Progress, Result, Store, Tensor};
 use edgesmith_train::architectures::{self, Spec};
 use edgesmith_train::draft::Options;
 use edgesmith_train::losses::{self, Request};
-use edgesmith_train::trainer::{NoStore, Watch};
-use edgesmith_train::{Data, Draft, Settings, Store, Training, train};
+use edgesmith_train::trainer::Watch;
+use edgesmith_train::{Data, Draft, Settings, Training, train};
 
 /// Images of a bright quarter, which is the class.
 struct Quarters {
@@ -205,6 +205,10 @@ impl Store for Memory {
     fn save(&self, bytes: &[u8]) -> Result<()> {
         *self.0.borrow_mut() = Some(bytes.to_vec());
         Ok(())
+    }
+
+    fn forget(&self) {
+        *self.0.borrow_mut() = None;
     }
 }
 

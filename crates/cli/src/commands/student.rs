@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_compress::steps::student::STUDENT as STEP;
 
-use super::{Command, force_arg, model_arg, output_arg};
+use super::{Command, force_arg, json_arg, model_arg, output_arg};
+use crate::evidence::asked;
 use crate::recipes::{self, Work};
 
 /// The command.
@@ -30,8 +31,9 @@ pub static STUDENT: Command = Command {
                     .help("The ONNX model to make it of"),
             )
             .arg(output_arg("Where the student goes"));
-        recipes::args(c, &STEP)
+        asked::args(recipes::args(c, &STEP))
             .arg(recipes::recipe_arg())
+            .arg(json_arg())
             .arg(force_arg())
     },
     run,
@@ -39,10 +41,13 @@ pub static STUDENT: Command = Command {
 
 fn run(matches: &ArgMatches) -> Result<()> {
     recipes::check_free(matches, "recipe")?;
+    recipes::check_free(matches, "report")?;
     recipes::check_free(matches, "output")?;
     let given = recipes::given(&STEP, matches)?;
     let recipe = recipes::of_command(matches, vec![given]);
     let work = Work::open(recipe, Path::new(""))?;
-    work.run(matches.get_flag("force"), false)?;
-    recipes::tell(&work.recipe, matches)
+    let outcome = work.run(matches.get_flag("force"), false)?;
+    recipes::tell(&work.recipe, matches)?;
+    let plan = work.recipe.plan(&work.model, work.samples())?;
+    asked::tell(&work, &outcome, matches, recipes::as_json(&work, &plan))
 }

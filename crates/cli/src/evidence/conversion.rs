@@ -12,7 +12,7 @@ use edgesmith_report::evidence::{DataFacts, NodeAccount, Variant};
 use edgesmith_runtime::{Options, Session};
 
 use super::{
-    MOVES, Made, all_cores, fidelity, machine, measure_latency, relate, tensors, warnings,
+    MOVES, Made, all_cores, fidelity, machine, measure_latency, relate, tensors, training, warnings,
 };
 use crate::measure::{self, Effort, Inputs};
 use crate::opened;
@@ -101,6 +101,8 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
         data: data_facts(work),
         machine: machine(&job.runtime),
         warnings: warnings(&variants),
+        training: training::trainings(&job.outcome.done),
+        choices: training::choices(&job.outcome.done),
         variants,
         settings: settings(job),
         ..Evidence::default()
@@ -118,8 +120,15 @@ fn both(job: &Job) -> Result<Both> {
     let about = format!("What the steps made: {}.", steps.join("; "));
     let before = "The model before the steps.".to_owned();
     let mut after = Made::of("after", about, &work.output, &read.model)?;
+    // Notes of training stand beside it.
+    let others = job
+        .outcome
+        .done
+        .iter()
+        .filter(|d| d.changes.training.is_none());
+    let notes = others.flat_map(|d| &d.changes.notes);
     let warnings = job.outcome.done.iter().flat_map(|d| &d.changes.warnings);
-    after.notes = warnings.cloned().collect();
+    after.notes = warnings.chain(notes).cloned().collect();
     let before = Made {
         bytes: job.outcome.bytes_before,
         ..Made::of("before", before, &work.source, &work.model)?

@@ -58,6 +58,23 @@ fn a_conversion_is_told_as_a_page_and_as_one_object() {
 }
 
 #[test]
+fn what_was_chosen_by_measuring_is_told() {
+    let folder = with_product("chosen");
+    let found = object(&folder.run(&format!(
+        "{TO_INT8} --observer best --adaptive-rounding 4 --json"
+    )));
+    let [observer, rounding] = &found["choices"].as_array().unwrap()[..] else {
+        panic!("an observer and a rounding are chosen: {found}");
+    };
+    assert_eq!(observer["what"], "observer");
+    assert_eq!(observer["taken"], observer["candidates"][0]["name"]);
+    assert!(observer["candidates"].as_array().unwrap().len() > 2);
+    assert_eq!(rounding["candidates"][1]["name"], "to nearest");
+    assert!(rounding["candidates"][0]["sqnr_db"].as_f64().unwrap() > 0.0);
+    assert!(rounding["samples"].as_u64().unwrap() > 0);
+}
+
+#[test]
 fn a_page_that_is_there_is_not_overwritten() {
     let folder = with_product("there");
     std::fs::write(folder.path("r.html"), "mine").unwrap();

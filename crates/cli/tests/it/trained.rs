@@ -134,9 +134,97 @@ fn a_student_is_made_of_its_teacher_and_learns_from_it_in_one_recipe() {
         "{}",
         said(&output)
     );
+    let output = folder.run("student teacher.onnx -o half.onnx --width 0.5 --json");
+    let found: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let notes = found["variants"][1]["notes"].to_string();
+    assert!(notes.contains("16 channels, now 8"), "{notes}");
     let output = folder.run("student teacher.onnx -o small.onnx --layers alternate");
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("no blocks"), "{}", said(&output));
+}
+
+#[test]
+fn a_training_is_told_as_a_page_and_as_one_object() {
+    let folder = Folder::new("told");
+    halves(&folder);
+    folder.run(&format!("{TRAIN} -o net.onnx --epochs 1"));
+    let recipe = r#"
+        model = "net.onnx"
+        output = "out.onnx"
+        [[step]]
+        do = "train"
+        teacher = "net.onnx"
+        data = "train.npz"
+        validate = "test.npz"
+        loss = ["cross-entropy 0.5..0.1", "kd 2"]
+        freeze = ["*.bias"]
+        epochs = 3
+        batch = 32
+        train-seed = 7
+        train-threads = 1
+    "#;
+    std::fs::write(folder.path("recipe.toml"), recipe).unwrap();
+    let output = folder.run("apply recipe.toml --report r.html --json");
+    let found: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let told = &found["training"][0];
+    let terms = told["loss"].as_array().unwrap();
+    assert_eq!(terms[0]["name"], "cross-entropy");
+    assert_eq!(
+        (&terms[0]["weight"], &terms[0]["last_weight"]),
+        (&0.5.into(), &0.1.into())
+    );
+    assert_eq!(terms[1]["numbers"], serde_json::json!([["T", 4.0]]));
+    assert!(
+        terms[1]["formula"]
+            .as_str()
+            .unwrap()
+            .contains("softmax(s/T)")
+    );
+    assert!(terms[1]["source"].as_str().unwrap().contains("Hinton"));
+    for (key, value) in [
+        ("seed", 7),
+        ("threads", 1),
+        ("epochs_asked", 3),
+        ("examples", 320),
+    ] {
+        assert_eq!(told[key], value, "{key}");
+    }
+    assert_eq!(
+        (&told["optimizer"], &told["schedule"]),
+        (&"adamw".into(), &"cosine".into())
+    );
+    assert!(told["seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(told["frozen"].as_array().unwrap().len(), 3);
+    let epochs = told["epochs"].as_array().unwrap();
+    assert_eq!(epochs.len(), 3);
+    let number = |i: usize, key: &str| epochs[i][key].as_f64().unwrap();
+    assert!(number(2, "rate") < number(0, "rate"));
+    let best = told["best_epoch"].as_u64().unwrap() as usize - 1;
+    assert!((0..3).all(|i| number(i, "accuracy") <= number(best, "accuracy")));
+    // The weight of the first term goes from 0.5 to 0.1, that of the second stays.
+    let terms = |i: usize| [0, 1].map(|t| epochs[i]["terms"][t].as_f64().unwrap());
+    let [entropy, kd] = terms(0);
+    let loss = number(0, "loss") - 2.0 * kd;
+    assert!(
+        (0.3 * entropy..=0.5 * entropy).contains(&loss),
+        "{loss} {entropy}"
+    );
+    let new = folder.run(&format!("{TRAIN} -o new.onnx --epochs 1 --json"));
+    let new: serde_json::Value =
+        serde_json::from_slice(&new.stdout).unwrap_or_else(|_| panic!("{}", said(&new)));
+    assert_eq!(new["training"][0]["epochs"].as_array().unwrap().len(), 1);
+    assert_eq!(new["model"]["sha256"], "", "a new network has no file");
+    let page = std::fs::read_to_string(folder.path("r.html")).unwrap();
+    for part in [
+        "How it was trained",
+        "Loss by epoch",
+        "Accuracy by epoch",
+        "with T = 4",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use edgesmith_ir::{DType, Error, Result, Tensor};
+use edgesmith_ir::{DType, Error, Result, Store, Tensor};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Stores;
 use super::stored::{sealed, unsealed, written};
-use super::{Store, Stores};
 
 /// Bytes of values that are kept together.
 const PART: usize = 8 << 20;

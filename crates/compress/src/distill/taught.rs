@@ -1,11 +1,10 @@
 //! Examples with what a teacher makes of them.
 
-use edgesmith_ir::{Error, Model, Result, Tensor};
+use edgesmith_ir::{Error, Model, Result, Store, Tensor};
 use edgesmith_runtime::{Options, Session};
 use edgesmith_train::Data;
 use edgesmith_train::training::{Fed, Wanted};
 
-use crate::calibrate::Store;
 use crate::samples::named;
 
 /// Answers are kept where they take at most so many bytes.

@@ -2,6 +2,7 @@
 
 use edgesmith_train::trainer::Epoch;
 use edgesmith_train::training::Term;
+use edgesmith_train::{Settings, Watch};
 use serde::{Deserialize, Serialize};
 
 use super::sources::Source;
@@ -113,12 +114,35 @@ pub struct Ranges {
 pub struct Learned {
     /// What the loss was the sum of.
     pub terms: Vec<Term>,
+    /// Optimizer, schedule, rates, seed, what was asked for.
+    pub settings: Settings,
+    /// The teacher's file, where there was one.
+    pub teacher: Option<String>,
+    /// Examples that were trained on.
+    pub examples: usize,
     /// Trained numbers.
     pub parameters: usize,
+    /// What stayed because it was to: constants by name, statistics, scales.
+    pub frozen: Vec<String>,
+    /// How epochs were judged.
+    pub judged: Option<Measure>,
     /// Every epoch.
     pub history: Vec<Epoch>,
     /// The epoch of the model, from 0 on.
     pub best: usize,
+    /// The step at which the run went on after it was broken off; else 0.
+    pub resumed_at: usize,
+    /// Seconds that it took, judging among them.
+    pub seconds: f64,
+}
+
+/// What an epoch is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// The part of right answers.
+    Accuracy,
+    /// Minus the mean square of the difference to an input.
+    MeanSquare,
 }
 
 /// How weights rounded by what they multiply compare with weights rounded to nearest, at the outputs.
@@ -168,9 +192,19 @@ pub struct Changes {
     pub training: Option<Learned>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
+    /// What was told while the step went on.
+    pub notes: Vec<String>,
 }
 
 impl Changes {
+    /// Tells notes, and keeps them.
+    pub fn tell(&mut self, notes: impl IntoIterator<Item = String>, follow: &dyn Watch) {
+        for note in notes {
+            follow.note(&note);
+            self.notes.push(note);
+        }
+    }
+
     /// How many nodes were converted or absorbed.
     pub fn converted(&self) -> usize {
         self.nodes

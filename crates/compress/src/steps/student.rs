@@ -56,8 +56,7 @@ fn options(given: &Given) -> Result<Options> {
 
 fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let (model, notes) = student::student(model, &options(given)?)?;
-    for note in notes {
-        work.follow.note(&note);
-    }
-    Ok((model, Changes::default()))
+    let mut changes = Changes::default();
+    changes.tell(notes, work.follow);
+    Ok((model, changes))
 }

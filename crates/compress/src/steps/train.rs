@@ -1,6 +1,6 @@
 //! The step `train`: parameters are moved until the losses are small.
 
-use edgesmith_ir::{Error, Model, Result};
+use edgesmith_ir::{Error, Model, NoStore, Result};
 use edgesmith_train::draft::{self, Draft};
 use edgesmith_train::fresh::fresh;
 use edgesmith_train::head::with_head;
@@ -12,9 +12,9 @@ use edgesmith_train::{Settings, Training, trainer};
 use sha2::{Digest, Sha256};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
-use crate::calibrate::{self, Store};
+use crate::calibrate;
 use crate::distill::{DATA_KEYS, Examples, Taught, TermGiven, judge};
-use crate::quantize::changes::Changes;
+use crate::quantize::changes::{Changes, Learned, Measure};
 use crate::samples::Samples;
 
 /// The step.
@@ -327,9 +327,9 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     let kinds = (labels.contains(&-1), examples.are_mixed());
     let training = plan.training(given, model, teacher.as_ref(), kinds)?;
     check_labels(&training, &labels)?;
-    for note in training.notes.iter().chain(examples.notes()) {
-        work.follow.note(note);
-    }
+    let mut changes = Changes::default();
+    let notes = training.notes.iter().chain(examples.notes());
+    changes.tell(notes.cloned(), work.follow);
     let wanted: Vec<Wanted> = training.fed.iter().map(|f| f.wanted).collect();
     let (data, judged_by) = examples.data(&training.base, &wanted)?;
     let mut data: Box<dyn edgesmith_train::Data> = Box::new(data);
@@ -354,6 +354,10 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     let own = judged_by.as_ref().map(|j| j as &dyn Samples);
     let evaluate = own.or(work.evaluate);
     let evaluate = evaluate.filter(|s| s.labels().is_some() || like.is_some());
+    let measure = evaluate.map(|_| match like {
+        None => Measure::Accuracy,
+        Some(_) => Measure::MeanSquare,
+    });
     let threads = settings.threads;
     let mut judged = evaluate.map(|samples| {
         let like = like.clone();
@@ -370,23 +374,42 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         &format!("{settings:?} {:?}", training.terms),
     ]);
     let store = work.stores.map(|s| s.store(&key));
-    let kept = Kept(store.as_deref());
+    let kept = store.as_deref().unwrap_or(&NoStore);
     let made = trainer::train(
         &training,
         data.as_mut(),
         settings,
         judged.as_mut().map(|j| j as &mut trainer::Judge),
-        (&kept, &key),
+        (kept, &key),
         work.follow,
     )?;
-    let mut changes = Changes::default();
-    changes.training = Some(crate::quantize::changes::Learned {
-        terms: training.terms.clone(),
+    changes.training = Some(Learned {
         parameters: training.count(),
+        frozen: frozen(given, &training),
+        terms: training.terms,
+        settings: plan.settings,
+        teacher: given.text("teacher").map(str::to_owned),
+        examples: data.count(),
+        judged: measure,
         history: made.history,
         best: made.best,
+        resumed_at: made.resumed_at,
+        seconds: made.seconds,
     });
     Ok((made.model, changes))
+}
+
+/// What stays because the settings say so.
+fn frozen(given: &Given, training: &Training) -> Vec<String> {
+    let flags = [
+        ("freeze-norms", "statistics of batch normalisations"),
+        ("freeze-scales", "scales of quantised values"),
+    ];
+    let flags = flags.into_iter().filter(|(key, _)| given.flag(key));
+    let names = training.frozen.iter().map(|n| format!("\"{n}\""));
+    names
+        .chain(flags.map(|(_, what)| what.to_owned()))
+        .collect()
 }
 
 /// Refuses labels that are no class of the model before the first step.
@@ -412,19 +435,6 @@ fn check_labels(training: &Training, labels: &[i64]) -> Result<()> {
 fn digest(parts: &[&str]) -> String {
     let hash = Sha256::digest(parts.join("\n"));
     hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
-}
-
-/// The store of a run.
-struct Kept<'a>(Option<&'a (dyn Store + 'a)>);
-
-impl edgesmith_train::Store for Kept<'_> {
-    fn load(&self) -> Option<Vec<u8>> {
-        self.0.and_then(|s| s.load())
-    }
-
-    fn save(&self, bytes: &[u8]) -> Result<()> {
-        self.0.map_or(Ok(()), |s| s.save(bytes))
-    }
 }
 
 /// The losses, for help.

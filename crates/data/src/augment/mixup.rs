@@ -1,9 +1,9 @@
 //! Each sample of a batch mixed with another.
 
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{Error, Result};
 
 use super::{Apply, AugmentDef};
-use edgesmith_ir::random::Random;
 
 /// The augmentation (Zhang et al. 2018).
 pub static MIXUP: AugmentDef = AugmentDef {

@@ -1,7 +1,8 @@
 //! Noise of the normal distribution on sounds.
 
-use super::{Apply, AugmentDef};
 use edgesmith_ir::random::Random;
+
+use super::{Apply, AugmentDef};
 
 /// The augmentation.
 pub static NOISE: AugmentDef = AugmentDef {

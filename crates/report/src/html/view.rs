@@ -1,10 +1,12 @@
 //! What the page's template shows: the evidence as finished texts.
 
 mod conversion;
+mod training;
 
 use serde::Serialize;
 
 use self::conversion::{ConversionView, conversions};
+use self::training::{ChoiceView, TrainingView, choices, trainings};
 use crate::evidence::{DataFacts, Evidence, Execution, NodeRow, Port, Variant};
 use crate::format::{self, MISSING};
 use crate::plot::{self, series_class};
@@ -20,6 +22,8 @@ pub(super) struct View<'a> {
     variants: Vec<VariantView<'a>>,
     figures: Vec<FigureView>,
     conversions: Vec<ConversionView<'a>>,
+    trainings: Vec<TrainingView<'a>>,
+    choices: Vec<ChoiceView<'a>>,
     machine: Vec<Fact>,
     latency: Option<String>,
     has_accuracy: bool,
@@ -91,7 +95,7 @@ impl<'a> View<'a> {
                 series: figure
                     .series
                     .into_iter()
-                    .map(|i| (series_class(i), variants[i].name.clone()))
+                    .map(|(i, name)| (series_class(i), name))
                     .collect(),
             });
         let (heads, rows) = evidence.summary().into_texts();
@@ -105,6 +109,8 @@ impl<'a> View<'a> {
             variants: variants.iter().zip(rows).enumerate().map(variant).collect(),
             figures: figures.collect(),
             conversions: conversions(evidence),
+            trainings: trainings(evidence),
+            choices: choices(evidence),
             machine: machine(evidence),
             latency: timed.then(|| evidence.latency_sentence()),
             has_accuracy: any(|v| v.accuracy.is_some()),

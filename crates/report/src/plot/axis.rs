@@ -66,9 +66,17 @@ impl Axis {
     }
 }
 
+/// The numbers from 1 to `count` that stand at an axis: the first, and at most some dozen at equal
+/// distances.
+pub(super) fn counted(count: usize) -> impl Iterator<Item = usize> {
+    let every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
+    let every = every.into_iter().find(|n| count / n <= 12).unwrap_or(2000);
+    (1..=count).filter(move |i| i % every == 0 || *i == 1)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Axis;
+    use super::{Axis, counted};
 
     fn labels(low: f64, high: f64) -> Vec<String> {
         Axis::new(low, high, 5, 0.0, 100.0)
@@ -97,6 +105,13 @@ mod tests {
         for value in [0.0, 100.0, -4.0, 1e-300] {
             assert!(labels(value, value).len() >= 2);
         }
+    }
+
+    #[test]
+    fn many_numbers_are_not_all_written() {
+        assert_eq!(counted(3).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(counted(40).count(), 9);
+        assert_eq!(counted(0).count(), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Two curves over the layers of a network, first layer on the left, with the worst of each named.
 
-use super::axis::Axis;
+use super::axis::{Axis, counted};
 use super::svg::{Anchor, Svg};
 
 const WIDTH: f64 = 900.0;
@@ -75,18 +75,10 @@ impl Depth {
     /// The axis of layers: their numbers, and the legend.
     fn draw_places(&self, svg: &mut Svg) {
         svg.line("axis", (LEFT, BOTTOM), (RIGHT, BOTTOM));
-        let count = self.layers.len();
-        let every = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
-        let every = every.into_iter().find(|n| count / n <= 12).unwrap_or(2000);
-        for i in (0..count).filter(|i| (i + 1) % every == 0 || *i == 0) {
-            let at = self.x(i);
+        for i in counted(self.layers.len()) {
+            let at = self.x(i - 1);
             svg.line("axis", (at, BOTTOM), (at, BOTTOM + 4.0));
-            svg.text(
-                "tick",
-                (at, BOTTOM + 17.0),
-                Anchor::Middle,
-                &(i + 1).to_string(),
-            );
+            svg.text("tick", (at, BOTTOM + 17.0), Anchor::Middle, &i.to_string());
         }
         svg.text(
             "what",

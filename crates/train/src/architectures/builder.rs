@@ -1,11 +1,11 @@
 //! Layers with random weights, one behind another.
 
+use edgesmith_ir::random::Random;
 use edgesmith_ir::types::Type;
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Result, Tensor, ValueId};
 
 use super::Spec;
 use crate::draft::batched;
-use edgesmith_ir::random::Random;
 
 /// The opset of new networks.
 const OPSET: i64 = 17;

@@ -11,6 +11,7 @@ pub static HINT: Loss = Loss {
     name: "hint",
     about: "A value of the teacher (FitNets, Romero et al. 2015; TinyBERT's hidden states); where widths differ, through a projection that training alone has",
     formula: "mean of (R(s) - t)^2 over all elements; R is linear, or nothing where widths agree",
+    source: "Romero et al., FitNets: hints for thin deep nets, 2015, equation 3; Jiao et al., TinyBERT, 2020, equations 8 and 9",
     needs: Needs::Pair,
     same: Some(same::stations),
     add: hint,
@@ -21,6 +22,7 @@ pub static ATTENTION_TRANSFER: Loss = Loss {
     name: "attention-transfer",
     about: "Where in an image values are large (Zagoruyko and Komodakis 2017)",
     formula: "mean over positions of (a(s) - a(t))^2, a = A/||A||, A = mean over channels of x^2",
+    source: "Zagoruyko and Komodakis, Paying more attention to attention, 2017, section 3.1",
     needs: Needs::Pair,
     same: Some(same::stations),
     add: attention_transfer,
@@ -31,6 +33,7 @@ pub static ATTENTION_SCORES: Loss = Loss {
     name: "attention-scores",
     about: "Scores of attention before the softmax (TinyBERT, Jiao et al. 2020); masked ones count as 0",
     formula: "mean of (s - t)^2 over all elements, where scores of at most -100 are 0",
+    source: "Jiao et al., TinyBERT, 2020, equation 7",
     needs: Needs::Pair,
     same: Some(same::scores),
     add: |draft, request| {
@@ -50,6 +53,7 @@ pub static COSINE: Loss = Loss {
     name: "cosine",
     about: "The direction of hidden states (DistilBERT, Sanh et al. 2019)",
     formula: "mean over lines of 1 - <s, t> / (||s|| ||t||)",
+    source: "Sanh et al., DistilBERT, 2019, section 2",
     needs: Needs::Pair,
     same: Some(same::stations),
     add: |draft, request| {

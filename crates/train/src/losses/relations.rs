@@ -10,6 +10,7 @@ pub static ATTENTION: Loss = Loss {
     name: "attention",
     about: "The distributions of attention of a layer (MiniLM, Wang et al. 2020); as many heads",
     formula: "mean over heads and words of KL(t || s), of probabilities along the last axis",
+    source: "Wang et al., MiniLM, 2020, equation 5",
     needs: Needs::Pair,
     same: Some(same::probabilities),
     add: |draft, request| {
@@ -23,6 +24,7 @@ pub static VALUES: Loss = Loss {
     name: "value-relation",
     about: "How the values of a layer stand to each other (MiniLM, Wang et al. 2020); as many heads",
     formula: "mean of KL(r(t) || r(s)), r(V) = softmax(V V' / sqrt(width)), V [batch, heads, words, width]",
+    source: "Wang et al., MiniLM, 2020, equation 6",
     needs: Needs::Pair,
     same: Some(same::values),
     add: |draft, request| {
@@ -44,6 +46,7 @@ pub static SIMILARITY: Loss = Loss {
     name: "similarity",
     about: "How alike samples of a batch are (Tung and Mori 2019); widths may differ",
     formula: "mean of (G(s) - G(t))^2, G = F F' with rows of length 1, F [batch, features]",
+    source: "Tung and Mori, Similarity-preserving knowledge distillation, 2019, section 3",
     needs: Needs::Pair,
     same: None,
     add: |draft, request| {
@@ -62,6 +65,7 @@ pub static DISTANCE: Loss = Loss {
     name: "rkd-distance",
     about: "Distances between samples of a batch (Park et al. 2019, distance); widths may differ",
     formula: "mean over pairs of smoothL1(d(s) - d(t)), d = ||fi - fj|| by its mean over the batch",
+    source: "Park et al., Relational knowledge distillation, 2019, equations 5 to 7",
     needs: Needs::Pair,
     same: None,
     add: |draft, request| {
@@ -88,6 +92,7 @@ pub static ANGLE: Loss = Loss {
     name: "rkd-angle",
     about: "Angles between samples of a batch (Park et al. 2019, angle); widths may differ",
     formula: "mean over triples of smoothL1(cos(s) - cos(t)), cos = <eij, ekj>, e of length 1",
+    source: "Park et al., Relational knowledge distillation, 2019, equations 8 and 9",
     needs: Needs::Pair,
     same: None,
     add: |draft, request| {

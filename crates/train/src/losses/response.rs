@@ -11,6 +11,7 @@ pub static KD: Loss = Loss {
     name: "kd",
     about: "The teacher's softened probabilities (Hinton et al. 2015); labels are not needed",
     formula: "T^2 * mean over the batch of KL(softmax(t/T) || softmax(s/T))",
+    source: "Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2 (equation 1, and the factor T^2)",
     needs: Needs::Teacher,
     same: None,
     add: kd,
@@ -21,6 +22,7 @@ pub static DKD: Loss = Loss {
     name: "dkd",
     about: "The right class against the rest, and the rest among themselves (Zhao et al. 2022)",
     formula: "T^2 * (KL of [class, rest] + beta * KL of the other classes), mean over the batch",
+    source: "Zhao et al., Decoupled knowledge distillation, 2022, equation 7",
     needs: Needs::Labels,
     same: None,
     add: dkd,
@@ -31,6 +33,7 @@ pub static LOGITS_MSE: Loss = Loss {
     name: "logits-mse",
     about: "The teacher's scores, or its output where it is no classifier (Ba and Caruana 2014)",
     formula: "mean of (s - t)^2 over all elements",
+    source: "Ba and Caruana, Do deep nets really need to be deep?, 2014, section 2",
     needs: Needs::Teacher,
     same: None,
     add: |draft, _| {
@@ -67,8 +70,8 @@ fn divergence(draft: &mut Draft, log_q: ValueId, log_p: ValueId) -> ValueId {
     draft.mean(by_line)
 }
 
-fn temperature(request: &Request, default: f64) -> Result<f64> {
-    let t = request.temperature.unwrap_or(default);
+fn temperature(request: &Request) -> Result<f64> {
+    let t = request.temperature();
     match t > 0.0 && t.is_finite() {
         true => Ok(t),
         false => Err(Error::usage(format!("the temperature {t} is not above 0"))),
@@ -76,7 +79,7 @@ fn temperature(request: &Request, default: f64) -> Result<f64> {
 }
 
 fn kd(draft: &mut Draft, request: &Request) -> Result<ValueId> {
-    let t = temperature(request, 4.0)?;
+    let t = temperature(request)?;
     let (student, teacher) = answers(draft)?;
     let (log_p, log_q) = (softened(draft, student, t), softened(draft, teacher, t));
     let mean = divergence(draft, log_q, log_p);
@@ -90,8 +93,8 @@ fn dkd(draft: &mut Draft, request: &Request) -> Result<ValueId> {
     if request.is_mixed {
         return Err(Error::usage("a mixed sample has no one class").hint("\"kd\" needs none"));
     }
-    let t = temperature(request, 4.0)?;
-    let beta = request.beta.unwrap_or(8.0);
+    let t = temperature(request)?;
+    let beta = request.beta();
     let (student, teacher) = answers(draft)?;
     let classes = draft.dims(student)?;
     let [classes] = classes[..] else {

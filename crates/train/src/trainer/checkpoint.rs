@@ -11,6 +11,10 @@ pub struct Epoch {
     pub epoch: usize,
     /// The mean loss of its steps.
     pub loss: f64,
+    /// The mean of each term of the loss, without its weight.
+    pub terms: Vec<f64>,
+    /// The learning rate of its last step.
+    pub rate: f64,
     /// How good the model is after it, where somebody judged.
     pub judged: Option<f64>,
 }
@@ -24,6 +28,10 @@ pub struct Checkpoint {
     pub step: usize,
     /// The loss of each.
     pub losses: Vec<f32>,
+    /// The sum of each term over the steps of an epoch that is not over.
+    pub sums: Vec<f64>,
+    /// Seconds of the run so far.
+    pub seconds: f64,
     /// The epochs that are over.
     pub history: Vec<Epoch>,
     /// The best of them.
@@ -35,15 +43,17 @@ pub struct Checkpoint {
 }
 
 /// The first bytes of a checkpoint: a name, and the version of what follows.
-const MAGIC: &[u8] = b"edgesmith training 1\n";
+const MAGIC: &[u8] = b"edgesmith training 2\n";
 
 impl Checkpoint {
-    /// The beginning of a run.
-    pub fn new(key: &str) -> Self {
+    /// The beginning of a run whose loss has so many terms.
+    pub fn new(key: &str, terms: usize) -> Self {
         Self {
             key: key.into(),
             step: 0,
             losses: Vec::new(),
+            sums: vec![0.0; terms],
+            seconds: 0.0,
             history: Vec::new(),
             best: None,
             stopped: false,
@@ -81,7 +91,7 @@ mod tests {
 
     #[test]
     fn bytes_that_were_changed_or_cut_are_not_taken() {
-        let mut state = Checkpoint::new("k");
+        let mut state = Checkpoint::new("k", 1);
         state.tensors = vec![vec![1.0, -2.0]];
         let bytes = state.to_bytes().unwrap();
         assert_eq!(Checkpoint::from_bytes(&bytes), Some(state));
