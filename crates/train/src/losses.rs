@@ -44,6 +44,11 @@ impl Request {
         self.beta.unwrap_or(8.0)
     }
 
+    /// e: the share that all classes have alike.
+    pub fn smoothing(&self) -> f64 {
+        self.smoothing.unwrap_or(0.0)
+    }
+
     /// The loss and what it compares.
     pub fn describe(&self, loss: &str) -> String {
         match (&self.student, &self.teacher) {
@@ -89,7 +94,11 @@ impl Loss {
     /// The numbers of a request that stand in the formula, by their names there.
     pub fn numbers(&self, request: &Request) -> Vec<(&'static str, f64)> {
         let words: Vec<&str> = self.formula.split(|c: char| !c.is_alphanumeric()).collect();
-        let all = [("T", request.temperature()), ("beta", request.beta())];
+        let all = [
+            ("T", request.temperature()),
+            ("beta", request.beta()),
+            ("e", request.smoothing()),
+        ];
         all.into_iter().filter(|(n, _)| words.contains(n)).collect()
     }
 }
