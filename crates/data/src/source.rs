@@ -13,6 +13,7 @@ mod folder;
 mod idx;
 mod images;
 mod labels;
+mod parquet;
 mod records;
 mod texts;
 mod wav;
@@ -37,6 +38,7 @@ pub static SOURCES: &[&SourceDef] = &[
     &texts::CSV,
     &texts::TSV,
     &texts::JSONL,
+    &parquet::PARQUET,
     &idx::IDX,
     &cifar::CIFAR,
     &arrays::NPY,

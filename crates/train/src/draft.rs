@@ -8,7 +8,7 @@ use edgesmith_ir::types::{Dim, Shape, TensorType, Type};
 use edgesmith_ir::{Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, ValueId, verify};
 use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
 
-use crate::grad::differentiate;
+use crate::grad::{Keep, differentiate_keeping};
 use crate::losses::{Loss, Request};
 use crate::thaw::{Thawed, thaw};
 use crate::trainable;
@@ -31,6 +31,8 @@ pub struct Options {
     pub freeze_scales: bool,
     /// Normalisations keep their statistics.
     pub freeze_norms: bool,
+    /// Values of the forward pass are computed again where that takes less memory.
+    pub recompute: bool,
     /// Of the numbers with which projections begin.
     pub seed: u64,
 }
@@ -48,6 +50,7 @@ pub struct Draft {
     frozen: Vec<String>,
     notes: Vec<String>,
     seed: u64,
+    keep: Keep<'static>,
     teacher: Option<(Model, Inferred)>,
     thawed: Thawed,
 }
@@ -88,6 +91,10 @@ impl Draft {
             frozen: Vec::new(),
             notes: Vec::new(),
             seed: options.seed,
+            keep: match options.recompute {
+                true => Keep::Chosen,
+                false => Keep::Everything,
+            },
             teacher: None,
             thawed,
         };
@@ -472,7 +479,7 @@ impl Draft {
             loss = self.op("Add", &[loss, *v]);
         }
         let wanted: Vec<ValueId> = self.parameters.iter().map(|(_, v)| *v).collect();
-        let found = differentiate(&mut self.model, loss, &wanted)?;
+        let found = differentiate_keeping(&mut self.model, loss, &wanted, self.keep)?;
         let mut outputs = vec![loss];
         outputs.extend(self.terms.iter().map(|(_, v, _)| *v));
         let mut parameters = Vec::new();

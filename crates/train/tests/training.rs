@@ -65,7 +65,11 @@ fn classifier(name: &str) -> Training {
 }
 
 fn prepared(model: &edgesmith_ir::Model) -> Training {
-    let mut draft = Draft::new(model, &Options::default()).unwrap();
+    prepared_as(model, &Options::default())
+}
+
+fn prepared_as(model: &edgesmith_ir::Model, options: &Options) -> Training {
+    let mut draft = Draft::new(model, options).unwrap();
     let loss = losses::find("cross-entropy").unwrap();
     draft.add_term(loss, 1.0, &Request::default()).unwrap();
     draft.finish().unwrap()
@@ -314,4 +318,46 @@ fn a_batch_has_samples_of_like_length_where_they_have_one() {
     epoch.sort_unstable();
     assert_eq!(epoch, (0..100).collect::<Vec<_>>());
     assert_ne!(data.seen[..5], data.seen[5..10]);
+}
+
+fn quarters(name: &str, recompute: bool, settings: &Settings) -> edgesmith_ir::Model {
+    let options = Options {
+        recompute,
+        ..Options::default()
+    };
+    let training = prepared_as(&classifier(name).base, &options);
+    trained(&training, settings).unwrap()
+}
+
+fn trained(training: &Training, settings: &Settings) -> Result<edgesmith_ir::Model> {
+    let (mut data, store) = (Quarters { count: 200 }, (&NoStore as &dyn Store, ""));
+    train(training, &mut data, settings, None, store, &NoProgress).map(|made| made.model)
+}
+
+#[test]
+fn values_that_are_computed_again_train_to_the_same_bytes() {
+    for name in ["small-cnn", "resnet-8"] {
+        let (kept, again) = (
+            quarters(name, false, &settings()),
+            quarters(name, true, &settings()),
+        );
+        let constants = |m: &edgesmith_ir::Model| -> Vec<Tensor> {
+            let values = m.graph.values();
+            values.filter_map(|(_, v)| v.constant.clone()).collect()
+        };
+        assert_eq!(constants(&kept), constants(&again), "{name}");
+    }
+}
+
+#[test]
+fn products_of_bf16_learn_as_well_or_are_refused() {
+    let settings = Settings {
+        epochs: 10,
+        bf16: true,
+        ..settings()
+    };
+    match trained(&classifier("lenet-300-100"), &settings) {
+        Ok(model) => assert!(right(&model) > 0.85, "{}", right(&model)),
+        Err(e) => assert!(e.to_string().contains("does not multiply BF16"), "{e}"),
+    }
 }

@@ -177,6 +177,18 @@ const KEYS: &[Key] = &[
         kind: Kind::Flag,
     },
     Key {
+        name: "recompute",
+        value: "",
+        about: "Compute values again where that takes less memory: the same bytes, later",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "bf16",
+        value: "",
+        about: "Multiply in BF16 where the CPU does; sums, weights and states stay f32",
+        kind: Kind::Flag,
+    },
+    Key {
         name: "train-seed",
         value: "S",
         about: "Of the order of examples and all that is random; 0 where not given",
@@ -236,6 +248,7 @@ impl Plan {
             patience: given.count("patience").unwrap_or(d.patience),
             seed: given.count("train-seed").unwrap_or(0) as u64,
             threads: given.count("train-threads").unwrap_or(d.threads),
+            bf16: given.flag("bf16"),
             ..d
         };
         Ok(Self { terms, settings })
@@ -269,6 +282,7 @@ impl Plan {
             freeze: given.texts("freeze"),
             freeze_norms: given.flag("freeze-norms"),
             freeze_scales: given.flag("freeze-scales"),
+            recompute: given.flag("recompute"),
             seed: self.settings.seed,
         };
         let mut draft = Draft::new(model, &options)?;

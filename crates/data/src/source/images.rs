@@ -1,5 +1,7 @@
 //! Images in a folder for each class.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
 use edgesmith_ir::{DType, Error, Result, Tensor};
@@ -22,12 +24,25 @@ const ENDINGS: &[&str] = &["png", "jpg", "jpeg"];
 const MOST_PIXELS: u32 = 16_384;
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Images as planes `[channels, height, width]` of bytes. Transparency is left out, 16 bits are
-/// rounded to 8.
 fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
     let files = Files::of(path, ENDINGS, settings)?;
-    let first =
-        decode(&files.path(0)).map_err(|e| e.at(files.id(0)).at(path.display().to_string()))?;
+    let first = decode_file(&files.path(0))
+        .map_err(|e| e.at(files.id(0)).at(path.display().to_string()))?;
+    let (field, is_scaled) = as_field(&first, settings)?;
+    Ok(Box::new(ByFile {
+        notes: files.notes(),
+        files,
+        fields: [field],
+        read: move |path: &Path, dims: &[usize]| planes_of(decode_file(path)?, dims, is_scaled),
+    }))
+}
+
+/// Images as planes `[channels, height, width]` of bytes, by the settings and the first one, and
+/// whether they are scaled. Transparency is left out, 16 bits are rounded to 8.
+///
+/// # Errors
+/// When the settings have no such images.
+pub fn as_field(first: &DynamicImage, settings: &Settings) -> Result<(Field, bool)> {
     let own = if first.color().has_color() { 3 } else { 1 };
     let channels = settings.channels.unwrap_or(own);
     if ![1, 3].contains(&channels) {
@@ -49,17 +64,20 @@ fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
         dims: vec![channels, size[0], size[1]],
         holds: Holds::Own,
     };
-    let is_scaled = settings.size.is_some();
-    Ok(Box::new(ByFile {
-        notes: files.notes(),
-        files,
-        fields: [field],
-        read: move |path: &Path, dims: &[usize]| read(path, dims, is_scaled),
-    }))
+    Ok((field, settings.size.is_some()))
 }
 
-fn decode(path: &Path) -> Result<DynamicImage> {
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
+fn decode_file(path: &Path) -> Result<DynamicImage> {
+    let file = File::open(path).map_err(|e| edgesmith_formats::io_error(&e, "read"))?;
+    decode(BufReader::new(file))
+}
+
+/// An image of PNG or JPEG, of bounded size.
+///
+/// # Errors
+/// When it is damaged, or larger.
+pub fn decode(bytes: impl BufRead + Seek) -> Result<DynamicImage> {
+    let reader = ImageReader::new(bytes).with_guessed_format();
     let mut reader = reader.map_err(|e| edgesmith_formats::io_error(&e, "read"))?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(MOST_PIXELS);
@@ -76,9 +94,12 @@ fn planes(pixels: &[u8], channels: usize) -> Vec<u8> {
     (0..channels).flat_map(plane).collect()
 }
 
-fn read(path: &Path, dims: &[usize], is_scaled: bool) -> Result<Tensor> {
+/// An image as planes of these lengths; scaled until it covers them, where it may be.
+///
+/// # Errors
+/// When it has other lengths, and may not.
+pub fn planes_of(mut image: DynamicImage, dims: &[usize], is_scaled: bool) -> Result<Tensor> {
     let (height, width) = (dims[1] as u32, dims[2] as u32);
-    let mut image = decode(path)?;
     if [image.height(), image.width()] != [height, width] {
         if !is_scaled {
             return Err(Error::invalid(format!(

@@ -26,14 +26,24 @@ pub enum Form {
     Json,
 }
 
-/// A file of records, of which the places are held in memory.
+/// Records one behind another.
 pub struct Records {
-    spans: Spans,
-    form: Form,
-    /// Where each record begins, and where the last one ends.
-    starts: Vec<u64>,
+    kept: Kept,
     /// The names of columns.
     header: Option<Vec<String>>,
+}
+
+/// Where records are.
+enum Kept {
+    /// In a file, of which the places are held in memory.
+    File {
+        spans: Spans,
+        form: Form,
+        /// Where each record begins, and where the last one ends.
+        starts: Vec<u64>,
+    },
+    /// In memory.
+    Held(Vec<Map<String, Value>>),
 }
 
 /// One record.
@@ -60,9 +70,11 @@ impl Records {
         .at(place)?;
         starts.push(spans.length());
         let mut found = Self {
-            spans,
-            form,
-            starts,
+            kept: Kept::File {
+                spans,
+                form,
+                starts,
+            },
             header: None,
         };
         if has_header && found.len() > 0 {
@@ -74,14 +86,27 @@ impl Records {
                 *first = first.trim_start_matches('\u{feff}').to_owned();
             }
             found.header = Some(names);
-            found.starts.remove(0);
+            if let Kept::File { starts, .. } = &mut found.kept {
+                starts.remove(0);
+            }
         }
         Ok(found)
     }
 
+    /// Records that were read already.
+    pub fn held(records: Vec<Map<String, Value>>) -> Self {
+        Self {
+            kept: Kept::Held(records),
+            header: None,
+        }
+    }
+
     /// How many records there are, without a header.
     pub fn len(&self) -> usize {
-        self.starts.len() - 1
+        match &self.kept {
+            Kept::File { starts, .. } => starts.len() - 1,
+            Kept::Held(records) => records.len(),
+        }
     }
 
     /// The names of columns, where there is a header.
@@ -94,19 +119,27 @@ impl Records {
     /// # Errors
     /// When it cannot be read, or is damaged.
     pub fn record(&self, index: usize) -> Result<Record> {
-        let (start, end) = (self.starts[index], self.starts[index + 1]);
+        let (spans, form, starts) = match &self.kept {
+            Kept::File {
+                spans,
+                form,
+                starts,
+            } => (spans, *form, starts),
+            Kept::Held(records) => return Ok(Record::Object(records[index].clone())),
+        };
+        let (start, end) = (starts[index], starts[index + 1]);
         let length = usize::try_from(end - start).unwrap_or(usize::MAX);
         if length > MOST_OF_RECORD {
             return Err(too_long());
         }
-        let bytes = self.spans.read(start, length)?;
-        if self.form == Form::Json {
+        let bytes = spans.read(start, length)?;
+        if form == Form::Json {
             let object: serde_json::Result<Map<String, Value>> = serde_json::from_slice(&bytes);
             let fault = |e| Error::invalid(format!("the line is no object of JSON: {e}"));
             return object.map(Record::Object).map_err(fault);
         }
         let mut record = ByteRecord::new();
-        let read = reader(self.form, &bytes[..]).read_byte_record(&mut record);
+        let read = reader(form, &bytes[..]).read_byte_record(&mut record);
         read.map_err(|e| Error::invalid(format!("the record is damaged: {e}")))?;
         Ok(Record::Columns(record))
     }

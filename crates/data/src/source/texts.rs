@@ -76,6 +76,20 @@ impl Column {
 }
 
 fn open(path: &Path, settings: &Settings, form: Form) -> Result<Box<dyn Source>> {
+    let given = settings.text.iter().chain(&settings.label);
+    let all_numbers = given.clone().all(|c| c.parse::<usize>().is_ok());
+    let has_header = form != Form::Json && (given.count() == 0 || !all_numbers);
+    let records = || Records::open(path, form, has_header);
+    texts(path, settings, form, &records)
+}
+
+/// Texts of records, which are read once it is known that there is a tokenizer for them.
+pub fn texts(
+    path: &Path,
+    settings: &Settings,
+    form: Form,
+    records: &dyn Fn() -> Result<Records>,
+) -> Result<Box<dyn Source>> {
     let place = || path.display().to_string();
     if settings.text.len() > 2 {
         let what = format!("a sample has one text or two, not {}", settings.text.len());
@@ -87,10 +101,7 @@ fn open(path: &Path, settings: &Settings, form: Form) -> Result<Box<dyn Source>>
             .hint("name the model's tokenizer.json or vocab.txt")
     })?;
     let tokenizer = Tokenizer::open(file, settings.tokens)?;
-    let given = settings.text.iter().chain(&settings.label);
-    let all_numbers = given.clone().all(|c| c.parse::<usize>().is_ok());
-    let has_header = form != Form::Json && (given.count() == 0 || !all_numbers);
-    let records = Records::open(path, form, has_header)?;
+    let records = records()?;
     if records.len() == 0 {
         return Err(Error::invalid("there are no samples").at(place()));
     }
@@ -165,7 +176,8 @@ fn listed(records: &Records) -> String {
     }
 }
 
-fn read_labels(records: &Records, form: Form, settings: &Settings) -> Result<Labels> {
+/// The labels of records, in the column that is named, or in one that is usual.
+pub fn read_labels(records: &Records, form: Form, settings: &Settings) -> Result<Labels> {
     let found = match &settings.label {
         Some(name) => Some(column(records, form, name)?),
         None => usual_column(records, form, LABEL)?,
