@@ -21,7 +21,9 @@ pub mod training;
 
 /// A variant as it was read from its file.
 pub struct Made {
-    pub name: &'static str,
+    pub name: String,
+    /// In what most of it computes: `fp32`, `fp16`, `int8`.
+    pub precision: &'static str,
     pub about: String,
     pub file: PathBuf,
     /// Of the file and its external data.
@@ -41,10 +43,11 @@ impl Made {
     ///
     /// # Errors
     /// When a pass or a shape rule fails, or the file is gone.
-    pub fn of(name: &'static str, about: String, file: &Path, read: &Model) -> Result<Self> {
+    pub fn of(name: &str, about: String, file: &Path, read: &Model) -> Result<Self> {
         let ready = opened::optimized(read, "extended")?;
         Ok(Self {
-            name,
+            name: name.to_owned(),
+            precision: if is_quantised(read) { "int8" } else { "fp32" },
             about,
             file: file.into(),
             bytes: opened::size_of(file, read)?,
@@ -63,7 +66,7 @@ impl Made {
         let memory = session.memory();
         let placements = session.placements();
         Ok(Variant {
-            name: self.name.into(),
+            name: self.name.clone(),
             about: self.about.clone(),
             file: opened::name_of(&self.file),
             bytes: self.bytes,
@@ -78,6 +81,21 @@ impl Made {
             ..Variant::default()
         })
     }
+}
+
+/// True where a model has weights or activations of few bits.
+fn is_quantised(model: &Model) -> bool {
+    let ops = [
+        "DequantizeLinear",
+        "MatMulNBits",
+        "MatMulBnb4",
+        "QLinearConv",
+        "QLinearMatMul",
+    ];
+    model
+        .graph
+        .nodes()
+        .any(|(_, n)| ops.contains(&n.op.as_str()))
 }
 
 /// The same options with a thread for each core, for what is not timed.

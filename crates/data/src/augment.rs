@@ -8,10 +8,12 @@ use edgesmith_ir::random::Random;
 
 mod crop;
 mod cutout;
+mod drop;
 mod flip;
 mod mixup;
 mod noise;
 mod shift;
+mod span;
 
 pub use crop::moved;
 pub use cutout::cut;
@@ -40,6 +42,8 @@ pub enum Apply {
     Image(fn(&mut Random, f32, &mut Planes)),
     /// To one sound.
     Audio(fn(&mut Random, f32, &mut [f32])),
+    /// To a text of so many words: the places of those that stay, in order.
+    Words(fn(&mut Random, f32, usize) -> Vec<usize>),
     /// To a batch of so many samples.
     Batch(fn(&mut Random, f32, usize) -> Mix),
 }
@@ -53,13 +57,15 @@ pub struct Planes<'a> {
     pub dims: [usize; 3],
 }
 
-/// Every augmentation: those of images, of sounds, of batches.
+/// Every augmentation: those of images, of sounds, of texts, of batches.
 pub static AUGMENTS: &[&AugmentDef] = &[
     &flip::FLIP,
     &crop::CROP,
     &cutout::CUTOUT,
     &noise::NOISE,
     &shift::SHIFT,
+    &drop::DROP,
+    &span::SPAN,
     &mixup::MIXUP,
 ];
 
@@ -73,6 +79,11 @@ pub struct Augment {
 }
 
 impl Augment {
+    /// True where it mixes the samples of a batch.
+    pub fn mixes(&self) -> bool {
+        matches!(self.def.apply, Apply::Batch(_))
+    }
+
     /// Reads `NAME` or `NAME=AMOUNT`.
     ///
     /// # Errors
@@ -137,6 +148,11 @@ mod tests {
                             },
                         ),
                         Apply::Audio(f) => f(&mut random, amount.min(1e3), &mut data),
+                        Apply::Words(f) => {
+                            let kept = f(&mut random, amount, n);
+                            assert!(kept.is_sorted_by(|a, b| a < b) && kept.iter().all(|k| *k < n));
+                            assert!(n == 0 || kept.contains(&0) && kept.contains(&(n - 1)));
+                        }
                         Apply::Batch(f) => f(&mut random, amount, n).blend(&mut data, n),
                     }
                     assert!(

@@ -10,6 +10,7 @@ mod loader;
 pub mod normalize;
 pub mod source;
 pub mod tokenizer;
+mod words;
 
 pub use cast::cast;
 pub use dataset::{Batch, Batches, Dataset};

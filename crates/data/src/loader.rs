@@ -12,6 +12,10 @@ use crate::cast::cast;
 use crate::fit::{Fit, fits};
 use crate::normalize::Normalize;
 use crate::source::{Source, Target};
+use crate::words::Words;
+
+/// Tells the chance of words from that of images.
+const WORDS: u64 = 0x0030_4D5;
 
 /// What is done to samples.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +36,7 @@ pub struct Loader {
     /// Which samples, sorted.
     indices: Arc<[usize]>,
     preparation: Preparation,
+    words: Option<Words>,
     fixed_batch: Option<usize>,
 }
 
@@ -88,9 +93,13 @@ impl Loader {
             let what = format!("no input has images of the channels of {}", way.name);
             return Err(Error::usage(what).at(place()));
         }
+        let words = Words::of(model, &fits);
         for augment in &preparation.augment {
-            let all = matches!(augment.def.apply, Apply::Batch(_));
+            let all = augment.mixes();
             let takes = |f: &Fit| f.takes(augment);
+            if matches!(augment.def.apply, Apply::Words(_)) && words.is_some() {
+                continue;
+            }
             if !fits.iter().any(takes) || all && !fits.iter().all(takes) {
                 let what = format!("no input has what {} is for", augment.def.name);
                 return Err(Error::usage(what).hint(augment.def.about).at(place()));
@@ -108,6 +117,7 @@ impl Loader {
         };
         Ok(Self {
             fixed_batch: fits.iter().find_map(length),
+            words,
             indices: (0..source.len()).collect(),
             fits: fits.into(),
             source,
@@ -138,6 +148,17 @@ impl Loader {
     /// Samples of one run, where the model fixes that number.
     pub fn fixed_batch(&self) -> Option<usize> {
         self.fixed_batch
+    }
+
+    /// The words of each sample, in order, where batches end with their longest text.
+    ///
+    /// # Errors
+    /// When a sample cannot be read.
+    pub fn lengths(&self) -> Result<Option<Vec<usize>>> {
+        let length = |words: &Words, i: usize| words.length(&self.fits, &self.source.get(i)?);
+        let of_all = |words| self.indices.iter().map(|&i| length(words, i)).collect();
+        let cut = self.words.as_ref().filter(|w| w.are_cut());
+        cut.map(of_all).transpose()
     }
 
     /// Two parts without a common sample, the second with this share of the samples, by chance that
@@ -236,6 +257,16 @@ impl Loader {
                 let made = fit.apply(t, way, augments, &mut Random::of_sample(&place_of));
                 parts.push(made.at(|| format!("input \"{}\"", fit.name)).at(place)?);
             }
+            if let (Some(words), Some(epoch)) = (&self.words, epoch) {
+                let place_of = [self.preparation.seed, epoch, index as u64, WORDS];
+                let mut own: Vec<&mut Tensor> =
+                    parts.iter_mut().filter_map(|p| p.last_mut()).collect();
+                words.augment(
+                    &self.preparation.augment,
+                    &mut Random::of_sample(&place_of),
+                    &mut own,
+                )?;
+            }
             answers.push(sample.target);
         }
         let mut inputs = Vec::new();
@@ -248,6 +279,9 @@ impl Loader {
                     .ok_or_else(|| Error::usage("a batch has a sample"))?,
             };
             inputs.push((fit.name.clone(), joined));
+        }
+        if let Some(words) = &self.words {
+            words.cut(&mut inputs)?;
         }
         let targets = self.targets(indices, answers)?;
         let feed = Feed {

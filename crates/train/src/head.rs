@@ -111,7 +111,7 @@ fn mean_of_words(model: &mut Model, x: ValueId) -> Result<ValueId> {
     let mask = graph.add_op(cast, &[mask], "head/mask");
     let axis = list(graph, 2);
     let mask = graph.add_op(
-        Node::new("Unsqueeze", "head/mask"),
+        Node::new("Unsqueeze", "head/unsqueeze"),
         &[mask, axis],
         "head/mask",
     );

@@ -2,6 +2,7 @@
 
 pub mod architectures;
 pub mod draft;
+pub mod fresh;
 pub mod grad;
 pub mod head;
 pub mod losses;

@@ -25,6 +25,10 @@ pub struct Request {
     pub beta: Option<f64>,
     /// Some samples have no label.
     pub unlabelled: bool,
+    /// The share of its class that each sample gives to all classes alike.
+    pub smoothing: Option<f64>,
+    /// Samples are mixed: each has a share of several classes.
+    pub is_mixed: bool,
     /// The input of the model that the output should be like.
     pub like_input: Option<String>,
 }
@@ -85,8 +89,13 @@ impl Loss {
     /// The numbers of a request that stand in the formula, by their names there.
     pub fn numbers(&self, request: &Request) -> Vec<(&'static str, f64)> {
         let words: Vec<&str> = self.formula.split(|c: char| !c.is_alphanumeric()).collect();
-        let all = [("T", request.temperature()), ("beta", request.beta())];
-        all.into_iter().filter(|(n, _)| words.contains(n)).collect()
+        let all = [
+            ("T", Some(request.temperature())),
+            ("beta", Some(request.beta())),
+            ("smoothing", request.smoothing),
+        ];
+        let mentioned = all.into_iter().filter(|(n, _)| words.contains(n));
+        mentioned.filter_map(|(n, x)| Some((n, x?))).collect()
     }
 }
 

@@ -21,6 +21,14 @@ pub trait Data {
     /// How many there are.
     fn count(&self) -> usize;
 
+    /// The length of each sample, where those of a batch should be alike so that little is padded.
+    ///
+    /// # Errors
+    /// When a sample cannot be read.
+    fn lengths(&self) -> Result<Option<Vec<usize>>> {
+        Ok(None)
+    }
+
     /// What the training graph is fed for these samples in this epoch: the inputs of the model and
     /// what is wanted beside, by name. The same numbers give the same tensors.
     ///
@@ -126,6 +134,8 @@ pub struct Outcome {
 /// How long a run goes between two checkpoints, and how many times what writing one takes.
 const BETWEEN: Duration = Duration::from_secs(20);
 const TIMES: u32 = 20;
+/// Batches within which samples are sorted by length.
+const ALIKE: usize = 32;
 
 /// Trains a model. Where `store` has the state of the same run, it goes on from there, to the
 /// same bytes: `key` says what is the same.
@@ -242,9 +252,10 @@ impl<'a> Run<'a> {
         watch.start("training", self.total as u64);
         watch.advance(self.done.step as u64);
         let (mut saved, mut took) = (Instant::now(), Duration::ZERO);
+        let lengths = data.lengths()?;
         while self.done.step < self.total && !self.done.stopped {
             let epoch = self.done.step / self.steps;
-            let order = Random::of(&[self.settings.seed, 1, epoch as u64]).order(data.count());
+            let order = self.order(data.count(), epoch, lengths.as_deref());
             while self.done.step < (epoch + 1) * self.steps {
                 if watch.cancelled() {
                     self.save(store)?;
@@ -265,6 +276,22 @@ impl<'a> Run<'a> {
             self.save(store)?;
         }
         Ok(())
+    }
+
+    /// The samples of an epoch by chance; those of like length together, where they have one.
+    fn order(&self, count: usize, epoch: usize, lengths: Option<&[usize]>) -> Vec<usize> {
+        let mut random = Random::of(&[self.settings.seed, 1, epoch as u64]);
+        let mut order = random.order(count);
+        let Some(lengths) = lengths else {
+            return order;
+        };
+        order.truncate(self.steps * self.batch);
+        for part in order.chunks_mut(ALIKE * self.batch) {
+            part.sort_by_key(|&i| lengths[i]);
+        }
+        let batches = random.order(self.steps);
+        let of = |&b: &usize| &order[b * self.batch..(b + 1) * self.batch];
+        batches.iter().flat_map(of).copied().collect()
     }
 
     /// One step; the loss and its terms.

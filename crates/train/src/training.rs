@@ -65,6 +65,8 @@ pub struct Mask {
 pub enum Wanted {
     /// A class, i64 \[batch\]; -1 where it is not known.
     Labels,
+    /// The share of each of so many classes, f32 \[batch, classes\].
+    Shares(usize),
     /// Numbers of the shape of the output.
     Targets,
     /// A value of the teacher.

@@ -6,6 +6,7 @@ use edgesmith_ir::text::parse;
 use edgesmith_ir::{Model, Tensor};
 use edgesmith_train::draft::Options;
 use edgesmith_train::losses::{self, Request};
+use edgesmith_train::training::Wanted;
 use edgesmith_train::{Draft, Training};
 
 /// A student of `width` features and 3 scores.
@@ -57,6 +58,15 @@ fn training(loss: &str, request: &Request) -> Training {
 
 const LABELS: [i64; 5] = [2, 0, 1, 1, 0];
 
+/// Of mixed samples.
+const SHARES: [[f32; 3]; 5] = [
+    [0.7, 0.0, 0.3],
+    [1.0, 0.0, 0.0],
+    [0.0, 0.5, 0.5],
+    [0.2, 0.2, 0.6],
+    [0.0, 1.0, 0.0],
+];
+
 /// The value of a loss.
 fn value(loss: &str, request: &Request) -> f64 {
     let training = training(loss, request);
@@ -66,6 +76,9 @@ fn value(loss: &str, request: &Request) -> f64 {
         fed.push((
             f.name.clone(),
             match f.of.as_str() {
+                "" if f.wanted == Wanted::Shares(3) => {
+                    Tensor::from_vec(&[5, 3], SHARES.concat()).unwrap()
+                }
                 "" => Tensor::vector(LABELS.to_vec()),
                 of => {
                     let lines = values(&teacher, of);
@@ -123,6 +136,47 @@ fn samples_without_a_class_do_not_count() {
         value("cross-entropy", &request),
         value("cross-entropy", &Request::default()),
     );
+}
+
+#[test]
+fn smoothed_labels_give_a_share_to_all_classes_alike() {
+    let all = |s: &[f64]| -softmax(s, 1.0).iter().map(|p| p.ln()).sum::<f64>() / 3.0;
+    let expected = mean(|s, _, l| -0.8 * softmax(s, 1.0)[l].ln() + 0.2 * all(s));
+    for unlabelled in [false, true] {
+        let request = Request {
+            smoothing: Some(0.2),
+            unlabelled,
+            ..Request::default()
+        };
+        assert_near(value("cross-entropy", &request), expected);
+    }
+    let request = Request {
+        smoothing: Some(1.0),
+        ..Request::default()
+    };
+    let loss = losses::find("cross-entropy").unwrap();
+    let mut draft = Draft::new(&network(6, "s"), &Options::default()).unwrap();
+    assert!(draft.add_term(loss, 1.0, &request).is_err());
+}
+
+#[test]
+fn a_mixed_sample_has_a_share_of_several_classes() {
+    let request = Request {
+        is_mixed: true,
+        ..Request::default()
+    };
+    let scores = values(&network(6, "s"), "y");
+    let of = |(s, q): (&Vec<f64>, &[f32; 3])| -> f64 {
+        let parts = softmax(s, 1.0).into_iter().zip(q);
+        parts.map(|(p, q)| -f64::from(*q) * p.ln()).sum()
+    };
+    let expected = scores.iter().zip(&SHARES).map(of).sum::<f64>() / 5.0;
+    assert_near(value("cross-entropy", &request), expected);
+    let loss = losses::find("dkd").unwrap();
+    let mut draft = Draft::new(&network(6, "s"), &Options::default()).unwrap();
+    draft.set_teacher(&network(8, "t")).unwrap();
+    let error = draft.add_term(loss, 1.0, &request).unwrap_err().to_string();
+    assert!(error.contains("no one class"), "{error}");
 }
 
 #[test]

@@ -273,3 +273,45 @@ fn the_state_of_another_run_is_not_taken_up() {
     assert_eq!(run("b").unwrap().resumed_at, 0);
     assert_eq!(run("b").unwrap().resumed_at, 6);
 }
+
+/// Quarters of which sample i is of length i / 10; it remembers the batches.
+struct Lengthy {
+    of: Quarters,
+    seen: Vec<Vec<usize>>,
+}
+
+impl Data for Lengthy {
+    fn count(&self) -> usize {
+        self.of.count
+    }
+
+    fn lengths(&self) -> Result<Option<Vec<usize>>> {
+        Ok(Some((0..self.of.count).map(|i| i / 10).collect()))
+    }
+
+    fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>> {
+        self.seen.push(samples.to_vec());
+        self.of.batch(samples, epoch)
+    }
+}
+
+#[test]
+fn a_batch_has_samples_of_like_length_where_they_have_one() {
+    let mut data = Lengthy {
+        of: Quarters { count: 100 },
+        seen: Vec::new(),
+    };
+    let (training, settings) = (classifier("lenet-300-100"), settings());
+    let store: (&dyn Store, &str) = (&NoStore, "");
+    train(&training, &mut data, &settings, None, store, &NoProgress).unwrap();
+    assert_eq!(data.seen.len(), 15);
+    for batch in &data.seen {
+        let lengths = batch.iter().map(|i| i / 10);
+        let (least, most) = (lengths.clone().min().unwrap(), lengths.max().unwrap());
+        assert_eq!(most - least, 1, "{batch:?}");
+    }
+    let mut epoch = data.seen[..5].concat();
+    epoch.sort_unstable();
+    assert_eq!(epoch, (0..100).collect::<Vec<_>>());
+    assert_ne!(data.seen[..5], data.seen[5..10]);
+}

@@ -29,6 +29,7 @@ pub static COMPARE: Command = Command {
             --targets calibrates once and prints accuracy, saturated sums and size for each target; it\n\
             writes files only where --out is given.\n\
             Example: edgesmith compare --example\n\
+            Example: edgesmith compare big.onnx --with student.onnx --data test.npz --calibrate calib.npz --out out\n\
             Example: edgesmith compare model.onnx --data test.npz --calibrate calib.npz --targets all",
     args: |c| {
         c.arg(
@@ -50,6 +51,14 @@ pub static COMPARE: Command = Command {
             "CALIB.npz",
             "Samples to find ranges with, 100 to 500",
         ))
+        .arg(
+            option(
+                "with",
+                "MODEL",
+                "Another model for the same data beside it, such as a student: as it is, and as INT8",
+            )
+            .action(clap::ArgAction::Append),
+        )
         .arg(option(
             "out",
             "DIR",
@@ -115,15 +124,17 @@ fn job(matches: &ArgMatches) -> Result<Job> {
     };
     // The example's own folder holds nothing of the user's.
     let force = matches.get_flag("force") || (example && named("out").is_none());
-    let variants = comparison::VARIANTS
-        .iter()
-        .map(|v| format!("{}.onnx", v.name));
+    let with = matches.get_many::<String>("with").unwrap_or_default();
+    let with: Vec<PathBuf> = with.map(PathBuf::from).collect();
+    let variants = comparison::names(&with)?;
+    let variants = variants.iter().map(|name| format!("{name}.onnx"));
     refuse_overwriting(&out, variants.chain(REPORTS.map(String::from)), force)?;
     let (model, data, calibrate) = sources(matches, &out, force)?;
     Ok(Job {
         model,
         data,
         calibrate,
+        with,
         out,
         target: match matches.get_one::<String>("target") {
             Some(name) => Some(targets::find(name)?),

@@ -1,6 +1,7 @@
 //! Gathers the evidence of a comparison: makes each variant, runs it, measures it.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use edgesmith_compress::calibrate::{self, Statistics};
 use edgesmith_compress::evaluate;
@@ -9,7 +10,7 @@ use edgesmith_compress::quantize::{half, int8};
 use edgesmith_compress::target::{Needs, Target};
 use edgesmith_data::Dataset;
 use edgesmith_formats::WriteOptions;
-use edgesmith_ir::{Model, Progress, Result};
+use edgesmith_ir::{Error, Model, Progress, Result};
 use edgesmith_report::Evidence;
 use edgesmith_report::evidence::{Accuracy, DataFacts, TargetFacts, Variant};
 use edgesmith_runtime::{Options, Session};
@@ -23,6 +24,8 @@ pub struct Job {
     pub model: PathBuf,
     pub data: PathBuf,
     pub calibrate: PathBuf,
+    /// Models for the same data beside it: students.
+    pub with: Vec<PathBuf>,
     pub out: PathBuf,
     pub target: Option<Target>,
     pub runtime: Options,
@@ -64,6 +67,47 @@ pub struct Base {
     statistics: Statistics,
 }
 
+impl Base {
+    fn of(original: Model, samples: &Dataset, progress: &dyn Progress) -> Result<Self> {
+        let basic = opened::optimized(&original, "basic")?;
+        let settings = calibrate::Settings::default();
+        Ok(Self {
+            statistics: calibrate::calibrate(&basic, samples, &settings, progress)?,
+            original,
+            basic,
+        })
+    }
+}
+
+/// The variants that a model beside has, with what follows its name.
+const BESIDE: [(usize, &str); 2] = [(0, ""), (2, "-int8")];
+
+/// The names of the variants, each of which is a file; those of models beside begin as their files.
+///
+/// # Errors
+/// When two would have the same.
+pub fn names(with: &[PathBuf]) -> edgesmith_ir::Result<Vec<String>> {
+    let mut names: Vec<String> = VARIANTS.iter().map(|v| v.name.to_owned()).collect();
+    for path in with {
+        for (_, end) in BESIDE {
+            let name = format!("{}{end}", stem(path));
+            if names.contains(&name) {
+                let what = format!("two variants would be named {name}");
+                return Err(Error::usage(what)
+                    .at(path.display().to_string())
+                    .hint("give one of the files another name"));
+            }
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
 /// Samples that the distance of each node is measured on.
 const NODE_SAMPLES: usize = 16;
 
@@ -75,24 +119,29 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
     let original = opened::open(&job.model)?;
     let test = Dataset::open(&job.data, &original)?;
     let calibration = Dataset::open(&job.calibrate, &original)?;
-    let basic = opened::optimized(&original, "basic")?;
-    check_labels(&basic, &test, &job.runtime)?;
-    let mut statistics = calibrate::calibrate(
-        &basic,
-        &calibration,
-        &calibrate::Settings::default(),
-        progress,
-    )?;
+    check_labels(&original, &test, &job.runtime)?;
+    let beside = job
+        .with
+        .iter()
+        .map(|path| beside(path, &original, &test, job));
+    let beside = beside.collect::<Result<Vec<_>>>()?;
+    let mut base = Base::of(original, &calibration, progress)?;
     let unlike = calibrate::unlike(&calibration, &test, progress)?;
-    statistics.warnings.extend(unlike);
-    let base = Base {
-        original,
-        basic,
-        statistics,
-    };
+    base.statistics.warnings.extend(unlike);
     crate::commands::compare::create_folder(&job.out)?;
-    let made = VARIANTS.iter().map(|def| make(def, &base, job));
-    let made = made.collect::<Result<Vec<_>>>()?;
+    let made = VARIANTS.iter().map(|def| make(def.name, def, &base, job));
+    let mut made = made.collect::<Result<Vec<_>>>()?;
+    for (path, model) in job.with.iter().zip(beside) {
+        let is_quantised = super::is_quantised(&model);
+        let base = Base::of(model, &calibration, progress)?;
+        for (of, end) in BESIDE {
+            // What is quantised already stays as it is.
+            if !(is_quantised && of > 0) {
+                let name = format!("{}{end}", stem(path));
+                made.push(make(&name, &VARIANTS[of], &base, job)?);
+            }
+        }
+    }
     let mut variants = Vec::new();
     for m in &made {
         variants.push(measure_answers(m, &made[0], &test, job, progress)?);
@@ -121,6 +170,34 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
     })
 }
 
+/// Opens a model for the same data: with the same inputs, and as many answers.
+fn beside(path: &Path, original: &Model, test: &Dataset, job: &Job) -> Result<Model> {
+    let place = || path.display().to_string();
+    let model = opened::open(path)?;
+    let inputs = |m: &Model| -> BTreeSet<String> {
+        let fed = m.graph.inputs.iter().map(|&v| m.graph.value(v));
+        let fed = fed.filter(|v| v.constant.is_none());
+        fed.map(|v| v.name.clone()).collect()
+    };
+    let (own, all) = (inputs(&model), inputs(original));
+    if own != all {
+        let what = format!("its inputs are {own:?}, those of the model before {all:?}");
+        return Err(Error::invalid(what).at(place()));
+    }
+    let answers = |m: &Model| -> Result<Vec<usize>> {
+        let mut session = Session::prepare(m, &job.runtime)?;
+        let outputs = session.run(&measure::borrowed(&test.first(1)?))?;
+        Ok(outputs.first().map_or_else(Vec::new, |o| o.dims().to_vec()))
+    };
+    let (own, all) = (answers(&model)?, answers(original)?);
+    if own != all {
+        let what =
+            format!("its answer is of the lengths {own:?}, that of the model before {all:?}");
+        return Err(Error::invalid(what).at(place()));
+    }
+    Ok(model)
+}
+
 /// Refuses labels that are no class of the model, before anything is written.
 ///
 /// # Errors
@@ -138,14 +215,15 @@ pub fn check_labels(model: &Model, test: &Dataset, options: &Options) -> Result<
     test.check_labels(classes)
 }
 
-fn make(def: &'static VariantDef, base: &Base, job: &Job) -> Result<Made> {
+fn make(name: &str, def: &'static VariantDef, base: &Base, job: &Job) -> Result<Made> {
     let (model, changes) = (def.make)(base)?;
-    let file = job.out.join(format!("{}.onnx", def.name));
+    let file = job.out.join(format!("{name}.onnx"));
     edgesmith_formats::write(&model, &file, &job.write)?;
     let read = read_back::check(&model, &[&changes], &file)?.model;
     Ok(Made {
         notes: changes.warnings,
-        ..Made::of(def.name, def.about.into(), &file, &read)?
+        precision: def.name,
+        ..Made::of(name, def.about.into(), &file, &read)?
     })
 }
 
@@ -160,8 +238,12 @@ fn measure_answers(
     let evaluation = evaluate::evaluate(&mut session, test, BATCH, progress)?;
     let (mut distance, mut values) = (None, Vec::new());
     if !std::ptr::eq(made, baseline) {
-        let (own, base) = (&made.ready, &baseline.ready);
+        let base = &baseline.ready;
         distance = Some(fidelity(base, &mut session, test, &job.runtime, progress)?);
+    }
+    // A model beside has other values under the same names.
+    if VARIANTS[1..].iter().any(|v| v.name == made.name) {
+        let (own, base) = (&made.ready, &baseline.ready);
         values = evaluate::value_fidelity(base, own, test, NODE_SAMPLES, progress)?;
     }
     let mut variant = made.variant(&mut session, &test.first(1)?)?;
@@ -170,7 +252,7 @@ fn measure_answers(
         node.sqnr_db = found.map(|d| d.sqnr_db);
     }
     let needs = Needs {
-        precision: made.name,
+        precision: made.precision,
         reduced: false,
         weight_bytes: made.figures.weight_bytes,
         activation_bytes: variant.peak_activation_bytes.unwrap_or(0),

@@ -111,7 +111,7 @@ pub const DATA_KEYS: &[Key] = &[
     Key {
         name: "augment",
         value: "NAME[=AMOUNT]",
-        about: "Other examples of the same meaning: flip, crop, cutout, noise, shift, mixup",
+        about: "Other examples of the same meaning: flip, crop, cutout, noise, shift, drop, span, mixup",
         kind: Kind::Texts,
     },
 ];
@@ -187,6 +187,11 @@ impl Examples {
     /// True where an example looks the same in every epoch.
     pub fn is_steady(&self) -> bool {
         self.preparation.augment.is_empty()
+    }
+
+    /// True where examples are mixed, so that each has a share of several classes.
+    pub fn are_mixed(&self) -> bool {
+        self.preparation.augment.iter().any(Augment::mixes)
     }
 
     /// What the user should know of how they are read, as sentences.
@@ -265,15 +270,6 @@ impl Examples {
             let (train, rest) = loader.split(share)?;
             (loader, judge) = (train, Some(rest));
         }
-        let mixes = self
-            .preparation
-            .augment
-            .iter()
-            .any(|a| a.def.name == "mixup");
-        if mixes && wanted.contains(&Wanted::Labels) {
-            return Err(Error::usage("mixup has no one class for an example")
-                .hint("losses of a teacher go with it: kd, hint"));
-        }
         let judge = judge.map(Judged::new).transpose()?;
         let fed = Fed {
             loader,
@@ -322,7 +318,7 @@ impl Fed {
             indices,
             mut inputs,
             targets,
-            ..
+            mix,
         } = feed;
         for wanted in &self.wanted {
             match (wanted, &targets) {
@@ -336,7 +332,14 @@ impl Fed {
                     inputs.push(("targets".into(), t.clone()));
                 }
                 (Wanted::Teacher, _) => {}
-                (Wanted::Labels, Targets::Values(_)) => {
+                (Wanted::Shares(classes), Targets::Classes(c)) => {
+                    let mix = mix.as_ref();
+                    let mix = mix.ok_or_else(|| Error::internal("examples are not mixed"))?;
+                    let shares = mix.shares(c, *classes)?;
+                    let shares = Tensor::from_vec(&[c.len(), *classes], shares)?;
+                    inputs.push(("shares".into(), shares));
+                }
+                (Wanted::Labels | Wanted::Shares(_), _) => {
                     return Err(Error::invalid(
                         "the labels are numbers, the loss needs classes",
                     ));
@@ -354,6 +357,10 @@ impl Fed {
 impl Data for Fed {
     fn count(&self) -> usize {
         self.loader.len()
+    }
+
+    fn lengths(&self) -> Result<Option<Vec<usize>>> {
+        self.loader.lengths()
     }
 
     fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>> {

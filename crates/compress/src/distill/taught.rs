@@ -184,6 +184,10 @@ impl Data for Taught<'_> {
         self.data.count()
     }
 
+    fn lengths(&self) -> Result<Option<Vec<usize>>> {
+        self.data.lengths()
+    }
+
     fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>> {
         let mut fed = self.data.batch(samples, epoch)?;
         let answers = match self.remembered(samples)? {

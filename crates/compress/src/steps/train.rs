@@ -2,6 +2,7 @@
 
 use edgesmith_ir::{Error, Model, NoStore, Result};
 use edgesmith_train::draft::{self, Draft};
+use edgesmith_train::fresh::fresh;
 use edgesmith_train::head::with_head;
 use edgesmith_train::losses::{LOSSES, Needs, Request};
 use edgesmith_train::optimizer::OPTIMIZERS;
@@ -59,6 +60,12 @@ const KEYS: &[Key] = &[
         name: "beta",
         value: "B",
         about: "The weight of the other classes in dkd; 8 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "label-smoothing",
+        value: "E",
+        about: "Cross entropy gives this share of each example to all classes alike",
         kind: Kind::Number,
     },
     Key {
@@ -144,6 +151,12 @@ const KEYS: &[Key] = &[
         value: "VALUE",
         about: "The value whose features the new layer reads",
         kind: Kind::Text,
+    },
+    Key {
+        name: "fresh",
+        value: "",
+        about: "Draw all weights anew first: the same network, from nothing",
+        kind: Kind::Flag,
     },
     Key {
         name: "freeze",
@@ -250,7 +263,7 @@ impl Plan {
         given: &Given,
         model: &Model,
         teacher: Option<&Model>,
-        unlabelled: bool,
+        (unlabelled, is_mixed): (bool, bool),
     ) -> Result<Training> {
         let options = draft::Options {
             freeze: given.texts("freeze"),
@@ -269,6 +282,8 @@ impl Plan {
                 temperature: given.number("temperature"),
                 beta: given.number("beta"),
                 unlabelled,
+                smoothing: given.number("label-smoothing"),
+                is_mixed,
                 like_input: given.text("like-input").map(str::to_owned),
             };
             draft.add_term(term.loss, term.weight, &request)?;
@@ -289,6 +304,11 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         None => None,
     };
     let model = headed.as_ref().unwrap_or(model);
+    let drawn = match given.flag("fresh") {
+        true => Some(fresh(model, plan.settings.seed, &given.texts("freeze"))?),
+        false => None,
+    };
+    let model = drawn.as_ref().unwrap_or(model);
     let examples = Examples::open(given, work.base, plan.settings.seed)?;
     let teacher = match given.text("teacher") {
         None => None,
@@ -304,7 +324,8 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         true => examples.labels()?,
         false => Vec::new(),
     };
-    let training = plan.training(given, model, teacher.as_ref(), labels.contains(&-1))?;
+    let kinds = (labels.contains(&-1), examples.are_mixed());
+    let training = plan.training(given, model, teacher.as_ref(), kinds)?;
     check_labels(&training, &labels)?;
     let mut changes = Changes::default();
     let notes = training.notes.iter().chain(examples.notes());

@@ -11,8 +11,8 @@ use crate::training::Wanted;
 pub static CROSS_ENTROPY: Loss = Loss {
     name: "cross-entropy",
     about: "The class of each sample; samples without one do not count",
-    formula: "mean of -log softmax(s)[class]",
-    source: "Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; ONNX SoftmaxCrossEntropyLoss",
+    formula: "mean of -log softmax(s)[class]; with smoothing e, (1 - e) of that and e of the mean over all classes",
+    source: "Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; smoothing: Szegedy et al., Rethinking the Inception architecture, 2016, section 7",
     needs: Needs::Labels,
     same: None,
     add: cross_entropy,
@@ -36,22 +36,84 @@ fn cross_entropy(draft: &mut Draft, request: &Request) -> Result<ValueId> {
         return Err(Error::unsupported("the scores are not of [batch, classes]")
             .hint("a classifier has one score for each class"));
     }
-    let labels = draft.feed("labels", batched(DType::I64, &[]), Wanted::Labels, "");
-    if !request.unlabelled {
-        return Ok(draft.op("SoftmaxCrossEntropyLoss", &[scores, labels]));
+    let smoothing = request.smoothing.unwrap_or(0.0);
+    if !(0.0..1.0).contains(&smoothing) {
+        return Err(Error::usage(format!("a label smoothing of {smoothing}"))
+            .hint("it is a share from 0 to 1"));
     }
+    let (of_class, known) = match (request.is_mixed, request.unlabelled) {
+        (true, true) => {
+            return Err(Error::usage("mixup needs the class of every sample")
+                .hint("\"kd\" without classes goes with it"));
+        }
+        (true, false) => (of_shares(draft, scores)?, None),
+        (false, false) => {
+            let labels = labels(draft);
+            (draft.op("SoftmaxCrossEntropyLoss", &[scores, labels]), None)
+        }
+        (false, true) => {
+            let (loss, known) = of_known(draft, scores);
+            (loss, Some(known))
+        }
+    };
+    if smoothing == 0.0 {
+        return Ok(of_class);
+    }
+    // A share of all classes alike (C. Szegedy et al., 2016, section 7).
+    let log = draft.op_with("LogSoftmax", &[scores], "axis", -1);
+    let of_all = match known {
+        None => draft.mean(log),
+        Some(known) => {
+            let each = draft.reduced("ReduceMean", log, &[-1], false);
+            averaged(draft, each, known)
+        }
+    };
+    let of_class = draft.scaled(of_class, 1.0 - smoothing);
+    let of_all = draft.scaled(of_all, -smoothing);
+    Ok(draft.op("Add", &[of_class, of_all]))
+}
+
+/// The class of each sample.
+pub fn labels(draft: &mut Draft) -> ValueId {
+    draft.feed("labels", batched(DType::I64, &[]), Wanted::Labels, "")
+}
+
+/// The mean over samples of −Σ q·log p, of the share q that each class has in a mixed sample.
+fn of_shares(draft: &mut Draft, scores: ValueId) -> Result<ValueId> {
+    let dims = draft.dims(scores)?;
+    let [classes] = dims[..] else {
+        return Err(Error::unsupported("the number of classes is not known"));
+    };
+    let ty = batched(DType::F32, &[classes]);
+    let shares = draft.feed("shares", ty, Wanted::Shares(classes), "");
+    let log = draft.op_with("LogSoftmax", &[scores], "axis", -1);
+    let each = draft.op("Mul", &[shares, log]);
+    let each = draft.reduced("ReduceSum", each, &[-1], false);
+    let mean = draft.mean(each);
+    Ok(draft.scaled(mean, -1.0))
+}
+
+/// The mean over samples with a class, and which those are, as 1 and 0.
+fn of_known(draft: &mut Draft, scores: ValueId) -> (ValueId, ValueId) {
+    let labels = labels(draft);
     let node = Node::new("SoftmaxCrossEntropyLoss", "")
         .with("ignore_index", Attribute::Int(-1))
-        .with("reduction", Attribute::String("sum".into()));
-    let sum = draft.add(node, &[scores, labels]);
-    // The number of labelled samples, at least 1: a batch may have none.
+        .with("reduction", Attribute::String("none".into()));
+    let each = draft.add(node, &[scores, labels]);
     let zero = draft.list(&[0]);
     let known = draft.op("GreaterOrEqual", &[labels, zero]);
     let known = draft.op_with("Cast", &[known], "to", i64::from(DType::F32.onnx()));
+    (averaged(draft, each, known), known)
+}
+
+/// The mean of the numbers of samples that are known; 0 where none is.
+fn averaged(draft: &mut Draft, each: ValueId, known: ValueId) -> ValueId {
+    let each = draft.op("Mul", &[each, known]);
+    let sum = draft.op_with("ReduceSum", &[each], "keepdims", 0);
     let count = draft.op_with("ReduceSum", &[known], "keepdims", 0);
     let one = draft.number(1.0);
     let count = draft.op("Max", &[count, one]);
-    Ok(draft.op("Div", &[sum, count]))
+    draft.op("Div", &[sum, count])
 }
 
 fn mse(draft: &mut Draft, request: &Request) -> Result<ValueId> {

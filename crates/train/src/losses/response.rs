@@ -1,10 +1,10 @@
 //! Losses of the teacher's answers.
 
-use edgesmith_ir::{Attribute, DType, Error, Node, Result, ValueId};
+use edgesmith_ir::{Attribute, Error, Node, Result, ValueId};
 
+use super::labels::labels;
 use super::{Loss, Needs, Request, mean_square};
-use crate::draft::{Draft, batched};
-use crate::training::Wanted;
+use crate::draft::Draft;
 
 /// The divergence of softened answers (G. Hinton et al., 2015).
 pub static KD: Loss = Loss {
@@ -90,6 +90,9 @@ fn dkd(draft: &mut Draft, request: &Request) -> Result<ValueId> {
     if request.unlabelled {
         return Err(Error::usage("it needs the class of every sample").hint("\"kd\" needs none"));
     }
+    if request.is_mixed {
+        return Err(Error::usage("a mixed sample has no one class").hint("\"kd\" needs none"));
+    }
     let t = temperature(request)?;
     let beta = request.beta();
     let (student, teacher) = answers(draft)?;
@@ -97,7 +100,7 @@ fn dkd(draft: &mut Draft, request: &Request) -> Result<ValueId> {
     let [classes] = classes[..] else {
         return Err(Error::unsupported("the scores are not of [batch, classes]"));
     };
-    let labels = draft.feed("labels", batched(DType::I64, &[]), Wanted::Labels, "");
+    let labels = labels(draft);
     let depth = draft.list(&[classes as i64]);
     let values = draft.floats(&[0.0, 1.0]);
     let hit = draft.op("OneHot", &[labels, depth, values]);

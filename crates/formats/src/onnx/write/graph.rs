@@ -8,7 +8,7 @@ use prost::Message;
 use super::super::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use super::super::{tensor, types};
 use super::attribute::attribute_proto;
-use super::names::Names;
+use super::names::{self, Names};
 use super::{Version, entries, text};
 
 /// The message of a graph, its nodes in an order in which they can run.
@@ -21,11 +21,11 @@ pub fn graph_proto(version: Version, graph: &Graph, captured: &[String]) -> Resu
     let order = graph.order()?;
     let writer = GraphWriter::new(version, graph, captured);
     let left = &writer.left;
+    let nodes = order.iter().map(|&id| writer.node(graph.node(id)));
+    let mut nodes: Vec<NodeProto> = nodes.collect::<Result<_>>()?;
+    names::distinguish(nodes.iter_mut().filter_map(|n| n.name.as_mut()));
     Ok(GraphProto {
-        node: order
-            .iter()
-            .map(|&id| writer.node(graph.node(id)))
-            .collect::<Result<_>>()?,
+        node: nodes,
         name: Some(graph.name.clone()),
         initializer: writer.initializers(),
         doc_string: text(&graph.doc),

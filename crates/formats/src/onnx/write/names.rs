@@ -1,4 +1,4 @@
-//! The names that values have in a file: those of the model, made unique where they are not.
+//! The names that values and nodes have in a file: those of the model, made unique where they are not.
 
 use std::collections::HashSet;
 
@@ -44,6 +44,22 @@ impl Names {
     }
 }
 
+/// Gives another name to all but the first of those that have the same; nodes may be without one.
+pub fn distinguish<'a>(names: impl Iterator<Item = &'a mut String>) {
+    let names: Vec<&mut String> = names.filter(|n| !n.is_empty()).collect();
+    let all: HashSet<String> = names.iter().map(|n| (**n).clone()).collect();
+    if all.len() == names.len() {
+        return;
+    }
+    let (mut seen, mut taken) = (HashSet::new(), all);
+    for name in names {
+        if !seen.insert(name.clone()) {
+            *name = fresh(name, &taken);
+            taken.insert(name.clone());
+        }
+    }
+}
+
 fn fresh(wanted: &str, taken: &HashSet<String>) -> String {
     if !wanted.is_empty() && !taken.contains(wanted) {
         return wanted.to_owned();
@@ -59,6 +75,13 @@ fn fresh(wanted: &str, taken: &HashSet<String>) -> String {
 mod tests {
     use super::*;
     use edgesmith_ir::Capture;
+
+    #[test]
+    fn nodes_of_one_name_get_names_of_their_own() {
+        let mut names = ["a", "b", "", "a", "a_1", "", "a"].map(str::to_owned);
+        distinguish(names.iter_mut());
+        assert_eq!(names, ["a", "b", "", "a_2", "a_1", "", "a_3"]);
+    }
 
     #[test]
     fn a_captured_name_wins_over_a_local_one() {
