@@ -398,6 +398,46 @@ fn first_samples(folder: &Folder, name: &str, count: usize) {
 }
 
 #[test]
+fn compare_sets_a_student_as_it_is_and_quantised_beside_its_teacher() {
+    let folder = Folder::new("compare-with");
+    first_samples(&folder, "calib.npz", 64);
+    first_samples(&folder, "test.npz", 32);
+    std::fs::copy(example("model.onnx"), folder.path("model.onnx")).unwrap();
+    let made = folder.run("student model.onnx -o narrow.onnx --width 0.5");
+    assert!(made.status.success());
+    let words = "compare model.onnx --with narrow.onnx --data test.npz --calibrate calib.npz --out out --iterations 3 --json";
+    let output = folder.run(words);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let evidence: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let variants = evidence["variants"].as_array().unwrap();
+    let names: Vec<&str> = variants.iter().filter_map(|v| v["name"].as_str()).collect();
+    assert_eq!(names, ["fp32", "fp16", "int8", "narrow", "narrow-int8"]);
+    let number = |i: usize, name: &str| variants[i][name].as_u64().unwrap();
+    assert!(number(3, "macs") * 10 < number(0, "macs") * 4);
+    assert!(number(4, "bytes") < number(3, "bytes") && number(4, "bytes") < number(2, "bytes"));
+    assert!(
+        variants[4]["accuracy"]["correct"].is_u64() && folder.path("out/narrow-int8.onnx").exists()
+    );
+    for (words, what) in [
+        (
+            "--with model.onnx --with out/../model.onnx",
+            "two variants would be named model",
+        ),
+        ("--with int8.onnx", "two variants would be named int8"),
+    ] {
+        let words =
+            format!("compare model.onnx {words} --data test.npz --calibrate calib.npz --out other");
+        let output = folder.run(&words);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            said.contains(what) && !folder.path("other").exists(),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn compare_writes_three_models_and_the_evidence() {
     let folder = Folder::new("compare");
     first_samples(&folder, "calib.npz", 64);

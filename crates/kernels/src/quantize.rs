@@ -18,7 +18,7 @@ mod straight;
 
 pub use linear::{Linear8, Side8};
 pub use softmax::softmax8;
-pub use straight::{Grids, dequantize_gradient, quantize_gradient};
+pub use straight::{Grids, bounded_gradient, dequantize_gradient, quantize_gradient};
 
 /// `q = clamp(round(x / scale) + zero)`, to unsigned or signed bytes.
 pub fn quantize8(ctx: &Ctx, x: &[f32], to: Quant, signed: bool, y: &mut [u8]) {

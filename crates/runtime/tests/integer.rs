@@ -211,3 +211,43 @@ fn another_batch_is_planned_anew_and_a_wrong_shape_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn four_bits_in_bytes_and_packed_weights_meet_integer_kernels() {
+    let body = "opset 21 graph g(x: f32[2,2,5,5]) -> (y) {
+        s: f32[] = {0.07} z: u8[] = {6} low: u8[] = {0} high: u8[] = {15}
+        w: i4[3,2,3,3] = {hex\"f7e1283c5d0947a6b18f72c3e94d0561823a7f4bd6c5e91f28037b\"}
+        ws: f32[3] = {0.1,0.05,0.2} wz: i4[3] = {hex\"0000\"}
+        b: i32[3] = {10,-20,30} bs: f32[3] = {0.007,0.0035,0.014}
+        m: i4[75,4] = {hex\"MATRIX\"} ms: f32[4] = {0.1,0.05,0.2,0.03} t: f32[] = {0.3}
+        q = QuantizeLinear(x, s, z) c = Clip(q, low, high) d = DequantizeLinear(c, s, z)
+        wd = DequantizeLinear(w, ws, wz) {axis=0} bd = DequantizeLinear(b, bs) {axis=0}
+        conv = Conv(d, wd, bd) {pads=[1,1,1,1], name=\"conv\"}
+        q2 = QuantizeLinear(conv, t, z) c2 = Clip(q2, low, high) d2 = DequantizeLinear(c2, t, z)
+        f = Flatten(d2) q3 = QuantizeLinear(f, t, z) c3 = Clip(q3, low, high) d3 = DequantizeLinear(c3, t, z)
+        md = DequantizeLinear(m, ms) {axis=1}
+        y = MatMul(d3, md) {name=\"product\"} }";
+    let mut rng = Rng::new(5);
+    let matrix: String = (0..150)
+        .map(|_| format!("{:02x}", rng.below(256)))
+        .collect();
+    let body = body.replace("MATRIX", &matrix);
+    let model = edgesmith_ir::text::parse(&body).unwrap();
+    let inputs = [("x", rng.floats(&[2, 2, 5, 5], -1.0, 1.0))];
+    let expected = eval::evaluate(&model, &inputs).unwrap();
+    let mut session = Session::prepare(&model, &Options::default()).unwrap();
+    let found = session.run(&inputs).unwrap();
+    let close = edgesmith_testkit::Tolerance {
+        relative: 1e-5,
+        absolute: 1e-5,
+    };
+    edgesmith_testkit::assert_close(&found[0], &expected[0], close);
+    let placed = session.placements().iter();
+    let kernels: Vec<_> = placed
+        .filter(|p| ["conv", "product"].contains(&p.node.as_str()))
+        .collect();
+    assert!(
+        kernels.len() == 2 && kernels.iter().all(|p| p.integer),
+        "{kernels:?}"
+    );
+}

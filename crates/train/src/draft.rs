@@ -113,6 +113,7 @@ impl Draft {
                 name: value.name.clone(),
                 value: Some(v),
                 rate: 1.0,
+                gradient: 1.0,
                 is_positive: false,
                 decays: data.rank() > 1,
                 data,
@@ -131,9 +132,12 @@ impl Draft {
     }
 
     /// Makes the scales of a quantised model parameters: a step of theirs is a part of them, since
-    /// they are small beside weights.
+    /// they are small beside weights. Their gradients are those of LSQ, divided by √(N·Q) for N
+    /// numbers of a sample in Q steps (S. Esser et al., 2020, section 2.2), in parts of the scale,
+    /// so that a gradient descent without second moments moves them as there.
     fn take_scales(&mut self, stays: &dyn Fn(&str) -> bool) -> Result<()> {
-        for v in self.thawed.scales.clone() {
+        for scale in self.thawed.scales.clone() {
+            let v = scale.value;
             let value = self.base.graph.value(v);
             let Some(data) = value
                 .constant
@@ -145,10 +149,13 @@ impl Draft {
             let numbers = data.to_f32()?;
             let mean =
                 numbers.iter().map(|x| f64::from(*x)).sum::<f64>() / numbers.len().max(1) as f64;
+            let numbers = self.numbers(scale.of) as f64 / data.count().max(1) as f64;
+            let gradient = 1.0 / ((numbers * scale.most).max(1.0).sqrt() * mean.max(1e-30));
             let parameter = Parameter {
                 name: value.name.clone(),
                 value: Some(v),
                 rate: mean,
+                gradient,
                 is_positive: true,
                 decays: false,
                 data: data.clone(),
@@ -157,6 +164,16 @@ impl Draft {
             self.parameters.push((parameter, v));
         }
         Ok(())
+    }
+
+    /// The numbers of a constant, or those of a sample of a value as far as its lengths are known.
+    fn numbers(&self, v: ValueId) -> usize {
+        if let Some(data) = &self.base.graph.value(v).constant {
+            return data.count();
+        }
+        let shape = self.inferred.tensor(v).and_then(|t| t.shape.as_ref());
+        let lengths = shape.map_or(&[][..], |s| s.get(1..).unwrap_or_default());
+        lengths.iter().filter_map(Dim::known).product()
     }
 
     /// Makes a constant of the training graph an input.
@@ -408,6 +425,7 @@ impl Draft {
             name,
             value: None,
             rate: 1.0,
+            gradient: 1.0,
             is_positive: false,
             data,
             decays: true,

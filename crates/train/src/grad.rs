@@ -328,7 +328,7 @@ impl View {
 }
 
 /// The floating-point values that change with one of `wanted`, and the integers of
-/// quantisation among them.
+/// quantisation among them, bounded or not.
 fn dependents(
     model: &Model,
     inferred: &Inferred,
@@ -344,7 +344,7 @@ fn dependents(
             || captures.map(|c| c.outer).any(|v| depends.contains(&v));
         let moves = |v: &ValueId| {
             let dtype = inferred.tensor(*v).map(|t| t.dtype);
-            dtype.is_none_or(DType::is_float) || node.is("QuantizeLinear")
+            dtype.is_none_or(DType::is_float) || node.is("QuantizeLinear") || node.is("Clip")
         };
         if touched {
             depends.extend(node.outputs().iter().flatten().filter(|v| moves(v)));

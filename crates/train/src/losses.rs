@@ -44,6 +44,11 @@ impl Request {
         self.beta.unwrap_or(8.0)
     }
 
+    /// epsilon: the share that all classes have alike.
+    pub fn smoothing(&self) -> f64 {
+        self.smoothing.unwrap_or(0.0)
+    }
+
     /// The loss and what it compares.
     pub fn describe(&self, loss: &str) -> String {
         match (&self.student, &self.teacher) {
@@ -90,12 +95,11 @@ impl Loss {
     pub fn numbers(&self, request: &Request) -> Vec<(&'static str, f64)> {
         let words: Vec<&str> = self.formula.split(|c: char| !c.is_alphanumeric()).collect();
         let all = [
-            ("T", Some(request.temperature())),
-            ("beta", Some(request.beta())),
-            ("smoothing", request.smoothing),
+            ("T", request.temperature()),
+            ("beta", request.beta()),
+            ("epsilon", request.smoothing()),
         ];
-        let mentioned = all.into_iter().filter(|(n, _)| words.contains(n));
-        mentioned.filter_map(|(n, x)| Some((n, x?))).collect()
+        all.into_iter().filter(|(n, _)| words.contains(n)).collect()
     }
 }
 
@@ -179,8 +183,14 @@ mod tests {
         let numbers = |name: &str| find(name).unwrap().numbers(&Request::default());
         assert_eq!(numbers("kd"), [("T", 4.0)]);
         assert_eq!(numbers("dkd"), [("T", 4.0), ("beta", 8.0)]);
-        for l in LOSSES.iter().filter(|l| !["kd", "dkd"].contains(&l.name)) {
-            assert!(numbers(l.name).is_empty(), "{}", l.name);
+        assert_eq!(numbers("cross-entropy"), [("epsilon", 0.0)]);
+        assert!(numbers("rkd-angle").is_empty() && numbers("hint").is_empty());
+    }
+
+    #[test]
+    fn every_loss_says_where_its_formula_stands() {
+        for l in LOSSES {
+            assert!(!l.source.is_empty() && !l.formula.is_empty(), "{}", l.name);
         }
     }
 

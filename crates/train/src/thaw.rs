@@ -4,17 +4,45 @@
 //! What is trained is what will run: the nodes that quantise and dequantise are those of the file.
 
 use edgesmith_ir::eval::{self, EvalCx};
-use edgesmith_ir::{Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, ValueId};
+use edgesmith_ir::{
+    Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, TensorType, ValueId, packed,
+};
 
 /// What was thawed of a model.
 #[derive(Debug, Clone, Default)]
 pub struct Thawed {
-    /// The nodes that quantise weights.
-    pub weights: Vec<NodeId>,
+    /// Weights, which were integers.
+    pub weights: Vec<Weight>,
     /// Biases, which were integers.
     pub biases: Vec<Bias>,
     /// The scales of weights and of activations, in the order of nodes.
-    pub scales: Vec<ValueId>,
+    pub scales: Vec<Scale>,
+}
+
+/// A weight that is quantised in each step.
+#[derive(Debug, Clone)]
+pub struct Weight {
+    /// The float.
+    pub float: ValueId,
+    /// The nodes that quantise it, one after the other: those of 4 bits are bounded bytes.
+    pub nodes: Vec<NodeId>,
+    /// The node that dequantises it.
+    pub reader: NodeId,
+    /// The zero points of the file.
+    pub zero: Option<ValueId>,
+    /// The type of the file.
+    pub dtype: DType,
+}
+
+/// A scale that learns.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// The scale, or the scales of a tensor.
+    pub value: ValueId,
+    /// What is divided by it.
+    pub of: ValueId,
+    /// The largest distance of an integer from the zero point.
+    pub most: f64,
 }
 
 /// A bias that was stored in steps of the scales of input and weight.
@@ -42,7 +70,7 @@ pub fn thaw(model: &mut Model) -> Result<Thawed> {
     for id in model.graph.order()? {
         let node = model.graph.node(id).clone();
         if node.is("QuantizeLinear") {
-            thawed.scales.extend(node.input(1));
+            thawed.scales.extend(scale(model, &node));
         }
         if PRODUCTS.contains(&node.op.as_str()) && node.domain.is_empty() {
             thaw_bias(model, id, &node, &mut thawed)?;
@@ -55,8 +83,50 @@ pub fn thaw(model: &mut Model) -> Result<Thawed> {
         }
     }
     let mut seen = std::collections::BTreeSet::new();
-    thawed.scales.retain(|v| seen.insert(*v));
+    thawed.scales.retain(|s| seen.insert(s.value));
     Ok(thawed)
+}
+
+/// The scale of a QuantizeLinear whose zero point is known, or is 0 of bytes.
+fn scale(model: &Model, node: &Node) -> Option<Scale> {
+    let (of, value) = (node.input(0)?, node.input(1)?);
+    let zero = node.input(2).map(|v| model.graph.constant(v));
+    let (dtype, zeros) = match zero {
+        None => (DType::U8, vec![0]),
+        Some(t) => (t?.dtype(), integers(t?).ok()?),
+    };
+    let made = node.output(0)?;
+    let reader = model.graph.sole_consumer(made);
+    let bounds = reader.and_then(|(id, _)| bounds(model, model.graph.node(id)));
+    let [low, high] = match bounds {
+        Some(bounds) => bounds,
+        None => ends(dtype)?,
+    };
+    let far = |z: &i64| (high - z).max(z - low);
+    let most = zeros.iter().map(far).max()? as f64;
+    Some(Scale { value, of, most })
+}
+
+/// The bounds of a Clip of integers.
+fn bounds(model: &Model, node: &Node) -> Option<[i64; 2]> {
+    let bound = |i: usize| -> Option<i64> {
+        let t = model.graph.constant(node.input(i)?)?;
+        t.dtype()
+            .is_integer()
+            .then(|| t.to_i64().ok()?.first().copied())?
+    };
+    let bounds = node.is("Clip").then(|| [bound(1), bound(2)])?;
+    Some([bounds[0]?, bounds[1]?])
+}
+
+/// The ends of an integer type of quantised numbers.
+fn ends(dtype: DType) -> Option<[i64; 2]> {
+    let bits = dtype.bits();
+    let half = 1i64 << (bits.checked_sub(1)?.min(31));
+    match dtype.is_signed_integer() {
+        true => Some([-half, half - 1]),
+        false => dtype.is_integer().then_some([0, 2 * half - 1]),
+    }
 }
 
 /// The constants of a node, by place; `None` where an input is computed.
@@ -97,40 +167,115 @@ fn thaw_weight(model: &mut Model, id: NodeId, node: &Node, thawed: &mut Thawed) 
     let name = model.graph.value(weight).name.clone();
     let float = model.graph.fresh_name(&format!("{name}/float"));
     let float = model.graph.add_constant(&float, data);
-    let ty = stored.ty();
+    // Numbers of 4 bits are bytes within bounds: kernels of training are of bytes.
+    let is_narrow =
+        matches!(stored.dtype(), DType::I4 | DType::U4) && node.int("block_size").unwrap_or(0) == 0;
+    let held = match (is_narrow, stored.dtype()) {
+        (true, DType::I4) => DType::I8,
+        (true, _) => DType::U8,
+        (false, dtype) => dtype,
+    };
+    let ty = TensorType::fixed(held, stored.dims());
     let mut quantize = Node::new("QuantizeLinear", &format!("{name}/quantize"));
     for key in ["axis", "block_size"] {
         if let Some(value) = node.attribute(key) {
             quantize.set(key, value.clone());
         }
     }
-    let zero = match node.input(2) {
-        Some(zero) => zero,
-        None => {
-            let dims = model
-                .graph
-                .value(scale)
-                .constant
-                .as_ref()
-                .map_or(Vec::new(), |t| t.dims().to_vec());
+    let zero = zero_point(model, node, &name, held)?;
+    let mut inner = model.graph.add_op(
+        quantize,
+        &[float, scale, zero],
+        &format!("{name}/quantized"),
+    );
+    let mut nodes: Vec<NodeId> = model
+        .graph
+        .value(inner)
+        .producer()
+        .map(|p| p.0)
+        .into_iter()
+        .collect();
+    let [low, high] = ends(stored.dtype()).unwrap_or_default();
+    if is_narrow {
+        inner = bounded(model, &name, inner, (held, [low, high]))?;
+        nodes.extend(model.graph.value(inner).producer().map(|p| p.0));
+        model.graph.set_input(id, 2, Some(zero));
+    }
+    model.graph.value_mut(inner).ty = Some(ty.into());
+    model.graph.set_input(id, 0, Some(inner));
+    thawed.weights.push(Weight {
+        float,
+        nodes,
+        reader: id,
+        zero: node.input(2),
+        dtype: stored.dtype(),
+    });
+    let zeros = model.graph.constant(zero).and_then(|t| integers(t).ok());
+    let far = |z: &i64| (high - z).max(z - low);
+    let most = zeros.and_then(|z| z.iter().map(far).max());
+    thawed.scales.push(Scale {
+        value: scale,
+        of: float,
+        most: most.unwrap_or(1) as f64,
+    });
+    Ok(())
+}
+
+/// Whole numbers of any integer type.
+fn integers(t: &Tensor) -> Result<Vec<i64>> {
+    match packed::is_packed(t.dtype()) {
+        true => Ok(packed::decode_integers(t)?
+            .into_iter()
+            .map(i64::from)
+            .collect()),
+        false => t.to_i64(),
+    }
+}
+
+/// The zero points of the DequantizeLinear `node`, held as `dtype`.
+fn zero_point(model: &mut Model, node: &Node, name: &str, dtype: DType) -> Result<ValueId> {
+    let of = |i: usize| node.input(i).and_then(|v| model.graph.constant(v));
+    let data = match (node.input(2), of(2)) {
+        (Some(zero), None) => return Ok(zero),
+        (Some(zero), Some(t)) if t.dtype() == dtype => return Ok(zero),
+        (_, Some(t)) => {
+            let zeros = integers(t)?;
+            match dtype {
+                DType::I8 => Tensor::from_vec(t.dims(), zeros.iter().map(|z| *z as i8).collect())?,
+                _ => Tensor::from_vec(t.dims(), zeros.iter().map(|z| *z as u8).collect())?,
+            }
+        }
+        (None, None) => {
+            let dims = of(1).map_or(Vec::new(), |t| t.dims().to_vec());
             let count = dims.iter().product();
-            let bytes = vec![0u8; ty.dtype.bytes_of(count).unwrap_or(0)];
-            let data = Tensor::from_bytes(ty.dtype, &dims, bytes.into())?;
-            let name = model.graph.fresh_name(&format!("{name}/zero"));
-            model.graph.add_constant(&name, data)
+            let bytes = vec![0u8; dtype.bytes_of(count).unwrap_or(0)];
+            Tensor::from_bytes(dtype, &dims, bytes.into())?
         }
     };
-    let inner = model.graph.fresh_name(&format!("{name}/quantized"));
-    let inner = model.graph.add_value(&inner, Some(ty.into()));
-    let made = model.graph.add_node(
-        quantize,
-        &[Some(float), Some(scale), Some(zero)],
-        &[Some(inner)],
-    );
-    model.graph.set_input(id, 0, Some(inner));
-    thawed.weights.push(made);
-    thawed.scales.push(scale);
-    Ok(())
+    let name = model.graph.fresh_name(&format!("{name}/zero"));
+    Ok(model.graph.add_constant(&name, data))
+}
+
+/// Bytes within the ends of a type of fewer bits.
+fn bounded(
+    model: &mut Model,
+    name: &str,
+    ints: ValueId,
+    (dtype, ends): (DType, [i64; 2]),
+) -> Result<ValueId> {
+    let mut inputs = vec![ints];
+    for end in ends {
+        let data = match dtype {
+            DType::I8 => Tensor::scalar(end as i8),
+            _ => Tensor::scalar(end as u8),
+        };
+        let bound = model.graph.fresh_name(&format!("{name}/bound"));
+        inputs.push(model.graph.add_constant(&bound, data));
+    }
+    let node = Node::new("Clip", &format!("{name}/bounded"));
+    Ok(model
+        .graph
+        .add_op(node, &inputs, &format!("{name}/bounded")))
 }
 
 /// The DequantizeLinear that makes a value.
@@ -184,20 +329,8 @@ fn thaw_bias(model: &mut Model, id: NodeId, node: &Node, thawed: &mut Thawed) ->
 /// # Errors
 /// When a weight or a scale is no constant any more.
 pub fn freeze(model: &mut Model, thawed: &Thawed) -> Result<()> {
-    for &id in &thawed.weights {
-        let node = model.graph.node(id).clone();
-        let inputs = constants(model, &node)
-            .ok_or_else(|| Error::internal("a weight is a constant").at(node.place()))?;
-        let data = evaluated(model, &node, inputs)?;
-        let (Some(float), Some(out)) = (node.input(0), node.output(0)) else {
-            continue;
-        };
-        let name = model.graph.value(float).name.clone();
-        let name = name.strip_suffix("/float").unwrap_or(&name).to_owned();
-        model.graph.remove_node(id);
-        let name = fresh(model, &name, float);
-        let stored = model.graph.add_constant(&name, data);
-        model.graph.replace_uses(out, stored);
+    for weight in &thawed.weights {
+        freeze_weight(model, weight)?;
     }
     for bias in &thawed.biases {
         freeze_bias(model, bias)?;
@@ -208,6 +341,38 @@ pub fn freeze(model: &mut Model, thawed: &Thawed) -> Result<()> {
         ..edgesmith_passes::RunOptions::default()
     };
     edgesmith_passes::optimize(model, edgesmith_passes::Level::Basic, &run)?;
+    Ok(())
+}
+
+fn freeze_weight(model: &mut Model, weight: &Weight) -> Result<()> {
+    let missing = || Error::internal("a weight is a constant");
+    let mut made: Option<(ValueId, Tensor)> = None;
+    for &id in &weight.nodes {
+        let node = model.graph.node(id).clone();
+        let mut inputs = Vec::new();
+        for v in node.inputs() {
+            let known = |v: ValueId| match &made {
+                Some((of, data)) if *of == v => Some(data.clone()),
+                _ => model.graph.value(v).constant.clone(),
+            };
+            let data = v.map(|v| known(v).ok_or_else(|| missing().at(node.place())));
+            inputs.push(data.transpose()?);
+        }
+        let data = evaluated(model, &node, inputs)?;
+        model.graph.remove_node(id);
+        made = node.output(0).map(|out| (out, data));
+    }
+    let (out, mut data) = made.ok_or_else(missing)?;
+    let name = model.graph.value(weight.float).name.clone();
+    let name = name.strip_suffix("/float").unwrap_or(&name).to_owned();
+    let name = fresh(model, &name, weight.float);
+    if data.dtype() != weight.dtype {
+        let numbers = data.to_i64()?.into_iter().map(i128::from);
+        data = packed::encode_integers(weight.dtype, data.dims(), numbers)?;
+        model.graph.set_input(weight.reader, 2, weight.zero);
+    }
+    let stored = model.graph.add_constant(&name, data);
+    model.graph.replace_uses(out, stored);
     Ok(())
 }
 
@@ -331,6 +496,36 @@ mod tests {
             m.graph.value(v).constant.clone().unwrap()
         };
         assert_eq!(of(&model), of(&before));
+    }
+
+    #[test]
+    fn four_bits_are_bytes_within_bounds_while_they_train() {
+        let before = text::parse(
+            "opset 21 graph g(x: f32[n,2]) -> (y: f32[n,2]) {
+            xs: f32[] = {0.1} xz: u8[] = {8} low: u8[] = {0} high: u8[] = {15}
+            ws: f32[2] = {0.5,0.25} wz: i4[2] = {hex\"00\"} w: i4[2,2] = {hex\"8f37\"}
+            q = QuantizeLinear(x, xs, xz) c = Clip(q, low, high) d = DequantizeLinear(c, xs, xz)
+            wd = DequantizeLinear(w, ws, wz) {axis=0} y = Gemm(d, wd) {transB=1} }",
+        )
+        .unwrap();
+        let mut model = before.clone();
+        let thawed = thaw(&mut model).unwrap();
+        let most: Vec<f64> = thawed.scales.iter().map(|s| s.most).collect();
+        assert_eq!(most, [8.0, 8.0]);
+        let weight = &thawed.weights[0];
+        assert_eq!((weight.nodes.len(), weight.dtype), (2, DType::I4));
+        assert_eq!(answers(&model), answers(&before));
+        // Far beyond the ends of 4 bits.
+        let data = Tensor::from_vec(&[2, 2], vec![9.0f32, -9.0, 0.3, 2.0]).unwrap();
+        model.graph.value_mut(weight.float).constant = Some(data);
+        let trained = answers(&model);
+        freeze(&mut model, &thawed).unwrap();
+        edgesmith_testkit::check(&model);
+        assert_eq!(answers(&model), trained);
+        let w = model.graph.find_value("w").unwrap();
+        let w = model.graph.constant(w).unwrap();
+        assert_eq!(integers(w).unwrap(), [7, -8, 1, 7]);
+        assert_eq!(w.dtype(), DType::I4);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Parameter {
     pub data: Tensor,
     /// What its learning rate is multiplied by.
     pub rate: f64,
+    /// What its gradient is multiplied by.
+    pub gradient: f64,
     /// It stays above 0: a scale.
     pub is_positive: bool,
     /// Weight decay is of weights, and not of biases and scales.

@@ -4,7 +4,8 @@ use edgesmith_ir::{DType, Result, Tensor};
 
 use crate::calibrate::observers::Levels;
 
-/// The type that holds quantised activations: a byte, or two where 8 bits are too few.
+/// The integers of quantised activations: bytes, two of them where 8 bits are too few, or bytes of
+/// which 4 bits are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Byte {
     /// 0 to 255.
@@ -16,6 +17,10 @@ pub enum Byte {
     Unsigned16,
     /// −32768 to 32767.
     Signed16,
+    /// 0 to 15.
+    Unsigned4,
+    /// −8 to 7.
+    Signed4,
 }
 
 impl Byte {
@@ -28,6 +33,9 @@ impl Byte {
             (Self::Unsigned16, _) => (0, 65535),
             (Self::Signed16, false) => (-32768, 32767),
             (Self::Signed16, true) => (-32767, 32767),
+            (Self::Unsigned4, _) => (0, 15),
+            (Self::Signed4, false) => (-8, 7),
+            (Self::Signed4, true) => (-7, 7),
         };
         Levels {
             min,
@@ -43,6 +51,28 @@ impl Byte {
             Self::Signed => (-128.0, 127.0),
             Self::Unsigned16 => (0.0, 65535.0),
             Self::Signed16 => (-32768.0, 32767.0),
+            Self::Unsigned4 => (0.0, 15.0),
+            Self::Signed4 => (-8.0, 7.0),
+        }
+    }
+
+    /// The ends of the integers, where the type that holds them has more.
+    pub fn bounds(self) -> Option<[i32; 2]> {
+        let levels = self.levels(false);
+        self.is_narrow().then_some([levels.min, levels.max])
+    }
+
+    /// True where 4 bits of a byte are used.
+    pub fn is_narrow(self) -> bool {
+        matches!(self, Self::Unsigned4 | Self::Signed4)
+    }
+
+    /// The same with all bits of the byte.
+    pub fn whole(self) -> Self {
+        match self {
+            Self::Unsigned4 => Self::Unsigned,
+            Self::Signed4 => Self::Signed,
+            other => other,
         }
     }
 
@@ -64,14 +94,16 @@ impl Byte {
             Self::Signed => "s8",
             Self::Unsigned16 => "u16",
             Self::Signed16 => "s16",
+            Self::Unsigned4 => "u4",
+            Self::Signed4 => "s4",
         }
     }
 
-    /// The element type.
+    /// The element type that holds them.
     pub fn dtype(self) -> DType {
         match self {
-            Self::Unsigned => DType::U8,
-            Self::Signed => DType::I8,
+            Self::Unsigned | Self::Unsigned4 => DType::U8,
+            Self::Signed | Self::Signed4 => DType::I8,
             Self::Unsigned16 => DType::U16,
             Self::Signed16 => DType::I16,
         }
@@ -166,8 +198,12 @@ impl Affine {
 /// Numbers that fit in the type, as a tensor of it.
 fn integers(byte: Byte, dims: &[usize], q: &[i32]) -> Result<Tensor> {
     match byte {
-        Byte::Unsigned => Tensor::from_vec(dims, q.iter().map(|&q| q as u8).collect()),
-        Byte::Signed => Tensor::from_vec(dims, q.iter().map(|&q| q as i8).collect()),
+        Byte::Unsigned | Byte::Unsigned4 => {
+            Tensor::from_vec(dims, q.iter().map(|&q| q as u8).collect())
+        }
+        Byte::Signed | Byte::Signed4 => {
+            Tensor::from_vec(dims, q.iter().map(|&q| q as i8).collect())
+        }
         Byte::Unsigned16 => Tensor::from_vec(dims, q.iter().map(|&q| q as u16).collect()),
         Byte::Signed16 => Tensor::from_vec(dims, q.iter().map(|&q| q as i16).collect()),
     }

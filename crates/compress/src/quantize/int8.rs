@@ -67,6 +67,10 @@ pub struct Settings {
     pub weights: WeightRange,
     /// A scale for each channel of a weight, and not one for all.
     pub per_channel: bool,
+    /// Weights of 4 bits.
+    pub narrow_weights: bool,
+    /// The first and the last product have 8 bits where others have 4.
+    pub wide_ends: bool,
     /// Weights of 7 bits, for processors whose byte products saturate in 16 bits.
     pub reduce_range: bool,
     /// Scales of activations and weights are rounded up to powers of two, for devices that shift
@@ -106,6 +110,8 @@ impl Default for Settings {
             tuning: Tuning::default(),
             weights: WeightRange::default(),
             per_channel: true,
+            narrow_weights: false,
+            wide_ends: false,
             reduce_range: false,
             power_of_two_scales: false,
             smooth: true,
@@ -123,14 +129,18 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The largest magnitude of a quantised weight.
-    fn weight_limit(&self) -> i32 {
-        if self.reduce_range { 63 } else { 127 }
+    /// The largest magnitude of a quantised weight, of 8 bits where `wide`.
+    fn weight_limit(&self, wide: bool) -> i32 {
+        match (self.narrow_weights && !wide, self.reduce_range) {
+            (true, _) => 7,
+            (false, true) => 63,
+            (false, false) => 127,
+        }
     }
 
     /// The parameters of activations in that range.
-    fn affine(&self, range: (f64, f64)) -> Affine {
-        let affine = Affine::of(range, self.activations, self.symmetric);
+    fn affine(&self, range: (f64, f64), byte: Byte) -> Affine {
+        let affine = Affine::of(range, byte, self.symmetric);
         if self.power_of_two_scales {
             affine.power_of_two()
         } else {
@@ -141,6 +151,9 @@ impl Settings {
 
 /// The first opset whose QuantizeLinear makes numbers of 16 bits; before, that of ONNX Runtime does.
 const WIDE_OPSET: i64 = 21;
+
+/// The first opset whose DequantizeLinear reads numbers of 4 bits.
+const NARROW_OPSET: i64 = 21;
 
 /// The domain of ONNX Runtime's operators.
 const MICROSOFT: &str = "com.microsoft";
@@ -154,15 +167,19 @@ pub const MIN_OPSET: i64 = 13;
 /// # Errors
 /// When the opset cannot be raised, or a shape rule fails.
 pub fn needs(model: &Model, settings: &Settings) -> Result<BTreeSet<String>> {
-    let model = prepared(model)?;
+    let model = prepared(model, settings)?;
     Plan::needs(&model, settings)
 }
 
 /// The model in the form that is quantised.
-fn prepared(model: &Model) -> Result<Model> {
+fn prepared(model: &Model, settings: &Settings) -> Result<Model> {
     let mut out = model.clone();
-    if out.opset() < MIN_OPSET {
-        convert_opset(&mut out, MIN_OPSET)?;
+    let least = match settings.narrow_weights {
+        true => NARROW_OPSET,
+        false => MIN_OPSET,
+    };
+    if out.opset() < least {
+        convert_opset(&mut out, least)?;
     }
     super::plain_gemm(&mut out.graph)?;
     Ok(out)
@@ -170,7 +187,10 @@ fn prepared(model: &Model) -> Result<Model> {
 
 /// Quantises a float model by what was seen of its values. The values of the model keep their
 /// names; those that are quantised are dequantised under the same name. An opset below
-/// [`MIN_OPSET`] is raised to it.
+/// [`MIN_OPSET`], or with weights of 4 bits below 21, is raised to it.
+///
+/// Activations of 4 bits are bytes that a Clip bounds between QuantizeLinear and DequantizeLinear:
+/// so they meet the same integer kernels here and in ONNX Runtime, in any opset.
 ///
 /// # Errors
 /// When the opset cannot be raised, a shape rule fails, or nothing can be quantised.
@@ -189,7 +209,7 @@ fn quantize_knowing(
     inputs: Option<&Inputs>,
     settings: &Settings,
 ) -> Result<(Model, Changes)> {
-    let mut out = prepared(model)?;
+    let mut out = prepared(model, settings)?;
     let plan = Plan::of(&out, statistics, settings)?;
     if plan.is_empty() {
         return Err(Error::unsupported("no node of the model can be quantised")

@@ -58,6 +58,7 @@ pub static QUANTIZE: StepDef = StepDef {
     layers: true,
     data,
     bits: |given| match given.text("to") {
+        Some("int8") if bytes::is_narrow(given) => Some(4),
         Some("int8" | "int8-weights" | "fp8" | "fp8-weights") => Some(8),
         Some("int4" | "nf4" | "int3") => Some(4),
         Some("int2") => Some(2),

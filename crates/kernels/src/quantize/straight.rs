@@ -57,6 +57,30 @@ pub fn dequantize_gradient(
     .run(ctx, dq, dsteps);
 }
 
+/// The gradient of bytes that are bounded: `dq = dy` where `low <= q <= high`, else 0.
+pub fn bounded_gradient(ctx: &Ctx, q: Bytes, [low, high]: [i32; 2], dy: &[f32], dq: &mut [f32]) {
+    let (q, signed) = q.raw();
+    assert_eq!(
+        [q.len(), dy.len()],
+        [dq.len(); 2],
+        "a gradient for each byte"
+    );
+    let shared = Shared::new(dq);
+    ctx.threads().parallel_ranges(q.len(), GRAIN, |range| {
+        // SAFETY: ranges of different tasks do not overlap.
+        let dq = unsafe { shared.slice(range.clone()) };
+        let all = q[range.clone()].iter().zip(&dy[range]).zip(dq);
+        all.for_each(|((&q, &dy), dq)| {
+            let q = if signed {
+                i32::from(q as i8)
+            } else {
+                i32::from(q)
+            };
+            *dq = if low <= q && q <= high { dy } else { 0.0 };
+        });
+    });
+}
+
 /// What is quantised, or was.
 #[derive(Clone, Copy)]
 enum Of<'a> {
@@ -302,6 +326,20 @@ mod tests {
                 close(&dx, &want[1], 1e-6, "dQ");
                 close(&dsteps, &sums[1], 1e-4, "dScale of bytes");
             }
+        }
+    }
+
+    #[test]
+    fn bytes_out_of_bounds_pass_no_gradient() {
+        let bytes = [250u8, 0, 15, 16, 7];
+        let dy = [1.0, 2.0, 3.0, 4.0, 5.0];
+        for ctx in contexts() {
+            let mut dq = [9.0; 5];
+            bounded_gradient(&ctx, Bytes::U8(&bytes), [0, 15], &dy, &mut dq);
+            assert_eq!(dq, [0.0, 2.0, 3.0, 0.0, 5.0]);
+            let signed = bytes.map(|b| b as i8);
+            bounded_gradient(&ctx, Bytes::I8(&signed), [-8, 7], &dy, &mut dq);
+            assert_eq!(dq, [1.0, 2.0, 0.0, 0.0, 5.0]);
         }
     }
 

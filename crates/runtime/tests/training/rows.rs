@@ -34,6 +34,11 @@ fn gradients_of_functions_agree_and_stay_in_any_layout() {
     for line in [
         "edgesmith.ClipGrad(f32[40], f32[]{-0.5}, f32[]{0.25}, f32[40])",
         "edgesmith.ClipGrad(f32[40], , f32[]{0.25}, f32[40])",
+        "edgesmith.ClipGrad(u8[4,10], u8[]{3}, u8[]{20}, f32[4,10])",
+        "edgesmith.ClipGrad(i8[2,3,4,5], i8[]{-8}, i8[]{7}, f32[2,3,4,5])",
+        "Clip(u8[4,10], u8[]{3}, u8[]{20})",
+        "Clip(i8[4,10], i8[]{-8}, i8[]{7})",
+        "Clip(i8[4,10], , i8[]{7})",
         "edgesmith.GeluGrad(f32[40], f32[40]) {approximate=\"tanh\"}",
         "edgesmith.SwishGrad(f32[40], f32[40]) {alpha=1.7}",
         "edgesmith.LeakyReluGrad(f32[40], f32[40]) {alpha=0.3}",

@@ -11,8 +11,8 @@ use crate::training::Wanted;
 pub static CROSS_ENTROPY: Loss = Loss {
     name: "cross-entropy",
     about: "The class of each sample; samples without one do not count",
-    formula: "mean of -log softmax(s)[class]; with smoothing e, (1 - e) of that and e of the mean over all classes",
-    source: "Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; smoothing: Szegedy et al., Rethinking the Inception architecture, 2016, section 7",
+    formula: "(1 - epsilon) * mean of -log softmax(s)[class] + epsilon * mean over all classes of -log softmax(s)",
+    source: "Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; with epsilon, Szegedy et al., Rethinking the Inception Architecture, 2016, section 7",
     needs: Needs::Labels,
     same: None,
     add: cross_entropy,
@@ -36,7 +36,7 @@ fn cross_entropy(draft: &mut Draft, request: &Request) -> Result<ValueId> {
         return Err(Error::unsupported("the scores are not of [batch, classes]")
             .hint("a classifier has one score for each class"));
     }
-    let smoothing = request.smoothing.unwrap_or(0.0);
+    let smoothing = request.smoothing();
     if !(0.0..1.0).contains(&smoothing) {
         return Err(Error::usage(format!("a label smoothing of {smoothing}"))
             .hint("it is a share from 0 to 1"));

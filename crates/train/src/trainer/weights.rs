@@ -26,6 +26,7 @@ struct Weight {
     dims: Vec<usize>,
     decays: bool,
     rate: f64,
+    gradient: f64,
     /// What it stays above.
     least: Option<f32>,
     data: Arc<Vec<f32>>,
@@ -51,6 +52,7 @@ impl Weights {
                 dims: p.data.dims().to_vec(),
                 decays: p.decays,
                 rate: p.rate,
+                gradient: p.gradient,
                 least: p.is_positive.then_some((p.rate * LEAST) as f32),
                 states: vec![vec![0.0; data.len()]; states],
                 mean: averaged.then(|| data.clone()),
@@ -94,12 +96,9 @@ impl Weights {
         let mut scale = 1.0f32;
         if clip > 0.0 {
             let mut square = 0.0f64;
-            for g in gradients {
-                square += g
-                    .to_f32()?
-                    .iter()
-                    .map(|&x| f64::from(x) * f64::from(x))
-                    .sum::<f64>();
+            for (w, g) in self.all.iter().zip(gradients) {
+                let sum: f64 = g.to_f32()?.iter().map(|&x| f64::from(x).powi(2)).sum();
+                square += w.gradient.powi(2) * sum;
             }
             let length = square.sqrt();
             if length > clip {
@@ -120,10 +119,11 @@ impl Weights {
                 rate: numbers.rate * w.rate,
                 ..*numbers
             };
-            if scale == 1.0 {
+            let factor = scale * w.gradient as f32;
+            if factor == 1.0 {
                 (optimizer.update)(&own, data, &gradient, &mut w.states);
             } else {
-                let scaled: Vec<f32> = gradient.iter().map(|x| x * scale).collect();
+                let scaled: Vec<f32> = gradient.iter().map(|x| x * factor).collect();
                 (optimizer.update)(&own, data, &scaled, &mut w.states);
             }
             if let Some(least) = w.least {

@@ -185,7 +185,7 @@ fn record(
     changes.sources.push(Source {
         scale: Some(graph.value(scale).name.clone()),
         axis: settings.per_channel.then_some(1),
-        limit: Some(settings.weight_limit()),
+        limit: Some(settings.weight_limit(true)),
         ..Source::narrow(constant, node, float)
     });
     Ok(())
@@ -197,7 +197,8 @@ fn weight(graph: &mut Graph, p: &Product, settings: &Settings) -> Result<(ValueI
     let t = graph.constant(p.weight).cloned();
     let t = t.ok_or_else(|| Error::invalid(format!("\"{name}\" has no data")))?;
     let axis = settings.per_channel.then_some(usize::from(!p.transposed));
-    let weight = Weight::of(&t, axis, &[], settings)?;
+    let limit = settings.weight_limit(true);
+    let weight = Weight::of(&t, axis, &[], limit, settings)?;
     let ints = if p.transposed {
         let (n, k) = (weight.dims[0], weight.dims[1]);
         Tensor::from_vec(&[k, n], turned(&weight.ints, n, k))?

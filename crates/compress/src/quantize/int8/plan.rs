@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub made: BTreeMap<ValueId, Affine>,
     /// Parameters of values that quantised nodes read and others make.
     pub read: BTreeMap<ValueId, Affine>,
+    /// Products whose weights have 8 bits where others have 4.
+    pub wide: BTreeSet<NodeId>,
     /// Why the other nodes stay as they are.
     pub left: BTreeMap<NodeId, String>,
 }
@@ -93,6 +95,8 @@ struct Planner<'a> {
     plan: Plan,
     /// Values whose range was asked for.
     observed: BTreeSet<ValueId>,
+    /// Values of 8 bits where others have 4.
+    whole: BTreeSet<ValueId>,
 }
 
 impl<'a> Planner<'a> {
@@ -111,6 +115,7 @@ impl<'a> Planner<'a> {
             chosen: Chosen::new(),
             plan: Plan::default(),
             observed: BTreeSet::new(),
+            whole: BTreeSet::new(),
         };
         for &id in &order {
             let node = model.graph.node(id);
@@ -126,6 +131,9 @@ impl<'a> Planner<'a> {
         }
         planner.keep_ends(&order);
         planner.settle();
+        if settings.wide_ends {
+            planner.widen_ends(&order);
+        }
         planner.parameters(&order);
         Ok(planner)
     }
@@ -215,10 +223,39 @@ impl<'a> Planner<'a> {
         self.plan.left.insert(id, reason.into());
     }
 
-    fn keep_ends(&mut self, order: &[NodeId]) {
+    /// The first and the last product that are chosen.
+    fn ends(&self, order: &[NodeId]) -> [Option<NodeId>; 2] {
         let is_product = |id: &&NodeId| self.chosen.get(id).is_some_and(|r| r.is_product());
-        let first = order.iter().find(is_product).copied();
-        let last = order.iter().rev().find(is_product).copied();
+        let first = order.iter().find(is_product);
+        [first, order.iter().rev().find(is_product)].map(|id| id.copied())
+    }
+
+    /// Leaves the first and the last product all 8 bits: their weights, and what they read.
+    fn widen_ends(&mut self, order: &[NodeId]) {
+        for id in self.ends(order).into_iter().flatten() {
+            self.plan.wide.insert(id);
+            let node = self.graph.node(id);
+            let data = node.inputs()[..self.chosen[&id].data_inputs(node)].iter();
+            for mut v in data.flatten().copied() {
+                self.whole.insert(v);
+                // What shares its parameters is as wide.
+                while let Some(input) = self.shares(v) {
+                    v = input;
+                    self.whole.insert(v);
+                }
+            }
+        }
+    }
+
+    /// What `v` has its parameters from, where a chosen node only moves numbers.
+    fn shares(&self, v: ValueId) -> Option<ValueId> {
+        let maker = self.maker(v)?;
+        let input = self.graph.node(maker).input(0)?;
+        (self.chosen[&maker].kind == Kind::Share).then_some(input)
+    }
+
+    fn keep_ends(&mut self, order: &[NodeId]) {
+        let [first, last] = self.ends(order);
         if let (true, Some(id)) = (self.settings.keep_first, first) {
             self.leave(id, "the first product is kept");
         }
@@ -364,13 +401,17 @@ impl<'a> Planner<'a> {
     fn observed(&mut self, v: ValueId) -> Affine {
         self.observed.insert(v);
         let s = self.settings;
-        let levels = s.activations.levels(s.symmetric);
+        let byte = match self.whole.contains(&v) {
+            true => s.activations.whole(),
+            false => s.activations,
+        };
+        let levels = byte.levels(s.symmetric);
         let seen = self
             .statistics
             .and_then(|s| s.of(&self.graph.value(v).name));
         let range = seen.map_or((0.0, 0.0), |seen| {
             (s.observer.range)(seen, levels, &s.tuning)
         });
-        s.affine(range)
+        s.affine(range, byte)
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Rewrite<'a> {
     weights: BTreeMap<(ValueId, Option<usize>), (Weight, ValueId)>,
     /// Zero points of activations, which nodes share, by the name asked for.
     zeros: BTreeMap<String, ValueId>,
+    /// Bounds of activations of fewer bits than their type has, which nodes share.
+    bounds: BTreeMap<String, ValueId>,
     pub quantizers: usize,
     pub dequantizers: usize,
     /// What the constants were made from.
@@ -54,6 +56,7 @@ impl<'a> Rewrite<'a> {
             twins: BTreeMap::new(),
             weights: BTreeMap::new(),
             zeros: BTreeMap::new(),
+            bounds: BTreeMap::new(),
             quantizers: 0,
             dequantizers: 0,
             sources: Vec::new(),
@@ -128,18 +131,19 @@ impl<'a> Rewrite<'a> {
             let Some(t) = self.graph.constant(key.0).cloned() else {
                 continue;
             };
-            let mut weight = Weight::of(&t, key.1, &demands, self.settings)?;
+            let is_wide = nodes[&key].iter().any(|id| self.plan.wide.contains(id));
+            let limit = self.settings.weight_limit(is_wide);
+            let mut weight = Weight::of(&t, key.1, &demands, limit, self.settings)?;
             let is_adaptive = self.adapt(&mut weight, &t, &nodes[&key])?;
             let name = self.graph.value(key.0).name.clone();
-            let ints = Tensor::from_vec(&weight.dims, weight.ints.clone())?;
-            let zero = Byte::Signed.zeros(0, key.1.map(|_| weight.scales.len()));
+            let (ints, zero) = (weight.tensor()?, weight.zero()?);
             let zero = self.add(&format!("{name}_zero"), zero);
             let dequantized = self.constant(&name, ints, &weight.scales, Some(zero), key.1)?;
             self.sources.extend(self.source(
                 dequantized,
                 Source {
                     axis: key.1,
-                    limit: Some(self.settings.weight_limit()),
+                    limit: Some(limit),
                     is_nearest: !is_adaptive,
                     nodes: readers.remove(&key).unwrap_or_default(),
                     ..Source::narrow("", "", t)
@@ -169,7 +173,7 @@ impl<'a> Rewrite<'a> {
         }
         let has_bias = |&id: &NodeId| !self.graph.node(id).is("MatMul");
         let centred = self.settings.bias_correction && readers.iter().all(has_bias);
-        let limit = self.settings.weight_limit() as f32;
+        let limit = weight.limit as f32;
         let (data, k) = (float.to_f32()?, sums[0].k);
         let rows = match turns {
             true => Cow::Owned(turned(&data, k, data.len() / k)),
@@ -300,12 +304,14 @@ impl<'a> Rewrite<'a> {
             let range = data.iter().fold((0.0f64, 0.0f64), |(lo, hi), &x| {
                 (lo.min(f64::from(x)), hi.max(f64::from(x)))
             });
-            let affine = self.settings.affine(range);
+            let affine = self
+                .settings
+                .affine(range, self.settings.activations.whole());
             let ints = self.add(&format!("{name}_q"), affine.tensor(&t)?);
             let (scale, zero) = self.parameters(&name, affine);
             self.dequantize(&name, ints, scale, zero, None)
         } else {
-            let nothing = || self.settings.affine((0.0, 0.0));
+            let nothing = || self.settings.affine((0.0, 0.0), self.settings.activations);
             let affine = self.plan.affine(v).unwrap_or_else(nothing);
             self.pair(&name, v, affine, None)
         };
@@ -329,7 +335,29 @@ impl<'a> Rewrite<'a> {
             .graph
             .add_op(node, &[from, scale, zero], &format!("{name}_q"));
         self.quantizers += 1;
+        let ints = self.bounded(name, ints, affine.byte);
         self.dequantize(name, ints, scale, zero, to)
+    }
+
+    /// The integers within their bounds, where their type has more.
+    fn bounded(&mut self, name: &str, ints: ValueId, byte: Byte) -> ValueId {
+        let Some(bounds) = byte.bounds() else {
+            return ints;
+        };
+        let [low, high] = bounds.map(|end| {
+            let name = format!("bound_{}_{end}", byte.dtype());
+            match self.bounds.get(&name) {
+                Some(&v) => v,
+                None => {
+                    let v = self.add(&name, byte.zeros(end, None));
+                    self.bounds.insert(name, v);
+                    v
+                }
+            }
+        });
+        let node = Node::new("Clip", &format!("{name}_bounded"));
+        let made = format!("{name}_bounded");
+        self.graph.add_op(node, &[ints, low, high], &made)
     }
 
     fn dequantize(

@@ -1,6 +1,6 @@
 //! Weights and biases of products as integers.
 
-use edgesmith_ir::{Graph, Node, Result, Tensor};
+use edgesmith_ir::{DType, Graph, Node, Result, Tensor, packed};
 
 use super::{Settings, WeightRange};
 use crate::quantize::affine::power_of_two;
@@ -12,12 +12,30 @@ pub(super) struct Weight {
     /// The axis of the scales; `None` for a single one.
     pub axis: Option<usize>,
     pub scales: Vec<f32>,
+    /// The largest magnitude of an integer: up to 7 they are stored in 4 bits.
+    pub limit: i32,
 }
 
 impl Weight {
     /// The integers as a tensor.
     pub fn tensor(&self) -> Result<Tensor> {
-        Tensor::from_vec(&self.dims, self.ints.clone())
+        self.stored(&self.dims, &self.ints)
+    }
+
+    /// Zero points, one for each scale.
+    pub fn zero(&self) -> Result<Tensor> {
+        let dims: &[usize] = match self.axis {
+            Some(_) => &[self.scales.len()],
+            None => &[],
+        };
+        self.stored(dims, &vec![0; self.scales.len()])
+    }
+
+    fn stored(&self, dims: &[usize], ints: &[i8]) -> Result<Tensor> {
+        match self.limit {
+            ..8 => packed::encode_integers(DType::I4, dims, ints.iter().map(|&i| i128::from(i))),
+            _ => Tensor::from_vec(dims, ints.to_vec()),
+        }
     }
 
     /// The scales as a tensor: of no axes for a single one of all.
@@ -68,11 +86,12 @@ impl Weight {
         t: &Tensor,
         axis: Option<usize>,
         demands: &[Demand],
+        most: i32,
         settings: &Settings,
     ) -> Result<Self> {
         let data = t.to_f32()?;
         let lanes = Lanes::of(t.dims(), axis);
-        let limit = settings.weight_limit() as f32;
+        let limit = most as f32;
         let mut scales = scales(&data, lanes, limit, settings.weights);
         for demand in demands {
             demand.raise(&mut scales);
@@ -90,6 +109,7 @@ impl Weight {
             dims: t.dims().to_vec(),
             axis,
             scales,
+            limit: most,
         })
     }
 
@@ -137,8 +157,11 @@ fn scales(data: &[f32], lanes: Lanes, limit: f32, range: WeightRange) -> Vec<f32
         .collect()
 }
 
-/// Fractions of the full range that are tried.
-const FRACTIONS: std::ops::Range<u32> = 70..100;
+/// Fractions of the full range that are tried, in per cent: the fewer integers there are, the more
+/// is clipped.
+fn fractions(limit: f32) -> std::ops::Range<u32> {
+    if limit < 16.0 { 30..100 } else { 70..100 }
+}
 
 /// Gives each channel the fraction of its range with the smallest squared error.
 fn narrow(scales: &mut [f32], data: &[f32], lanes: Lanes, limit: f32) {
@@ -153,7 +176,7 @@ fn narrow(scales: &mut [f32], data: &[f32], lanes: Lanes, limit: f32) {
     };
     let full = scales.to_vec();
     let mut best = errors(scales);
-    for percent in FRACTIONS.rev() {
+    for percent in fractions(limit).rev() {
         let tried: Vec<f32> = full.iter().map(|s| s * percent as f32 / 100.0).collect();
         for (c, e) in errors(&tried).into_iter().enumerate() {
             if e < best[c] {
@@ -265,10 +288,10 @@ mod tests {
     #[test]
     fn channels_reach_the_limit_and_an_empty_one_borrows_a_scale() {
         let t = tensor(&[3, 2], &[1.0, -2.0, 0.0, 0.0, 0.25, 0.1]);
-        let w = Weight::of(&t, Some(0), &[], &Settings::default()).unwrap();
+        let w = Weight::of(&t, Some(0), &[], 127, &Settings::default()).unwrap();
         assert_eq!(w.ints, [64, -127, 0, 0, 127, 51]);
         assert_eq!(w.scales[1], w.scales[2]);
-        let w = Weight::of(&t, Some(1), &[], &Settings::default()).unwrap();
+        let w = Weight::of(&t, Some(1), &[], 127, &Settings::default()).unwrap();
         assert_eq!(w.ints, [127, -127, 0, 0, 32, 6]);
     }
 
@@ -298,7 +321,7 @@ mod tests {
             input_scale: 1e-4,
             bias: Some(vec![1000.0, 1.0]),
         };
-        let w = Weight::of(&t, Some(0), &[demand], &Settings::default()).unwrap();
+        let w = Weight::of(&t, Some(0), &[demand], 127, &Settings::default()).unwrap();
         let (ints, scales) = integer_bias(&[1000.0, 1.0], 1e-4, &w.scales);
         assert!(
             ints[0] < i32::MAX && (f64::from(ints[0]) * f64::from(scales[0]) - 1000.0).abs() < 1e-2
@@ -316,10 +339,9 @@ mod tests {
         let error = |weights| {
             let s = Settings {
                 weights,
-                reduce_range: true,
                 ..Settings::default()
             };
-            let w = Weight::of(&t, Some(0), &[], &s).unwrap();
+            let w = Weight::of(&t, Some(0), &[], 63, &s).unwrap();
             w.errors(&t).unwrap().iter().map(|e| e * e).sum::<f64>()
         };
         assert!(error(WeightRange::Mse) < error(WeightRange::MinMax));

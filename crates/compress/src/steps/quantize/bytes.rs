@@ -15,10 +15,15 @@ const ACTIVATIONS: &[Byte] = &[
     Byte::Signed,
     Byte::Unsigned16,
     Byte::Signed16,
+    Byte::Unsigned4,
+    Byte::Signed4,
 ];
 
 /// Those that integer operators take.
 const EIGHT: &[Byte] = &[Byte::Unsigned, Byte::Signed];
+
+/// Weights of 4 bits.
+const NARROW: &str = "s4";
 
 /// In the place of an observer: all are compared.
 pub const BEST: &str = "best";
@@ -53,6 +58,18 @@ pub const KEYS: &[Key] = &[
         kind: Kind::OneOf(|| ACTIVATIONS.iter().map(|b| b.name()).collect()),
     },
     Key {
+        name: "weights",
+        value: "TYPE",
+        about: "Integers of weights: bytes or 4 bits [default: s8]",
+        kind: Kind::OneOf(|| vec!["s8", NARROW]),
+    },
+    Key {
+        name: "wide-ends",
+        value: "",
+        about: "The first and the last product have 8 bits where others have 4",
+        kind: Kind::Flag,
+    },
+    Key {
         name: "per-tensor",
         value: "",
         about: "One scale for a whole weight, for devices that have no others",
@@ -73,7 +90,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "weight-range",
         value: "NAME",
-        about: "How ranges of weights are chosen [default: minmax]",
+        about: "How ranges of weights are chosen [default: minmax; of 4 bits mse]",
         kind: Kind::OneOf(|| vec!["minmax", "mse"]),
     },
     Key {
@@ -149,6 +166,13 @@ pub fn settings(given: &Given) -> Result<Settings> {
             return Err(given.fault("format", format!("int8 is not written as {other}")));
         }
     };
+    let narrow_weights = is_narrow(given);
+    check_narrow(given, narrow_weights, activations)?;
+    if format == Format::QOperator && narrow_weights {
+        return Err(given
+            .fault("format", "integer operators take weights of bytes")
+            .hint("write format qdq"));
+    }
     if format == Format::QOperator && !EIGHT.contains(&activations) {
         let what = "integer operators are written with activations u8 or s8 only";
         return Err(given
@@ -173,7 +197,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         let what = format!("bins are a power of two from 128 to {HALF}");
         return Err(given.fault("entropy-bins", what));
     }
-    let unsigned = [Byte::Unsigned, Byte::Unsigned16];
+    let unsigned = [Byte::Unsigned, Byte::Unsigned16, Byte::Unsigned4];
     if given.flag("symmetric") && unsigned.contains(&activations) {
         let what = "unsigned bytes have no range on both sides of zero";
         return Err(given
@@ -198,9 +222,12 @@ pub fn settings(given: &Given) -> Result<Settings> {
         },
         weights: match given.text("weight-range") {
             Some("mse") => WeightRange::Mse,
+            None if narrow_weights => WeightRange::Mse,
             _ => WeightRange::MinMax,
         },
         per_channel: !given.flag("per-tensor"),
+        narrow_weights,
+        wide_ends: given.flag("wide-ends"),
         reduce_range: given.flag("reduce-range"),
         power_of_two_scales: given.flag("power-of-two"),
         smooth: !given.flag("no-smooth"),
@@ -216,6 +243,30 @@ pub fn settings(given: &Given) -> Result<Settings> {
         exclude: super::excluded(given)?,
         also,
     })
+}
+
+/// True where weights of 4 bits are asked for.
+pub fn is_narrow(given: &Given) -> bool {
+    given.text("weights") == Some(NARROW)
+}
+
+/// Refuses what does not go together with 4 bits, or without them.
+fn check_narrow(given: &Given, weights: bool, activations: Byte) -> Result<()> {
+    if weights && given.flag("reduce-range") {
+        let what = "weights of 4 bits saturate nowhere";
+        return Err(given.fault("reduce-range", what));
+    }
+    if weights && given.flag("dynamic") {
+        let what = "dynamic products have weights of bytes";
+        return Err(given.fault("weights", what));
+    }
+    if given.flag("wide-ends") && !weights && !activations.is_narrow() {
+        let what = "all products have 8 bits";
+        return Err(given
+            .fault("wide-ends", what)
+            .hint("wide-ends goes with weights s4, or activations u4 or s4"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -250,6 +301,9 @@ mod tests {
             let mut entries = vec![(key.name, value)];
             if key.name == "percentile" {
                 entries.push(("observer", text("percentile")));
+            }
+            if key.name == "wide-ends" {
+                entries.push(("weights", text(NARROW)));
             }
             if key.name == "entropy-bins" {
                 entries.push(("observer", text("entropy")));
@@ -286,6 +340,21 @@ mod tests {
             (
                 vec![("format", text("qoperator")), ("activations", text("s16"))],
                 "u8 or s8",
+            ),
+            (
+                vec![("wide-ends", Setting::Flag(true))],
+                "all products have 8 bits",
+            ),
+            (
+                vec![("format", text("qoperator")), ("weights", text(NARROW))],
+                "weights of bytes",
+            ),
+            (
+                vec![
+                    ("weights", text(NARROW)),
+                    ("reduce-range", Setting::Flag(true)),
+                ],
+                "saturate nowhere",
             ),
             (
                 vec![("also", Setting::Texts(vec!["Sofmax".into()]))],

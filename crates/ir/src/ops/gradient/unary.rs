@@ -3,7 +3,7 @@
 use super::BASE;
 use crate::eval::EvalCx;
 use crate::ops::activation::{SELU_ALPHA, SELU_GAMMA};
-use crate::ops::arith::{expect_dims, floats, from_floats};
+use crate::ops::arith::{any, expect_dims, floats, from_floats};
 use crate::ops::unary::{erf, sigmoid, softplus};
 use crate::ops::{Arity, AttrDef, AttrKind, EvalFn, OpDef, attr};
 use crate::{Error, Result, Tensor};
@@ -32,9 +32,9 @@ const fn float(name: &'static str, default: f32) -> AttrDef {
 fn times(cx: &EvalCx, derivative: impl Fn(f64) -> f64) -> Result<Vec<Tensor>> {
     let (x, dy) = (cx.input(0)?, cx.input(cx.inputs().saturating_sub(1))?);
     expect_dims("the gradient", dy, x.dims())?;
-    let dx = floats(x)?.into_iter().zip(floats(dy)?);
+    let dx = any(x)?.into_iter().zip(floats(dy)?);
     let dx = dx.map(|(x, dy)| derivative(x) * dy).collect();
-    Ok(vec![from_floats(x.dtype(), x.dims(), dx)?])
+    Ok(vec![from_floats(dy.dtype(), x.dims(), dx)?])
 }
 
 fn parameter(cx: &EvalCx, name: &str, default: f32) -> f64 {
@@ -375,19 +375,28 @@ fn gelu_tanh(x: f64) -> f64 {
     0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * root * (1.0 + 3.0 * 0.044715 * x * x)
 }
 
-/// `ClipGrad(X, min, max, dY)`: dY where X lies between the bounds, ends included.
+/// `ClipGrad(X, min, max, dY)`: dY where X lies between the bounds, ends included. X may be the
+/// integers of a quantised tensor, whose gradient is in floats.
 pub static CLIP_GRAD: OpDef = OpDef {
     inputs: Arity(4, 4),
+    infer: |cx| {
+        let (dtype, shape) = (cx.dtype(3), cx.shape(0).cloned());
+        cx.set_tensor(0, dtype, shape);
+        Ok(())
+    },
     ..row(
         "ClipGrad",
         &[
             attr("max", AttrKind::Float(None)),
             attr("min", AttrKind::Float(None)),
         ],
-        &["edgesmith.ClipGrad(f32[2,3], f32{-0.5}, f32{0.5}, f32[2,3])"],
+        &[
+            "edgesmith.ClipGrad(f32[2,3], f32{-0.5}, f32{0.5}, f32[2,3])",
+            "edgesmith.ClipGrad(u8[2,3], u8{0}, u8{15}, f32[2,3])",
+        ],
         |cx| {
             let bound = |i: usize, name: &str| match cx.optional(i) {
-                Some(t) => Ok(floats(t)?.first().copied()),
+                Some(t) => Ok(any(t)?.first().copied()),
                 None => Ok::<_, Error>(cx.node.float(name).map(f64::from)),
             };
             let low = bound(1, "min")?.unwrap_or(f64::NEG_INFINITY);

@@ -1,6 +1,6 @@
 //! Functions of one element: alone, fused behind another node, or as a table over bytes.
 
-use edgesmith_ir::{Node, NodeId, ValueId};
+use edgesmith_ir::{DType, Node, NodeId, ValueId};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::quantize::{lookup8, table8};
 
@@ -125,6 +125,13 @@ pub(crate) fn present_layout(planner: &Planner, v: ValueId) -> Layout {
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
+    if let Some((signed, [low, high])) = byte_bounds(planner, node) {
+        let table = std::array::from_fn(|q| match signed {
+            true => i32::from(q as u8 as i8).clamp(low, high) as u8,
+            false => (q as i32).clamp(low, high) as u8,
+        });
+        return by_table(planner, &[id], x, y, table);
+    }
     let f = of(planner, node)?;
     if integer(planner, id, x, y, f).is_some() {
         return Some(());
@@ -146,6 +153,24 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
             );
         }),
     )
+}
+
+/// Whether the bytes that a Clip or ClipGrad bounds are signed, and its bounds, where these are
+/// constant and in order.
+pub(crate) fn byte_bounds(planner: &Planner, node: &Node) -> Option<(bool, [i32; 2])> {
+    let x = node.input(0)?;
+    let (signed, ends) = match planner.typed(x)?.0 {
+        DType::U8 => (false, [0, 255]),
+        DType::I8 => (true, [-128, 127]),
+        _ => return None,
+    };
+    let bound = |i: usize| match node.input(i) {
+        Some(v) => i32::try_from(*planner.constant(v)?.to_i64().ok()?.first()?).ok(),
+        None => Some(ends[i - 1]),
+    };
+    let bounds = [bound(1)?, bound(2)?];
+    let clips = matches!(node.op.as_str(), "Clip" | "ClipGrad");
+    (clips && bounds[0] <= bounds[1]).then_some((signed, bounds))
 }
 
 /// DQ → f → Q as a table of 256 bytes.

@@ -13,6 +13,7 @@ use edgesmith_kernels::conv::ConvGeometry;
 use edgesmith_kernels::gemm::{Blocked, Codes, Epilogue, Order, PackedBits, gemm_bits, take_rows};
 
 use super::conv::{Tail, constant_bias, tail};
+use super::dequantize;
 use super::matmul::biased;
 use super::operand::Indices;
 use crate::plan::{Checked, Kernel, Layout, Packed, Planner};
@@ -416,7 +417,13 @@ pub(crate) fn dequantized(
     then: Activation,
 ) -> Option<()> {
     let node = planner.graph().node(id);
-    let weights = Weights::of_dequantized(planner, node.input(1)?, order)?;
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    let axis = usize::from(order == Order::KN);
+    if dequantize::source(planner, a).is_some() && dequantize::weights(planner, b, axis).is_some() {
+        // Both are integers: their product is one of bytes.
+        return None;
+    }
+    let weights = Weights::of_dequantized(planner, b, order)?;
     let mut rows = rows_of(planner, node, weights.size[0])?;
     rows.then = then;
     if let Some(bias) = bias {

@@ -1,6 +1,8 @@
 //! Q/DQ: what is quantised how, and the literal DequantizeLinear where floats are needed.
 
-use edgesmith_ir::{DType, Node, NodeId, ValueId};
+use std::borrow::Cow;
+
+use edgesmith_ir::{DType, Node, NodeId, Tensor, ValueId, packed};
 use edgesmith_kernels::gemm::Bytes;
 use edgesmith_kernels::quantize::{Quant, dequantize8};
 
@@ -102,24 +104,32 @@ pub(crate) struct Weights {
     pub zeros: Vec<i32>,
 }
 
-/// The constant bytes behind `v` with scales along `axis` of a tensor of `rank` axes.
+/// Numbers of 4 bits as bytes.
+fn unpacked(data: &Tensor) -> Option<Tensor> {
+    let bytes = packed::decode_integers(data).ok()?;
+    Tensor::from_vec(data.dims(), bytes).ok()
+}
+
+/// The constant bytes behind `v`, or numbers of 4 bits as such, with scales along `axis`.
 pub(crate) fn weights(planner: &Planner, v: ValueId, axis: usize) -> Option<Weights> {
     let node = planner
         .graph()
         .node(planner.graph().producer_is(v, "DequantizeLinear")?);
     let data = planner.constant(node.input(0)?)?;
-    let signed = match data.dtype() {
-        DType::I8 => true,
-        DType::U8 => false,
+    let (data, signed) = match data.dtype() {
+        DType::I8 => (Cow::Borrowed(data), true),
+        DType::U8 => (Cow::Borrowed(data), false),
+        DType::I4 | DType::U4 => (Cow::Owned(unpacked(data)?), data.dtype() == DType::I4),
         _ => return None,
     };
     let scales = planner.floats(node.input(1)?)?;
     let zeros: Vec<i32> = match node.input(2) {
         Some(z) => {
-            let z = planner.constant(z)?.to_i64().ok()?;
-            z.into_iter()
-                .map(|z| i32::try_from(z).ok())
-                .collect::<Option<_>>()?
+            let z = planner.constant(z)?;
+            let bytes = matches!(z.dtype(), DType::I4 | DType::U4).then(|| unpacked(z));
+            let z = bytes.map_or_else(|| z.to_i64().ok(), |b| b?.to_i64().ok());
+            let z = z?.into_iter().map(|z| i32::try_from(z).ok());
+            z.collect::<Option<_>>()?
         }
         None => Vec::new(),
     };

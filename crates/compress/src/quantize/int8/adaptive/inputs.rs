@@ -68,7 +68,7 @@ impl Inputs {
         count: usize,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let model = prepared(model)?;
+        let model = prepared(model, settings)?;
         let plan = Plan::of(&model, statistics, settings)?;
         let mut all = Self {
             sums: BTreeMap::new(),

@@ -2,8 +2,10 @@
 
 use edgesmith_ir::{Node, NodeId};
 use edgesmith_kernels::activation::Derivative;
+use edgesmith_kernels::quantize::bounded_gradient;
 
-use super::super::activations::present_layout;
+use super::super::activations::{byte_bounds, present_layout};
+use super::super::dequantize::bytes;
 use crate::plan::{Kernel, Layout, Planner};
 
 /// The derivative of a node, where kernels have it.
@@ -51,6 +53,9 @@ fn of(planner: &Planner, node: &Node) -> Option<Derivative> {
 /// `<Op>Grad(X, dY)` or `(Y, dY)`, in a layout in which one of them is there.
 pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
+    if let Some(bounds) = byte_bounds(planner, node) {
+        return bounded(planner, id, bounds);
+    }
     let last = node.inputs().len().checked_sub(1)?;
     let (a, dy, dx) = (node.input(0)?, node.input(last)?, node.output(0)?);
     let derivative = of(planner, node)?;
@@ -68,6 +73,22 @@ pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let work: Kernel = Box::new(move |ctx, x, y| {
         let [a, dy] = [0, 1].map(|i| bytemuck::cast_slice(x[i]));
         derivative.apply_to(ctx, a, dy, bytemuck::cast_slice_mut(y[0]));
+    });
+    planner.step_f32(id, &[id], (dx, layout), "elementwise", reads, work)
+}
+
+/// `ClipGrad(Q, min, max, dY)` of bytes, in the layout of Q.
+fn bounded(planner: &mut Planner, id: NodeId, (signed, bounds): (bool, [i32; 2])) -> Option<()> {
+    let node = planner.graph().node(id);
+    let (q, dy, dx) = (node.input(0)?, node.input(3)?, node.output(0)?);
+    if planner.float_dims(dy)? != planner.float_dims(dx)? {
+        return None;
+    }
+    let layout = present_layout(planner, q);
+    let reads = vec![planner.read(q, layout)?, planner.read_f32(dy, layout)?];
+    let work: Kernel = Box::new(move |ctx, x, y| {
+        let (dy, dq) = (bytemuck::cast_slice(x[1]), bytemuck::cast_slice_mut(y[0]));
+        bounded_gradient(ctx, bytes(x[0], signed), bounds, dy, dq);
     });
     planner.step_f32(id, &[id], (dx, layout), "elementwise", reads, work)
 }
