@@ -107,12 +107,12 @@ fn output_arg(help: &'static str) -> Arg {
 }
 
 /// `--json`.
-fn json_arg() -> Arg {
+pub fn json_arg() -> Arg {
     flag("json", "Print one JSON object instead of a table")
 }
 
 /// `--force`.
-fn force_arg() -> Arg {
+pub fn force_arg() -> Arg {
     flag("force", "Overwrite files that exist")
 }
 

@@ -34,7 +34,10 @@ impl Progress for Follow {
     fn start(&self, phase: &str, total: u64) {
         self.bar.start(phase, total);
         if let Ok(mut seen) = self.seen.lock() {
-            seen.since = Some(Instant::now());
+            *seen = Seen {
+                since: Some(Instant::now()),
+                ..Seen::default()
+            };
         }
     }
 
@@ -106,6 +109,17 @@ fn curve(losses: &[f32], width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_training_does_not_show_the_losses_of_the_one_before() {
+        let follow = Follow::default();
+        for loss in [8.0, 1.0] {
+            follow.start("training", 1);
+            follow.step(0, loss, &[]);
+            follow.finish();
+        }
+        assert_eq!(follow.seen.lock().unwrap().losses, [1.0]);
+    }
 
     #[test]
     fn a_curve_falls_with_its_losses() {

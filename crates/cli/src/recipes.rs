@@ -18,7 +18,7 @@ use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 use serde_json::{Value, json};
 
-use crate::evidence::training::within_chance;
+use crate::evidence::training::{self, within_chance};
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
@@ -225,12 +225,13 @@ impl Work {
         })
     }
 
-    /// Keeps in the folder of `--cache`, where that is given, what calibration finds.
+    /// Keeps in the folder of `--cache`, where a command has that and it is given, what calibration finds.
     ///
     /// # Errors
     /// When the folder cannot be made or the samples cannot be read.
     pub fn cached(mut self, matches: &ArgMatches, base: &Path) -> Result<Self> {
-        if let Some(folder) = matches.get_one::<String>("cache") {
+        let folder = matches.try_get_one::<String>("cache").ok().flatten();
+        if let Some(folder) = folder {
             let data = self.recipe.calibrate.as_ref().map(|p| base.join(p));
             self.kept = Some(Kept::open(Path::new(folder), data.as_deref())?);
         }
@@ -383,6 +384,9 @@ fn say(done: &Done) {
     if changes.nodes.is_empty() {
         let (before, after) = done.nodes;
         ui::say(&format!("{}: {before} nodes, now {after}", done.step));
+        if let Some(learned) = &changes.training {
+            ui::say(&training::summary(learned));
+        }
         return;
     }
     ui::say(&format!(

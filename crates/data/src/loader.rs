@@ -15,7 +15,7 @@ use crate::source::{Source, Target};
 use crate::words::Words;
 
 /// Tells the chance of words from that of images.
-const WORDS: u64 = 0x0030_4D5;
+const WORDS: u64 = 0x0003_04D5;
 
 /// What is done to samples.
 #[derive(Debug, Clone, Default)]

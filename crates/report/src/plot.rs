@@ -348,6 +348,22 @@ fn errors_by_depth(evidence: &Evidence, series: usize) -> Option<Figure> {
     })
 }
 
+/// A plot of nodes, where any variant has figures of them.
+fn of_nodes(
+    evidence: &Evidence,
+    series: &[usize],
+    caption: String,
+    chart: &Rows,
+) -> Option<Figure> {
+    (!series.is_empty()).then(|| Figure {
+        title: chart.label,
+        caption,
+        svg: chart.draw(),
+        series: named(evidence, series),
+        wide: false,
+    })
+}
+
 fn sqnr_by_node(evidence: &Evidence) -> Option<Figure> {
     let reading = Reading {
         get: |n| n.sqnr_db,
@@ -367,22 +383,15 @@ fn sqnr_by_node(evidence: &Evidence) -> Option<Figure> {
          Further right is nearer to the baseline; 6 dB are one bit.{}",
         left_out(rows.len(), all, "worst")
     );
-    let title = "SQNR per layer";
     let chart = Rows {
-        label: title,
+        label: "SQNR per layer",
         axis_label: "signal to quantisation noise in dB".into(),
         form: Form::Dots,
         names: 156.0,
         after: 38.0,
         rows,
     };
-    (!series.is_empty()).then(|| Figure {
-        title,
-        caption,
-        svg: chart.draw(),
-        series: named(evidence, &series),
-        wide: false,
-    })
+    of_nodes(evidence, &series, caption, &chart)
 }
 
 fn time_by_node(evidence: &Evidence) -> Option<Figure> {
@@ -401,20 +410,13 @@ fn time_by_node(evidence: &Evidence) -> Option<Figure> {
         "Mean time of each node in one run, first layer on top.{}",
         left_out(rows.len(), all, "slowest")
     );
-    let title = "Time per node";
     let chart = Rows {
-        label: title,
+        label: "Time per node",
         axis_label: "time in ms".into(),
         form: Form::Bars { thick: 9.0 },
         names: 156.0,
         after: 44.0,
         rows,
     };
-    (!series.is_empty()).then(|| Figure {
-        title,
-        caption,
-        svg: chart.draw(),
-        series: named(evidence, &series),
-        wide: false,
-    })
+    of_nodes(evidence, &series, caption, &chart)
 }

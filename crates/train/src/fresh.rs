@@ -1,10 +1,10 @@
 //! Weights drawn anew: a network of the same form that has learned nothing.
 
 use edgesmith_ir::pattern::matches;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{Error, Model, Node, Result, Tensor};
 
 use crate::trainable::{self, Start};
-use edgesmith_ir::random::Random;
 
 /// The model with all parameters as they are before training, of a seed, and with running statistics
 /// of means 0 and variances 1. Constants whose names are of a pattern in `keep` stay. Each parameter

@@ -44,7 +44,7 @@ impl Request {
         self.beta.unwrap_or(8.0)
     }
 
-    /// e: the share that all classes have alike.
+    /// epsilon: the share that all classes have alike.
     pub fn smoothing(&self) -> f64 {
         self.smoothing.unwrap_or(0.0)
     }
@@ -97,7 +97,7 @@ impl Loss {
         let all = [
             ("T", request.temperature()),
             ("beta", request.beta()),
-            ("e", request.smoothing()),
+            ("epsilon", request.smoothing()),
         ];
         all.into_iter().filter(|(n, _)| words.contains(n)).collect()
     }
@@ -183,8 +183,14 @@ mod tests {
         let numbers = |name: &str| find(name).unwrap().numbers(&Request::default());
         assert_eq!(numbers("kd"), [("T", 4.0)]);
         assert_eq!(numbers("dkd"), [("T", 4.0), ("beta", 8.0)]);
-        for l in LOSSES.iter().filter(|l| !["kd", "dkd"].contains(&l.name)) {
-            assert!(numbers(l.name).is_empty(), "{}", l.name);
+        assert_eq!(numbers("cross-entropy"), [("epsilon", 0.0)]);
+        assert!(numbers("rkd-angle").is_empty() && numbers("hint").is_empty());
+    }
+
+    #[test]
+    fn every_loss_says_where_its_formula_stands() {
+        for l in LOSSES {
+            assert!(!l.source.is_empty() && !l.formula.is_empty(), "{}", l.name);
         }
     }
 

@@ -72,11 +72,11 @@ pub fn find(name: &str) -> Result<&'static Schedule> {
 }
 
 impl Schedule {
-    /// The part of the full rate in step `step` of `total`, the first `warmup` of which rise to
-    /// it in a straight line.
+    /// The part of the full rate in step `step` of `total`, the first `warmup` of which rise in a
+    /// straight line to where the schedule begins.
     pub fn at(&self, step: usize, total: usize, warmup: usize) -> f64 {
         if step < warmup {
-            return (step + 1) as f64 / warmup as f64;
+            return (step + 1) as f64 / warmup as f64 * (self.factor)(0.0);
         }
         let left = total.saturating_sub(warmup).max(1);
         (self.factor)((step - warmup) as f64 / left as f64)
@@ -94,6 +94,18 @@ mod tests {
                 let f = s.at(step, 100, 10);
                 assert!((0.0..=1.0).contains(&f), "{} {step} {f}", s.name);
             }
+        }
+    }
+
+    #[test]
+    fn no_schedule_but_that_by_steps_jumps() {
+        for s in SCHEDULES.iter().filter(|s| s.name != "step") {
+            let rates: Vec<f64> = (0..1000).map(|i| s.at(i, 1000, 50)).collect();
+            assert!(
+                rates.windows(2).all(|w| (w[0] - w[1]).abs() < 0.021),
+                "{}",
+                s.name
+            );
         }
     }
 

@@ -1,12 +1,11 @@
 //! Training of quantised networks: what is written stays on its grids, and computes what was trained.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
-use edgesmith_ir::{DType, Model, NoProgress, Result, Tensor, eval, text};
+use edgesmith_ir::{DType, Model, NoProgress, NoStore, Result, Tensor, eval, text};
 use edgesmith_runtime::{Options, Session};
 use edgesmith_testkit::Rng;
 use edgesmith_train::draft::{self, Draft};
 use edgesmith_train::losses::{self, Request};
-use edgesmith_train::trainer::NoStore;
 use edgesmith_train::{Data, Settings, Training, train};
 
 /// A network of two products whose output is on a grid: with weights of `WEIGHT` and activations

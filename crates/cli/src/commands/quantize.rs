@@ -1,7 +1,5 @@
 //! `edgesmith quantize`: one smaller model.
 
-use std::path::Path;
-
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_compress::steps::quantize::QUANTIZE as STEP;
@@ -9,10 +7,9 @@ use edgesmith_compress::steps::{Given, Setting};
 use edgesmith_compress::target::{Floats, Needs, Target};
 use edgesmith_ir::Error;
 
-use super::{Command, flag, force_arg, json_arg, model_arg, option, output_arg};
+use super::{Command, flag, model_arg, option, output_arg};
 use crate::evidence::asked;
-use crate::recipes::{self, Work};
-use crate::{targets, ui};
+use crate::{recipes, targets, ui};
 
 /// The command.
 pub static QUANTIZE: Command = Command {
@@ -59,21 +56,17 @@ pub static QUANTIZE: Command = Command {
                 )
                 .value_parser(clap::value_parser!(u64)),
             );
-        asked::args(recipes::args(c, &STEP))
+        asked::args_of(c, &STEP)
             .arg(
                 flag("explain", "Print what happened to each node, and why").conflicts_with("json"),
             )
             .arg(recipes::cache_arg())
-            .arg(recipes::recipe_arg())
-            .arg(json_arg())
-            .arg(force_arg())
     },
     run,
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
-    recipes::check_free(matches, "recipe")?;
-    recipes::check_free(matches, "report")?;
+    asked::check_free(matches)?;
     let mut given = recipes::given(&STEP, matches)?;
     if let Some(name) = matches.get_one::<String>("target") {
         let target = targets::find(name)?;
@@ -84,11 +77,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     }
     let steps = vec![recipes::optimized_to("basic")?, given];
     let recipe = recipes::of_command(matches, steps);
-    let work = Work::open(recipe, Path::new(""))?.cached(matches, Path::new(""))?;
-    let outcome = work.run(matches.get_flag("force"), matches.get_flag("explain"))?;
-    recipes::tell(&recipes::settled(&work.recipe, &outcome.done), matches)?;
-    let plan = work.recipe.plan(&work.model, work.samples())?;
-    asked::tell(&work, &outcome, matches, recipes::as_json(&work, &plan))
+    asked::carry_out(matches, recipe, matches.get_flag("explain"))
 }
 
 /// Sets what the hardware wants where the user did not say otherwise, and says it.

@@ -1,14 +1,12 @@
 //! `edgesmith student`: a smaller network made of a teacher.
 
-use std::path::Path;
-
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_compress::steps::student::STUDENT as STEP;
 
-use super::{Command, force_arg, json_arg, model_arg, output_arg};
+use super::{Command, model_arg, output_arg};
 use crate::evidence::asked;
-use crate::recipes::{self, Work};
+use crate::recipes;
 
 /// The command.
 pub static STUDENT: Command = Command {
@@ -31,23 +29,13 @@ pub static STUDENT: Command = Command {
                     .help("The ONNX model to make it of"),
             )
             .arg(output_arg("Where the student goes"));
-        asked::args(recipes::args(c, &STEP))
-            .arg(recipes::recipe_arg())
-            .arg(json_arg())
-            .arg(force_arg())
+        asked::args_of(c, &STEP)
     },
     run,
 };
 
 fn run(matches: &ArgMatches) -> Result<()> {
-    recipes::check_free(matches, "recipe")?;
-    recipes::check_free(matches, "report")?;
-    recipes::check_free(matches, "output")?;
+    asked::check_free(matches)?;
     let given = recipes::given(&STEP, matches)?;
-    let recipe = recipes::of_command(matches, vec![given]);
-    let work = Work::open(recipe, Path::new(""))?;
-    let outcome = work.run(matches.get_flag("force"), false)?;
-    recipes::tell(&work.recipe, matches)?;
-    let plan = work.recipe.plan(&work.model, work.samples())?;
-    asked::tell(&work, &outcome, matches, recipes::as_json(&work, &plan))
+    asked::carry_out(matches, recipes::of_command(matches, vec![given]), false)
 }

@@ -1,16 +1,14 @@
 //! `edgesmith train` and `edgesmith distill`: a model, examples, losses.
 
-use std::path::Path;
-
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_compress::steps::train::TRAIN as STEP;
 use edgesmith_compress::steps::{Given, Setting};
 use edgesmith_train::architectures::{ARCHITECTURES, Architecture};
 
-use super::{Command, force_arg, json_arg, model_arg, option, output_arg, text};
+use super::{Command, model_arg, option, output_arg, text};
 use crate::evidence::asked;
-use crate::recipes::{self, Work};
+use crate::recipes;
 
 /// The command `train`.
 pub static TRAIN: Command = Command {
@@ -69,22 +67,14 @@ fn common(c: clap::Command) -> clap::Command {
     let taught = c.get_after_help().map(ToString::to_string);
     let taught = taught.unwrap_or_default();
     let c = c.after_help(format!("{taught}\n\n{}", networks()));
-    asked::args(recipes::args(c, &STEP).mut_arg("data", |a| a.required(true)))
+    asked::args_of(c, &STEP)
+        .mut_arg("data", |a| a.required(true))
         .arg(recipes::cache_arg())
-        .arg(recipes::recipe_arg())
-        .arg(json_arg())
-        .arg(force_arg())
 }
 
 fn run(matches: &ArgMatches, model: &str, given: Given) -> Result<()> {
-    recipes::check_free(matches, "recipe")?;
-    recipes::check_free(matches, "report")?;
-    recipes::check_free(matches, "output")?;
+    asked::check_free(matches)?;
     let mut recipe = recipes::of_command(matches, vec![given]);
     recipe.model = Some(model.to_owned());
-    let work = Work::open(recipe, Path::new(""))?.cached(matches, Path::new(""))?;
-    let outcome = work.run(matches.get_flag("force"), false)?;
-    recipes::tell(&work.recipe, matches)?;
-    let plan = work.recipe.plan(&work.model, work.samples())?;
-    asked::tell(&work, &outcome, matches, recipes::as_json(&work, &plan))
+    asked::carry_out(matches, recipe, false)
 }

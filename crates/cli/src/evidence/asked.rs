@@ -5,19 +5,55 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches};
+use edgesmith_compress::recipe::Recipe;
+use edgesmith_compress::steps::StepDef;
 use edgesmith_formats::write_file;
 use edgesmith_report::evidence::Variant;
 use edgesmith_report::format;
 use serde_json::Value;
 
 use super::{conversion, slower};
-use crate::commands::run;
+use crate::commands::{force_arg, json_arg, run};
 use crate::measure::Effort;
-use crate::recipes::{Outcome, Work};
+use crate::recipes::{self, Outcome, Work};
 use crate::ui;
 
 /// Runs of each model that count.
 const ITERATIONS: usize = 100;
+
+/// What commands take that make a model by one step: the settings of the step, those of [`args`],
+/// `--recipe FILE`, `--json` and `--force`.
+pub fn args_of(c: clap::Command, step: &'static StepDef) -> clap::Command {
+    args(recipes::args(c, step))
+        .arg(recipes::recipe_arg())
+        .arg(json_arg())
+        .arg(force_arg())
+}
+
+/// Refuses files that are there already, before anything is done.
+///
+/// # Errors
+/// When there is one, and `--force` is not given.
+pub fn check_free(matches: &ArgMatches) -> Result<()> {
+    let files = ["recipe", "report", "output"];
+    files
+        .iter()
+        .try_for_each(|file| recipes::check_free(matches, file))
+}
+
+/// Does the steps of a command and tells what came of them: the recipe that repeats it, and what was
+/// asked for.
+///
+/// # Errors
+/// When a file cannot be read or written, or a step fails.
+pub fn carry_out(matches: &ArgMatches, recipe: Recipe, explain: bool) -> Result<()> {
+    let here = Path::new("");
+    let work = Work::open(recipe, here)?.cached(matches, here)?;
+    let outcome = work.run(matches.get_flag("force"), explain)?;
+    recipes::tell(&recipes::settled(&work.recipe, &outcome.done), matches)?;
+    let plan = work.recipe.plan(&work.model, work.samples())?;
+    tell(&work, &outcome, matches, recipes::as_json(&work, &plan))
+}
 
 /// `--report FILE`, `--measure` and `--threads N`.
 pub fn args(c: clap::Command) -> clap::Command {

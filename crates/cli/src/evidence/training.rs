@@ -49,6 +49,24 @@ fn training(done: &Done, learned: &Learned) -> Training {
     }
 }
 
+/// A training in one line: its loss, and which epoch was taken.
+pub fn summary(learned: &Learned) -> String {
+    let terms = loss(learned)
+        .into_iter()
+        .map(|t| match t.weight == t.last_weight {
+            true => format!("{} {}", t.weight, t.name),
+            false => format!("{} to {} {}", t.weight, t.last_weight, t.name),
+        });
+    let terms: Vec<String> = terms.collect();
+    format!(
+        "the loss was {}; the model is that of epoch {} of {}, after {:.1} s",
+        terms.join(" + "),
+        learned.best + 1,
+        learned.history.len(),
+        learned.seconds
+    )
+}
+
 fn loss(learned: &Learned) -> Vec<LossTerm> {
     let last = &learned.settings.last_weights;
     let terms = learned.terms.iter().enumerate();

@@ -1,6 +1,7 @@
 //! Inputs to measure with: the first sample of the user's data, or random ones.
 
 use edgesmith_ir::analysis::lengths;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::types::{DType, Dim, Type};
 use edgesmith_ir::{Error, Model, Result, Tensor, ValueId};
 
@@ -21,13 +22,7 @@ pub fn borrowed(inputs: &Inputs) -> Vec<(&str, Tensor)> {
 /// # Errors
 /// When a rank is unknown or a type has no random values.
 pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
+    let mut random = Random::new(0);
     let mut inputs = Inputs::new();
     let dims: Vec<(&str, usize)> = dims.iter().map(|(n, v)| (n.as_str(), *v)).collect();
     for (v, ty) in lengths::workable_inputs(model, &dims)? {
@@ -51,11 +46,13 @@ pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> 
         })?;
         let count = dims.iter().product();
         let tensor = if dtype.is_float() {
-            Tensor::from_vec(&dims, (0..count).map(|_| next() * 2.0 - 1.0).collect())?
+            let number = |_| (random.unit() * 2.0 - 1.0) as f32;
+            Tensor::from_vec(&dims, (0..count).map(number).collect())?
         } else if dtype == DType::Bool {
             Tensor::from_bools(&dims, &vec![true; count])?
         } else {
-            Tensor::from_vec(&dims, (0..count).map(|_| (next() * 2.0) as i64).collect())?
+            let number = |_| random.below(2) as i64;
+            Tensor::from_vec(&dims, (0..count).map(number).collect())?
         };
         let tensor = edgesmith_data::cast(&tensor, dtype).map_err(|e| e.at(place))?;
         inputs.push((value.name.clone(), tensor));

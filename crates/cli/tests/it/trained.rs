@@ -168,6 +168,8 @@ fn a_training_is_told_as_a_page_and_as_one_object() {
     let output = folder.run("apply recipe.toml --report r.html --json");
     let found: serde_json::Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    let summary = "the loss was 0.5 to 0.1 cross-entropy + 2 kd; the model is that of epoch";
+    assert!(said(&output).contains(summary), "{}", said(&output));
     let told = &found["training"][0];
     let terms = told["loss"].as_array().unwrap();
     assert_eq!(terms[0]["name"], "cross-entropy");

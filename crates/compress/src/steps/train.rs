@@ -1,5 +1,7 @@
 //! The step `train`: parameters are moved until the losses are small.
 
+use std::borrow::Cow;
+
 use edgesmith_ir::{Error, Model, NoStore, Result};
 use edgesmith_train::draft::{self, Draft};
 use edgesmith_train::fresh::fresh;
@@ -308,31 +310,9 @@ impl Plan {
 
 fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let plan = Plan::of(given)?;
-    let headed = match given.count("head") {
-        Some(classes) => Some(with_head(
-            model,
-            given.text("head-from"),
-            classes,
-            plan.settings.seed,
-        )?),
-        None => None,
-    };
-    let model = headed.as_ref().unwrap_or(model);
-    let drawn = match given.flag("fresh") {
-        true => Some(fresh(model, plan.settings.seed, &given.texts("freeze"))?),
-        false => None,
-    };
-    let model = drawn.as_ref().unwrap_or(model);
+    let model = &*begun(given, model, plan.settings.seed)?;
     let examples = Examples::open(given, work.base, plan.settings.seed)?;
-    let teacher = match given.text("teacher") {
-        None => None,
-        Some(path) => {
-            let open = work
-                .open
-                .ok_or_else(|| Error::internal("nobody opens the teacher"))?;
-            Some(open(path)?)
-        }
-    };
+    let teacher = teacher(given, work)?;
     let plan = plan.paired(model, teacher.as_ref())?;
     let labels = match plan.wants_labels() {
         true => examples.labels()?,
@@ -411,6 +391,26 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         seconds: made.seconds,
     });
     Ok((made.model, changes))
+}
+
+/// The model as training begins: with a new head, or weights drawn anew, where that is asked for.
+fn begun<'m>(given: &Given, model: &'m Model, seed: u64) -> Result<Cow<'m, Model>> {
+    let mut model = Cow::Borrowed(model);
+    if let Some(classes) = given.count("head") {
+        model = Cow::Owned(with_head(&model, given.text("head-from"), classes, seed)?);
+    }
+    if given.flag("fresh") {
+        model = Cow::Owned(fresh(&model, seed, &given.texts("freeze"))?);
+    }
+    Ok(model)
+}
+
+fn teacher(given: &Given, work: &Work) -> Result<Option<Model>> {
+    let Some(path) = given.text("teacher") else {
+        return Ok(None);
+    };
+    let open = work.open;
+    open.ok_or_else(|| Error::internal("nobody opens the teacher"))?(path).map(Some)
 }
 
 /// What stays because the settings say so.

@@ -11,8 +11,8 @@ use crate::training::Wanted;
 pub static CROSS_ENTROPY: Loss = Loss {
     name: "cross-entropy",
     about: "The class of each sample; samples without one do not count",
-    formula: "(1 - e) * mean of -log softmax(s)[class] + e * mean over all classes of -log softmax(s)",
-    source: "Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; with e, Szegedy et al., Rethinking the Inception Architecture, 2016, section 7",
+    formula: "(1 - epsilon) * mean of -log softmax(s)[class] + epsilon * mean over all classes of -log softmax(s)",
+    source: "Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3; with epsilon, Szegedy et al., Rethinking the Inception Architecture, 2016, section 7",
     needs: Needs::Labels,
     same: None,
     add: cross_entropy,
