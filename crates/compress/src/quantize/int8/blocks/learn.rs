@@ -21,8 +21,11 @@ const BATCH: usize = 32;
 /// Bytes of what enters or leaves a block in one step, at most but for one sample.
 const STEP_BYTES: usize = 8 << 20;
 
-/// How far a step moves.
+/// How far a step moves what decides up or down.
 const RATE: f64 = 0.1;
+
+/// How far a step moves a bias, in parts of the error of rounding to nearest.
+const BIAS_RATE: f64 = 0.02;
 
 /// The part of the steps in which nothing pulls weights to an end (AdaRound, appendix).
 const WARMUP: f64 = 0.2;
@@ -361,7 +364,7 @@ pub(super) fn learn(
         for (soft, bias) in soft.iter_mut().zip(&mut biases) {
             soft.step(&next()?, factor, exponent(step, warm), step);
             if let Some(bias) = bias {
-                let rate = RATE * rest(step) * nearest.sqrt();
+                let rate = BIAS_RATE * rest(step) * nearest.sqrt();
                 bias.step(&next()?, rate, step);
             }
         }
