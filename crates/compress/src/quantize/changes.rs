@@ -158,6 +158,22 @@ pub struct Rounding {
     pub samples: usize,
 }
 
+/// A part of the network whose weights were rounded together. Errors are squared ones of what leaves
+/// it, as shares of the signal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlockChange {
+    /// The names of its products.
+    pub products: Vec<String>,
+    /// Its weights.
+    pub weights: usize,
+    /// The samples that were learned from.
+    pub samples: usize,
+    /// The error with each product rounded for itself.
+    pub before: f64,
+    /// The error with all rounded together; that was taken where it is the smaller one.
+    pub after: f64,
+}
+
 /// What a step did to a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
@@ -178,6 +194,8 @@ pub struct Changes {
     pub observers: Vec<(&'static str, f64)>,
     /// The roundings that were compared.
     pub rounding: Option<Rounding>,
+    /// The parts whose weights were rounded together.
+    pub blocks: Vec<BlockChange>,
     /// How the layers were found that have more bits, where a goal was given.
     pub search: Option<Search>,
     /// Each constant of smaller numbers beside what it was, but for those that were rounded alone and

@@ -16,6 +16,7 @@ use crate::calibrate::Statistics;
 use crate::calibrate::observers::{self, Observer, Tuning};
 
 mod adaptive;
+mod blocks;
 mod correct;
 mod dynamic;
 mod plan;
@@ -39,6 +40,16 @@ pub enum WeightRange {
     MinMax,
     /// The range of a channel with the smallest squared error.
     Mse,
+}
+
+/// What is looked at where weights are rounded up or down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RoundBy {
+    /// The output of each product, see [`adaptive`].
+    #[default]
+    Layers,
+    /// The output of several together, see [`blocks`], after each for itself.
+    Blocks,
 }
 
 /// How integer operators are written.
@@ -89,6 +100,8 @@ pub struct Settings {
     /// So many samples by which [`post_training`] rounds weights up or down, see [`adaptive`]; 0 rounds
     /// to nearest.
     pub adaptive_samples: usize,
+    /// What these samples are looked at for.
+    pub round_by: RoundBy,
     /// Biases make up for the mean error of the rounded weights.
     pub bias_correction: bool,
     /// The first product stays as it is.
@@ -118,6 +131,7 @@ impl Default for Settings {
             equalize: false,
             bias_samples: 0,
             adaptive_samples: 0,
+            round_by: RoundBy::default(),
             format: Format::default(),
             bias_correction: true,
             keep_first: false,

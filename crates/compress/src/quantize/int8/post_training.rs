@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use edgesmith_ir::{Model, Progress, Result};
 
 use super::adaptive::Inputs;
+use super::blocks::round_by_blocks;
 use super::correct::correct_biases;
-use super::{Format, Settings, needs, qoperator, quantize_knowing};
+use super::{Format, RoundBy, Settings, needs, prepared, qoperator, quantize_knowing};
 use crate::calibrate::{self, Statistics, calibrate};
 use crate::quantize::changes::Changes;
 use crate::quantize::equalize::equalize;
@@ -125,6 +126,14 @@ impl Ready {
         progress: &dyn Progress,
     ) -> Result<(Model, Changes)> {
         let (mut quantized, mut changes) = self.quantize(settings)?;
+        if settings.round_by == RoundBy::Blocks && self.inputs.is_some() {
+            let float = prepared(&self.model, settings)?;
+            let count = settings.adaptive_samples.min(samples.count());
+            let (sources, seen) = (&mut changes.sources, (samples, count));
+            let done = round_by_blocks(&float, &mut quantized, sources, seen, progress)?;
+            changes.blocks = done.blocks;
+            changes.warnings.extend(done.warnings);
+        }
         if settings.bias_samples > 0 {
             let count = settings.bias_samples.min(samples.count());
             let rejected = correct_biases(&self.model, &mut quantized, samples, count, progress)?;

@@ -2,10 +2,11 @@
 
 use edgesmith_ir::{Error, Result};
 
+use super::mixed;
 use crate::calibrate::HALF;
 use crate::calibrate::observers::{self, Tuning};
 use crate::quantize::affine::Byte;
-use crate::quantize::int8::{Format, Settings, WeightRange};
+use crate::quantize::int8::{Format, RoundBy, Settings, WeightRange};
 use crate::quantize::rules::RULES;
 use crate::steps::{Given, Key, Kind};
 
@@ -21,6 +22,9 @@ const ACTIVATIONS: &[Byte] = &[
 
 /// Those that integer operators take.
 const EIGHT: &[Byte] = &[Byte::Unsigned, Byte::Signed];
+
+/// Rounding of several products together.
+const BLOCKS: &str = "blocks";
 
 /// Weights of 4 bits.
 const NARROW: &str = "s4";
@@ -122,6 +126,12 @@ pub const KEYS: &[Key] = &[
         value: "N",
         about: "Round weights up or down, as the outputs of products on N samples ask [default: 0]",
         kind: Kind::Count,
+    },
+    Key {
+        name: "rounding",
+        value: "BY",
+        about: "What adaptive rounding looks at: each product, or blocks of several [default: layers]",
+        kind: Kind::OneOf(|| vec!["layers", BLOCKS]),
     },
     Key {
         name: "no-bias-correction",
@@ -236,6 +246,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         adaptive_samples: given
             .count("adaptive-rounding")
             .unwrap_or(default.adaptive_samples),
+        round_by: round_by(given)?,
         format,
         bias_correction: !given.flag("no-bias-correction"),
         keep_first: given.flag("keep-first"),
@@ -243,6 +254,22 @@ pub fn settings(given: &Given) -> Result<Settings> {
         exclude: super::excluded(given)?,
         also,
     })
+}
+
+/// What adaptive rounding looks at.
+fn round_by(given: &Given) -> Result<RoundBy> {
+    if given.text("rounding") != Some(BLOCKS) {
+        return Ok(RoundBy::Layers);
+    }
+    if given.count("adaptive-rounding").unwrap_or(0) == 0 {
+        return Err(given
+            .fault("rounding", "nothing is rounded by samples")
+            .hint("adaptive-rounding N says by how many"));
+    }
+    match mixed::goal(given)?.is_empty() {
+        true => Ok(RoundBy::Blocks),
+        false => Err(given.fault("rounding", "a goal is kept with rounding by layers only")),
+    }
 }
 
 /// True where weights of 4 bits are asked for.
@@ -302,6 +329,9 @@ mod tests {
             if key.name == "percentile" {
                 entries.push(("observer", text("percentile")));
             }
+            if key.name == "rounding" {
+                entries.push(("adaptive-rounding", Setting::Count(8)));
+            }
             if key.name == "wide-ends" {
                 entries.push(("weights", text(NARROW)));
             }
@@ -341,6 +371,7 @@ mod tests {
                 vec![("format", text("qoperator")), ("activations", text("s16"))],
                 "u8 or s8",
             ),
+            (vec![("rounding", text(BLOCKS))], "nothing is rounded"),
             (
                 vec![("wide-ends", Setting::Flag(true))],
                 "all products have 8 bits",
