@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{
     DType, Error, Model, Node, NodeId, Progress, Result, Tensor, TensorType, ValueId,
 };
 use edgesmith_runtime::{Options, Session};
 use edgesmith_train::differentiate;
 use edgesmith_train::optimizer::{ADAM, Numbers};
-use edgesmith_train::random::Random;
 
 use super::part::without_dead;
 
@@ -448,7 +448,7 @@ impl Queue {
 
     fn take(&mut self, n: usize) -> Vec<usize> {
         if self.left.len() < n {
-            self.left = self.random.permutation(self.count);
+            self.left = self.random.order(self.count);
         }
         self.left.split_off(self.left.len() - n)
     }
