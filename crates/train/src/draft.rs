@@ -15,6 +15,7 @@ use crate::trainable;
 use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
 
 mod build;
+mod clip;
 mod open;
 
 use open::open_batch;
@@ -29,6 +30,8 @@ pub struct Options {
     pub freeze: Vec<String>,
     /// The scales of a quantised model stay: its weights alone learn.
     pub freeze_scales: bool,
+    /// Bounds of activations learn as PACT has them, where those are from 0 on.
+    pub pact: bool,
     /// Normalisations keep their statistics.
     pub freeze_norms: bool,
     /// Values of the forward pass are computed again where that takes less memory.
@@ -99,6 +102,9 @@ impl Draft {
             thawed,
         };
         draft.take_parameters(options)?;
+        if options.pact && !options.freeze_scales {
+            draft.clip_activations();
+        }
         draft.wake_norms(options)?;
         draft.wake_dropout()?;
         Ok(draft)
@@ -122,7 +128,7 @@ impl Draft {
                 rate: 1.0,
                 gradient: 1.0,
                 is_positive: false,
-                decays: data.rank() > 1,
+                decay: f64::from(u8::from(data.rank() > 1)),
                 data,
             };
             self.make_input(v);
@@ -164,7 +170,7 @@ impl Draft {
                 rate: mean,
                 gradient,
                 is_positive: true,
-                decays: false,
+                decay: 0.0,
                 data: data.clone(),
             };
             self.make_input(v);
@@ -435,7 +441,7 @@ impl Draft {
             gradient: 1.0,
             is_positive: false,
             data,
-            decays: true,
+            decay: 1.0,
         };
         self.parameters.push((parameter, v));
         Ok(v)

@@ -25,6 +25,7 @@ mod site;
 mod unfuse;
 
 pub use backward::Backward;
+pub use quantised::STEADY_SCALE;
 pub use recompute::Keep;
 pub use site::Site;
 pub use unfuse::{UNFUSED, Unfused};

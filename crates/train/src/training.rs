@@ -19,8 +19,8 @@ pub struct Parameter {
     pub gradient: f64,
     /// It stays above 0: a scale.
     pub is_positive: bool,
-    /// Weight decay is of weights, and not of biases and scales.
-    pub decays: bool,
+    /// What weight decay is multiplied by: 1 of weights, 0 of biases and scales.
+    pub decay: f64,
 }
 
 /// A tensor that a step renews beside the parameters: running statistics of a normalisation.

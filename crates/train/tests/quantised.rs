@@ -215,3 +215,38 @@ fn the_integers_compute_what_training_saw_within_a_step() {
         assert_eq!(narrow, weight == "i4");
     }
 }
+
+#[test]
+fn bounds_of_pact_learn_from_what_is_over_them_alone() {
+    // J. Choi et al., 2018, equation 3: ∂y/∂α is 1 where x is at least α, 0 elsewhere.
+    let model = text::parse(
+        "opset 21 graph g(x: f32[n,4]) -> (y: f32[n,4]) {
+        w: f32[4,4] = {1,0,0,0, 0,1,0,0, 0,0,1,0, 0,0,0,1} s: f32[] = {0.125}
+        z: u8[] = {0} low: u8[] = {0} high: u8[] = {15}
+        h = MatMul(x, w) r = Relu(h) q = QuantizeLinear(r, s, z) c = Clip(q, low, high)
+        y = DequantizeLinear(c, s, z) }",
+    )
+    .unwrap();
+    let options = draft::Options {
+        pact: true,
+        ..draft::Options::default()
+    };
+    let mut draft = Draft::new(&model, &options).unwrap();
+    let loss = losses::find("mse").unwrap();
+    draft.add_term(loss, 1.0, &Request::default()).unwrap();
+    let training = draft.finish().unwrap();
+    let s = training.parameters.iter().position(|p| p.name == "s");
+    let s = s.unwrap();
+    assert!((training.parameters[s].decay * training.parameters[s].rate - 1.0).abs() < 1e-6);
+    let x = Tensor::from_vec(&[2, 4], vec![-1f32, 0.3, 1.8, 2.5, 1.9, 4.0, 0.9, -2.0]).unwrap();
+    let targets = Tensor::from_vec(&[2, 4], vec![0.5f32; 8]).unwrap();
+    let mut fed: Vec<(String, Tensor)> = training.initial_inputs().collect();
+    fed.push(("x".into(), x));
+    fed.push((training.fed[0].name.clone(), targets));
+    let named: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let out = eval::evaluate(&training.graph, &named).unwrap();
+    let gradient = out[2 + s].to_f32().unwrap()[0];
+    // α is 15 steps of 0.125; 2.5, 1.9 and 4.0 are over it and become it. A mean of eight squares.
+    let expected = 15.0 * 3.0 * 2.0 * (1.875 - 0.5) / 8.0;
+    assert!((gradient - expected).abs() < 1e-4, "{gradient} {expected}");
+}

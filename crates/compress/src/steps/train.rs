@@ -179,6 +179,12 @@ const KEYS: &[Key] = &[
         kind: Kind::Flag,
     },
     Key {
+        name: "pact",
+        value: "",
+        about: "Bounds of activations that are quantised from 0 on learn alone and decay (PACT, Choi et al. 2018)",
+        kind: Kind::Flag,
+    },
+    Key {
         name: "recompute",
         value: "",
         about: "Compute values again where that takes less memory: the same bytes, later",
@@ -284,6 +290,7 @@ impl Plan {
             freeze: given.texts("freeze"),
             freeze_norms: given.flag("freeze-norms"),
             freeze_scales: given.flag("freeze-scales"),
+            pact: given.flag("pact"),
             recompute: given.flag("recompute"),
             seed: self.settings.seed,
         };

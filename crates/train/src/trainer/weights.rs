@@ -24,7 +24,7 @@ const LEAST: f64 = 1e-3;
 struct Weight {
     name: String,
     dims: Vec<usize>,
-    decays: bool,
+    decay: f64,
     rate: f64,
     gradient: f64,
     /// What it stays above.
@@ -50,7 +50,7 @@ impl Weights {
             all.push(Weight {
                 name: p.name.clone(),
                 dims: p.data.dims().to_vec(),
-                decays: p.decays,
+                decay: p.decay,
                 rate: p.rate,
                 gradient: p.gradient,
                 least: p.is_positive.then_some((p.rate * LEAST) as f32),
@@ -115,7 +115,7 @@ impl Weights {
                 )));
             }
             let own = Numbers {
-                decay: if w.decays { numbers.decay } else { 0.0 },
+                decay: numbers.decay * w.decay,
                 rate: numbers.rate * w.rate,
                 ..*numbers
             };
