@@ -152,8 +152,8 @@ def sentences(args, folder):
         started = time.time()
         said = run(
             args.edgesmith, "train", data / "model.onnx", "--head", 2, "--head-from", "last_hidden_state", "-o", teacher,
-            "--epochs", args.teacher_epochs, "--rate", "6e-5", "--warmup", "0.1", "--label-smoothing", "0.1", "--ema", "0.99",
-            *shared,
+            "--epochs", args.teacher_epochs, "--rate", "5e-5", "--warmup", "0.1", "--freeze", "*embeddings.word*",
+            *shared[: -len(VARIED)],
         )
         print(f"teacher on dev {best(said):.2f} %, {time.time() - started:.0f} s", flush=True)
     run(args.edgesmith, "student", teacher, "-o", small, "--layers", args.layers, "--force")
@@ -224,7 +224,7 @@ def main():
     parser.add_argument("--labels", type=int, default=400)
     parser.add_argument("--pool", type=int, default=10000)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--teacher-epochs", type=int, default=5)
+    parser.add_argument("--teacher-epochs", type=int, default=3)
     parser.add_argument("--teacher", type=pathlib.Path, help="the teacher of `sentences`, where it is trained already")
     parser.add_argument("--layers", default="first:2")
     parser.add_argument("--float", type=pathlib.Path, help="the float model of `quantised`")
