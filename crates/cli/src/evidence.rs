@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use edgesmith_compress::Samples;
 use edgesmith_compress::evaluate;
+use edgesmith_ir::analysis::quantised;
 use edgesmith_ir::{Model, Progress, Result};
 use edgesmith_kernels::cpu::CpuInfo;
 use edgesmith_report::evidence::{Execution, Fidelity, Machine, NodeRow, OpCount, Variant};
@@ -47,7 +48,11 @@ impl Made {
         let ready = opened::optimized(read, "extended")?;
         Ok(Self {
             name: name.to_owned(),
-            precision: if is_quantised(read) { "int8" } else { "fp32" },
+            precision: if quantised(read).is_some() {
+                "int8"
+            } else {
+                "fp32"
+            },
             about,
             file: file.into(),
             bytes: opened::size_of(file, read)?,
@@ -81,21 +86,6 @@ impl Made {
             ..Variant::default()
         })
     }
-}
-
-/// True where a model has weights or activations of few bits.
-fn is_quantised(model: &Model) -> bool {
-    let ops = [
-        "DequantizeLinear",
-        "MatMulNBits",
-        "MatMulBnb4",
-        "QLinearConv",
-        "QLinearMatMul",
-    ];
-    model
-        .graph
-        .nodes()
-        .any(|(_, n)| ops.contains(&n.op.as_str()))
 }
 
 /// The same options with a thread for each core, for what is not timed.

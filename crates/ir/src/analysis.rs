@@ -6,6 +6,7 @@ pub mod difference;
 pub mod lengths;
 pub mod liveness;
 pub mod memory;
+mod quantised;
 pub mod samples;
 
 pub use cost::{Cost, NodeCost, model_cost, node_costs};
@@ -13,3 +14,4 @@ pub use difference::difference;
 pub use lengths::{axis_name, concrete_inputs, workable_inputs};
 pub use liveness::{Range, liveness};
 pub use memory::{Activations, Interval, MemoryPlan, peak_activations};
+pub use quantised::quantised;

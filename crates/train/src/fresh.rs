@@ -1,5 +1,6 @@
 //! Weights drawn anew: a network of the same form that has learned nothing.
 
+use edgesmith_ir::analysis::quantised;
 use edgesmith_ir::pattern::matches;
 use edgesmith_ir::random::Random;
 use edgesmith_ir::{Error, Model, Node, Result, Tensor};
@@ -14,17 +15,7 @@ use crate::trainable::{self, Start};
 /// When it has integer weights, or no parameters.
 pub fn fresh(model: &Model, seed: u64, keep: &[String]) -> Result<Model> {
     let mut model = model.clone();
-    let quantised = [
-        "DequantizeLinear",
-        "QLinearConv",
-        "QLinearMatMul",
-        "MatMulNBits",
-    ];
-    if let Some((_, node)) = model
-        .graph
-        .nodes()
-        .find(|(_, n)| quantised.contains(&n.op.as_str()))
-    {
+    if let Some(node) = quantised(&model) {
         let what = format!("the model is quantised: it has {}", node.op);
         return Err(Error::unsupported(what).hint("draw weights anew before it is quantised"));
     }

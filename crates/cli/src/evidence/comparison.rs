@@ -10,6 +10,7 @@ use edgesmith_compress::quantize::{half, int8};
 use edgesmith_compress::target::{Needs, Target};
 use edgesmith_data::Dataset;
 use edgesmith_formats::WriteOptions;
+use edgesmith_ir::analysis::quantised;
 use edgesmith_ir::{Error, Model, Progress, Result};
 use edgesmith_report::Evidence;
 use edgesmith_report::evidence::{Accuracy, DataFacts, TargetFacts, Variant};
@@ -132,7 +133,7 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
     let made = VARIANTS.iter().map(|def| make(def.name, def, &base, job));
     let mut made = made.collect::<Result<Vec<_>>>()?;
     for (path, model) in job.with.iter().zip(beside) {
-        let is_quantised = super::is_quantised(&model);
+        let is_quantised = quantised(&model).is_some();
         let base = Base::of(model, &calibration, progress)?;
         for (of, end) in BESIDE {
             // What is quantised already stays as it is.

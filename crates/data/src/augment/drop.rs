@@ -2,7 +2,7 @@
 
 use super::{Apply, AugmentDef};
 
-/// The augmentation (M. Iyyer et al. 2015, section 3.2: word dropout).
+/// The augmentation (word dropout; M. Iyyer et al., 2015).
 pub static DROP: AugmentDef = AugmentDef {
     name: "drop",
     about: "Leave out words of a text, each with this probability; the first and the last token stay",

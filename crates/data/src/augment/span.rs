@@ -2,7 +2,7 @@
 
 use super::{Apply, AugmentDef};
 
-/// The augmentation (R. Tang et al. 2019, section 3.2: sampled n-grams).
+/// The augmentation (sampled n-grams; R. Tang et al., 2019).
 pub static SPAN: AugmentDef = AugmentDef {
     name: "span",
     about: "Half of the time, keep a span of the words of a text, at least this share; the first and the last token stay",

@@ -89,7 +89,10 @@ fn bytes(cell: &Cell) -> Option<Vec<u8>> {
         Cell::Bytes(bytes) => Some(bytes.data().to_vec()),
         Cell::Group(row) => {
             let mut cells = row.get_column_iter();
-            cells.find_map(|(name, cell)| (name == "bytes").then(|| bytes(cell))?)
+            cells.find_map(|(name, cell)| match cell {
+                Cell::Bytes(bytes) if name == "bytes" => Some(bytes.data().to_vec()),
+                _ => None,
+            })
         }
         _ => None,
     }
