@@ -5,6 +5,7 @@
 
 pub mod analysis;
 pub mod budget;
+pub mod channels;
 pub mod error;
 pub mod eval;
 pub mod geometry;

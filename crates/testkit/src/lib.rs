@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod mutate;
+pub mod networks;
 pub mod property;
 pub mod random;
 pub mod rng;

@@ -10,7 +10,6 @@ pub mod optimizer;
 pub mod schedule;
 pub mod student;
 pub mod thaw;
-pub mod ties;
 pub mod trainable;
 pub mod trainer;
 pub mod training;

@@ -6,8 +6,6 @@ use edgesmith_ir::{Error, Model, Result, infer, verify};
 use edgesmith_passes::{Level, RunOptions, optimize};
 
 pub mod blocks;
-#[cfg(test)]
-mod drawn;
 mod layers;
 pub mod stream;
 mod trial;

@@ -130,6 +130,11 @@ impl Node {
         }
     }
 
+    /// Removes an attribute, where there is one.
+    pub fn remove(&mut self, name: &str) {
+        self.attributes.retain(|(n, _)| n != name);
+    }
+
     /// The INT attribute.
     pub fn int(&self, name: &str) -> Option<i64> {
         if let Attribute::Int(i) = self.attribute(name)? {

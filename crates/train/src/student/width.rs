@@ -2,13 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edgesmith_ir::channels::{Axis, Class, Dimension, Kept, Options, SHOWN, Ties, cut};
 use edgesmith_ir::infer::{self, Inferred};
-use edgesmith_ir::{Attribute, DType, Error, Model, NodeId, Result, Tensor, ValueId};
-
-use crate::ties::{Axis, Class, Dimension, Ties};
-
-/// The indices that stay, of the axes that lose some.
-pub(super) type Kept = BTreeMap<Axis, Vec<usize>>;
+use edgesmith_ir::{DType, Error, Model, Result, Tensor, ValueId};
 
 /// What became narrower, and why other things did not.
 pub(super) struct Narrowed {
@@ -29,7 +25,7 @@ pub(super) struct Narrowed {
 /// When no dimension can be made smaller.
 pub(super) fn narrow(model: &Model, width: f64, round_to: usize) -> Result<Narrowed> {
     let inferred = infer::infer(model, &[])?;
-    let mut ties = Ties::of(model, &inferred)?;
+    let mut ties = Ties::of(model, &inferred, Options::default())?;
     let mut notes = Vec::new();
     let mut kept = Kept::new();
     for dimension in ties.dimensions() {
@@ -56,7 +52,7 @@ pub(super) fn narrow(model: &Model, width: f64, round_to: usize) -> Result<Narro
             }
         }
     }
-    let held = ties.held().into_iter().map(|h| {
+    let held = ties.held().into_iter().filter(|h| h.why != SHOWN).map(|h| {
         let more = match h.more {
             0 => String::new(),
             n => format!(" ({n} more such nodes)"),
@@ -152,145 +148,21 @@ fn sums_of_squares(t: &Tensor, axis: usize) -> Result<Vec<f64>> {
     Ok(sums)
 }
 
-/// The model without what is not kept.
-fn cut(model: &Model, before: &Inferred, kept: &Kept) -> Result<Model> {
-    let mut out = model.clone();
-    let is_cut = |v: ValueId| {
-        kept.range(Axis::of(v, 0)..)
-            .next()
-            .is_some_and(|(a, _)| a.value == v)
-    };
-    for (v, value) in model.graph.values() {
-        if let Some(data) = &value.constant {
-            if is_cut(v) {
-                let mut data = data.clone();
-                for axis in 0..data.rank() {
-                    if let Some(stay) = kept.get(&Axis::of(v, axis)) {
-                        data = chosen(&data, axis, stay)?;
-                    }
-                }
-                let new = out.graph.value_mut(v);
-                new.ty = Some(data.ty().into());
-                new.constant = Some(data);
-            }
-        } else if !model.graph.is_input(v) && !model.graph.is_output(v) {
-            out.graph.value_mut(v).ty = None;
-        }
-    }
-    for (id, node) in model.graph.nodes() {
-        if node.is("Reshape") {
-            retarget(&mut out, id, kept)?;
-        }
-        let count = node.int("group").unwrap_or(1);
-        let is_grouped = count > 1 && (node.is("Conv") || node.is("ConvTranspose"));
-        let Some(x) = node.input(0).filter(|_| is_grouped) else {
-            continue;
-        };
-        let channels = Axis::of(x, 1);
-        let is_depthwise = length_of(model, before, channels) as i64 == count;
-        if let Some(stay) = kept.get(&channels).filter(|_| is_depthwise) {
-            let stay = Attribute::Int(stay.len() as i64);
-            out.graph.node_mut(id).set("group", stay);
-        }
-    }
-    check(&out, before, kept)?;
-    Ok(out)
-}
-
-/// Writes the new lengths into the target of a Reshape, where it has the old ones.
-fn retarget(out: &mut Model, id: NodeId, kept: &Kept) -> Result<()> {
-    let node = out.graph.node(id);
-    let (Some(shape), Some(y)) = (node.input(1), node.output(0)) else {
-        return Ok(());
-    };
-    let Some(data) = out.graph.constant(shape) else {
-        return Ok(());
-    };
-    let mut target = data.to_i64()?.to_vec();
-    let mut changed = false;
-    for (axis, length) in target.iter_mut().enumerate().filter(|(_, l)| **l > 0) {
-        if let Some(stay) = kept.get(&Axis::of(y, axis)) {
-            (*length, changed) = (stay.len() as i64, true);
-        }
-    }
-    if changed {
-        let name = out.graph.fresh_name(&out.graph.value(shape).name);
-        let new = out.graph.add_constant(&name, Tensor::vector(target));
-        out.graph.set_input(id, 1, Some(new));
-    }
-    Ok(())
-}
-
-/// Asserts that inference finds the lengths that are left, everywhere.
-fn check(out: &Model, before: &Inferred, kept: &Kept) -> Result<()> {
-    let after = infer::infer(out, &[])?;
-    for (v, value) in out.graph.values().take(before.types.len()) {
-        let shapes = [before, &after].map(|i| i.tensor(v).and_then(|t| t.shape.clone()));
-        let [Some(old), Some(new)] = shapes else {
-            continue;
-        };
-        for (axis, (old, new)) in old.iter().zip(new.iter()).enumerate() {
-            let expected = match kept.get(&Axis::of(v, axis)) {
-                Some(stay) => Some(stay.len()),
-                None => old.known(),
-            };
-            if expected.is_some() && new.known().is_some() && expected != new.known() {
-                let what = format!("axis {axis} has {new}, {expected:?} were kept");
-                return Err(Error::internal(what).at(format!("value \"{}\"", value.name)));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The slices of a tensor at these indices of an axis.
-fn chosen(t: &Tensor, axis: usize, indices: &[usize]) -> Result<Tensor> {
-    let inner: usize = t.dims()[axis + 1..].iter().product();
-    let bytes = |n: usize| t.dtype().bytes_of(n);
-    let (one, two) = (bytes(1), bytes(2));
-    let size = bytes(inner).filter(|_| one.and_then(|n| n.checked_mul(2)) == two);
-    let size =
-        size.ok_or_else(|| Error::unsupported(format!("slices of {} are not done", t.ty())))?;
-    let length = t.dims()[axis];
-    let outer: usize = t.dims()[..axis].iter().product();
-    let mut data = Vec::with_capacity(outer * indices.len() * size);
-    for o in 0..outer {
-        for i in indices {
-            data.extend_from_slice(&t.bytes()[(o * length + i) * size..][..size]);
-        }
-    }
-    let mut dims = t.dims().to_vec();
-    dims[axis] = indices.len();
-    Tensor::from_bytes(t.dtype(), &dims, data.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use edgesmith_ir::channels::masked;
     use edgesmith_ir::eval::evaluate;
-    use edgesmith_testkit::{Tolerance, difference, random};
+    use edgesmith_testkit::{Tolerance, difference, networks, random};
 
-    use super::super::{drawn, prepared};
+    use super::super::prepared;
 
-    /// The teacher with zeros where its weights read channels that the student has not.
-    fn masked(teacher: &Model, kept: &Kept) -> Model {
+    /// The teacher with zeros where it reads channels that the student has not.
+    fn zeroed(teacher: &Model, kept: &Kept) -> Model {
         let inferred = infer::infer(teacher, &[]).unwrap();
-        let ties = Ties::of(teacher, &inferred).unwrap();
-        let mut out = teacher.clone();
-        for (axis, stay) in kept.iter().filter(|(a, _)| ties.reads(**a)) {
-            let data = out.graph.value(axis.value).constant.clone().unwrap();
-            let mut numbers = data.to_f32().unwrap().to_vec();
-            let inner: usize = data.dims()[axis.axis + 1..].iter().product();
-            for (i, x) in numbers.iter_mut().enumerate() {
-                if !stay.contains(&(i / inner % data.dims()[axis.axis])) {
-                    *x = 0.0;
-                }
-            }
-            let zeros = Tensor::from_vec(data.dims(), numbers).unwrap();
-            out.graph.value_mut(axis.value).constant = Some(zeros);
-        }
-        out
+        let ties = Ties::of(teacher, &inferred, Options::default()).unwrap();
+        masked(teacher, &inferred, &ties, kept).unwrap()
     }
 
     /// Fails where the student is not the teacher with zeros. The channels that are gone.
@@ -304,7 +176,7 @@ mod tests {
             .iter()
             .map(|(n, t)| (n.as_str(), t.clone()))
             .collect();
-        let expected = evaluate(&masked(teacher, &made.kept), &given).unwrap();
+        let expected = evaluate(&zeroed(teacher, &made.kept), &given).unwrap();
         let found = evaluate(&made.model, &given).unwrap();
         let tolerance = Tolerance {
             relative: 1e-4,
@@ -322,7 +194,7 @@ mod tests {
     fn a_student_is_its_teacher_with_zeros_for_the_channels_that_are_gone() {
         let mut cut = 0;
         for seed in 0..150 {
-            cut += usize::from(assert_sound(&drawn::network(seed), 0.5, seed) > 0);
+            cut += usize::from(assert_sound(&networks::images(seed), 0.5, seed) > 0);
         }
         assert!(cut > 140, "{cut} of 150 networks were cut");
     }
@@ -349,11 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn slices_are_taken_along_any_axis() {
+    fn squares_are_summed_by_slice() {
         let t = Tensor::from_vec(&[2, 3, 2], (0..12).map(|x| x as f32).collect()).unwrap();
-        let of = |axis, i: &[usize]| chosen(&t, axis, i).unwrap().to_f32().unwrap().to_vec();
-        assert_eq!(of(1, &[0, 2]), [0., 1., 4., 5., 6., 7., 10., 11.]);
-        assert_eq!(of(2, &[1]), [1., 3., 5., 7., 9., 11.]);
         assert_eq!(sums_of_squares(&t, 0).unwrap()[0], 55.0);
     }
 }

@@ -1,9 +1,9 @@
 //! What each operator ties, by its name.
 
-use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{Dim, Model, Node, ValueId};
+use crate::infer::Inferred;
+use crate::{Dim, Model, Node, NodeId, ValueId};
 
-use super::{Axis, Ties, merged, moved, weighted};
+use super::{Axis, Options, Read, Ties, merged, moved, recurrent, weighted};
 
 /// A rule: it ties or holds every axis of what the node reads and makes, or says why it cannot,
 /// and then all of them are held.
@@ -13,6 +13,7 @@ type Rule = fn(&mut Cx) -> Result<(), String>;
 static RULES: &[(&str, Rule)] = &[
     ("Abs", elementwise),
     ("Add", elementwise),
+    ("And", elementwise),
     ("AveragePool", weighted::pool),
     ("BatchNormalization", weighted::norm),
     ("Cast", elementwise),
@@ -22,25 +23,37 @@ static RULES: &[(&str, Rule)] = &[
     ("Concat", moved::concat),
     ("Conv", weighted::conv),
     ("ConvTranspose", weighted::conv_transpose),
+    ("Cos", elementwise),
+    ("DepthToSpace", moved::depth_to_space),
+    ("DequantizeLinear", moved::quantised),
     ("Div", elementwise),
     ("Dropout", elementwise),
     ("Elu", elementwise),
+    ("Equal", elementwise),
     ("Erf", elementwise),
     ("Exp", elementwise),
+    ("Expand", moved::expand),
     ("Flatten", merged::flatten),
     ("Floor", elementwise),
+    ("GRU", recurrent::gru),
     ("Gather", moved::gather),
     ("Gelu", elementwise),
     ("Gemm", weighted::gemm),
     ("GlobalAveragePool", weighted::pool),
     ("GlobalLpPool", weighted::pool),
     ("GlobalMaxPool", weighted::pool),
+    ("Greater", elementwise),
+    ("GreaterOrEqual", elementwise),
+    ("GroupNormalization", weighted::group_norm),
     ("HardSigmoid", elementwise),
     ("HardSwish", elementwise),
     ("Identity", elementwise),
     ("InstanceNormalization", weighted::norm),
+    ("LSTM", recurrent::lstm),
     ("LayerNormalization", weighted::layer_norm),
     ("LeakyRelu", elementwise),
+    ("Less", elementwise),
+    ("LessOrEqual", elementwise),
     ("Log", elementwise),
     ("LogSoftmax", moved::softmax),
     ("LpPool", weighted::pool),
@@ -50,33 +63,49 @@ static RULES: &[(&str, Rule)] = &[
     ("Mean", elementwise),
     ("Min", elementwise),
     ("Mish", elementwise),
+    ("Mod", elementwise),
     ("Mul", elementwise),
     ("Neg", elementwise),
+    ("Not", elementwise),
+    ("Or", elementwise),
     ("PRelu", elementwise),
     ("Pad", moved::pad),
     ("Pow", elementwise),
+    ("QuantizeLinear", moved::quantised),
     ("RMSNormalization", weighted::layer_norm),
+    ("RNN", recurrent::rnn),
     ("Reciprocal", elementwise),
     ("ReduceL1", moved::reduce),
     ("ReduceL2", moved::reduce),
+    ("ReduceLogSumExp", moved::reduce),
     ("ReduceMax", moved::reduce),
     ("ReduceMean", moved::reduce),
     ("ReduceMin", moved::reduce),
+    ("ReduceProd", moved::reduce),
     ("ReduceSum", moved::reduce),
+    ("ReduceSumSquare", moved::reduce),
     ("Relu", elementwise),
     ("Reshape", merged::reshape),
     ("Resize", moved::resize),
     ("Round", elementwise),
     ("Selu", elementwise),
     ("Sigmoid", elementwise),
+    ("Sign", elementwise),
+    ("Sin", elementwise),
+    ("Slice", moved::slice),
     ("Softmax", moved::softmax),
     ("Softplus", elementwise),
     ("Softsign", elementwise),
+    ("SpaceToDepth", moved::space_to_depth),
+    ("Split", moved::split),
     ("Sqrt", elementwise),
     ("Squeeze", moved::squeeze),
     ("Sub", elementwise),
     ("Sum", elementwise),
+    ("Swish", elementwise),
     ("Tanh", elementwise),
+    ("ThresholdedRelu", elementwise),
+    ("Tile", moved::tile),
     ("Transpose", moved::transpose),
     ("Unsqueeze", moved::unsqueeze),
     ("Where", elementwise),
@@ -118,25 +147,13 @@ fn lengths(cx: &mut Cx) -> Result<(), String> {
 pub(super) struct Cx<'a> {
     pub model: &'a Model,
     pub inferred: &'a Inferred,
+    pub id: NodeId,
     pub node: &'a Node,
+    pub options: Options,
     pub ties: &'a mut Ties,
 }
 
-impl<'a> Cx<'a> {
-    pub fn new(
-        model: &'a Model,
-        inferred: &'a Inferred,
-        node: &'a Node,
-        ties: &'a mut Ties,
-    ) -> Self {
-        Self {
-            model,
-            inferred,
-            node,
-            ties,
-        }
-    }
-
+impl Cx<'_> {
     /// Input `i`, whose rank is known.
     pub fn x(&self, i: usize) -> Result<ValueId, String> {
         let v = self.node.input(i);
@@ -150,7 +167,7 @@ impl<'a> Cx<'a> {
         self.ranked(v)
     }
 
-    fn ranked(&self, v: ValueId) -> Result<ValueId, String> {
+    pub fn ranked(&self, v: ValueId) -> Result<ValueId, String> {
         if self.shape(v).is_none() {
             let name = &self.model.graph.value(v).name;
             return Err(format!("the shape of \"{name}\" is not known"));
@@ -231,16 +248,44 @@ impl<'a> Cx<'a> {
         self.ties.hold(Axis::of(v, axis), reason);
     }
 
-    /// Channels are made along this axis of a weight.
+    /// Channels are made along this axis, where it is one of a weight.
     pub fn makes(&mut self, v: ValueId, axis: usize) {
-        if self.model.graph.constant(v).is_some() {
+        if self.is_weight(v) {
             self.ties.makes.insert(Axis::of(v, axis));
         }
     }
 
-    /// Channels are read and summed along this axis of a weight.
-    pub fn reads(&mut self, v: ValueId, axis: usize) {
-        self.ties.reads.insert(Axis::of(v, axis));
+    /// The node sums along this axis of its input.
+    pub fn reads(&mut self, input: usize, axis: usize) {
+        let node = self.id;
+        self.ties.reads.insert(Read { node, input, axis });
+    }
+
+    /// True where a value is a constant, or made of one by operators that keep its numbers.
+    pub fn is_weight(&self, v: ValueId) -> bool {
+        const KEEP: &[&str] = &[
+            "Cast",
+            "DequantizeLinear",
+            "Identity",
+            "QuantizeLinear",
+            "Reshape",
+            "Transpose",
+        ];
+        let graph = &self.model.graph;
+        let mut at = v;
+        // A chain is never longer than there are nodes.
+        for _ in 0..=graph.node_slots() {
+            if graph.constant(at).is_some() {
+                return true;
+            }
+            let maker = graph.value(at).producer().map(|(id, _)| graph.node(id));
+            let kept = maker.filter(|n| KEEP.iter().any(|op| n.is(op)));
+            match kept.and_then(|n| n.input(0)) {
+                Some(x) => at = x,
+                None => return false,
+            }
+        }
+        false
     }
 
     /// Ties an operand to the result as broadcasting lays it: from the last axis on.

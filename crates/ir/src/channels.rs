@@ -6,14 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{Error, Model, Node, Result, ValueId};
+use crate::infer::Inferred;
+use crate::{Error, Model, Node, NodeId, Result, ValueId};
 
+mod cut;
+mod masked;
 mod merged;
 mod moved;
+mod recurrent;
 mod rules;
 mod weighted;
 
+pub use cut::{Kept, cut};
+pub use masked::masked;
 use rules::Cx;
 
 /// Graphs of more slots are refused.
@@ -43,6 +48,38 @@ pub type Class = BTreeMap<Axis, Vec<usize>>;
 pub struct Dimension {
     /// In the order of their first index.
     pub classes: Vec<Class>,
+}
+
+/// What of an axis that stands for several in a Reshape can be made smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Split {
+    /// The first of the several that is longer than 1: channels of a flattened image, heads.
+    #[default]
+    Outer,
+    /// The last of them: the width of heads.
+    Inner,
+}
+
+/// How ties are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// What of several axes in one can be made smaller.
+    pub split: Split,
+    /// Axes over which a LayerNormalization goes are not held: without some channels it takes the
+    /// mean and the variance of those that are left, which is not what it computed before.
+    pub means: bool,
+}
+
+/// An operand that a node sums along an axis: without some indices, the node computes what it did
+/// with zeros there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Read {
+    /// The node.
+    pub node: NodeId,
+    /// Which of its inputs.
+    pub input: usize,
+    /// Along which axis.
+    pub axis: usize,
 }
 
 /// Why some weights keep all their channels.
@@ -75,19 +112,25 @@ pub struct Ties {
     reasons: Vec<Reason>,
     /// Axes of weights along which channels are made.
     makes: BTreeSet<Axis>,
-    /// Axes of weights along which channels are read and summed.
-    reads: BTreeSet<Axis>,
+    /// What is summed along an axis.
+    reads: BTreeSet<Read>,
+    /// Axes that a product of two activations takes one by one, and those that it sums along.
+    heads: BTreeSet<Axis>,
+    widths: BTreeSet<Axis>,
 }
 
 /// The reason of what a model shows to the outside.
 const INTERFACE: u32 = 1;
+
+/// What is told of it.
+pub const SHOWN: &str = "an input or an output of the model";
 
 impl Ties {
     /// The ties of the main graph.
     ///
     /// # Errors
     /// When the graph has a cycle, or too many slots.
-    pub fn of(model: &Model, inferred: &Inferred) -> Result<Self> {
+    pub fn of(model: &Model, inferred: &Inferred, options: Options) -> Result<Self> {
         let graph = &model.graph;
         let mut ties = Self::free(model, inferred)?;
         // First, so that this is the reason where there are others.
@@ -98,7 +141,14 @@ impl Ties {
         }
         for id in graph.order()? {
             let node = graph.node(id);
-            let mut cx = Cx::new(model, inferred, node, &mut ties);
+            let mut cx = Cx {
+                model,
+                inferred,
+                id,
+                node,
+                options,
+                ties: &mut ties,
+            };
             if let Err(why) = rules::tie(&mut cx) {
                 let reason = ties.reason(node, &why);
                 let captured = node.subgraphs().flat_map(|g| &g.captures).map(|c| c.outer);
@@ -142,6 +192,8 @@ impl Ties {
             reasons: Vec::new(),
             makes: BTreeSet::new(),
             reads: BTreeSet::new(),
+            heads: BTreeSet::new(),
+            widths: BTreeSet::new(),
         })
     }
 
@@ -208,9 +260,19 @@ impl Ties {
         }
     }
 
-    /// True where channels are read and summed along this axis of a weight.
-    pub fn reads(&self, axis: Axis) -> bool {
-        self.reads.contains(&axis)
+    /// What is summed along an axis, in the order of nodes.
+    pub fn reads(&self) -> impl Iterator<Item = Read> {
+        self.reads.iter().copied()
+    }
+
+    /// True where a product of two activations takes this axis one by one, as it does heads.
+    pub fn is_head(&self, axis: Axis) -> bool {
+        self.heads.contains(&axis)
+    }
+
+    /// True where a product of two activations sums along this axis.
+    pub fn is_width(&self, axis: Axis) -> bool {
+        self.widths.contains(&axis)
     }
 
     /// True where channels are made along this axis of a weight.
@@ -251,7 +313,7 @@ impl Ties {
         dimensions.collect()
     }
 
-    /// What keeps weights as they are, but for what the model shows to the outside.
+    /// What keeps weights as they are; [`SHOWN`] first.
     pub fn held(&mut self) -> Vec<Held> {
         let mut found: BTreeMap<u32, Vec<ValueId>> = BTreeMap::new();
         for axis in self.makes.clone() {
@@ -260,13 +322,22 @@ impl Ties {
                 let root = self.root(slot);
                 self.held[root]
             });
-            let reasons: BTreeSet<u32> = reasons.filter(|&r| r > INTERFACE).collect();
+            let reasons: BTreeSet<u32> = reasons.filter(|&r| r > 0).collect();
             for reason in reasons {
                 found.entry(reason).or_default().push(axis.value);
             }
         }
         let mut told: Vec<(&Reason, Held)> = Vec::new();
+        let mut shown = Vec::new();
         for (reason, weights) in found {
+            if reason == INTERFACE {
+                shown.push(Held {
+                    why: SHOWN.into(),
+                    more: 0,
+                    weights,
+                });
+                continue;
+            }
             let reason = &self.reasons[(reason - INTERFACE - 1) as usize];
             let alike = |r: &Reason| (&r.op, &r.why) == (&reason.op, &reason.why);
             match told.iter_mut().find(|(r, _)| alike(r)) {
@@ -284,6 +355,7 @@ impl Ties {
                 }
             }
         }
-        told.into_iter().map(|(_, held)| held).collect()
+        shown.extend(told.into_iter().map(|(_, held)| held));
+        shown
     }
 }

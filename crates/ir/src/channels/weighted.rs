@@ -1,7 +1,8 @@
 //! Products with weights, normalisations and pools.
 
-use edgesmith_ir::ValueId;
+use crate::ValueId;
 
+use super::Axis;
 use super::rules::Cx;
 
 const SPATIAL: &str = "its windows go along this axis";
@@ -68,9 +69,37 @@ pub(super) fn layer_norm(cx: &mut Cx) -> Result<(), String> {
     }
     for a in 0..rank {
         cx.tie((x, a), (y, a));
-        if a >= first {
+        // A root mean square of some of them is that of all where the others are 0, but for a factor.
+        let is_one = a == first && first + 1 == rank;
+        if a >= first && is_one && (cx.node.op == "RMSNormalization" || cx.options.means) {
+            cx.reads(0, a);
+        } else if a >= first {
             cx.hold(x, a, "its mean goes over all of them");
         }
+    }
+    Ok(())
+}
+
+/// A normalisation of groups of channels: a group stays or goes as a whole.
+pub(super) fn group_norm(cx: &mut Cx) -> Result<(), String> {
+    let (x, y) = (cx.x(0)?, cx.y()?);
+    let channels = cx.length(x, 1)?;
+    let groups = cx.node.int("num_groups").unwrap_or(0);
+    let groups = usize::try_from(groups).ok();
+    let groups = groups.filter(|g| *g > 0 && channels % g == 0);
+    let groups = groups.ok_or("its groups do not fit its channels")?;
+    for i in 1..3 {
+        let v = cx.x(i)?;
+        if cx.rank(v) != 1 || cx.length(v, 0) != Ok(channels) {
+            return Err("its scales are of groups".into());
+        }
+        cx.tie((v, 0), (x, 1));
+    }
+    image(cx, x, y)?;
+    cx.tie((x, 1), (y, 1));
+    let own = channels / groups;
+    for c in 0..channels {
+        cx.tie_at((x, 1, c), (x, 1, c / own * own));
     }
     Ok(())
 }
@@ -158,7 +187,7 @@ fn convolution(cx: &mut Cx, kernel: &Kernel) -> Result<(), String> {
             cx.tie((x, 1), (w, kernel.reads));
             cx.tie((w, kernel.makes), (y, 1));
             cx.makes(w, kernel.makes);
-            cx.reads(w, kernel.reads);
+            cx.reads(1, kernel.reads);
         }
         Groups { from: 1, .. } => depthwise(cx, w, y, &groups, transposed),
         _ => grouped(cx, w, y, &groups, transposed),
@@ -203,42 +232,64 @@ fn grouped(cx: &mut Cx, w: ValueId, y: ValueId, groups: &Groups, transposed: boo
     }
     let (makes, reads) = if transposed { (1, 0) } else { (0, 1) };
     cx.makes(w, makes);
-    cx.reads(w, reads);
+    cx.reads(1, reads);
 }
 
 pub(super) fn gemm(cx: &mut Cx) -> Result<(), String> {
     let (a, b, y) = (cx.x(0)?, cx.x(1)?, cx.y()?);
-    if cx.node.int("transA").unwrap_or(0) != 0 {
-        return Err("it transposes its first operand".into());
+    if [a, b, y].iter().any(|v| cx.rank(*v) != 2) {
+        return Err("it is of no matrices".into());
     }
-    let turned = cx.node.int("transB").unwrap_or(0) != 0;
-    let (makes, reads) = if turned { (0, 1) } else { (1, 0) };
+    let turned = |name: &str| cx.node.int(name).unwrap_or(0) != 0;
+    let rows = if turned("transA") { (1, 0) } else { (0, 1) };
+    let columns = if turned("transB") { (0, 1) } else { (1, 0) };
     if let Some(c) = cx.node.input(2) {
         cx.x(2)?;
         cx.broadcast(c, y);
     }
-    product(cx, [a, b, y], makes, reads)
+    product(cx, (a, rows), (b, columns), y)
 }
 
 pub(super) fn matmul(cx: &mut Cx) -> Result<(), String> {
     let (a, b, y) = (cx.x(0)?, cx.x(1)?, cx.y()?);
-    product(cx, [a, b, y], 1, 0)
+    let (m, n, rank) = (cx.rank(a), cx.rank(b), cx.rank(y));
+    if m < 2 || n < 2 || rank != m.max(n) {
+        return Err("it is a product with a list".into());
+    }
+    let is_activations = !cx.is_weight(a) && !cx.is_weight(b);
+    for (v, own) in [(a, m), (b, n)] {
+        for axis in 0..own - 2 {
+            let to = axis + rank - own;
+            let is_one = cx.length(v, axis) == Ok(1);
+            if !is_one {
+                cx.tie((v, axis), (y, to));
+            }
+            if is_activations && !is_one {
+                cx.ties.heads.insert(Axis::of(y, to));
+            }
+        }
+    }
+    product(cx, (a, (m - 2, m - 1)), (b, (n - 1, n - 2)), y)
 }
 
-fn product(cx: &mut Cx, [a, b, y]: [ValueId; 3], makes: usize, reads: usize) -> Result<(), String> {
-    if cx.model.graph.constant(b).is_none() {
-        return Err("it is a product of two activations".into());
+/// An operand of a product, with the axis that the result has too, and the one that is summed along.
+type Operand = (ValueId, (usize, usize));
+
+fn product(cx: &mut Cx, left: Operand, right: Operand, y: ValueId) -> Result<(), String> {
+    let rank = cx.rank(y);
+    let ((a, (row, along_a)), (b, (column, along_b))) = (left, right);
+    cx.tie((a, row), (y, rank - 2));
+    cx.tie((b, column), (y, rank - 1));
+    cx.tie((a, along_a), (b, along_b));
+    cx.makes(a, row);
+    cx.makes(b, column);
+    match (cx.is_weight(a), cx.is_weight(b)) {
+        (_, true) => cx.reads(1, along_b),
+        (true, false) => cx.reads(0, along_a),
+        (false, false) => {
+            cx.reads(0, along_a);
+            cx.ties.widths.insert(Axis::of(a, along_a));
+        }
     }
-    let rank = cx.rank(a);
-    if cx.rank(b) != 2 || rank < 2 || cx.rank(y) != rank {
-        return Err("it is no product with a matrix of weights".into());
-    }
-    for axis in 0..rank - 1 {
-        cx.tie((a, axis), (y, axis));
-    }
-    cx.tie((a, rank - 1), (b, reads));
-    cx.tie((b, makes), (y, rank - 1));
-    cx.makes(b, makes);
-    cx.reads(b, reads);
     Ok(())
 }

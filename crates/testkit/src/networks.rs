@@ -94,7 +94,7 @@ impl Drawn {
 }
 
 /// A network from an image of 3 channels to 4 scores.
-pub(super) fn network(seed: u64) -> Model {
+pub fn images(seed: u64) -> Model {
     let mut graph = Graph::new("drawn");
     let dims = [Dim::symbol("batch"), 3.into(), 5.into(), 5.into()];
     let shape: Shape = dims.into_iter().collect();

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use edgesmith_ir::{Dim, ValueId};
+use crate::{Dim, ValueId};
 
+use super::Split;
 use super::rules::Cx;
 
 pub(super) fn flatten(cx: &mut Cx) -> Result<(), String> {
@@ -39,7 +40,8 @@ pub(super) fn reshape(cx: &mut Cx) -> Result<(), String> {
 }
 
 /// Ties axes of `x` to the one axis of `y` that has the product of their lengths: each index of
-/// the first of them that is longer than 1 to all places that it has there. The others are held.
+/// the first or the last of them that is longer than 1 to all places that it has there. The others
+/// are held.
 fn merge(
     cx: &mut Cx,
     (x, axes): (ValueId, Range<usize>),
@@ -59,17 +61,23 @@ fn merge(
     if product != Some(whole) {
         return Err("its lengths do not fit".into());
     }
-    let Some(lead) = lengths.iter().position(|&n| n > 1) else {
+    let long = |n: &usize| *n > 1;
+    let chosen = match cx.options.split {
+        Split::Outer => lengths.iter().position(long),
+        Split::Inner => lengths.iter().rposition(long),
+    };
+    let Some(chosen) = chosen else {
         return Ok(());
     };
-    let inner: usize = lengths[lead + 1..].iter().product();
-    for c in 0..lengths[lead] {
-        for p in 0..inner {
-            cx.tie_at((x, axes.start + lead, c), (y, b, c * inner + p));
-        }
+    let inner: usize = lengths[chosen + 1..].iter().product();
+    for p in 0..whole {
+        let c = p / inner.max(1) % lengths[chosen];
+        cx.tie_at((x, axes.start + chosen, c), (y, b, p));
     }
-    for a in axes.skip(lead + 1) {
-        cx.hold(x, a, "it becomes a part of another axis");
+    for (i, a) in axes.enumerate() {
+        if i != chosen {
+            cx.hold(x, a, "it becomes a part of another axis");
+        }
     }
     Ok(())
 }
