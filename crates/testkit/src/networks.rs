@@ -1,10 +1,17 @@
-//! Random convolutional networks, for tests: branches that are added, joined and gated.
+//! Random networks with channels, for tests: of images, whose branches are added, joined, cut and
+//! gated, and of sequences, with attention and recurrent layers.
 
 use edgesmith_ir::types::{Dim, Shape, TensorType};
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, ValueId};
 
 use edgesmith_ir::random::Random;
 
+mod moved;
+mod sequences;
+
+pub use sequences::sequences;
+
+/// The network as it grows.
 struct Drawn {
     graph: Graph,
     random: Random,
@@ -19,6 +26,11 @@ impl Drawn {
         let data = Tensor::from_vec(dims, data.collect()).unwrap();
         let name = self.graph.fresh_name("w");
         self.graph.add_constant(&name, data)
+    }
+
+    fn list(&mut self, numbers: Vec<i64>) -> ValueId {
+        let name = self.graph.fresh_name("list");
+        self.graph.add_constant(&name, Tensor::vector(numbers))
     }
 
     fn op(&mut self, node: Node, inputs: &[ValueId]) -> ValueId {
@@ -50,7 +62,7 @@ impl Drawn {
     fn grow(&mut self) {
         let (x, channels, side) = self.images[self.random.below(self.images.len())];
         let to = 2 * (1 + self.random.below(4));
-        let grown = match self.random.below(10) {
+        let grown = match self.random.below(18) {
             0 | 1 => (self.conv(x, [channels, to], [1, 3]), to, side),
             2 => (
                 self.conv(x, [channels, channels], [channels, 3]),
@@ -72,10 +84,11 @@ impl Drawn {
                 let gate = self.op(Node::new("Sigmoid", ""), &[gate]);
                 (self.op(Node::new("Mul", ""), &[x, gate]), channels, side)
             }
-            _ => {
+            9 => {
                 let w = self.weight(&[channels, to, 1, 1]);
                 (self.op(Node::new("ConvTranspose", ""), &[x, w]), to, side)
             }
+            _ => self.moved((x, channels, side)),
         };
         if grown.1 <= 24 {
             self.images.push(grown);
@@ -106,10 +119,10 @@ pub fn images(seed: u64) -> Model {
     };
     let first = d.conv(x, [3, 8], [1, 3]);
     d.images.push((first, 8, 5));
-    while d.images.len() < 10 {
+    while d.images.len() < 12 {
         d.grow();
     }
-    let (last, channels, side) = d.images[9];
+    let (last, channels, side) = d.images[11];
     let (flat, features) = match d.random.below(3) {
         0 => {
             let mean = d.op(Node::new("GlobalAveragePool", ""), &[last]);
@@ -134,5 +147,5 @@ pub fn images(seed: u64) -> Model {
     let node = Node::new("Gemm", "").with("transB", Attribute::Int(1));
     let y = d.op(node, &[hidden, w]);
     d.graph.outputs.push(y);
-    Model::new(d.graph, 17)
+    Model::new(d.graph, 21)
 }

@@ -217,9 +217,8 @@ impl Edits<'_> {
             stay.binary_search(&(p as usize)).ok().map(|p| p as i64)
         };
         let new: Option<Vec<i64>> = left.map(place).collect();
-        let new = new.ok_or_else(|| {
-            Error::internal("a place that is looked up is gone").at(node.place())
-        })?;
+        let new = new
+            .ok_or_else(|| Error::internal("a place that is looked up is gone").at(node.place()))?;
         let fresh = out.graph.fresh_name("places");
         let new = out.graph.add_constant(&fresh, Tensor::vector(new));
         out.graph.set_input(id, 1, Some(new));
@@ -275,7 +274,7 @@ impl Edits<'_> {
         let data = scale.to_f32()?;
         let data: Vec<f32> = data
             .iter()
-            .map(|&g| (f64::from(g) * part.sqrt()) as f32)
+            .map(|&g| (f64::from(g) / part.sqrt()) as f32)
             .collect();
         let data = Tensor::from_vec(scale.dims(), data)?;
         if scale.dtype() != data.dtype() {

@@ -64,7 +64,11 @@ pub(super) fn gather(cx: &mut Cx) -> Result<(), String> {
     match (known, cx.length(x, axis)) {
         (Some(places), Ok(length)) if new == 1 => {
             for (j, place) in places.into_iter().enumerate() {
-                let place = if place < 0 { place + length as i64 } else { place };
+                let place = if place < 0 {
+                    place + length as i64
+                } else {
+                    place
+                };
                 let place = usize::try_from(place).ok().filter(|&p| p < length);
                 let place = place.ok_or("it looks up what is not there")?;
                 cx.tie_at((x, axis, place), (y, axis, j));
@@ -368,7 +372,9 @@ pub(super) fn resize(cx: &mut Cx) -> Result<(), String> {
     if cx.node.input(3).is_some() {
         cx.ints("", 3)?;
     }
-    if cx.node.attribute("axes").is_some() || cx.node.string("coordinate_transformation_mode") == Some("tf_crop_and_resize") {
+    if cx.node.attribute("axes").is_some()
+        || cx.node.string("coordinate_transformation_mode") == Some("tf_crop_and_resize")
+    {
         return Err("it resizes some axes or a box".into());
     }
     for a in 0..rank {

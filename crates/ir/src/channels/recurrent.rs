@@ -75,7 +75,12 @@ fn layer(cx: &mut Cx, gates: usize) -> Result<(), String> {
 }
 
 /// Ties a list of so many numbers for each hidden unit, of all directions.
-fn list(cx: &mut Cx, (v, r): (ValueId, ValueId), lists: usize, hidden: usize) -> Result<(), String> {
+fn list(
+    cx: &mut Cx,
+    (v, r): (ValueId, ValueId),
+    lists: usize,
+    hidden: usize,
+) -> Result<(), String> {
     if cx.rank(cx.ranked(v)?) != 2 || cx.length(v, 1)? != lists * hidden {
         return Err("its biases do not fit its hidden units".into());
     }

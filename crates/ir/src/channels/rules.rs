@@ -118,7 +118,7 @@ static RULES: &[(&str, Rule)] = &[
 pub(super) fn tie(cx: &mut Cx) -> Result<(), String> {
     let node = cx.node;
     if node.is("Constant") {
-        return Ok(());
+        return Err("it is a constant in a node, which `fold_constants` lifts".into());
     }
     if node.is("Shape") || node.is("Size") {
         return lengths(cx);
