@@ -17,6 +17,7 @@ pub mod ops;
 pub mod optimize;
 pub mod prepare;
 pub mod providers;
+pub mod prune;
 pub mod quantize;
 pub mod run;
 pub mod student;
@@ -45,6 +46,7 @@ pub static COMMANDS: &[&Command] = &[
     &bench::BENCH,
     &optimize::OPTIMIZE,
     &quantize::QUANTIZE,
+    &prune::PRUNE,
     &student::STUDENT,
     &train::TRAIN,
     &train::DISTILL,

@@ -12,6 +12,7 @@ mod opened;
 mod ranges;
 mod read_back;
 mod recipes;
+mod sparsity;
 mod targets;
 mod ui;
 mod weights;

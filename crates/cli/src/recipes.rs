@@ -22,7 +22,7 @@ use crate::evidence::training::{self, within_chance};
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, networks, opened, ranges, read_back, ui, weights};
+use crate::{evidence, networks, opened, ranges, read_back, sparsity, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -284,6 +284,9 @@ impl Work {
             if explain && !step.changes.nodes.is_empty() {
                 ui::print(&explained(&step.changes))?;
             }
+            if let Some(pruned) = step.changes.pruned.as_ref().filter(|_| explain) {
+                ui::print(&sparsity::table(pruned))?;
+            }
             if explain && !step.changes.weights.is_empty() {
                 ui::print(&weights::table(&step.changes.weights))?;
             }
@@ -386,6 +389,9 @@ fn say(done: &Done) {
         ui::say(&format!("{}: {before} nodes, now {after}", done.step));
         if let Some(learned) = &changes.training {
             ui::say(&training::summary(learned));
+        }
+        if let Some(pruned) = &changes.pruned {
+            ui::say(&sparsity::summary(pruned));
         }
         return;
     }

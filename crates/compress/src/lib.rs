@@ -9,6 +9,7 @@ pub mod calibrate;
 pub mod distill;
 pub mod evaluate;
 pub mod mixed;
+pub mod prune;
 pub mod quantize;
 pub mod recipe;
 mod samples;

@@ -17,6 +17,7 @@ use crate::samples::Samples;
 pub mod convert;
 mod given;
 pub mod optimize;
+pub mod prune;
 pub mod quantize;
 pub mod student;
 pub mod train;
@@ -159,6 +160,7 @@ pub static STEPS: &[&StepDef] = &[
     &student::STUDENT,
     &train::TRAIN,
     &optimize::OPTIMIZE,
+    &prune::PRUNE,
     &quantize::QUANTIZE,
 ];
 

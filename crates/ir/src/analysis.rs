@@ -6,6 +6,7 @@ pub mod difference;
 pub mod lengths;
 pub mod liveness;
 pub mod memory;
+mod pruned;
 mod quantised;
 pub mod samples;
 
@@ -14,4 +15,5 @@ pub use difference::difference;
 pub use lengths::{axis_name, concrete_inputs, workable_inputs};
 pub use liveness::{Range, liveness};
 pub use memory::{Activations, Interval, MemoryPlan, peak_activations};
+pub use pruned::{PRUNED, Pruned, mark_pruned, pruned};
 pub use quantised::quantised;

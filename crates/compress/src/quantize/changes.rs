@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sources::Source;
 use crate::mixed::Search;
+use crate::prune::weights::Sparsity;
 
 /// What became of a node.
 #[derive(Debug, Clone, PartialEq)]
@@ -208,6 +209,8 @@ pub struct Changes {
     pub ranges: Option<Ranges>,
     /// How it was trained.
     pub training: Option<Learned>,
+    /// Which weights were set to zero.
+    pub pruned: Option<Sparsity>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
     /// What was told while the step went on.

@@ -288,6 +288,14 @@ impl Given {
     /// # Errors
     /// When it has none, or another key means nothing with it.
     pub fn variant(&self) -> Result<&str> {
+        self.variant_of(|value| value)
+    }
+
+    /// As [`Given::variant`], where groups name kinds of values, and `kind` tells that of one.
+    ///
+    /// # Errors
+    /// As [`Given::variant`].
+    pub fn variant_of(&self, kind: impl Fn(&str) -> &str) -> Result<&str> {
         let first = self.step.keys().next().map_or("", |k| k.name);
         let chosen = self.text(first).ok_or_else(|| {
             let what = format!("the step {} needs the key \"{first}\"", self.step.name);
@@ -295,7 +303,7 @@ impl Given {
         })?;
         for group in self.step.groups.iter().filter(|g| !g.of.is_empty()) {
             let given = group.keys.iter().find(|k| self.has(k.name));
-            if let (Some(key), false) = (given, group.of.contains(&chosen)) {
+            if let (Some(key), false) = (given, group.of.contains(&kind(chosen))) {
                 let what = format!(
                     "\"{}\" means nothing with {first} \"{chosen}\": it is of {}",
                     key.name,

@@ -1,0 +1,53 @@
+//! Weights that were pruned: their table, and the line that sums it up.
+
+use edgesmith_compress::prune::weights::Sparsity;
+use edgesmith_report::format;
+use edgesmith_report::table::{Column, Table};
+
+use crate::ui;
+
+/// What went of each weight.
+pub fn table(sparsity: &Sparsity) -> String {
+    let mut table = Table::new([
+        Column::left("weight"),
+        Column::right("outputs x inputs"),
+        Column::right("zeros"),
+        Column::right("share"),
+        Column::right("output error"),
+        Column::right("of magnitude"),
+    ]);
+    let error = |x: Option<f64>| x.map_or(format::MISSING.to_owned(), |x| format!("{x:.3e}"));
+    for w in &sparsity.weights {
+        table.row([
+            w.weight.as_str(),
+            &format!("{} x {}", w.dims[0], w.dims[1]),
+            &format::count(w.gone as u64),
+            &format!(
+                "{:.4}",
+                w.gone as f64 / (w.dims[0] * w.dims[1]).max(1) as f64
+            ),
+            &error(w.output_error),
+            &error(w.output_error_of_magnitude),
+        ]);
+    }
+    table.to_text(&ui::style())
+}
+
+/// One line: how many went, of which.
+pub fn summary(sparsity: &Sparsity) -> String {
+    let [gone, of] = sparsity.counts();
+    let mut line = format!(
+        "pruned by {}, {}: {} of {} weights in {} are zero ({:.2} %), {:.2} % of all weights",
+        sparsity.criterion,
+        sparsity.masks.pattern,
+        format::count(gone as u64),
+        format::count(of as u64),
+        format::plural(sparsity.weights.len() as u64, "constant"),
+        100.0 * gone as f64 / of.max(1) as f64,
+        100.0 * gone as f64 / sparsity.all.max(1) as f64,
+    );
+    if let Some(ratio) = sparsity.ratio() {
+        line += &format!("; squared output error {ratio:.3} of that of magnitude (geometric mean)");
+    }
+    line
+}

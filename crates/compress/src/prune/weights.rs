@@ -1,0 +1,348 @@
+//! Single weights, N of M weights or blocks of weights become zero; tensors keep their lengths.
+//!
+//! A [`criteria::Criterion`] says which go, a [`pattern::Pattern`] how zeros lie, a
+//! [`scope::Scope`] what competes with what. Metadata of the model names what was pruned
+//! ([`edgesmith_ir::analysis::pruned`]), so that later steps keep the zeros.
+
+use std::collections::BTreeMap;
+
+use edgesmith_ir::analysis::{Pruned, mark_pruned, quantised};
+use edgesmith_ir::error::At;
+use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
+use edgesmith_kernels::{Ctx, Isa, Threads};
+use edgesmith_passes::{Level, RunOptions, optimize};
+
+use crate::calibrate::model_digest;
+
+pub mod criteria;
+pub mod magnitude;
+pub mod masks;
+pub mod pattern;
+pub mod random;
+pub mod scope;
+pub mod select;
+pub mod sites;
+
+use criteria::{Criterion, Does, Job, Solved};
+use masks::{Mask, Masks};
+use pattern::Pattern;
+use scope::Scope;
+use sites::{Choice, Site, Sites};
+
+/// What pruning of weights can be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How zeros lie.
+    pub pattern: Pattern,
+    /// The share of zeros.
+    pub amount: f64,
+    /// What chooses.
+    pub criterion: &'static Criterion,
+    /// Over what scores compete.
+    pub scope: Scope,
+    /// Which weights.
+    pub choice: Choice,
+    /// Of what is random.
+    pub seed: u64,
+    /// Threads; 0 is one for each core.
+    pub threads: usize,
+}
+
+impl Settings {
+    /// The settings of a criterion and a pattern; `amount` counts where the pattern does not say it.
+    pub fn new(criterion: &'static Criterion, pattern: Pattern, amount: f64) -> Self {
+        Self {
+            pattern,
+            amount: pattern.share().unwrap_or(amount),
+            criterion,
+            scope: criterion.scopes[0],
+            choice: Choice::default(),
+            seed: 0,
+            threads: 0,
+        }
+    }
+
+    /// # Errors
+    /// When the amount is no share, or the criterion has no such scope.
+    pub fn check(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.amount) {
+            return Err(
+                Error::usage(format!("the amount {} is no share", self.amount))
+                    .hint("from 0, which changes nothing, to less than 1"),
+            );
+        }
+        let (criterion, scope) = (self.criterion, self.scope);
+        if !criterion.scopes.contains(&scope) {
+            let names: Vec<&str> = criterion.scopes.iter().map(|s| s.name()).collect();
+            let what = format!("{} has no scope \"{}\"", criterion.name, scope.name());
+            return Err(Error::usage(what).hint(format!("it has {}", names.join(", "))));
+        }
+        Ok(())
+    }
+}
+
+/// What became of a weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrunedWeight {
+    /// The name of the constant.
+    pub weight: String,
+    /// The nodes that read it.
+    pub nodes: Vec<String>,
+    /// Outputs and inputs.
+    pub dims: [usize; 2],
+    /// Numbers that were set to zero.
+    pub gone: usize,
+    /// `‖X(W − Ŵ)ᵀ‖² / ‖XWᵀ‖²`, where the inputs were seen.
+    pub output_error: Option<f64>,
+    /// The same where the smallest numbers go, of the same inputs and the same pattern.
+    pub output_error_of_magnitude: Option<f64>,
+}
+
+/// What pruning did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sparsity {
+    /// The name of the criterion.
+    pub criterion: &'static str,
+    /// The name of the scope.
+    pub scope: &'static str,
+    /// A row for each weight.
+    pub weights: Vec<PrunedWeight>,
+    /// Numbers of the weights of the model, those that were left among them.
+    pub all: usize,
+    /// The masks.
+    pub masks: Masks,
+}
+
+impl Sparsity {
+    /// Numbers that were set to zero, and numbers of the weights that were pruned.
+    pub fn counts(&self) -> [usize; 2] {
+        let gone = self.weights.iter().map(|w| w.gone).sum();
+        [
+            gone,
+            self.weights.iter().map(|w| w.dims[0] * w.dims[1]).sum(),
+        ]
+    }
+
+    /// The geometric mean of the output errors, each beside that of magnitude; `None` where no inputs
+    /// were seen.
+    pub fn ratio(&self) -> Option<f64> {
+        let one = |w: &PrunedWeight| {
+            let (own, plain) = (w.output_error?, w.output_error_of_magnitude?);
+            (own > 0.0 && plain > 0.0).then(|| (own / plain).ln())
+        };
+        let all: Vec<f64> = self.weights.iter().filter_map(one).collect();
+        (!all.is_empty()).then(|| (all.iter().sum::<f64>() / all.len() as f64).exp())
+    }
+}
+
+/// Sets weights of a float model to zero.
+///
+/// # Errors
+/// When a setting is wrong, the model is quantised, nothing can be pruned, or the user cancels.
+pub fn prune(
+    model: &Model,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<(Model, Option<Sparsity>)> {
+    settings.check()?;
+    refuse_quantised(model)?;
+    if settings.amount == 0.0 {
+        return Ok((model.clone(), None));
+    }
+    let model = plain(model)?;
+    let sites = Sites::of(&model, &settings.choice)?;
+    if sites.all.is_empty() {
+        return Err(sites.nothing());
+    }
+    let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
+    let plan = Plan::of(&model, &sites, settings, &ctx)?;
+    let mut solved = Vec::new();
+    progress.start("prune weights", sites.all.len() as u64);
+    for number in 0..sites.all.len() {
+        progress.check()?;
+        solved.push(plan.one(number)?);
+        progress.advance(1);
+    }
+    progress.finish();
+    write(&model, &sites, settings, solved).map(|(m, s)| (m, Some(s)))
+}
+
+fn refuse_quantised(model: &Model) -> Result<()> {
+    let Some(node) = quantised(model) else {
+        return Ok(());
+    };
+    let what = format!("the model is quantised: \"{}\" is {}", node.name, node.op);
+    Err(Error::unsupported(what).hint("prune the float model, then quantise what comes of it"))
+}
+
+/// The model with weights of Constant nodes as constants of the graph.
+fn plain(model: &Model) -> Result<Model> {
+    let mut plain = model.clone();
+    if model.graph.nodes().any(|(_, n)| n.is("Constant")) || !model.functions.is_empty() {
+        let only = ["inline_functions", "fold_constants"];
+        let run = RunOptions {
+            only: &only,
+            ..RunOptions::default()
+        };
+        optimize(&mut plain, Level::Basic, &run)?;
+    }
+    Ok(plain)
+}
+
+/// What goes of each weight, as far as that is known before the first.
+struct Plan<'a> {
+    model: &'a Model,
+    sites: &'a [Site],
+    settings: &'a Settings,
+    ctx: &'a Ctx,
+    shares: Vec<f64>,
+    /// Where one threshold is over all.
+    chosen: Option<Vec<Vec<bool>>>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(
+        model: &'a Model,
+        sites: &'a Sites,
+        settings: &'a Settings,
+        ctx: &'a Ctx,
+    ) -> Result<Self> {
+        let lengths: Vec<_> = sites.all.iter().map(|s| s.lengths).collect();
+        let mut plan = Self {
+            model,
+            sites: &sites.all,
+            settings,
+            ctx,
+            shares: settings.scope.shares(&lengths, settings.amount),
+            chosen: None,
+        };
+        if let (Scope::Global, None, Does::Scores(scores)) = (
+            settings.scope,
+            settings.pattern.share(),
+            &settings.criterion.does,
+        ) {
+            let mut all = Vec::new();
+            for (number, site) in sites.all.iter().enumerate() {
+                let weight = site.matrix(&model.graph)?;
+                all.push((scores(&plan.job(number, &weight))?, site.lengths));
+            }
+            let chosen = select::kept_of_all(&all, settings.pattern, settings.amount);
+            plan.chosen = Some(chosen);
+        }
+        Ok(plan)
+    }
+
+    fn job<'j>(
+        &'j self,
+        number: usize,
+        weight: &'j crate::quantize::weight_only::matrix::Matrix,
+    ) -> Job<'j> {
+        Job {
+            weight,
+            lengths: self.sites[number].lengths,
+            number,
+            amount: self.shares[number],
+            settings: self.settings,
+            ctx: self.ctx,
+        }
+    }
+
+    fn one(&self, number: usize) -> Result<Solved> {
+        let site = &self.sites[number];
+        let weight = site.matrix(&self.model.graph)?;
+        if let Some(chosen) = &self.chosen {
+            return Ok(Solved::masked(&weight, chosen[number].clone()));
+        }
+        let place = || format!("weight \"{}\"", site.name);
+        self.settings
+            .criterion
+            .solve(&self.job(number, &weight))
+            .at(place)
+    }
+}
+
+/// Puts pruned weights into the model, says so in its metadata, and checks what it wrote.
+fn write(
+    model: &Model,
+    sites: &Sites,
+    settings: &Settings,
+    solved: Vec<Solved>,
+) -> Result<(Model, Sparsity)> {
+    let mut out = model.clone();
+    let (mut weights, mut masks) = (Vec::new(), BTreeMap::new());
+    for (site, solved) in sites.all.iter().zip(solved) {
+        check(site, settings.pattern, &solved).at(|| format!("weight \"{}\"", site.name))?;
+        let dims = model
+            .graph
+            .constant(site.weight)
+            .map(Tensor::dims)
+            .unwrap_or_default();
+        let gone = solved.kept.iter().filter(|k| !**k).count();
+        weights.push(PrunedWeight {
+            weight: site.name.clone(),
+            nodes: site
+                .nodes
+                .iter()
+                .map(|id| model.graph.node(*id).name.clone())
+                .collect(),
+            dims: [site.lengths.rows, site.lengths.columns],
+            gone,
+            output_error: None,
+            output_error_of_magnitude: None,
+        });
+        let what = Pruned {
+            pattern: settings.pattern.to_string(),
+            sparsity: gone as f64 / solved.kept.len().max(1) as f64,
+        };
+        let kept = site.in_order(solved.kept);
+        masks.insert(site.name.clone(), Mask::of(dims, &kept));
+        let numbers = Tensor::from_vec(dims, site.in_order(solved.numbers))?;
+        out.graph.value_mut(site.weight).constant = Some(numbers);
+        mark_pruned(&mut out, &site.name, &what);
+    }
+    let sparsity = Sparsity {
+        criterion: settings.criterion.name,
+        scope: settings.scope.name(),
+        weights,
+        all: all_weights(model),
+        masks: Masks {
+            pattern: settings.pattern,
+            model: model_digest(model),
+            all: masks,
+        },
+    };
+    Ok((out, sparsity))
+}
+
+/// Numbers of all constants that products read.
+fn all_weights(model: &Model) -> usize {
+    let everything = Choice {
+        everything: true,
+        ..Choice::default()
+    };
+    let sites = Sites::of(model, &everything)
+        .map(|s| s.all)
+        .unwrap_or_default();
+    sites
+        .iter()
+        .map(|s| s.lengths.rows * s.lengths.columns)
+        .sum()
+}
+
+/// Every number that does not stay is zero, and zeros lie as the pattern says.
+fn check(site: &Site, pattern: Pattern, solved: &Solved) -> Result<()> {
+    let count = site.lengths.rows * site.lengths.columns;
+    if solved.kept.len() != count || solved.numbers.len() != count {
+        return Err(Error::internal("a pruned weight has other lengths"));
+    }
+    let wrong = |(x, stays): (&f32, &bool)| !stays && x.to_bits() != 0 || !x.is_finite();
+    if solved.numbers.iter().zip(&solved.kept).any(wrong) {
+        return Err(Error::internal("a number that goes is not zero"));
+    }
+    match select::broken(&solved.numbers, site.lengths, pattern) {
+        None => Ok(()),
+        Some([row, column]) => Err(Error::internal(format!(
+            "row {row} does not keep the pattern {pattern} at input {column}"
+        ))),
+    }
+}
