@@ -5,6 +5,7 @@ mod commands;
 mod evidence;
 mod exit;
 mod follow;
+mod groups;
 mod kept;
 mod measure;
 mod networks;

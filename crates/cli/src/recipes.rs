@@ -22,7 +22,7 @@ use crate::evidence::training::{self, within_chance};
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, networks, opened, ranges, read_back, sparsity, ui, weights};
+use crate::{evidence, groups, networks, opened, ranges, read_back, sparsity, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -287,6 +287,9 @@ impl Work {
             if let Some(pruned) = step.changes.pruned.as_ref().filter(|_| explain) {
                 ui::print(&sparsity::table(pruned))?;
             }
+            if let Some(of) = step.changes.structured.as_ref().filter(|_| explain) {
+                ui::print(&groups::tables(of))?;
+            }
             if explain && !step.changes.weights.is_empty() {
                 ui::print(&weights::table(&step.changes.weights))?;
             }
@@ -392,6 +395,9 @@ fn say(done: &Done) {
         }
         if let Some(pruned) = &changes.pruned {
             ui::say(&sparsity::summary(pruned));
+        }
+        if let Some(of) = &changes.structured {
+            ui::say(&groups::summary(of));
         }
         return;
     }

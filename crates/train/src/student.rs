@@ -6,9 +6,9 @@ use edgesmith_ir::{Error, Model, Result, infer, verify};
 use edgesmith_passes::{Level, RunOptions, optimize};
 
 pub mod blocks;
-mod layers;
+pub mod layers;
 pub mod stream;
-mod trial;
+pub mod trial;
 mod width;
 
 pub use layers::Layers;
@@ -81,7 +81,7 @@ pub fn student(teacher: &Model, options: &Options) -> Result<(Model, Vec<String>
 
 /// The teacher without what hides its form: weights in Constant nodes, calls of functions, shapes
 /// that are computed.
-pub(crate) fn prepared(teacher: &Model) -> Result<Model> {
+pub fn prepared(teacher: &Model) -> Result<Model> {
     let mut model = teacher.clone();
     let only = [
         "inline_functions",

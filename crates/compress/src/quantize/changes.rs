@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sources::Source;
 use crate::mixed::Search;
+use crate::prune::Structured;
 use crate::prune::weights::Sparsity;
 
 /// What became of a node.
@@ -211,6 +212,8 @@ pub struct Changes {
     pub training: Option<Learned>,
     /// Which weights were set to zero.
     pub pruned: Option<Sparsity>,
+    /// Which channels, heads or blocks were removed.
+    pub structured: Option<Structured>,
     /// What the user should know, as sentences; those of the statistics are not repeated.
     pub warnings: Vec<String>,
     /// What was told while the step went on.

@@ -17,7 +17,7 @@ use crate::calibrate::Statistics;
 pub mod awq;
 pub mod blocks;
 mod by_segment;
-pub(in crate::quantize) mod factor;
+pub(crate) mod factor;
 pub mod format;
 pub mod gptq;
 pub mod hqq;

@@ -120,7 +120,7 @@ fn told(model: &Model, run: &Run, stay: &[usize], first: usize) -> String {
 }
 
 /// Who reads `to` reads `from` instead; an output of the model keeps its name.
-fn pass_by(out: &mut Model, from: ValueId, to: ValueId) {
+pub fn pass_by(out: &mut Model, from: ValueId, to: ValueId) {
     let graph = &mut out.graph;
     graph.replace_uses(to, from);
     if !graph.is_output(to) {

@@ -12,7 +12,7 @@ use edgesmith_ir::random::Random;
 /// # Errors
 /// When one of them does not run, when their outputs differ in type or shape, or when the student
 /// alone gives numbers that are none.
-pub(super) fn compare(teacher: &Model, student: &Model) -> Result<bool> {
+pub fn compare(teacher: &Model, student: &Model) -> Result<bool> {
     let Some(inputs) = inputs(teacher)? else {
         return Ok(false);
     };
@@ -44,7 +44,7 @@ pub(super) fn compare(teacher: &Model, student: &Model) -> Result<bool> {
 }
 
 /// Normal numbers, zeros and ones, and true for all inputs; `None` where an input is something else.
-fn inputs(model: &Model) -> Result<Option<Vec<(String, Tensor)>>> {
+pub fn inputs(model: &Model) -> Result<Option<Vec<(String, Tensor)>>> {
     let mut random = Random::of(&[17]);
     let mut inputs = Vec::new();
     for (v, ty) in workable_inputs(model, &[])? {

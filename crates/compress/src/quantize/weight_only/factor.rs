@@ -110,6 +110,41 @@ fn cholesky(a: &mut [f64], k: usize, threads: &Threads) -> bool {
     true
 }
 
+/// Solves `(H + d·I) x = b` for each row `b` of `rows` (`[m, k]`), in place, where `d` is `damping`
+/// times the mean of the diagonal of `h` (`[k, k]`, symmetric), or more where it has no factor.
+/// False where no damping helps.
+pub fn solve(h: &[f32], k: usize, damping: f64, rows: &mut [f64], threads: &Threads) -> bool {
+    let mean = (0..k).map(|i| f64::from(h[i * k + i])).sum::<f64>() / k.max(1) as f64;
+    let mut damping = damping;
+    for _ in 0..TRIES {
+        let mut l: Vec<f64> = h.iter().map(|&x| f64::from(x)).collect();
+        for i in 0..k {
+            l[i * k + i] += damping * mean;
+            if l[i * k + i] == 0.0 {
+                l[i * k + i] = 1.0;
+            }
+        }
+        if cholesky(&mut l, k, threads) {
+            let l = &l;
+            threads.parallel_chunks(rows, k.max(1), |_, x| {
+                for i in 0..k {
+                    x[i] = (x[i] - dot(&l[i * k..][..i], &x[..i])) / l[i * k + i];
+                }
+                for i in (0..k).rev() {
+                    x[i] /= l[i * k + i];
+                    let done = x[i];
+                    for (y, c) in x[..i].iter_mut().zip(&l[i * k..][..i]) {
+                        *y -= done * c;
+                    }
+                }
+            });
+            return true;
+        }
+        damping = damping.max(1e-3) * GROWTH;
+    }
+    false
+}
+
 /// The dot product, in sixteen sums.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     const WIDTH: usize = 16;
@@ -167,6 +202,24 @@ mod tests {
                     let product: f64 = (0..k).map(|c| r(i, c) * r(j, c)).sum();
                     let wanted = f64::from(h[order[i] * k + order[j]]);
                     assert!((product - wanted).abs() < 1e-4 * scale, "{k}: {i} {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_solution_gives_the_right_side_back() {
+        for k in [1, 5, 64, 65] {
+            let h = symmetric(k);
+            let wanted: Vec<f64> = (0..3 * k).map(|i| (i % 7) as f64 - 2.5).collect();
+            let mut x = wanted.clone();
+            assert!(solve(&h, k, 0.0, &mut x, &Threads::new(2)));
+            for (row, wanted) in x.chunks(k).zip(wanted.chunks(k)) {
+                for i in 0..k {
+                    let own = (0..k)
+                        .map(|j| f64::from(h[i * k + j]) * row[j])
+                        .sum::<f64>();
+                    assert!((own - wanted[i]).abs() < 1e-6, "{k}: {own} {}", wanted[i]);
                 }
             }
         }

@@ -27,12 +27,6 @@ pub const KEYS: &[Key] = &[
         about: "Also first and depthwise convolutions, and products before an output",
         kind: Kind::Flag,
     },
-    Key {
-        name: "prune-seed",
-        value: "S",
-        about: "Of the criterion random; 0 where not given",
-        kind: Kind::Count,
-    },
 ];
 
 /// The names of the criteria.
