@@ -17,7 +17,7 @@ mod recurrent;
 mod rules;
 mod weighted;
 
-pub use cut::{Kept, cut};
+pub use cut::{Kept, chosen, cut};
 pub use masked::masked;
 use rules::Cx;
 

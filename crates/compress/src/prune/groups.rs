@@ -232,7 +232,7 @@ fn group(model: &Model, ties: &Ties, dimension: Dimension) -> Group {
     );
     Group {
         name: names(&self::makers(graph, &makers)),
-        is_stream: axes.iter().any(|a| is_sum(graph, a.value)),
+        is_stream: axes.iter().any(|a| is_sum(graph, a.value, &axes)),
         is_normed: is_inexact || reads("RMSNormalization"),
         is_inexact,
         makers,
@@ -256,13 +256,17 @@ fn is_of(structure: Structure, ties: &Ties, group: &Group) -> bool {
     }
 }
 
-/// True where a value is the sum of two activations.
-fn is_sum(graph: &Graph, v: ValueId) -> bool {
+/// True where a value is the sum of two activations that both have these axes.
+fn is_sum(graph: &Graph, v: ValueId, axes: &BTreeSet<Axis>) -> bool {
     let Some(id) = graph.producer_is(v, "Add").or(graph.producer_is(v, "Sum")) else {
         return false;
     };
+    let has = |v: &ValueId| {
+        let own = Axis::of(*v, 0)..=Axis::of(*v, usize::MAX);
+        graph.constant(*v).is_none() && axes.range(own).next().is_some()
+    };
     let inputs = graph.node(id).inputs().iter().flatten();
-    inputs.filter(|v| graph.constant(**v).is_none()).count() > 1
+    inputs.filter(|v| has(v)).count() > 1
 }
 
 /// True where each of the group stands for several places of a weight.

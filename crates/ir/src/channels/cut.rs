@@ -399,7 +399,10 @@ fn check(out: &Model, before: &Inferred, kept: &Kept) -> Result<()> {
 }
 
 /// The slices of a tensor at these indices of an axis.
-fn chosen(t: &Tensor, axis: usize, indices: &[usize]) -> Result<Tensor> {
+///
+/// # Errors
+/// When its numbers are packed, several in a byte.
+pub fn chosen(t: &Tensor, axis: usize, indices: &[usize]) -> Result<Tensor> {
     let inner: usize = t.dims()[axis + 1..].iter().product();
     let bytes = |n: usize| t.dtype().bytes_of(n);
     let (one, two) = (bytes(1), bytes(2));

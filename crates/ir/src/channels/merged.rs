@@ -85,39 +85,58 @@ fn merge(
 /// Axes of one shape, and those of another that hold the same numbers.
 type Run = (Range<usize>, Range<usize>);
 
-/// Axes of both shapes that hold the same numbers, from the first on.
+/// Axes of both shapes that hold the same numbers: from the first on as far as lengths are known,
+/// then from the last on; one axis of each may be left between, which is as long in both.
 fn runs(x: &[Dim], y: &[Dim]) -> Result<Vec<Run>, String> {
-    let mut runs = Vec::new();
+    const FIT: &str = "its lengths do not fit";
+    let mut front = Vec::new();
     let (mut i, mut j) = (0, 0);
-    while i < x.len() && j < y.len() {
-        let (from, to) = (i, j);
-        if x[i].same(&y[j]) {
-            (i, j) = (i + 1, j + 1);
-            runs.push((from..i, to..j));
-            continue;
-        }
-        let known = |d: &Dim| d.known().ok_or("its lengths are not known");
-        let (mut p, mut q) = (known(&x[i])?, known(&y[j])?);
-        (i, j) = (i + 1, j + 1);
-        while p != q {
-            let (side, at, n) = if p < q {
-                (x, &mut i, &mut p)
-            } else {
-                (y, &mut j, &mut q)
-            };
-            let next = side.get(*at).ok_or("its lengths do not fit")?;
-            *n = n
-                .checked_mul(known(next)?)
-                .ok_or("its lengths do not fit")?;
-            *at += 1;
-        }
-        runs.push((from..i, to..j));
+    while let Some((p, q)) = run(&x[i..], &y[j..]) {
+        front.push((i..i + p, j..j + q));
+        (i, j) = (i + p, j + q);
     }
+    let turned = |s: &[Dim]| -> Vec<Dim> { s.iter().rev().cloned().collect() };
+    let (back_x, back_y) = (turned(&x[i..]), turned(&y[j..]));
+    let mut back = Vec::new();
+    let (mut m, mut n) = (0, 0);
+    while let Some((p, q)) = run(&back_x[m..], &back_y[n..]) {
+        let (end_x, end_y) = (x.len() - m, y.len() - n);
+        back.push((end_x - p..end_x, end_y - q..end_y));
+        (m, n) = (m + p, n + q);
+    }
+    let (left_x, left_y) = (i..x.len() - m, j..y.len() - n);
     let is_one = |d: &Dim| d.known() == Some(1);
-    if x[i..].iter().chain(&y[j..]).all(is_one) {
-        return Ok(runs);
+    let is_ones = |s: &[Dim]| s.iter().all(is_one);
+    match (left_x.len(), left_y.len()) {
+        _ if is_ones(&x[left_x.clone()]) && is_ones(&y[left_y.clone()]) => {}
+        (1, 1) if x[i].known().is_none() || y[j].known().is_none() => front.push((left_x, left_y)),
+        _ if x[left_x].iter().chain(&y[left_y]).any(|d| d.known().is_none()) => {
+            return Err("its lengths are not known".into());
+        }
+        _ => return Err(FIT.into()),
     }
-    Err("its lengths do not fit".into())
+    front.extend(back.into_iter().rev());
+    Ok(front)
+}
+
+/// How many axes of both, from the first on, hold the same numbers: as few as do.
+fn run(x: &[Dim], y: &[Dim]) -> Option<(usize, usize)> {
+    let (first, other) = (x.first()?, y.first()?);
+    if first.same(other) {
+        return Some((1, 1));
+    }
+    let (mut p, mut q) = (first.known()?, other.known()?);
+    let (mut i, mut j) = (1, 1);
+    while p != q {
+        let (side, at, n) = if p < q {
+            (x, &mut i, &mut p)
+        } else {
+            (y, &mut j, &mut q)
+        };
+        *n = n.checked_mul(side.get(*at)?.known()?)?;
+        *at += 1;
+    }
+    Some((i, j))
 }
 
 #[cfg(test)]
@@ -145,6 +164,16 @@ mod tests {
             Ok(vec![(0..2, 0..1), (2..3, 1..2)])
         );
         assert_eq!(of(&[4, 6], &[3, 8]), Ok(vec![(0..2, 0..2)]));
+        let heads = vec![(0..1, 0..1), (1..2, 1..2), (2..3, 2..4)];
+        assert_eq!(of(&[-1, 5, 24], &[-1, 5, 4, 6]), Ok(heads.clone()));
         assert!(of(&[-1, 6], &[6, -1]).is_err());
+        assert!(of(&[4, 6], &[5, 5]).is_err());
+        let unknown = |list: &[usize]| -> Vec<Dim> {
+            let dim = |&n: &usize| if n == 0 { Dim::Unknown } else { Dim::Known(n) };
+            list.iter().map(dim).collect()
+        };
+        let found = runs(&unknown(&[2, 0, 24]), &unknown(&[2, 0, 4, 6]));
+        assert_eq!(found, Ok(heads));
+        assert!(runs(&unknown(&[0, 0, 24]), &unknown(&[0, 0, 4, 6])).is_err());
     }
 }
