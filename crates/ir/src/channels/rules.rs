@@ -132,15 +132,55 @@ pub(super) fn tie(cx: &mut Cx) -> Result<(), String> {
     }
 }
 
-/// Lengths may be read where none of them is that of a channel: later they would be others.
+/// Lengths of channels may not be read: later they would be others. Where a constant says which
+/// lengths are picked, the others are free.
 fn lengths(cx: &mut Cx) -> Result<(), String> {
+    const WHY: &str = "it reads lengths";
     let x = cx.x(0)?;
-    let rank = cx.ties.rank(x);
-    let known = (0..rank).any(|a| cx.ties.length(Axis::of(x, a)).is_some_and(|n| n > 1));
-    if known {
-        return Err("it reads lengths".into());
+    let rank = cx.rank(x);
+    let is_part = cx.node.attribute("start").is_some() || cx.node.attribute("end").is_some();
+    let picked = match cx.node.output(0) {
+        Some(y) if cx.node.is("Shape") && !is_part => picked(cx, y, rank),
+        _ => None,
+    };
+    for a in 0..rank {
+        if picked.as_ref().is_none_or(|p| p.contains(&a)) {
+            cx.hold(x, a, WHY);
+        }
     }
     Ok(())
+}
+
+/// The lengths that the readers of a list of lengths pick; `None` where that is not known.
+fn picked(cx: &Cx, lengths: ValueId, rank: usize) -> Option<Vec<usize>> {
+    let graph = &cx.model.graph;
+    if graph.is_output(lengths) || graph.captured().contains(&lengths) {
+        return None;
+    }
+    let mut all = Vec::new();
+    for &(id, input) in graph.value(lengths).consumers() {
+        let node = graph.node(id);
+        let numbers = |i: usize| graph.constant(node.input(i)?)?.to_i64().ok();
+        if input != 0 {
+            return None;
+        }
+        let from_end = |n: i64| if n < 0 { n + rank as i64 } else { n };
+        match node.op.as_str() {
+            "Gather" => {
+                let places = numbers(1)?.into_iter().map(from_end);
+                let places: Option<Vec<usize>> = places.map(|p| usize::try_from(p).ok()).collect();
+                all.extend(places?);
+            }
+            "Slice" if node.input(4).is_none() => {
+                let (starts, ends) = (numbers(1)?, numbers(2)?);
+                let (start, end) = (from_end(*starts.first()?), from_end(*ends.first()?));
+                let end = end.clamp(0, rank as i64);
+                all.extend(start.clamp(0, end) as usize..end as usize);
+            }
+            _ => return None,
+        }
+    }
+    Some(all)
 }
 
 /// What a rule sees.
