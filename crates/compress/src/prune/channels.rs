@@ -73,7 +73,7 @@ pub struct Settings {
     pub keep_streams: bool,
     /// Of what chance decides.
     pub seed: u64,
-    /// Threads; 0: one for each core.
+    /// Threads that latency is measured with; 0: one for each core.
     pub threads: usize,
 }
 
@@ -157,7 +157,7 @@ pub fn prune(
         });
     }
     let model = cut(&groups.model, &groups.inferred, &kept)?;
-    gate::check(groups, &kept, &model, settings.threads, &mut notes)?;
+    gate::check(groups, &kept, &model, &mut notes)?;
     let after = cost_of(&model)?;
     Ok(Pruned {
         cost: (before, after),

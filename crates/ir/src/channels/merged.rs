@@ -110,7 +110,11 @@ fn runs(x: &[Dim], y: &[Dim]) -> Result<Vec<Run>, String> {
     match (left_x.len(), left_y.len()) {
         _ if is_ones(&x[left_x.clone()]) && is_ones(&y[left_y.clone()]) => {}
         (1, 1) if x[i].known().is_none() || y[j].known().is_none() => front.push((left_x, left_y)),
-        _ if x[left_x].iter().chain(&y[left_y]).any(|d| d.known().is_none()) => {
+        _ if x[left_x]
+            .iter()
+            .chain(&y[left_y])
+            .any(|d| d.known().is_none()) =>
+        {
             return Err("its lengths are not known".into());
         }
         _ => return Err(FIT.into()),

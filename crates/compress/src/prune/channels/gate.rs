@@ -24,7 +24,6 @@ pub(super) fn check(
     groups: &Groups,
     kept: &Kept,
     small: &Model,
-    threads: usize,
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let Some(inputs) = trial::inputs(&groups.model)? else {
@@ -32,12 +31,15 @@ pub(super) fn check(
         notes.push(what.into());
         return Ok(());
     };
-    let given: Vec<(&str, Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let given: Vec<(&str, Tensor)> = inputs
+        .iter()
+        .map(|(n, t)| (n.as_str(), t.clone()))
+        .collect();
     let dense = masked(&groups.model, &groups.inferred, &groups.ties, kept)?;
     let watched = watched(groups, small);
     let mut found: BTreeMap<ValueId, Tensor> = BTreeMap::new();
     let mut bytes = 0;
-    let outputs = run(small, &given, &watched, threads, &mut |v, view| {
+    let outputs = run(small, &given, &watched, &mut |v, view| {
         let tensor = view.tensor()?.detached();
         bytes += tensor.byte_len();
         if bytes <= MOST {
@@ -68,14 +70,19 @@ pub(super) fn check(
         Ok(())
     };
     let both: Vec<ValueId> = found.keys().copied().collect();
-    let expected = run(&dense, &given, &both, threads, &mut |v, view| {
-        match found.get(&v) {
-            Some(own) => compare(v, &view.tensor()?, own),
-            None => Ok(()),
-        }
+    let expected = run(&dense, &given, &both, &mut |v, view| match found.get(&v) {
+        Some(own) => compare(v, &view.tensor()?, own),
+        None => Ok(()),
     });
     let expected = expected.map_err(|e| e.at("the dense model with zeros"))?;
-    for ((&v, a), b) in groups.model.graph.outputs.iter().zip(&expected).zip(&outputs) {
+    for ((&v, a), b) in groups
+        .model
+        .graph
+        .outputs
+        .iter()
+        .zip(&expected)
+        .zip(&outputs)
+    {
         compare(v, a, b)?;
     }
     notes.push(format!(
@@ -99,11 +106,9 @@ fn run(
     model: &Model,
     given: &[(&str, Tensor)],
     watched: &[ValueId],
-    threads: usize,
     see: &mut dyn FnMut(ValueId, &View) -> Result<()>,
 ) -> Result<Vec<Tensor>> {
     let options = Options {
-        threads,
         integer: false,
         ..Options::default()
     };

@@ -17,7 +17,8 @@ use edgesmith_train::student::trial;
 
 use super::plan::{Plan, cut_of};
 use super::{Settings, plan::Step};
-use crate::prune::groups::Groups;
+use crate::prune::groups::{Group, Groups};
+use crate::samples::named;
 
 /// Operators whose time depends on channels, and that are timed.
 const TIMED: &[&str] = &[
@@ -33,6 +34,10 @@ const TIMED: &[&str] = &[
 /// How long a layer or a model is run to be timed, at least, and how often.
 const LONG: Duration = Duration::from_millis(4);
 const TIMES: usize = 5;
+
+/// Pairs of runs of the whole, at least, and how long they go on.
+const PAIRS: usize = 15;
+const BOTH: Duration = Duration::from_millis(400);
 
 /// Steps of a group that are weighed together: one alone may save nothing.
 const AHEAD: usize = 4;
@@ -215,24 +220,54 @@ fn time_of(model: &Model, node: &Node, dims: &[Dims], threads: usize) -> Result<
     measure(&alone, &given, threads)
 }
 
-/// Milliseconds of a run: the median of several, each long enough to be seen.
+/// Milliseconds of a run: the shortest of several, which is what others on the machine took the
+/// least of.
 fn measure(model: &Model, given: &[(String, Tensor)], threads: usize) -> Result<f64> {
+    let mut session = session(model, threads)?;
+    let given = named(given);
+    session.run(&given)?;
+    let started = Instant::now();
+    let (mut least, mut times) = (f64::INFINITY, 0);
+    while times < TIMES || started.elapsed() < LONG {
+        least = least.min(time(&mut session, &given)?);
+        times += 1;
+    }
+    Ok(least)
+}
+
+fn session(model: &Model, threads: usize) -> Result<Session> {
     let options = Options {
         threads,
         ..Options::default()
     };
-    let mut session = Session::prepare(model, &options)?;
-    let given: Vec<(&str, Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
-    session.run(&given)?;
+    Session::prepare(model, &options)
+}
+
+fn time(session: &mut Session, given: &[(&str, Tensor)]) -> Result<f64> {
+    let before = Instant::now();
+    session.run(given)?;
+    Ok(before.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Two models run in turn: the median time of the first, and the median of what the second takes of
+/// it.
+fn in_turn(
+    first: &mut Session,
+    second: &mut Session,
+    given: &[(&str, Tensor)],
+) -> Result<(f64, f64)> {
+    let (mut times, mut parts) = (Vec::new(), Vec::new());
     let started = Instant::now();
-    let mut took = Vec::new();
-    while took.len() < TIMES || started.elapsed() < LONG {
-        let before = Instant::now();
-        session.run(&given)?;
-        took.push(before.elapsed().as_secs_f64() * 1e3);
+    second.run(given)?;
+    while times.len() < PAIRS || (started.elapsed() < BOTH && times.len() < 20 * PAIRS) {
+        let one = time(first, given)?;
+        let other = time(second, given)?;
+        times.push(one);
+        parts.push(other / one.max(1e-9));
     }
-    took.sort_by(f64::total_cmp);
-    Ok(took[took.len() / 2])
+    times.sort_by(f64::total_cmp);
+    parts.sort_by(f64::total_cmp);
+    Ok((times[times.len() / 2], parts[parts.len() / 2]))
 }
 
 /// How many of each group stay so that a sample takes the time that is asked for, and what was
@@ -251,23 +286,22 @@ pub(super) fn choose(
             .hint("--of macs is a target that needs no run")
     })?;
     let mut table = Table::new(groups, settings.threads)?;
-    let all: Vec<usize> = groups
-        .groups
-        .iter()
-        .map(super::super::groups::Group::count)
-        .collect();
-    let before = measure(&groups.model, &inputs, settings.threads)?;
+    let all: Vec<usize> = groups.groups.iter().map(Group::count).collect();
+    let mut dense = session(&groups.model, settings.threads)?;
+    dense.run(&named(&inputs))?;
     let of_table = table.of_all(&all)?;
-    let wanted = before * (1.0 - settings.amount);
-    let mut budget = of_table * (1.0 - settings.amount);
+    let wanted = 1.0 - settings.amount;
+    let mut budget = of_table * wanted;
     progress.start("time layers", ROUNDS as u64);
     let mut best: Option<(f64, Vec<usize>)> = None;
-    let mut rounds = 0;
+    let (mut rounds, mut before) = (0, 0.0);
     for _ in 0..ROUNDS {
         progress.check()?;
         let stay = shrink(&mut table, groups, plan, budget, progress)?;
         let model = cut_of(groups, &plan.kept(groups, &stay))?;
-        let now = measure(&model, &inputs, settings.threads)?;
+        let mut small = session(&model, settings.threads)?;
+        let (took, now) = in_turn(&mut dense, &mut small, &named(&inputs))?;
+        before = took;
         rounds += 1;
         progress.advance(1);
         let is_full = now <= wanted;
@@ -286,7 +320,7 @@ pub(super) fn choose(
         if is_full && now > 0.97 * wanted {
             break;
         }
-        budget -= now - wanted * 0.985;
+        budget -= (now - wanted * 0.985) * of_table;
         if budget <= 0.0 {
             break;
         }
@@ -294,8 +328,10 @@ pub(super) fn choose(
     progress.finish();
     let (now, stay) = best.ok_or_else(|| Error::internal("a round was measured"))?;
     let mut notes = vec![format!(
-        "timed {} layers alone; the whole {before:.3} ms before and {now:.3} ms after in {rounds} rounds, {wanted:.3} were asked for",
-        table.len()
+        "timed {} layers alone and the whole {rounds} times, in turn with the dense model: {before:.3} ms before, now {:.1} % of that, {:.1} % were asked for",
+        table.len(),
+        100.0 * now,
+        100.0 * wanted
     )];
     if now > wanted {
         notes.push(
@@ -314,11 +350,7 @@ fn shrink(
     budget: f64,
     progress: &dyn Progress,
 ) -> Result<Vec<usize>> {
-    let mut stay: Vec<usize> = groups
-        .groups
-        .iter()
-        .map(super::super::groups::Group::count)
-        .collect();
+    let mut stay: Vec<usize> = groups.groups.iter().map(Group::count).collect();
     let mut next = vec![0usize; stay.len()];
     // What each group is worth that is left: its channels, as their mean is one.
     let mut worth: Vec<f64> = stay.iter().map(|n| *n as f64).collect();

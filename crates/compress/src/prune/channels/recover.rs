@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use edgesmith_ir::channels::Axis;
+use edgesmith_ir::channels::{Axis, Read};
 use edgesmith_ir::{Model, Node, NodeId, Progress, Result, Tensor, ValueId};
 use edgesmith_passes::{Level, RunOptions, optimize};
 use edgesmith_runtime::{Options, Session};
@@ -136,10 +136,14 @@ fn sites(groups: &Groups, pruned: &Pruned) -> Result<Vec<(Site, Mend)>> {
         for y in node.outputs().iter().flatten() {
             changed[y.index()] = true;
         }
-        let Some((site, mend)) = site(groups, pruned, id, node) else {
-            continue;
+        let lost = |read: Read| {
+            let v = node.input(read.input);
+            v.is_some_and(|v| pruned.kept.contains_key(&Axis::of(v, read.axis)))
         };
-        sites.push((site, mend));
+        let has_lost = groups.ties.reads().any(|r| r.node == id && lost(r));
+        let found = site(groups, pruned, id, node);
+        // What lost no input gives what it did, but for what the layers before it could not mend.
+        sites.extend(found.filter(|(_, mend)| has_lost || !matches!(mend, Mend::Fit)));
     }
     Ok(sites)
 }

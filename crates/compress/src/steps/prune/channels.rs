@@ -47,6 +47,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Number,
     },
     Key {
+        name: "latency-threads",
+        value: "N",
+        about: "Threads that latency is measured with, 0 for one for each core [default: 1]",
+        kind: Kind::Count,
+    },
+    Key {
         name: "keep-streams",
         value: "",
         about: "Channels that layers add to stay, as those of residual stages",
@@ -122,13 +128,20 @@ fn settings(given: &Given) -> Result<Option<Settings>> {
         exclude: super::excluded(given)?,
         keep_streams: given.flag("keep-streams"),
         seed: given.count("prune-seed").unwrap_or(0) as u64,
-        threads: 0,
+        threads: given.count("latency-threads").unwrap_or(1),
     }))
 }
 
 /// What of the settings means nothing with blocks.
 fn blocks(given: &Given) -> Result<Option<Settings>> {
-    let others = ["criterion", "ranking", "round-to", "most", "keep-streams"];
+    let others = [
+        "criterion",
+        "ranking",
+        "round-to",
+        "most",
+        "keep-streams",
+        "latency-threads",
+    ];
     for key in others.iter().filter(|k| given.has(k)) {
         let what = "blocks are compared by how much they change samples".to_owned();
         return Err(given.fault(key, what).hint("leave it out"));
