@@ -4,7 +4,7 @@
 //! [`scope::Scope`] what competes with what. Metadata of the model names what was pruned
 //! ([`edgesmith_ir::analysis::pruned`]), so that later steps keep the zeros.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::analysis::{Pruned, mark_pruned, quantised};
 use edgesmith_ir::error::At;
@@ -12,18 +12,25 @@ use edgesmith_ir::{Error, Model, Progress, Result, Tensor};
 use edgesmith_kernels::{Ctx, Isa, Threads};
 use edgesmith_passes::{Level, RunOptions, optimize};
 
-use crate::calibrate::model_digest;
+use crate::calibrate::{Sums, model_digest};
+use crate::quantize::changes::WeightChange;
+use crate::quantize::weight_only::{self, matrix::Matrix};
 
 pub mod criteria;
-pub mod magnitude;
+mod errors;
+mod inputs;
+mod magnitude;
 pub mod masks;
 pub mod pattern;
-pub mod random;
+mod random;
 pub mod scope;
 pub mod select;
 pub mod sites;
+mod sparsegpt;
+mod wanda;
 
 use criteria::{Criterion, Does, Job, Solved};
+pub use inputs::Calibration;
 use masks::{Mask, Masks};
 use pattern::Pattern;
 use scope::Scope;
@@ -42,6 +49,10 @@ pub struct Settings {
     pub scope: Scope,
     /// Which weights.
     pub choice: Choice,
+    /// SparseGPT: the share of the mean of the diagonal of XᵀX that is added to it.
+    pub damping: f64,
+    /// SparseGPT: what stays is rounded so, and written so, where that form has a place for it.
+    pub rounding: Option<weight_only::Settings>,
     /// Of what is random.
     pub seed: u64,
     /// Threads; 0 is one for each core.
@@ -57,6 +68,8 @@ impl Settings {
             criterion,
             scope: criterion.scopes[0],
             choice: Choice::default(),
+            damping: 0.01,
+            rounding: None,
             seed: 0,
             threads: 0,
         }
@@ -76,6 +89,17 @@ impl Settings {
             let names: Vec<&str> = criterion.scopes.iter().map(|s| s.name()).collect();
             let what = format!("{} has no scope \"{}\"", criterion.name, scope.name());
             return Err(Error::usage(what).hint(format!("it has {}", names.join(", "))));
+        }
+        if !(0.0..=1.0).contains(&self.damping) {
+            let what = format!("the damping {} is no share", self.damping);
+            return Err(Error::usage(what));
+        }
+        if let Some(rounding) = &self.rounding {
+            if criterion.name != criteria::SPARSEGPT.name {
+                let what = format!("{} does not round what stays", criterion.name);
+                return Err(Error::usage(what).hint("sparsegpt does; or quantise afterwards"));
+            }
+            rounding.check()?;
         }
         Ok(())
     }
@@ -135,36 +159,79 @@ impl Sparsity {
     }
 }
 
-/// Sets weights of a float model to zero.
+/// A pruned model, and what became of it.
+#[derive(Debug)]
+pub struct Done {
+    /// The model.
+    pub model: Model,
+    /// What went; `None` where nothing was to go.
+    pub sparsity: Option<Sparsity>,
+    /// Weights that were rounded too.
+    pub rounded: Vec<WeightChange>,
+    /// What is to be said of the data.
+    pub warnings: Vec<String>,
+}
+
+/// Sets weights of a float model to zero, by what they multiply where `from` says that.
 ///
 /// # Errors
-/// When a setting is wrong, the model is quantised, nothing can be pruned, or the user cancels.
+/// When a setting is wrong, the criterion needs samples and there are none, the model is quantised
+/// or does not run on them, nothing can be pruned, or the user cancels.
 pub fn prune(
     model: &Model,
     settings: &Settings,
+    from: Option<&Calibration>,
     progress: &dyn Progress,
-) -> Result<(Model, Option<Sparsity>)> {
+) -> Result<Done> {
     settings.check()?;
     refuse_quantised(model)?;
     if settings.amount == 0.0 {
-        return Ok((model.clone(), None));
+        return Ok(Done {
+            model: model.clone(),
+            sparsity: None,
+            rounded: Vec::new(),
+            warnings: Vec::new(),
+        });
     }
-    let model = plain(model)?;
-    let sites = Sites::of(&model, &settings.choice)?;
+    let mut model = plain(model)?;
+    if settings.rounding.is_some() {
+        model = weight_only::plain(&model)?;
+    }
+    let choice = Choice {
+        pattern: Some(settings.pattern),
+        ..settings.choice.clone()
+    };
+    let sites = Sites::of(&model, &choice)?;
     if sites.all.is_empty() {
         return Err(sites.nothing());
     }
     let ctx = Ctx::new(Isa::detect(), Threads::of(settings.threads));
     let plan = Plan::of(&model, &sites, settings, &ctx)?;
-    let mut solved = Vec::new();
-    progress.start("prune weights", sites.all.len() as u64);
-    for number in 0..sites.all.len() {
+    let count = sites.all.len();
+    let mut solved: Vec<Option<(Solved, errors::Errors)>> = (0..count).map(|_| None).collect();
+    let mut warnings = Vec::new();
+    if let Some(from) = from {
+        let one = &mut |number: usize, seen: &Sums| {
+            let one = plan.one(number, Some(seen))?;
+            let tensor = plan.tensor(number, &one.0)?;
+            solved[number] = Some(one);
+            Ok(tensor)
+        };
+        warnings = inputs::in_order(&model, &sites.all, from, one, progress)?;
+    }
+    progress.start("prune weights", count as u64);
+    for (number, solved) in solved.iter_mut().enumerate() {
         progress.check()?;
-        solved.push(plan.one(number)?);
+        if solved.is_none() {
+            *solved = Some(plan.one(number, None)?);
+        }
         progress.advance(1);
     }
     progress.finish();
-    write(&model, &sites, settings, solved).map(|(m, s)| (m, Some(s)))
+    let solved = solved.into_iter().flatten().collect();
+    let mut done = write(&model, &sites, settings, solved, progress)?;
+    done.warnings = warnings;
+    Ok(done)
 }
 
 fn refuse_quantised(model: &Model) -> Result<()> {
@@ -196,6 +263,8 @@ struct Plan<'a> {
     settings: &'a Settings,
     ctx: &'a Ctx,
     shares: Vec<f64>,
+    /// Constants that rounding has a form for.
+    written: BTreeSet<String>,
     /// Where one threshold is over all.
     chosen: Option<Vec<Vec<bool>>>,
 }
@@ -214,6 +283,9 @@ impl<'a> Plan<'a> {
             settings,
             ctx,
             shares: settings.scope.shares(&lengths, settings.amount),
+            written: (settings.rounding.iter())
+                .flat_map(|r| weight_only::writable(model, r))
+                .collect(),
             chosen: None,
         };
         if let (Scope::Global, None, Does::Scores(scores)) = (
@@ -224,7 +296,7 @@ impl<'a> Plan<'a> {
             let mut all = Vec::new();
             for (number, site) in sites.all.iter().enumerate() {
                 let weight = site.matrix(&model.graph)?;
-                all.push((scores(&plan.job(number, &weight))?, site.lengths));
+                all.push((scores(&plan.job(number, &weight, None))?, site.lengths));
             }
             let chosen = select::kept_of_all(&all, settings.pattern, settings.amount);
             plan.chosen = Some(chosen);
@@ -232,32 +304,45 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    fn job<'j>(
-        &'j self,
-        number: usize,
-        weight: &'j crate::quantize::weight_only::matrix::Matrix,
-    ) -> Job<'j> {
+    fn job<'j>(&'j self, number: usize, weight: &'j Matrix, seen: Option<&'j Sums>) -> Job<'j> {
+        let site = &self.sites[number];
+        let rounding = self.settings.rounding.as_ref();
         Job {
             weight,
-            lengths: self.sites[number].lengths,
+            lengths: site.lengths,
             number,
             amount: self.shares[number],
+            seen,
+            scheme: rounding
+                .filter(|_| self.written.contains(&site.name))
+                .map(|r| r.scheme),
             settings: self.settings,
             ctx: self.ctx,
         }
     }
 
-    fn one(&self, number: usize) -> Result<Solved> {
+    /// Prunes a weight; what that costs.
+    fn one(&self, number: usize, seen: Option<&Sums>) -> Result<(Solved, errors::Errors)> {
         let site = &self.sites[number];
         let weight = site.matrix(&self.model.graph)?;
-        if let Some(chosen) = &self.chosen {
-            return Ok(Solved::masked(&weight, chosen[number].clone()));
-        }
-        let place = || format!("weight \"{}\"", site.name);
-        self.settings
-            .criterion
-            .solve(&self.job(number, &weight))
-            .at(place)
+        let job = self.job(number, &weight, seen);
+        let solved = match &self.chosen {
+            Some(chosen) => Solved::masked(&weight, chosen[number].clone()),
+            None => {
+                let place = || format!("weight \"{}\"", site.name);
+                self.settings.criterion.solve(&job).at(place)?
+            }
+        };
+        let errors = errors::of(&job, &solved);
+        Ok((solved, errors))
+    }
+
+    /// A pruned weight as its tensor.
+    fn tensor(&self, number: usize, solved: &Solved) -> Result<Tensor> {
+        let site = &self.sites[number];
+        let t = self.model.graph.constant(site.weight);
+        let dims = t.map(Tensor::dims).unwrap_or_default();
+        Tensor::from_vec(dims, site.in_order(solved.numbers.clone()))
     }
 }
 
@@ -266,52 +351,62 @@ fn write(
     model: &Model,
     sites: &Sites,
     settings: &Settings,
-    solved: Vec<Solved>,
-) -> Result<(Model, Sparsity)> {
+    solved: Vec<(Solved, errors::Errors)>,
+    progress: &dyn Progress,
+) -> Result<Done> {
     let mut out = model.clone();
     let (mut weights, mut masks) = (Vec::new(), BTreeMap::new());
-    for (site, solved) in sites.all.iter().zip(solved) {
+    let mut rounded = BTreeMap::new();
+    for (site, (solved, errors)) in sites.all.iter().zip(solved) {
         check(site, settings.pattern, &solved).at(|| format!("weight \"{}\"", site.name))?;
-        let dims = model
-            .graph
-            .constant(site.weight)
-            .map(Tensor::dims)
-            .unwrap_or_default();
+        let t = model.graph.constant(site.weight);
+        let dims = t.map(Tensor::dims).unwrap_or_default();
         let gone = solved.kept.iter().filter(|k| !**k).count();
+        let node = |id| model.graph.node(id).name.clone();
         weights.push(PrunedWeight {
             weight: site.name.clone(),
-            nodes: site
-                .nodes
-                .iter()
-                .map(|id| model.graph.node(*id).name.clone())
-                .collect(),
+            nodes: site.nodes.iter().copied().map(node).collect(),
             dims: [site.lengths.rows, site.lengths.columns],
             gone,
-            output_error: None,
-            output_error_of_magnitude: None,
+            output_error: errors.own,
+            output_error_of_magnitude: errors.of_magnitude,
         });
         let what = Pruned {
             pattern: settings.pattern.to_string(),
             sparsity: gone as f64 / solved.kept.len().max(1) as f64,
         };
+        mark_pruned(&mut out, &site.name, &what);
         let kept = site.in_order(solved.kept);
         masks.insert(site.name.clone(), Mask::of(dims, &kept));
-        let numbers = Tensor::from_vec(dims, site.in_order(solved.numbers))?;
-        out.graph.value_mut(site.weight).constant = Some(numbers);
-        mark_pruned(&mut out, &site.name, &what);
+        match solved.blocks {
+            Some(blocks) => _ = rounded.insert(site.name.clone(), blocks),
+            None => {
+                let numbers = Tensor::from_vec(dims, site.in_order(solved.numbers))?;
+                out.graph.value_mut(site.weight).constant = Some(numbers);
+            }
+        }
     }
-    let sparsity = Sparsity {
-        criterion: settings.criterion.name,
-        scope: settings.scope.name(),
-        weights,
-        all: all_weights(model),
-        masks: Masks {
-            pattern: settings.pattern,
-            model: model_digest(model),
-            all: masks,
-        },
+    let mut done = Done {
+        sparsity: Some(Sparsity {
+            criterion: settings.criterion.name,
+            scope: settings.scope.name(),
+            weights,
+            all: all_weights(model),
+            masks: Masks {
+                pattern: settings.pattern,
+                model: model_digest(model),
+                all: masks,
+            },
+        }),
+        model: out,
+        rounded: Vec::new(),
+        warnings: Vec::new(),
     };
-    Ok((out, sparsity))
+    if let Some(rounding) = settings.rounding.as_ref().filter(|_| !rounded.is_empty()) {
+        let (model, changes) = weight_only::written(&done.model, rounding, &rounded, progress)?;
+        (done.model, done.rounded) = (model, changes.weights);
+    }
+    Ok(done)
 }
 
 /// Numbers of all constants that products read.
@@ -336,6 +431,20 @@ fn check(site: &Site, pattern: Pattern, solved: &Solved) -> Result<()> {
         return Err(Error::internal("a pruned weight has other lengths"));
     }
     let wrong = |(x, stays): (&f32, &bool)| !stays && x.to_bits() != 0 || !x.is_finite();
+    if let Some(blocks) = &solved.blocks {
+        let written = blocks.numbers();
+        let same = |((a, b), stays): ((&f32, &f32), &bool)| if *stays { a == b } else { *a == 0.0 };
+        if !written
+            .iter()
+            .zip(&solved.numbers)
+            .zip(&solved.kept)
+            .all(same)
+        {
+            return Err(Error::internal(
+                "a code does not stand for the number that was meant",
+            ));
+        }
+    }
     if solved.numbers.iter().zip(&solved.kept).any(wrong) {
         return Err(Error::internal("a number that goes is not zero"));
     }

@@ -1,14 +1,17 @@
 //! What pruning of single weights, of N of M and of blocks can be told.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use edgesmith_ir::{Model, Result};
 
 use crate::prune::weights::criteria::{self, CRITERIA};
 use crate::prune::weights::pattern::Pattern;
 use crate::prune::weights::scope::{SCOPES, Scope};
 use crate::prune::weights::sites::Choice;
-use crate::prune::weights::{Settings, prune};
+use crate::prune::weights::{Calibration, Settings, prune};
 use crate::quantize::changes::Changes;
-use crate::steps::{Data, Given, Key, Kind, Work};
+use crate::quantize::weight_only::{self, blocks::Scheme, method};
+use crate::steps::{Data, GROUPS, Given, Key, Kind, Work};
 
 /// The kinds of structures.
 pub const KINDS: &[&str] = &["unstructured", "N:M", "RxC"];
@@ -28,12 +31,39 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Flag,
     },
     Key {
+        name: "dense-inputs",
+        value: "",
+        about: "What a weight multiplies comes from the model as it was, not from the weights pruned before it",
+        kind: Kind::Flag,
+    },
+    Key {
+        name: "damping",
+        value: "SHARE",
+        about: "SparseGPT: what is added to the diagonal of XᵀX, as a share of its mean [default: 0.01]",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "quantize",
+        value: "TYPE",
+        about: "SparseGPT: round what stays, in the same sweep; zero stays zero",
+        kind: Kind::OneOf(|| QUANTIZED.to_vec()),
+    },
+    Key {
+        name: "group",
+        value: "N",
+        about: "With --quantize: numbers of a row that share a scale [default: 128]",
+        kind: Kind::OneOf(|| GROUPS.to_vec()),
+    },
+    Key {
         name: "prune-seed",
         value: "S",
         about: "Of the criterion random; 0 where not given",
         kind: Kind::Count,
     },
 ];
+
+/// The types to which what stays is rounded.
+const QUANTIZED: &[&str] = &["int4", "int8"];
 
 /// The names of the criteria.
 pub fn criteria() -> impl Iterator<Item = &'static str> {
@@ -72,7 +102,10 @@ pub fn settings(given: &Given) -> Result<Settings> {
         choice: Choice {
             exclude: super::excluded(given)?,
             everything: given.flag("all-layers"),
+            pattern: Some(pattern),
         },
+        damping: given.number("damping").unwrap_or(0.01),
+        rounding: rounding(given)?,
         seed: given.count("prune-seed").unwrap_or(0) as u64,
         ..Settings::new(criterion, pattern, amount)
     };
@@ -86,6 +119,28 @@ pub fn settings(given: &Given) -> Result<Settings> {
     }
     settings.check().map_err(|e| e.at(given.place.as_str()))?;
     Ok(settings)
+}
+
+/// How what stays is rounded, where it is.
+fn rounding(given: &Given) -> Result<Option<weight_only::Settings>> {
+    let Some(to) = given.text("quantize") else {
+        return match given.has("group") {
+            true => Err(given.fault("group", "\"group\" means something with \"quantize\" alone")),
+            false => Ok(None),
+        };
+    };
+    let bits = if to == "int4" { 4 } else { 8 };
+    let group = given.text("group").map_or(128, |g| g.parse().unwrap_or(0));
+    let scheme = Scheme {
+        bits,
+        group,
+        symmetric: true,
+    };
+    Ok(Some(weight_only::Settings {
+        scheme,
+        embeddings: false,
+        ..weight_only::Settings::new(&method::RTN, bits)
+    }))
 }
 
 /// Whether samples are looked at.
@@ -105,10 +160,17 @@ pub fn data(given: &Given) -> Result<Data> {
 /// As [`prune`].
 pub fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let settings = settings(given)?;
-    let (out, sparsity) = prune(model, &settings, work.progress)?;
+    let from = work.samples.map(|samples| Calibration {
+        samples,
+        settings: work.calibration(Some(BTreeSet::new()), BTreeMap::new()),
+        dense: given.flag("dense-inputs"),
+    });
+    let done = prune(model, &settings, from.as_ref(), work.progress)?;
+    work.warn(&done.warnings);
     let changes = Changes {
-        pruned: sparsity,
+        pruned: done.sparsity,
+        weights: done.rounded,
         ..Changes::default()
     };
-    Ok((out, changes))
+    Ok((done.model, changes))
 }
