@@ -18,9 +18,11 @@ use crate::quantize::weight_only::{self, matrix::Matrix};
 
 pub mod criteria;
 mod errors;
+pub mod gradual;
 mod inputs;
 mod magnitude;
 pub mod masks;
+pub mod packed;
 pub mod pattern;
 mod random;
 pub mod scope;
@@ -407,6 +409,48 @@ fn write(
         (done.model, done.rounded) = (model, changes.weights);
     }
     Ok(done)
+}
+
+/// What is zero in the weights of a model that was pruned while it learned.
+///
+/// # Errors
+/// When zeros do not lie as the pattern says.
+pub fn found(model: &Model, sites: &[Site], pattern: Pattern, scope: Scope) -> Result<Sparsity> {
+    let (mut weights, mut masks) = (Vec::new(), BTreeMap::new());
+    for site in sites {
+        let matrix = site.matrix(&model.graph)?;
+        if let Some([row, _]) = select::broken(&matrix.data, site.lengths, pattern) {
+            let what = format!("row {row} of \"{}\" does not keep {pattern}", site.name);
+            return Err(Error::internal(what));
+        }
+        let kept: Vec<bool> = matrix.data.iter().map(|x| *x != 0.0).collect();
+        let t = model.graph.constant(site.weight);
+        let node = |id| model.graph.node(id).name.clone();
+        weights.push(PrunedWeight {
+            weight: site.name.clone(),
+            nodes: site.nodes.iter().copied().map(node).collect(),
+            dims: [site.lengths.rows, site.lengths.columns],
+            gone: kept.iter().filter(|k| !**k).count(),
+            output_error: None,
+            output_error_of_magnitude: None,
+        });
+        let mask = Mask::of(
+            t.map(Tensor::dims).unwrap_or_default(),
+            &site.in_order(kept),
+        );
+        masks.insert(site.name.clone(), mask);
+    }
+    Ok(Sparsity {
+        criterion: criteria::MAGNITUDE.name,
+        scope: scope.name(),
+        weights,
+        all: all_weights(model),
+        masks: Masks {
+            pattern,
+            model: model_digest(model),
+            all: masks,
+        },
+    })
 }
 
 /// Numbers of all constants that products read.

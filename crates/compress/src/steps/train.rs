@@ -7,11 +7,14 @@ use edgesmith_train::draft::{self, Draft};
 use edgesmith_train::fresh::fresh;
 use edgesmith_train::head::with_head;
 use edgesmith_train::losses::{LOSSES, Needs, Request};
+use edgesmith_train::masked::Kept;
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::schedule::SCHEDULES;
 use edgesmith_train::training::Wanted;
 use edgesmith_train::{Settings, Training, trainer};
 use sha2::{Digest, Sha256};
+
+mod gradual;
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::calibrate;
@@ -31,6 +34,10 @@ pub static TRAIN: StepDef = StepDef {
         Group {
             of: &[],
             keys: KEYS,
+        },
+        Group {
+            of: &[],
+            keys: gradual::KEYS,
         },
     ],
     layers: false,
@@ -240,6 +247,7 @@ impl Plan {
                 .fault("loss", what)
                 .hint("teacher = \"MODEL\", or --teacher MODEL"));
         }
+        gradual::schedule(given)?;
         let d = Settings::default();
         let number = |name: &str, default: f64| given.number(name).unwrap_or(default);
         let settings = Settings {
@@ -285,6 +293,7 @@ impl Plan {
         model: &Model,
         teacher: Option<&Model>,
         (unlabelled, is_mixed): (bool, bool),
+        masks: Kept,
     ) -> Result<Training> {
         let options = draft::Options {
             freeze: given.texts("freeze"),
@@ -292,6 +301,7 @@ impl Plan {
             freeze_scales: given.flag("freeze-scales"),
             pact: given.flag("pact"),
             recompute: given.flag("recompute"),
+            masks,
             seed: self.settings.seed,
         };
         let mut draft = Draft::new(model, &options)?;
@@ -311,7 +321,9 @@ impl Plan {
             };
             draft.add_term(term.loss, term.weight, &request)?;
         }
-        draft.finish()
+        let mut training = draft.finish()?;
+        gradual::prepare(given, &mut training)?;
+        Ok(training)
     }
 }
 
@@ -326,7 +338,8 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         false => Vec::new(),
     };
     let kinds = (labels.contains(&-1), examples.are_mixed());
-    let training = plan.training(given, model, teacher.as_ref(), kinds)?;
+    let masks = gradual::masks(given, model, work)?;
+    let training = plan.training(given, model, teacher.as_ref(), kinds, masks)?;
     check_labels(&training, &labels)?;
     let mut changes = Changes::default();
     let notes = training.notes.iter().chain(examples.notes());
@@ -372,7 +385,8 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             .map(calibrate::model_digest)
             .unwrap_or_default(),
         &examples.digest()?,
-        &format!("{settings:?} {:?}", training.terms),
+        &format!("{settings:?} {:?} {:?}", training.terms, training.gradual),
+        &gradual::digest(&training),
     ]);
     let store = work.stores.map(|s| s.store(&key));
     let kept = store.as_deref().unwrap_or(&NoStore);
@@ -387,7 +401,7 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     changes.training = Some(Learned {
         parameters: training.count(),
         frozen: frozen(given, &training),
-        terms: training.terms,
+        terms: training.terms.clone(),
         settings: plan.settings,
         teacher: given.text("teacher").map(str::to_owned),
         examples: data.count(),
@@ -397,7 +411,9 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         resumed_at: made.resumed_at,
         seconds: made.seconds,
     });
-    Ok((made.model, changes))
+    let (model, pruned) = gradual::finished(given, made.model, &training)?;
+    changes.pruned = pruned;
+    Ok((model, changes))
 }
 
 /// The model as training begins: with a new head, or weights drawn anew, where that is asked for.

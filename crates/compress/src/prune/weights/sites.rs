@@ -37,7 +37,7 @@ pub struct Sites {
 }
 
 /// What is looked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// Nodes that stay, by name; `*` stands for any text.
     pub exclude: Vec<String>,

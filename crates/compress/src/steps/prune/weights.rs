@@ -55,6 +55,24 @@ pub const KEYS: &[Key] = &[
         kind: Kind::OneOf(|| GROUPS.to_vec()),
     },
     Key {
+        name: "save-masks",
+        value: "FILE",
+        about: "Write the masks into FILE.safetensors: a bit for each weight",
+        kind: Kind::Text,
+    },
+    Key {
+        name: "masks",
+        value: "FILE",
+        about: "Prune what these masks say, and not by a criterion",
+        kind: Kind::Text,
+    },
+    Key {
+        name: "packed",
+        value: "FILE",
+        about: "Write the pruned weights into FILE.safetensors too, packed: numbers that stay, and their places",
+        kind: Kind::Text,
+    },
+    Key {
         name: "prune-seed",
         value: "S",
         about: "Of the criterion random; 0 where not given",
