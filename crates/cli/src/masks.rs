@@ -51,14 +51,16 @@ fn masks(file: &Tensors) -> edgesmith_ir::Result<Masks> {
     })
 }
 
-/// Writes what a step was asked for beside the model: masks, packed weights.
+/// Checks the zeros of a model that was read back, and writes what a step was asked for beside it: masks,
+/// packed weights.
 ///
 /// # Errors
-/// When a file cannot be written, or does not hold what was to be in it.
+/// When the model does not have its zeros, a file cannot be written, or does not hold what was to be in it.
 pub fn write(done: &Done, model: &Model, base: &Path, force: bool) -> Result<()> {
     let Some(sparsity) = &done.changes.pruned else {
         return Ok(());
     };
+    sparsity.hold(model)?;
     if let Some(path) = done.settled.text("save-masks") {
         let path = base.join(path);
         as_tensors(sparsity)?.write(&path, force)?;

@@ -29,6 +29,7 @@ pub mod scope;
 pub mod select;
 pub mod sites;
 mod sparsegpt;
+mod tell;
 mod wanda;
 
 use criteria::{Criterion, Does, Job, Solved};
@@ -37,6 +38,7 @@ use masks::{Mask, Masks};
 use pattern::Pattern;
 use scope::Scope;
 use sites::{Choice, Site, Sites};
+pub use tell::notes;
 
 /// What pruning of weights can be told.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub struct Settings {
     pub scope: Scope,
     /// Which weights.
     pub choice: Choice,
+    /// Masks that stand in the place of the criterion.
+    pub given: Option<Masks>,
     /// SparseGPT: the share of the mean of the diagonal of XᵀX that is added to it.
     pub damping: f64,
     /// SparseGPT: what stays is rounded so, and written so, where that form has a place for it.
@@ -70,6 +74,7 @@ impl Settings {
             criterion,
             scope: criterion.scopes[0],
             choice: Choice::default(),
+            given: None,
             damping: 0.01,
             rounding: None,
             seed: 0,
@@ -187,7 +192,7 @@ pub fn prune(
 ) -> Result<Done> {
     settings.check()?;
     refuse_quantised(model)?;
-    if settings.amount == 0.0 {
+    if settings.amount == 0.0 && settings.given.is_none() {
         return Ok(Done {
             model: model.clone(),
             sparsity: None,
@@ -201,9 +206,14 @@ pub fn prune(
     }
     let choice = Choice {
         pattern: Some(settings.pattern),
+        everything: settings.choice.everything || settings.given.is_some(),
         ..settings.choice.clone()
     };
-    let sites = Sites::of(&model, &choice)?;
+    let mut sites = Sites::of(&model, &choice)?;
+    if let Some(given) = &settings.given {
+        given.belong(&model)?;
+        sites.all.retain(|s| given.all.contains_key(&s.name));
+    }
     if sites.all.is_empty() {
         return Err(sites.nothing());
     }
@@ -290,6 +300,11 @@ impl<'a> Plan<'a> {
                 .collect(),
             chosen: None,
         };
+        if let Some(given) = &settings.given {
+            let kept = |s: &Site| given.all.get(&s.name).map(|m| s.by_rows(m.kept()));
+            plan.chosen = sites.all.iter().map(kept).collect();
+            return Ok(plan);
+        }
         if let (Scope::Global, None, Does::Scores(scores)) = (
             settings.scope,
             settings.pattern.share(),
@@ -390,7 +405,10 @@ fn write(
     }
     let mut done = Done {
         sparsity: Some(Sparsity {
-            criterion: settings.criterion.name,
+            criterion: match settings.given {
+                Some(_) => "masks of a file",
+                None => settings.criterion.name,
+            },
             scope: settings.scope.name(),
             weights,
             all: all_weights(model),
@@ -451,6 +469,38 @@ pub fn found(model: &Model, sites: &[Site], pattern: Pattern, scope: Scope) -> R
             all: masks,
         },
     })
+}
+
+impl Sparsity {
+    /// Checks that a model has the zeros, in the constants that it still has, and that they lie as the
+    /// pattern says.
+    ///
+    /// # Errors
+    /// When a number that was to go is there.
+    pub fn hold(&self, model: &Model) -> Result<()> {
+        let everything = Choice {
+            everything: true,
+            ..Choice::default()
+        };
+        for site in Sites::of(model, &everything)?.all {
+            let Some(mask) = self.masks.all.get(&site.name) else {
+                continue;
+            };
+            let dims = model.graph.constant(site.weight).map(Tensor::dims);
+            if dims != Some(&mask.dims[..]) {
+                continue;
+            }
+            let matrix = site.matrix(&model.graph)?;
+            let kept = site.by_rows(mask.kept());
+            let is_there = matrix.data.iter().zip(&kept).any(|(x, k)| !k && *x != 0.0);
+            let broken = select::broken(&matrix.data, site.lengths, self.masks.pattern);
+            if is_there || broken.is_some() {
+                let what = format!("\"{}\" does not have its zeros", site.name);
+                return Err(Error::internal(what));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Numbers of all constants that products read.

@@ -8,7 +8,7 @@ use crate::prune::weights::criteria::{self, CRITERIA};
 use crate::prune::weights::pattern::Pattern;
 use crate::prune::weights::scope::{SCOPES, Scope};
 use crate::prune::weights::sites::Choice;
-use crate::prune::weights::{Calibration, Settings, prune};
+use crate::prune::weights::{Calibration, Settings, notes, prune};
 use crate::quantize::changes::Changes;
 use crate::quantize::weight_only::{self, blocks::Scheme, method};
 use crate::steps::{Data, GROUPS, Given, Key, Kind, Work};
@@ -104,6 +104,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         .map_err(|e: edgesmith_ir::Error| e.at(given.place_of("structure")))?;
     let criterion = criteria::find(given.text("criterion").unwrap_or("magnitude"))?;
     let amount = match (given.number("amount"), pattern.share()) {
+        (None, None) if given.has("masks") => 0.0,
         (None, None) => {
             let e = given.fault("amount", format!("{structure} needs an amount"));
             return Err(e.hint("the share that goes, such as --amount 0.5"));
@@ -128,6 +129,12 @@ pub fn settings(given: &Given) -> Result<Settings> {
         ..Settings::new(criterion, pattern, amount)
     };
     settings.amount = amount;
+    if given.has("masks") && (given.has("criterion") || given.has("amount")) {
+        return Err(given.fault(
+            "masks",
+            "masks say what goes: leave criterion and amount out",
+        ));
+    }
     if let Some(name) = given.text("scope") {
         if pattern.share().is_some() {
             let what = format!("{pattern} takes its share of each group: there is no scope");
@@ -177,7 +184,15 @@ pub fn data(given: &Given) -> Result<Data> {
 /// # Errors
 /// As [`prune`].
 pub fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
-    let settings = settings(given)?;
+    let mut settings = settings(given)?;
+    if let Some(path) = given.text("masks") {
+        let masks = work.masks(path)?;
+        if masks.pattern != settings.pattern {
+            let what = format!("the masks are {}, not {}", masks.pattern, settings.pattern);
+            return Err(given.fault("masks", what));
+        }
+        settings.given = Some(masks);
+    }
     let from = work.samples.map(|samples| Calibration {
         samples,
         settings: work.calibration(Some(BTreeSet::new()), BTreeMap::new()),
@@ -185,10 +200,11 @@ pub fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Ch
     });
     let done = prune(model, &settings, from.as_ref(), work.progress)?;
     work.warn(&done.warnings);
-    let changes = Changes {
-        pruned: done.sparsity,
-        weights: done.rounded,
-        ..Changes::default()
-    };
+    let mut changes = Changes::default();
+    if let Some(sparsity) = &done.sparsity {
+        changes.tell(notes(sparsity, &done.model), work.follow);
+    }
+    changes.pruned = done.sparsity;
+    changes.weights = done.rounded;
     Ok((done.model, changes))
 }
