@@ -185,6 +185,50 @@ def gradual(args):
     return kept
 
 
+# Lottery tickets.
+
+
+def lottery(args):
+    runs = []
+    with tempfile.TemporaryDirectory() as at:
+        at = pathlib.Path(at)
+        x, y = lay_out(args.data, at)
+        np.savez(at / "test.npz", input=x, labels=y)
+        for seed in range(args.seeds):
+            said, _ = run(args.edgesmith, "lottery", "lenet-300-100", "-o", at / "ticket.onnx", "--force", "--json",
+                          "--data", at / "train.npz", "--validate", at / "val.npz", "--evaluate", at / "test.npz",
+                          "--levels", args.levels, "--controls", "reinit", "--controls-from", args.controls_from,
+                          "--rewind", args.rewind, "--train-seed", seed, "--epochs", args.epochs, "--batch", 60,
+                          "--optimizer", "adam", "--rate", "1.2e-3", "--schedule", "constant", "--warmup", 0,
+                          "--decay", 0, "--judge-every", args.judge_every, "--train-threads", args.threads)
+            found = json.loads(said)["lottery"]
+            runs += found["runs"]
+            print(f"seed {seed} is done, {found['steps']} steps a run", file=sys.stderr, flush=True)
+    of = lambda level, kind, key: np.array([r[key] for r in runs if r["level"] == level and r["run"] == kind])
+    table(["weights left", "ticket: test, %", "other numbers: test, %", "ticket: best step", "other numbers: best step"])
+    for level in range(args.levels + 1):
+        cells = [f"{100 * of(level, 'ticket', 'left')[0] / found['weights']:.1f} %"]
+        for key, form in (("right_on_test", lambda v: spread(100 * v)), ("best_step", lambda v: f"{v.mean():.0f}")):
+            for kind in ("ticket", "reinit"):
+                values = of(level, kind, key)
+                cells.append(form(values) if len(values) else "")
+        line(cells)
+    top = 100 * of(0, "ticket", "right_on_test").mean()
+    left = lambda level: of(level, "ticket", "left")[0] / found["weights"]
+    level = next((l for l in range(args.levels + 1) if left(l) <= 0.05), args.levels)
+    ticket, control = (100 * of(level, kind, "right_on_test") for kind in ("ticket", "reinit"))
+    above = ticket - control
+    print(f"\nwith {100 * left(level):.1f} % of the weights tickets are {top - ticket.mean():.2f} points below the whole "
+          f"network (bar: 1) and {above.mean():.2f} above their controls, in each trial by {above.min():.2f} or more")
+    if args.plot:
+        lines = [("ticket", [(l, 100 * of(l, "ticket", "right_on_test").mean()) for l in range(args.levels + 1)]),
+                 ("other numbers", [(l, 100 * of(l, "reinit", "right_on_test").mean())
+                                    for l in range(args.controls_from, args.levels + 1)])]
+        ticks = [f"{100 * left(l):.0f}" for l in range(args.levels + 1)]
+        args.plot.write_text(svg(lines, ticks, "weights left, %", "accuracy on the test, %", top))
+    return top - ticket.mean() <= 1 and above.min() > 0
+
+
 # Plots.
 
 COLOURS = ["#1f6feb", "#d1242f", "#1a7f37", "#9a6700"]
@@ -243,6 +287,15 @@ def main():
     c.add_argument("--epochs", type=int, default=12)
     c.add_argument("--threads", type=int, default=1)
     c.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95, 0.98, 0.99])
+    c.add_argument("--plot", type=pathlib.Path)
+    c = command("lottery", lottery, "--data")
+    c.add_argument("--seeds", type=int, default=5)
+    c.add_argument("--levels", type=int, default=14)
+    c.add_argument("--controls-from", type=int, default=1)
+    c.add_argument("--rewind", type=int, default=0)
+    c.add_argument("--epochs", type=int, default=5)
+    c.add_argument("--judge-every", type=int, default=250)
+    c.add_argument("--threads", type=int, default=1)
     c.add_argument("--plot", type=pathlib.Path)
     args = parser.parse_args()
     sys.exit(0 if args.run(args) else 1)

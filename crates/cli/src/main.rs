@@ -6,6 +6,7 @@ mod evidence;
 mod exit;
 mod follow;
 mod kept;
+mod lottery;
 mod masks;
 mod measure;
 mod networks;

@@ -17,6 +17,7 @@ use crate::samples::Samples;
 
 pub mod convert;
 mod given;
+pub mod lottery;
 pub mod optimize;
 pub mod prune;
 pub mod quantize;
@@ -174,6 +175,7 @@ pub static STEPS: &[&StepDef] = &[
     &convert::CONVERT,
     &student::STUDENT,
     &train::TRAIN,
+    &lottery::LOTTERY,
     &optimize::OPTIMIZE,
     &prune::PRUNE,
     &quantize::QUANTIZE,

@@ -16,7 +16,7 @@ use super::{conversion, slower};
 use crate::commands::{force_arg, json_arg, run};
 use crate::measure::Effort;
 use crate::recipes::{self, Outcome, Work};
-use crate::{sparsity, ui};
+use crate::{lottery, sparsity, ui};
 
 /// Runs of each model that count.
 const ITERATIONS: usize = 100;
@@ -113,6 +113,13 @@ pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value)
     if json {
         let mut object = serde_json::to_value(&evidence)?;
         object["recipe"] = recipe;
+        let found = outcome
+            .changes()
+            .into_iter()
+            .filter_map(|c| c.lottery.as_ref());
+        if let Some(found) = found.last() {
+            object["lottery"] = lottery::as_json(found);
+        }
         let pruned = outcome
             .changes()
             .into_iter()

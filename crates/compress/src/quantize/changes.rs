@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sources::Source;
 use crate::mixed::Search;
+use crate::prune::lottery::Lottery;
 use crate::prune::weights::Sparsity;
 
 /// What became of a node.
@@ -209,6 +210,8 @@ pub struct Changes {
     pub ranges: Option<Ranges>,
     /// How it was trained.
     pub training: Option<Learned>,
+    /// Which tickets were drawn.
+    pub lottery: Option<Lottery>,
     /// Which weights were set to zero.
     pub pruned: Option<Sparsity>,
     /// What the user should know, as sentences; those of the statistics are not repeated.

@@ -35,6 +35,7 @@ pub static TRAIN: StepDef = StepDef {
             of: &[],
             keys: KEYS,
         },
+        Group { of: &[], keys: HOW },
         Group {
             of: &[],
             keys: gradual::KEYS,
@@ -82,60 +83,6 @@ const KEYS: &[Key] = &[
         value: "NAME",
         about: "With mse: the output should be this input",
         kind: Kind::Text,
-    },
-    Key {
-        name: "epochs",
-        value: "N",
-        about: "How often each example is seen; 10 where not given",
-        kind: Kind::Count,
-    },
-    Key {
-        name: "batch",
-        value: "N",
-        about: "Examples of a step; 64 where not given",
-        kind: Kind::Count,
-    },
-    Key {
-        name: "optimizer",
-        value: "NAME",
-        about: "How gradients move parameters; adamw where not given",
-        kind: Kind::OneOf(|| OPTIMIZERS.iter().map(|o| o.name).collect()),
-    },
-    Key {
-        name: "rate",
-        value: "R",
-        about: "The full learning rate; 0.001 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "schedule",
-        value: "NAME",
-        about: "How the rate goes over the run; cosine where not given",
-        kind: Kind::OneOf(|| SCHEDULES.iter().map(|s| s.name).collect()),
-    },
-    Key {
-        name: "warmup",
-        value: "PART",
-        about: "The part of all steps in which the rate rises; 0.05 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "decay",
-        value: "D",
-        about: "Weight decay, of weights and not of biases and scales; 0.01 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "momentum",
-        value: "M",
-        about: "Momentum of sgd and nesterov, or beta 1; 0.9 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "clip",
-        value: "L",
-        about: "The greatest length of all gradients together",
-        kind: Kind::Number,
     },
     Key {
         name: "ema",
@@ -202,6 +149,64 @@ const KEYS: &[Key] = &[
         value: "",
         about: "Multiply in BF16 where the CPU does; sums, weights and states stay f32",
         kind: Kind::Flag,
+    },
+];
+
+/// How any training goes.
+pub(super) const HOW: &[Key] = &[
+    Key {
+        name: "epochs",
+        value: "N",
+        about: "How often each example is seen; 10 where not given",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "batch",
+        value: "N",
+        about: "Examples of a step; 64 where not given",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "optimizer",
+        value: "NAME",
+        about: "How gradients move parameters; adamw where not given",
+        kind: Kind::OneOf(|| OPTIMIZERS.iter().map(|o| o.name).collect()),
+    },
+    Key {
+        name: "rate",
+        value: "R",
+        about: "The full learning rate; 0.001 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "schedule",
+        value: "NAME",
+        about: "How the rate goes over the run; cosine where not given",
+        kind: Kind::OneOf(|| SCHEDULES.iter().map(|s| s.name).collect()),
+    },
+    Key {
+        name: "warmup",
+        value: "PART",
+        about: "The part of all steps in which the rate rises; 0.05 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "decay",
+        value: "D",
+        about: "Weight decay, of weights and not of biases and scales; 0.01 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "momentum",
+        value: "M",
+        about: "Momentum of sgd and nesterov, or beta 1; 0.9 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "clip",
+        value: "L",
+        about: "The greatest length of all gradients together",
+        kind: Kind::Number,
     },
     Key {
         name: "train-seed",
@@ -414,6 +419,29 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     let (model, pruned) = gradual::finished(given, made.model, &training)?;
     changes.pruned = pruned;
     Ok((model, changes))
+}
+
+/// A training graph on labels or on what the loss asks for, without a teacher; how it is trained, and the
+/// examples.
+///
+/// # Errors
+/// When settings do not go together, or examples do not fit the model.
+pub(super) fn plain(
+    given: &Given,
+    model: &Model,
+    work: &Work,
+) -> Result<(Training, Settings, Examples)> {
+    let plan = Plan::of(given)?;
+    let examples = Examples::open(given, work.base, plan.settings.seed)?;
+    let plan = plan.paired(model, None)?;
+    let labels = match plan.wants_labels() {
+        true => examples.labels()?,
+        false => Vec::new(),
+    };
+    let kinds = (labels.contains(&-1), examples.are_mixed());
+    let training = plan.training(given, model, None, kinds, Kept::new())?;
+    check_labels(&training, &labels)?;
+    Ok((training, plan.settings, examples))
 }
 
 /// The model as training begins: with a new head, or weights drawn anew, where that is asked for.

@@ -34,6 +34,8 @@ pub struct Sites {
     pub all: Vec<Site>,
     /// Nodes with a weight that are left, and why.
     pub left: BTreeMap<NodeId, String>,
+    /// Products from which an output comes without another product.
+    pub last: BTreeSet<NodeId>,
 }
 
 /// What is looked for.
@@ -119,6 +121,7 @@ impl Sites {
             }
         }
         found.drop_shared(graph);
+        found.last = last;
         Ok(found)
     }
 
