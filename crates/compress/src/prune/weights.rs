@@ -549,3 +549,212 @@ fn check(site: &Site, pattern: Pattern, solved: &Solved) -> Result<()> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use edgesmith_ir::analysis::pruned;
+    use edgesmith_ir::{NoProgress, text};
+
+    use super::criteria::{CRITERIA, MAGNITUDE, SPARSEGPT, WANDA};
+    use super::*;
+    use crate::calibrate;
+    use crate::quantize::testing::numbers;
+    use crate::samples::InMemory;
+
+    fn printed(model: &Model) -> String {
+        text::print(model).unwrap()
+    }
+
+    fn list(n: usize, seed: u32) -> String {
+        let all: Vec<String> = numbers(n, seed).iter().map(|x| format!("{x:?}")).collect();
+        all.join(",")
+    }
+
+    /// Convolutions, one of them in groups, and products, one of a shared weight.
+    fn net() -> Model {
+        let source = format!(
+            r#"
+opset 17
+graph net(x: f32[n,4,6,6]) -> (y: f32[n,5]) {{
+  a: f32[8,4,3,3] = {{{}}}
+  b: f32[8,4,3,3] = {{{}}}
+  c: f32[16,8,1,1] = {{{}}}
+  d: f32[16,16] = {{{}}}
+  e: f32[5,16] = {{{}}}
+  h1 = Conv(x, a) {{name="first", pads=[1,1,1,1]}}
+  h2 = Conv(h1, b) {{name="grouped", group=2, pads=[1,1,1,1]}}
+  h3 = Relu(h2)
+  h4 = Conv(h3, c) {{name="point"}}
+  h5 = GlobalAveragePool(h4)
+  h6 = Flatten(h5)
+  h7 = MatMul(h6, d) {{name="once"}}
+  h8 = MatMul(h7, d) {{name="twice"}}
+  y = Gemm(h8, e) {{name="last", transB=1}}
+}}
+"#,
+            list(288, 1),
+            list(288, 2),
+            list(128, 3),
+            list(256, 4),
+            list(80, 5)
+        );
+        text::parse(&source).unwrap()
+    }
+
+    fn samples() -> InMemory {
+        InMemory {
+            name: "x".into(),
+            rows: Tensor::from_vec(&[40, 4, 6, 6], numbers(40 * 144, 9)).unwrap(),
+            labels: None,
+        }
+    }
+
+    fn calibration(samples: &InMemory, dense: bool) -> Calibration<'_> {
+        Calibration {
+            samples,
+            settings: calibrate::Settings {
+                only: Some(BTreeSet::new()),
+                threads: 1,
+                ..calibrate::Settings::default()
+            },
+            dense,
+        }
+    }
+
+    fn pruned_by(settings: &Settings, dense: bool) -> Done {
+        let samples = samples();
+        prune(
+            &net(),
+            settings,
+            Some(&calibration(&samples, dense)),
+            &NoProgress,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn every_criterion_takes_the_exact_count_and_names_what_it_took() {
+        for &criterion in CRITERIA {
+            for pattern in ["unstructured", "2:4", "4x1"] {
+                let mut settings = Settings::new(criterion, pattern.parse().unwrap(), 0.5);
+                settings.threads = 1;
+                for dense in [false, true] {
+                    let done = pruned_by(&settings, dense);
+                    let sparsity = done.sparsity.unwrap();
+                    let names: Vec<&str> =
+                        sparsity.weights.iter().map(|w| w.weight.as_str()).collect();
+                    assert_eq!(names, ["b", "c", "d"], "first and last stay");
+                    assert_eq!(sparsity.weights[2].nodes, ["once", "twice"]);
+                    let [gone, of] = sparsity.counts();
+                    assert_eq!((gone, of), (336, 672), "{criterion:?} {pattern}");
+                    assert!(sparsity.weights.iter().all(|w| w.output_error.is_some()));
+                    sparsity.hold(&done.model).unwrap();
+                    assert!(sparsity.hold(&net()).is_err());
+                    let marks = pruned(&done.model);
+                    assert_eq!(marks.keys().collect::<Vec<_>>(), ["b", "c", "d"]);
+                    assert_eq!(marks["c"].pattern, pattern);
+                    assert!((marks["c"].sparsity - 0.5).abs() < 1e-9);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_the_same_inputs_sparsegpt_costs_less_than_wanda_and_magnitude() {
+        let cost = |criterion: &'static Criterion| {
+            let settings = Settings::new(criterion, Pattern::Unstructured, 0.5);
+            let sparsity = pruned_by(&settings, true).sparsity.unwrap();
+            let errors = sparsity.weights.iter().filter_map(|w| w.output_error);
+            errors.map(f64::ln).sum::<f64>()
+        };
+        let [own, wanda, plain] = [&SPARSEGPT, &WANDA, &MAGNITUDE].map(cost);
+        assert!(own < wanda && wanda < plain, "{own} {wanda} {plain}");
+    }
+
+    #[test]
+    fn nothing_to_prune_changes_nothing() {
+        for pattern in ["unstructured", "2:4", "4x1"] {
+            let mut settings = Settings::new(&MAGNITUDE, pattern.parse().unwrap(), 0.0);
+            settings.amount = 0.0;
+            let done = prune(&net(), &settings, None, &NoProgress).unwrap();
+            assert_eq!(printed(&done.model), printed(&net()));
+            assert!(done.sparsity.is_none());
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_bytes_and_threads_change_nothing() {
+        for &criterion in CRITERIA {
+            let made = |threads| {
+                let mut settings = Settings::new(criterion, Pattern::Of { n: 2, m: 4 }, 0.5);
+                settings.threads = threads;
+                printed(&pruned_by(&settings, false).model)
+            };
+            assert_eq!(made(1), made(2), "{criterion:?}");
+        }
+    }
+
+    #[test]
+    fn masks_of_one_run_prune_another() {
+        let settings = Settings::new(&WANDA, Pattern::Unstructured, 0.6);
+        let first = pruned_by(&settings, false);
+        let masks = first.sparsity.unwrap().masks;
+        let mut again = Settings::new(&MAGNITUDE, Pattern::Unstructured, 0.0);
+        again.given = Some(masks.clone());
+        let done = prune(&net(), &again, None, &NoProgress).unwrap();
+        assert_eq!(done.sparsity.unwrap().masks.all, masks.all);
+        assert_eq!(printed(&done.model), printed(&first.model));
+    }
+
+    #[test]
+    fn zeros_of_either_sign_go_first_and_are_written_as_zero() {
+        let source = "opset 17 graph g(x: f32[1,4]) -> (z) {
+            w: f32[4,2] = {0.0,5.0,-0.0,-0.0,3.0,0.0,2.0,1.0} v: f32[2,2] = {1,2,3,4}
+            y = MatMul(x, w) z = MatMul(y, v) }";
+        let model = text::parse(source).unwrap();
+        let settings = Settings::new(&MAGNITUDE, Pattern::Unstructured, 0.375);
+        let done = prune(&model, &settings, None, &NoProgress).unwrap();
+        let w = done.model.graph.find_value("w").unwrap();
+        let bits = |x: &f32| x.to_bits();
+        let found = done.model.graph.constant(w).unwrap().to_f32().unwrap();
+        let wanted = [0.0f32, 5.0, 0.0, -0.0, 3.0, 0.0, 2.0, 1.0];
+        let gone = done.sparsity.unwrap().weights[0].gone;
+        assert_eq!(gone, 3);
+        assert_eq!(
+            found.iter().map(|x| x.abs()).collect::<Vec<_>>(),
+            wanted.map(f32::abs)
+        );
+        assert!(found.iter().filter(|x| bits(x) == 0).count() >= 3);
+    }
+
+    #[test]
+    fn bad_input_is_refused_with_a_reason() {
+        let refused = |model: &Model, settings: &Settings| {
+            let done = prune(model, settings, None, &NoProgress);
+            done.unwrap_err().to_string()
+        };
+        let plain = |amount| Settings::new(&MAGNITUDE, Pattern::Unstructured, amount);
+        for amount in [1.5, 1.0, -0.1, f64::NAN] {
+            assert!(refused(&net(), &plain(amount)).contains("is no share"));
+        }
+        let wanda = Settings::new(&WANDA, Pattern::Unstructured, 0.5);
+        assert!(refused(&net(), &wanda).contains("calibration saw nothing"));
+        let mut global = wanda.clone();
+        global.scope = Scope::Global;
+        assert!(refused(&net(), &global).contains("wanda has no scope \"global\""));
+        let mut all = plain(0.5);
+        all.choice.exclude = vec!["*".into()];
+        assert!(refused(&net(), &all).contains("no weight of the model can be pruned"));
+        let ints = "opset 17 graph g(x: f32[1,2]) -> (y) {
+            q: i8[2,2] = {1,2,3,4} s: f32[] = {0.5} w = DequantizeLinear(q, s) y = MatMul(x, w) }";
+        let found = refused(&text::parse(ints).unwrap(), &plain(0.5));
+        assert!(found.contains("the model is quantised"), "{found}");
+        let mut broken = net();
+        let v = broken.graph.find_value("c").unwrap();
+        let data = Tensor::from_vec(&[16, 8, 1, 1], vec![f32::NAN; 128]).unwrap();
+        broken.graph.value_mut(v).constant = Some(data);
+        assert!(refused(&broken, &plain(0.5)).contains("number 0 is NaN"));
+    }
+}

@@ -109,9 +109,21 @@ struct Sweep<'a> {
     carried: Vec<f32>,
 }
 
-/// A row of a block.
-#[derive(Default)]
+/// Where a row of a block lies.
+struct Block<'b> {
+    row: usize,
+    first: usize,
+    within: &'b [f32],
+    /// What stays, where that is known before.
+    chosen: Option<&'b [bool]>,
+}
+
+/// A row of a block on its way.
+#[derive(Clone, Default)]
 struct Line {
+    /// What errors add to each column.
+    carried: Vec<f32>,
+    grids: Vec<Grid>,
     kept: Vec<bool>,
     became: Vec<f32>,
     errors: Vec<f32>,
@@ -123,16 +135,7 @@ impl<'a> Sweep<'a> {
         let k = order.len();
         let n = weights.len() / k;
         let in_order = |row: &[f32]| order.iter().map(|&c| row[c]).collect::<Vec<f32>>();
-        let rounded = job.scheme.map(|scheme| {
-            let grids = |row: &[f32]| Row {
-                codes: Vec::new(),
-                grids: row
-                    .chunks(scheme.length(k))
-                    .map(|block| range::whole(block, scheme))
-                    .collect(),
-            };
-            weights.chunks_exact(k).map(grids).collect()
-        });
+        let rounded = job.scheme.map(|_| vec![Row::default(); n]);
         Self {
             job,
             factor,
@@ -173,6 +176,7 @@ impl<'a> Sweep<'a> {
             self.kept[at..at + width].copy_from_slice(&line.kept);
             if let Some(row) = self.rounded.get_mut(row) {
                 row.codes.extend(line.codes);
+                row.grids.extend(line.grids);
             }
         }
     }
@@ -258,47 +262,86 @@ impl<'a> Sweep<'a> {
         chosen: Option<&[bool]>,
     ) -> Line {
         let width: usize = units.iter().sum();
-        let mut carried = self.carried[row * width..][..width].to_vec();
-        let mut line = Line::default();
-        let mut c = 0;
-        for &length in units {
-            match (chosen, self.job.settings.pattern) {
-                (Some(chosen), _) => line.kept.extend(&chosen[c..c + length]),
-                (None, Pattern::Of { n, .. }) => {
-                    let scores = self.scores(row, first, &carried, within, c..c + length);
-                    line.kept.extend(greatest(&scores, n));
-                }
-                (None, _) => line.kept.extend(vec![true; length]),
+        let block = Block {
+            row,
+            first,
+            within,
+            chosen,
+        };
+        let mut line = Line {
+            carried: self.carried[row * width..][..width].to_vec(),
+            ..Line::default()
+        };
+        for (at, &unit) in units.iter().enumerate() {
+            if let Some(scheme) = self.job.scheme {
+                self.choose_grids(&block, &units[at..], scheme, &mut line);
             }
-            for c in c..c + length {
-                let number = self.numbers[row * self.k + first + c];
-                let became = match line.kept[c] {
-                    true => number + carried[c],
-                    false => 0.0,
-                };
-                let became = self.round(row, first + c, became, &mut line.codes);
-                let error = number - became;
-                line.became.push(became);
-                line.errors.push(error);
-                let adds = &within[c * width..][..width];
-                for (sum, add) in carried[c + 1..].iter_mut().zip(&adds[c + 1..]) {
-                    *sum += error * add;
-                }
-            }
-            c += length;
+            self.unit(&block, unit, true, &mut line);
         }
         line
     }
 
-    /// A number as it is written; 0 stays 0.
-    fn round(&self, row: usize, column: usize, number: f32, codes: &mut Vec<u8>) -> f32 {
-        let (Some(scheme), Some(row)) = (self.job.scheme, self.rounded.get(row)) else {
-            return number;
-        };
-        let grid: Grid = row.grids[column / Scheme::length(scheme, self.k)];
-        let code = grid.code(number, scheme.most());
-        codes.push(code);
-        grid.number(code)
+    /// Chooses the grids of the groups that begin in the next unit: from what their columns of this
+    /// block become if they are not rounded, and from those of later blocks as they are.
+    fn choose_grids(&self, block: &Block, units: &[usize], scheme: Scheme, line: &mut Line) {
+        let length = scheme.length(self.k);
+        let start = block.first + line.kept.len();
+        let Some(&unit) = units.first() else { return };
+        let begins = (start..start + unit).filter(|c| c.is_multiple_of(length));
+        for begin in begins {
+            let end = (begin + length).min(self.k);
+            let mut dry = line.clone();
+            for &unit in units {
+                if block.first + dry.kept.len() < end {
+                    self.unit(block, unit, false, &mut dry);
+                }
+            }
+            let here = &dry.became[begin - block.first..];
+            let mut numbers = here[..here.len().min(end - begin)].to_vec();
+            let rest = begin + numbers.len()..end;
+            numbers.extend(&self.numbers[block.row * self.k..][rest]);
+            line.grids.push(range::whole(&numbers, scheme));
+        }
+    }
+
+    /// Prunes the next columns of a row, which are chosen together.
+    fn unit(&self, block: &Block, length: usize, rounds: bool, line: &mut Line) {
+        let (from, width) = (line.kept.len(), line.carried.len());
+        match (block.chosen, self.job.settings.pattern) {
+            (Some(chosen), _) => line.kept.extend(&chosen[from..from + length]),
+            (None, Pattern::Of { n, .. }) => {
+                let columns = from..from + length;
+                let scores =
+                    self.scores(block.row, block.first, &line.carried, block.within, columns);
+                line.kept.extend(greatest(&scores, n));
+            }
+            (None, _) => line.kept.extend(vec![true; length]),
+        }
+        for c in from..from + length {
+            let number = self.numbers[block.row * self.k + block.first + c];
+            let mut became = match line.kept[c] {
+                true => number + line.carried[c],
+                false => 0.0,
+            };
+            if let Some(scheme) = self.job.scheme.filter(|_| rounds) {
+                let group = (block.first + c) / scheme.length(self.k);
+                let before = &self.rounded[block.row].grids;
+                let grid: Grid = match before.get(group) {
+                    Some(grid) => *grid,
+                    None => line.grids[group - before.len()],
+                };
+                let code = grid.code(became, scheme.most());
+                line.codes.push(code);
+                became = grid.number(code);
+            }
+            let error = number - became;
+            line.became.push(became);
+            line.errors.push(error);
+            let adds = &block.within[c * width..][..width];
+            for (sum, add) in line.carried[c + 1..].iter_mut().zip(&adds[c + 1..]) {
+                *sum += error * add;
+            }
+        }
     }
 
     /// What stays, the numbers, and the codes, with columns as they lie.
@@ -324,4 +367,239 @@ fn greatest(scores: &[f64], n: usize) -> Vec<bool> {
     let gone = scores.len().saturating_sub(n);
     order[..gone].iter().for_each(|&i| kept[i] = false);
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_kernels::{Isa, Threads};
+
+    use super::super::criteria::{Criterion, MAGNITUDE, SPARSEGPT, WANDA};
+    use super::super::{Settings, errors, select};
+    use super::*;
+    use crate::calibrate::Sums;
+    use crate::quantize::testing::numbers;
+    use crate::quantize::weight_only::matrix::Matrix;
+    use edgesmith_kernels::Ctx;
+
+    /// Sums of rows whose numbers depend on their neighbours.
+    fn correlated(k: usize, groups: usize) -> Sums {
+        let count = 3 * k;
+        let mut turned = Vec::new();
+        for g in 0..groups {
+            let mut x = numbers(count * k, 7 + g as u32);
+            for row in x.chunks_exact_mut(k) {
+                for i in 1..k {
+                    row[i] = 0.8 * row[i - 1] + 0.6 * row[i];
+                }
+                // Inputs of different sizes.
+                row.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x *= 1.0 + (i % 5) as f32);
+            }
+            let column = |c: usize| x.chunks_exact(k).map(move |r| r[c]).collect::<Vec<_>>();
+            turned.extend((0..k).flat_map(column));
+        }
+        Sums::testing(groups, k, &turned)
+    }
+
+    struct Case {
+        weight: Matrix,
+        lengths: Lengths,
+        seen: Sums,
+    }
+
+    impl Case {
+        fn new(rows: usize, columns: usize, taps: usize, groups: usize) -> Self {
+            Self {
+                weight: Matrix {
+                    n: rows,
+                    k: columns,
+                    data: numbers(rows * columns, 3),
+                },
+                lengths: Lengths {
+                    rows,
+                    columns,
+                    taps,
+                },
+                seen: correlated(columns, groups),
+            }
+        }
+
+        fn solved(
+            &self,
+            criterion: &'static Criterion,
+            (pattern, amount): (&str, f64),
+            scheme: Option<Scheme>,
+        ) -> (Solved, f64) {
+            let settings = Settings::new(criterion, pattern.parse().unwrap(), amount);
+            let job = Job {
+                weight: &self.weight,
+                lengths: self.lengths,
+                number: 0,
+                amount: settings.amount,
+                seen: Some(&self.seen),
+                scheme,
+                settings: &settings,
+                ctx: &Ctx::new(Isa::detect(), Threads::new(2)),
+            };
+            let solved = criterion.solve(&job).unwrap();
+            let error = errors::of(&job, &solved).own.unwrap();
+            (solved, error)
+        }
+    }
+
+    const PATTERNS: &[(&str, f64)] = &[
+        ("unstructured", 0.5),
+        ("unstructured", 0.8),
+        ("2:4", 0.5),
+        ("1:4", 0.75),
+        ("4x1", 0.5),
+        ("2x2", 0.5),
+    ];
+
+    #[test]
+    fn it_costs_less_than_wanda_and_that_less_than_magnitude() {
+        for (rows, columns, taps, groups) in [(24, 200, 1, 1), (16, 72, 9, 1), (16, 36, 9, 2)] {
+            let case = Case::new(rows, columns, taps, groups);
+            for &pattern in PATTERNS {
+                let error = |c| case.solved(c, pattern, None).1;
+                let [own, wanda, plain] = [&SPARSEGPT, &WANDA, &MAGNITUDE].map(error);
+                assert!(
+                    own < wanda && wanda < plain,
+                    "{pattern:?} {own} {wanda} {plain}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_count_is_exact_and_the_pattern_is_kept() {
+        for (rows, columns, taps, groups) in [(7, 130, 1, 1), (5, 300, 1, 1), (6, 54, 9, 3)] {
+            let case = Case::new(rows, columns, taps, groups);
+            for amount in [0.1, 0.333, 0.5, 0.9] {
+                let (solved, _) = case.solved(&SPARSEGPT, ("unstructured", amount), None);
+                let gone = solved.kept.iter().filter(|k| !**k).count();
+                let of_group = part(amount, rows * columns / groups);
+                assert_eq!(gone, of_group * groups);
+            }
+            let (solved, _) = case.solved(&SPARSEGPT, ("2:4", 0.5), None);
+            let pattern = "2:4".parse().unwrap();
+            assert_eq!(select::broken(&solved.numbers, case.lengths, pattern), None);
+        }
+    }
+
+    #[test]
+    fn inputs_that_do_not_depend_on_each_other_leave_magnitude() {
+        let (rows, k) = (9, 40);
+        let mut case = Case::new(rows, k, 1, 1);
+        let identity: Vec<f32> = (0..k * k)
+            .map(|i| f32::from(u8::from(i % (k + 1) == 0)))
+            .collect();
+        case.seen = Sums::testing(1, k, &identity);
+        for &pattern in PATTERNS {
+            // One block of columns: the same numbers compete.
+            let (own, plain) = (
+                case.solved(&SPARSEGPT, pattern, None).0,
+                case.solved(&MAGNITUDE, pattern, None).0,
+            );
+            assert_eq!(own.kept, plain.kept, "{pattern:?}");
+            for (a, b) in own.numbers.iter().zip(&plain.numbers) {
+                assert!((a - b).abs() < 1e-6, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_stays_is_rounded_and_zero_stays_zero() {
+        let case = Case::new(12, 160, 1, 1);
+        for bits in [4, 8] {
+            for (group, symmetric) in [(32, true), (0, true), (64, false)] {
+                let scheme = Scheme {
+                    bits,
+                    group,
+                    symmetric,
+                };
+                for pattern in ["unstructured", "2:4"] {
+                    let (solved, error) = case.solved(&SPARSEGPT, (pattern, 0.5), Some(scheme));
+                    let blocks = solved.blocks.unwrap();
+                    let written = blocks.numbers();
+                    for ((w, x), k) in written.iter().zip(&solved.numbers).zip(&solved.kept) {
+                        assert!(w == x && (*k || *w == 0.0));
+                    }
+                    let (plain, pruned) = case.solved(&SPARSEGPT, (pattern, 0.5), None);
+                    // Rounding afterwards, which nothing makes good.
+                    let mut later = plain;
+                    let grids = later.numbers.chunks_mut(scheme.length(160));
+                    for row in grids {
+                        let grid = range::whole(row, scheme);
+                        for x in row {
+                            *x = grid.number(grid.code(*x, scheme.most()));
+                        }
+                    }
+                    assert!(error >= pruned * 0.99, "{error} {pruned}");
+                    if bits == 4 && group == 32 {
+                        let then = case.error(&later.numbers);
+                        assert!(error < then, "{error} {then}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_input_that_was_never_there_loses_its_weights_first() {
+        let (rows, k) = (4, 16);
+        let mut case = Case::new(rows, k, 1, 1);
+        let mut turned = numbers(k * 50, 1);
+        turned[3 * 50..4 * 50].fill(0.0);
+        case.seen = Sums::testing(1, k, &turned);
+        let (solved, _) = case.solved(&SPARSEGPT, ("unstructured", 0.25), None);
+        assert!((0..rows).all(|r| !solved.kept[r * k + 3]));
+        assert!(solved.numbers.iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    fn without_inputs_it_is_refused() {
+        let mut case = Case::new(4, 16, 1, 1);
+        case.seen = Sums::testing(1, 16, &[]);
+        let settings = Settings::new(&SPARSEGPT, Pattern::Unstructured, 0.5);
+        let job = Job {
+            weight: &case.weight,
+            lengths: case.lengths,
+            number: 0,
+            amount: 0.5,
+            seen: Some(&case.seen),
+            scheme: None,
+            settings: &settings,
+            ctx: &Ctx::serial(),
+        };
+        assert!(
+            solve(&job)
+                .unwrap_err()
+                .to_string()
+                .contains("calibration saw nothing")
+        );
+    }
+
+    impl Case {
+        fn error(&self, numbers: &[f32]) -> f64 {
+            let settings = Settings::new(&MAGNITUDE, Pattern::Unstructured, 0.5);
+            let job = Job {
+                weight: &self.weight,
+                lengths: self.lengths,
+                number: 0,
+                amount: 0.5,
+                seen: Some(&self.seen),
+                scheme: None,
+                settings: &settings,
+                ctx: &Ctx::serial(),
+            };
+            let solved = Solved {
+                kept: Vec::new(),
+                numbers: numbers.to_vec(),
+                blocks: None,
+            };
+            errors::of(&job, &solved).own.unwrap()
+        }
+    }
 }
