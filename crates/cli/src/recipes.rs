@@ -22,7 +22,7 @@ use crate::evidence::training::{self, within_chance};
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, lottery, masks, networks, opened, ranges, read_back, sparsity, ui, weights};
+use crate::{evidence, masks, networks, opened, ranges, read_back, sparsity, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -286,9 +286,6 @@ impl Work {
             masks::write(step, &read.model, &self.base, force)?;
             if explain && !step.changes.nodes.is_empty() {
                 ui::print(&explained(&step.changes))?;
-            }
-            if let Some(found) = &step.changes.lottery {
-                ui::print(&lottery::table(found))?;
             }
             if let Some(pruned) = step.changes.pruned.as_ref().filter(|_| explain) {
                 ui::print(&sparsity::table(pruned))?;

@@ -86,6 +86,13 @@ pub fn args(c: clap::Command) -> clap::Command {
 pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value) -> Result<()> {
     let report = matches.get_one::<String>("report");
     let json = matches.get_flag("json");
+    let mut drawn = outcome
+        .changes()
+        .into_iter()
+        .filter_map(|c| c.lottery.as_ref());
+    if let Some(found) = drawn.next_back().filter(|_| !json) {
+        ui::print(&lottery::table(found))?;
+    }
     if report.is_none() && !json && !matches.get_flag("measure") {
         return Ok(());
     }
