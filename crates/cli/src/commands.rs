@@ -13,6 +13,7 @@ pub mod completions;
 pub mod convert;
 pub mod formats;
 pub mod inspect;
+pub mod lottery;
 pub mod ops;
 pub mod optimize;
 pub mod prepare;
@@ -50,6 +51,7 @@ pub static COMMANDS: &[&Command] = &[
     &student::STUDENT,
     &train::TRAIN,
     &train::DISTILL,
+    &lottery::LOTTERY,
     &apply::APPLY,
     &convert::CONVERT,
     &prepare::PREPARE,

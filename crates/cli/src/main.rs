@@ -7,6 +7,8 @@ mod exit;
 mod follow;
 mod groups;
 mod kept;
+mod lottery;
+mod masks;
 mod measure;
 mod networks;
 mod opened;

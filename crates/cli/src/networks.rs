@@ -22,7 +22,9 @@ pub fn open(path: &Path, steps: &[Given], base: &Path) -> Result<Model> {
     let (Some(network), false) = (network, path.exists()) else {
         return Ok(opened::open(path)?);
     };
-    let step = steps.iter().find(|s| s.step.name == "train");
+    let step = steps
+        .iter()
+        .find(|s| ["train", "lottery"].contains(&s.step.name));
     let step = step.ok_or_else(|| {
         Error::usage(format!(
             "a new network \"{name}\" needs a step that trains it"

@@ -22,7 +22,7 @@ use crate::evidence::training::{self, within_chance};
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, groups, networks, opened, ranges, read_back, sparsity, ui, weights};
+use crate::{evidence, groups, masks, networks, opened, ranges, read_back, sparsity, ui, weights};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -258,6 +258,7 @@ impl Work {
             let model = edgesmith_formats::read(&self.base.join(path))?;
             Ok(model)
         };
+        let read_masks = |path: &str| masks::read(&self.base.join(path));
         let size = |model: &Model| edgesmith_formats::onnx::size(model);
         let supplies = Supplies {
             samples: self.samples(),
@@ -266,6 +267,7 @@ impl Work {
             size: Some(&size),
             base: Some(&self.base),
             open: Some(&open),
+            read_masks: Some(&read_masks),
             follow: Some(&follow),
         };
         let (model, done) = self.recipe.run(&self.model, &supplies, &bar)?;
@@ -281,6 +283,7 @@ impl Work {
         let read = read_back::check(&model, &steps, &self.output)?;
         for step in &done {
             say(step);
+            masks::write(step, &read.model, &self.base, force)?;
             if explain && !step.changes.nodes.is_empty() {
                 ui::print(&explained(&step.changes))?;
             }

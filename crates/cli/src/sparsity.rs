@@ -1,8 +1,9 @@
 //! Weights that were pruned: their table, and the line that sums it up.
 
-use edgesmith_compress::prune::weights::Sparsity;
+use edgesmith_compress::prune::weights::{PrunedWeight, Sparsity};
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
+use serde_json::{Value, json};
 
 use crate::ui;
 
@@ -50,4 +51,17 @@ pub fn summary(sparsity: &Sparsity) -> String {
         line += &format!("; squared output error {ratio:.3} of that of magnitude (geometric mean)");
     }
     line
+}
+
+/// As JSON.
+pub fn as_json(sparsity: &Sparsity) -> Value {
+    let [gone, of] = sparsity.counts();
+    let weight = |w: &PrunedWeight| {
+        json!({"weight": w.weight, "nodes": w.nodes, "outputs": w.dims[0], "inputs": w.dims[1],
+            "zeros": w.gone, "output_error": w.output_error,
+            "output_error_of_magnitude": w.output_error_of_magnitude})
+    };
+    json!({"criterion": sparsity.criterion, "pattern": sparsity.masks.pattern.to_string(),
+        "scope": sparsity.scope, "zeros": gone, "of": of, "all_weights": sparsity.all,
+        "weights": sparsity.weights.iter().map(weight).collect::<Vec<_>>()})
 }

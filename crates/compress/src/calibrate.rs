@@ -22,6 +22,7 @@ pub mod segments;
 mod shelf;
 mod statistics;
 mod stored;
+mod sums;
 
 use choice::Choice;
 pub use gram::Gram;
@@ -36,6 +37,7 @@ pub(crate) use shelf::testing::Memory;
 pub use statistics::{Channels, Statistics, ValueStatistics};
 pub use stored::Checkpoint;
 use stored::checkpoint;
+pub(crate) use sums::{Reading, Sums};
 
 /// How calibration runs.
 #[derive(Debug, Clone)]

@@ -2,11 +2,13 @@
 //!
 //! [`channels`] takes channels, hidden units and heads out of a graph, and [`layers`] whole blocks;
 //! [`groups`] says which of them stand and fall together. [`weights`] sets single numbers, N of M
-//! numbers or blocks of weights to zero; tensors keep their lengths.
+//! numbers or blocks of weights to zero; tensors keep their lengths. [`lottery`] looks for the part
+//! of a network that learns as well as the whole.
 
 pub mod channels;
 pub mod groups;
 pub mod layers;
+pub mod lottery;
 pub mod weights;
 
 use edgesmith_ir::analysis::Cost;

@@ -12,7 +12,7 @@ use crate::mixed::judge::Size;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
 use crate::steps::quantize::settled;
-use crate::steps::{Data, Given, Open, Work};
+use crate::steps::{Data, Given, Open, ReadMasks, Work};
 
 mod read;
 mod write;
@@ -53,6 +53,8 @@ pub struct Supplies<'a> {
     pub base: Option<&'a Path>,
     /// Opens another model by its path.
     pub open: Option<&'a Open<'a>>,
+    /// Reads masks by their path.
+    pub read_masks: Option<&'a ReadMasks<'a>>,
     /// Who follows training; where nobody, `progress` is told of the steps.
     pub follow: Option<&'a dyn Watch>,
 }
@@ -149,6 +151,7 @@ impl Recipe {
                 size: supplies.size,
                 base: supplies.base.unwrap_or(Path::new("")),
                 open: supplies.open,
+                read_masks: supplies.read_masks,
                 follow: supplies.follow.unwrap_or(&quiet),
                 stores: supplies.stores,
                 progress,

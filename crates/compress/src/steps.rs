@@ -6,16 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use edgesmith_ir::{Model, NoStore, Progress, Result};
+use edgesmith_ir::{Error, Model, NoStore, Progress, Result};
 use edgesmith_train::Watch;
 
 use crate::calibrate::{self, Statistics, Stores};
 use crate::mixed::judge::Size;
+use crate::prune::weights::masks::Masks;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
 
 pub mod convert;
 mod given;
+pub mod lottery;
 pub mod optimize;
 pub mod prune;
 pub mod quantize;
@@ -39,6 +41,9 @@ pub enum Data {
 /// Opens a model by the path that a recipe names.
 pub type Open<'a> = dyn Fn(&str) -> Result<Model> + 'a;
 
+/// Reads masks of a pruned model by the path that a recipe names.
+pub type ReadMasks<'a> = dyn Fn(&str) -> Result<Masks> + 'a;
+
 /// What a step may use beside its settings and the model.
 pub struct Work<'a> {
     /// The samples to look at.
@@ -57,6 +62,8 @@ pub struct Work<'a> {
     pub base: &'a Path,
     /// Opens another model by its path.
     pub open: Option<&'a Open<'a>>,
+    /// Reads masks by their path.
+    pub read_masks: Option<&'a ReadMasks<'a>>,
     /// Who is told.
     pub progress: &'a dyn Progress,
     /// Who follows training.
@@ -85,6 +92,15 @@ impl Work<'_> {
         let found = calibrate::calibrate_kept(model, samples, &settings, store, self.progress)?;
         self.warn(&found.warnings);
         Ok(found)
+    }
+
+    /// The masks in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn masks(&self, path: &str) -> Result<Masks> {
+        let read = self.read_masks;
+        read.ok_or_else(|| Error::internal("nobody reads masks"))?(path)
     }
 
     /// How calibration looks at the values `only`, and at XᵀX of `grams`.
@@ -159,6 +175,7 @@ pub static STEPS: &[&StepDef] = &[
     &convert::CONVERT,
     &student::STUDENT,
     &train::TRAIN,
+    &lottery::LOTTERY,
     &optimize::OPTIMIZE,
     &prune::PRUNE,
     &quantize::QUANTIZE,

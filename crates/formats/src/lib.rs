@@ -12,6 +12,7 @@ pub mod npy;
 pub mod npz;
 pub mod onnx;
 pub mod prepared;
+pub mod safetensors;
 mod spans;
 
 pub use file::{io_error, write as write_file};

@@ -10,6 +10,7 @@ use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
 
 use crate::grad::{Keep, differentiate_keeping};
 use crate::losses::{Loss, Request};
+use crate::masked::{Kept, Marks, apply};
 use crate::thaw::{Thawed, thaw};
 use crate::trainable;
 use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
@@ -36,6 +37,8 @@ pub struct Options {
     pub freeze_norms: bool,
     /// Values of the forward pass are computed again where that takes less memory.
     pub recompute: bool,
+    /// Masks of constants by name; where there is none, zeros of what the model says was pruned stay.
+    pub masks: Kept,
     /// Of the numbers with which projections begin.
     pub seed: u64,
 }
@@ -113,6 +116,8 @@ impl Draft {
     /// Makes the constants that are trained inputs.
     fn take_parameters(&mut self, options: &Options) -> Result<()> {
         let stays = |name: &str| options.freeze.iter().any(|p| matches(p, name));
+        let marks = Marks::of(&self.base, &options.masks);
+        let mut masked = Vec::new();
         for v in trainable::parameters(&self.base)? {
             let value = self.base.graph.value(v);
             let Some(data) = value.constant.clone() else {
@@ -122,6 +127,16 @@ impl Draft {
                 self.frozen.push(value.name.clone());
                 continue;
             }
+            let mask = marks.mask(&value.name, &data)?;
+            let data = match &mask {
+                Some(mask) => {
+                    masked.push([mask.iter().filter(|k| !**k).count(), mask.len()]);
+                    let mut numbers = data.to_f32()?.into_owned();
+                    apply(mask, &mut numbers);
+                    Tensor::from_vec(data.dims(), numbers)?
+                }
+                None => data,
+            };
             let parameter = Parameter {
                 name: value.name.clone(),
                 value: Some(v),
@@ -130,9 +145,18 @@ impl Draft {
                 is_positive: false,
                 decay: f64::from(u8::from(data.rank() > 1)),
                 data,
+                mask,
             };
             self.make_input(v);
             self.parameters.push((parameter, v));
+        }
+        if !masked.is_empty() {
+            let [gone, of] = [0, 1].map(|i| masked.iter().map(|m| m[i]).sum::<usize>());
+            self.notes.push(format!(
+                "{} weights were pruned and keep their zeros: {gone} of {of} numbers ({:.1} %)",
+                masked.len(),
+                100.0 * gone as f64 / of.max(1) as f64
+            ));
         }
         if !options.freeze_scales {
             self.take_scales(&stays)?;
@@ -172,6 +196,7 @@ impl Draft {
                 is_positive: true,
                 decay: 0.0,
                 data: data.clone(),
+                mask: None,
             };
             self.make_input(v);
             self.parameters.push((parameter, v));
@@ -442,6 +467,7 @@ impl Draft {
             is_positive: false,
             data,
             decay: 1.0,
+            mask: None,
         };
         self.parameters.push((parameter, v));
         Ok(v)
@@ -528,6 +554,7 @@ impl Draft {
             frozen: self.frozen,
             notes: self.notes,
             thawed: self.thawed,
+            gradual: None,
         })
     }
 }

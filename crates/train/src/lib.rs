@@ -6,6 +6,7 @@ pub mod fresh;
 pub mod grad;
 pub mod head;
 pub mod losses;
+pub mod masked;
 pub mod optimizer;
 pub mod schedule;
 pub mod student;

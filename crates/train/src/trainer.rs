@@ -90,6 +90,10 @@ pub struct Settings {
     /// The part of the run over which the weight of each term goes to its last value, in the
     /// order of terms; empty: weights stay.
     pub last_weights: Vec<f64>,
+    /// The step whose parameters are kept beside, before it is done.
+    pub keep_at: Option<usize>,
+    /// Judge after every so many steps too; 0: after epochs alone.
+    pub judge_every: usize,
 }
 
 impl Default for Settings {
@@ -112,6 +116,8 @@ impl Default for Settings {
             threads: 0,
             bf16: false,
             last_weights: Vec::new(),
+            keep_at: None,
+            judge_every: 0,
         }
     }
 }
@@ -127,6 +133,10 @@ pub struct Outcome {
     pub best: usize,
     /// Steps that were done before, in a run that was broken off.
     pub resumed_at: usize,
+    /// The parameters before the step of [`Settings::keep_at`], in order.
+    pub kept: Option<Vec<Vec<f32>>>,
+    /// The parameters after the last step.
+    pub last: Vec<Vec<f32>>,
     /// Seconds of the run, judging and those before it was broken off among them.
     pub seconds: f64,
 }
@@ -166,6 +176,8 @@ pub fn train(
         history: run.done.history,
         best,
         resumed_at,
+        kept: run.kept,
+        last: run.weights.numbers(),
     })
 }
 
@@ -181,6 +193,7 @@ struct Run<'a> {
     steps: usize,
     total: usize,
     warmup: usize,
+    kept: Option<Vec<Vec<f32>>>,
     /// Until when seconds are counted.
     counted: Instant,
 }
@@ -221,6 +234,7 @@ impl<'a> Run<'a> {
             batch,
             steps,
             total,
+            kept: None,
             counted: Instant::now(),
         })
     }
@@ -231,7 +245,14 @@ impl<'a> Run<'a> {
         let Some(kept) = kept.filter(|k| k.key == self.done.key) else {
             return Ok(0);
         };
-        self.weights.restore(&kept.tensors)?;
+        let gradual = self.training.gradual.as_deref();
+        let first = gradual.and_then(|g| (0..kept.step).find(|&s| g.due(s, self.total).is_some()));
+        let masked = match (gradual, first) {
+            (Some(g), Some(_)) => g.names(),
+            _ => Vec::new(),
+        };
+        let is_fixed = gradual.is_some_and(|g| kept.step > g.fixed_from(self.total));
+        self.weights.restore(&kept.tensors, (&masked, is_fixed))?;
         self.done = kept;
         Ok(self.done.step)
     }
@@ -263,7 +284,20 @@ impl<'a> Run<'a> {
                 }
                 let first = self.done.step % self.steps * self.batch;
                 let fed = data.batch(&order[first..first + self.batch], epoch)?;
+                self.mask()?;
+                if self.settings.keep_at == Some(self.done.step) {
+                    self.kept = Some(self.weights.numbers());
+                }
                 let terms = self.step(fed)?;
+                let every = self.settings.judge_every;
+                let is_last = self.done.step == (epoch + 1) * self.steps;
+                if let Some(judge) = judge.as_deref_mut()
+                    && every > 0
+                    && self.done.step.is_multiple_of(every)
+                    && !is_last
+                {
+                    judge(&self.model()?)?;
+                }
                 watch.step(self.done.step, terms[0], &terms[1..]);
                 watch.advance(1);
                 if saved.elapsed() > BETWEEN.max(took * TIMES) {
@@ -360,6 +394,25 @@ impl<'a> Run<'a> {
         Ok(terms)
     }
 
+    /// Chooses masks where a step asks for that.
+    fn mask(&mut self) -> Result<()> {
+        let Some(gradual) = self.training.gradual.as_deref() else {
+            return Ok(());
+        };
+        let step = self.done.step;
+        if let Some(sparsity) = gradual.due(step, self.total) {
+            let is_fixed = step >= gradual.fixed_from(self.total);
+            self.weights.mask(gradual, sparsity, is_fixed)?;
+        }
+        Ok(())
+    }
+
+    /// True where masks are as they will be in the end.
+    fn is_sparse(&self) -> bool {
+        let gradual = self.training.gradual.as_deref();
+        gradual.is_none_or(|g| self.done.step > g.fixed_from(self.total))
+    }
+
     /// The learning rate of a step.
     fn rate(&self, step: usize) -> f64 {
         self.settings.rate * self.schedule.at(step, self.total, self.warmup)
@@ -396,7 +449,8 @@ impl<'a> Run<'a> {
             let at = |i: usize| self.done.history[i].judged.unwrap_or(f64::NEG_INFINITY);
             judged.is_none() || at(epoch) > at(b)
         };
-        if self.done.best.is_none_or(better) {
+        // A model that is not yet as sparse as it is to be is none to choose.
+        if self.is_sparse() && self.done.best.is_none_or(better) {
             self.done.best = Some(epoch);
             self.weights.keep_best();
         }
@@ -407,8 +461,9 @@ impl<'a> Run<'a> {
 
     /// The model of this moment.
     fn model(&self) -> Result<Model> {
-        self.training
-            .model_with(&self.weights.shown(), &self.weights.states)
+        let shown = self.weights.shown();
+        let shown: Vec<&[f32]> = shown.iter().map(|w| &w[..]).collect();
+        self.training.model_with(&shown, &self.weights.states)
     }
 
     fn chosen(&self) -> Result<(Model, usize)> {

@@ -1,7 +1,10 @@
 //! A model made ready for training: one graph with forward, loss and gradients.
 
+use std::sync::Arc;
+
 use edgesmith_ir::{Error, Model, Result, Tensor, ValueId};
 
+use crate::masked::Gradual;
 use crate::thaw::{self, Thawed};
 
 /// A tensor that training moves.
@@ -21,6 +24,8 @@ pub struct Parameter {
     pub is_positive: bool,
     /// What weight decay is multiplied by: 1 of weights, 0 of biases and scales.
     pub decay: f64,
+    /// True for each number that learns; the others are zero and stay zero. `None`: all learn.
+    pub mask: Option<Vec<bool>>,
 }
 
 /// A tensor that a step renews beside the parameters: running statistics of a normalisation.
@@ -113,6 +118,8 @@ pub struct Training {
     pub notes: Vec<String>,
     /// What are integers in the file.
     pub thawed: Thawed,
+    /// What chooses masks while it is trained, where anything does.
+    pub gradual: Option<Arc<dyn Gradual>>,
 }
 
 impl Training {

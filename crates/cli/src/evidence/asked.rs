@@ -16,7 +16,7 @@ use super::{conversion, slower};
 use crate::commands::{force_arg, json_arg, run};
 use crate::measure::Effort;
 use crate::recipes::{self, Outcome, Work};
-use crate::ui;
+use crate::{lottery, sparsity, ui};
 
 /// Runs of each model that count.
 const ITERATIONS: usize = 100;
@@ -86,6 +86,13 @@ pub fn args(c: clap::Command) -> clap::Command {
 pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value) -> Result<()> {
     let report = matches.get_one::<String>("report");
     let json = matches.get_flag("json");
+    let mut drawn = outcome
+        .changes()
+        .into_iter()
+        .filter_map(|c| c.lottery.as_ref());
+    if let Some(found) = drawn.next_back().filter(|_| !json) {
+        ui::print(&lottery::table(found))?;
+    }
     if report.is_none() && !json && !matches.get_flag("measure") {
         return Ok(());
     }
@@ -113,6 +120,20 @@ pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value)
     if json {
         let mut object = serde_json::to_value(&evidence)?;
         object["recipe"] = recipe;
+        let found = outcome
+            .changes()
+            .into_iter()
+            .filter_map(|c| c.lottery.as_ref());
+        if let Some(found) = found.last() {
+            object["lottery"] = lottery::as_json(found);
+        }
+        let pruned = outcome
+            .changes()
+            .into_iter()
+            .filter_map(|c| c.pruned.as_ref());
+        if let Some(pruned) = pruned.last() {
+            object["pruned"] = sparsity::as_json(pruned);
+        }
         ui::print_json(&object)?;
     }
     Ok(())

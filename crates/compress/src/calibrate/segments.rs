@@ -13,6 +13,9 @@ use edgesmith_ir::{
     Dim, Error, Graph, Model, NodeId, Progress, Result, Shape, Tensor, TensorType, Type, ValueId,
 };
 
+use edgesmith_kernels::Ctx;
+use edgesmith_runtime::View;
+
 use super::choice::Choice;
 use super::runnable::{reads, runnable};
 use super::shelf::{Reader, Shelf, Writer};
@@ -156,32 +159,57 @@ impl<'a> Segments<'a> {
         progress: &dyn Progress,
     ) -> Result<(Statistics, usize)> {
         let looks = aim != Aim::Carry;
+        let mut collector = self.collector(at, part, looks)?;
+        let wanted: Vec<ValueId> = collector.names.keys().copied().collect();
+        let pass = Pass {
+            part,
+            aim,
+            wanted: &wanted,
+        };
+        let mut see = |v, t: &View, mask: Option<&Mask>| collector.add(v, t, mask);
+        let watched = self.watch(at, &pass, &mut see, shelf, progress)?;
+        collector.statistics.samples += watched.samples;
+        Ok((collector.finish(&watched.ctx), watched.parts))
+    }
+
+    /// As [`Segments::run`], with `see` told of the values that are wanted of each batch.
+    ///
+    /// # Errors
+    /// As [`Segments::run`], and when `see` fails.
+    pub(crate) fn watch(
+        &self,
+        at: usize,
+        pass: &Pass,
+        see: &mut See,
+        shelf: &Shelf,
+        progress: &dyn Progress,
+    ) -> Result<Watched> {
+        let (part, aim) = (pass.part, pass.aim);
         let carries = aim != Aim::Look && at + 1 < self.all.len();
-        let phase = match looks {
-            true => "calibrate",
-            false => "run rounded",
+        let phase = match aim {
+            Aim::Carry => "run changed",
+            Aim::Look | Aim::Both => "calibrate",
         };
         let phase = format!("{phase} segment {} of {}", at + 1, self.all.len());
         progress.start(&phase, self.choice.count as u64);
-        let mut collector = self.collector(at, part, looks)?;
-        let wanted: Vec<ValueId> = collector.names.keys().copied().collect();
         let mut session = session(part, &self.settings)?;
         let mut before = at.checked_sub(1).map(|cut| Before {
             crossing: &self.all[cut].crossing,
             reader: Reader::new(shelf, cut),
         });
         let mut writer = Writer::new(shelf, at);
+        let mut samples = 0;
         for batch in self.choice.batches(self.samples) {
             progress.check()?;
             let (range, batch) = batch?;
             let came = before.as_mut().map_or(Ok(BTreeMap::new()), Before::next)?;
             let inputs = inputs(&part.graph, &batch, &came);
             let mask = Mask::of(&batch)?;
-            collector.statistics.samples += range.len() as u64;
+            samples += range.len() as u64;
             let mut added = Ok(());
-            let outputs = session.run_watching(&inputs, &wanted, &mut |v, t| {
+            let outputs = session.run_watching(&inputs, pass.wanted, &mut |v, t| {
                 if added.is_ok() {
-                    added = collector.add(v, &t, mask.as_ref());
+                    added = see(v, &t, mask.as_ref());
                 }
             })?;
             added?;
@@ -193,8 +221,11 @@ impl<'a> Segments<'a> {
             progress.advance(range.len() as u64);
         }
         progress.finish();
-        let statistics = collector.finish(session.ctx());
-        Ok((statistics, writer.finish()?))
+        Ok(Watched {
+            samples,
+            parts: writer.finish()?,
+            ctx: session.ctx().clone(),
+        })
     }
 
     /// Collects XᵀX of a segment, or nothing.
@@ -210,6 +241,36 @@ impl<'a> Segments<'a> {
             ..self.settings.clone()
         };
         Collector::of(part, &settings)
+    }
+}
+
+/// How a segment is run.
+pub(crate) struct Pass<'p> {
+    /// The segment as a model.
+    pub part: &'p Model,
+    /// What for.
+    pub aim: Aim,
+    /// The values to see.
+    pub wanted: &'p [ValueId],
+}
+
+/// Is told of a value of a batch.
+pub(crate) type See<'s> = dyn FnMut(ValueId, &View, Option<&Mask>) -> Result<()> + 's;
+
+/// What came of a run.
+pub(crate) struct Watched {
+    /// Samples that went through.
+    pub samples: u64,
+    /// Parts of the shelf that hold what later segments read.
+    pub parts: usize,
+    /// Threads and instructions.
+    pub ctx: Ctx,
+}
+
+impl Segment {
+    /// True where XᵀX of a value is collected here.
+    pub(crate) fn sees(&self, v: ValueId) -> bool {
+        self.seen.contains(&v)
     }
 }
 

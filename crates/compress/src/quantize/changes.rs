@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::sources::Source;
 use crate::mixed::Search;
 use crate::prune::Structured;
+use crate::prune::lottery::Lottery;
 use crate::prune::weights::Sparsity;
 
 /// What became of a node.
@@ -210,6 +211,8 @@ pub struct Changes {
     pub ranges: Option<Ranges>,
     /// How it was trained.
     pub training: Option<Learned>,
+    /// Which tickets were drawn.
+    pub lottery: Option<Lottery>,
     /// Which weights were set to zero.
     pub pruned: Option<Sparsity>,
     /// Which channels, heads or blocks were removed.

@@ -4,7 +4,7 @@
 //! in a [`format`]. XᵀX of what it multiplies comes from calibration ([`grams`] says of which
 //! values).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::{Error, Graph, Model, NodeId, Progress, Result, ValueId};
 use edgesmith_kernels::{Ctx, Isa, Threads};
@@ -26,7 +26,7 @@ pub mod matrix;
 pub mod method;
 pub mod nf4;
 mod prices;
-mod range;
+pub(crate) mod range;
 mod rounding;
 pub mod rtn;
 mod scale;
@@ -233,6 +233,40 @@ pub fn quantize_knowing(
         Ok(one)
     };
     found.written(settings, &rounding.scales, one, progress)
+}
+
+/// The names of the constants that can be written as `settings` say.
+pub(crate) fn writable(model: &Model, settings: &Settings) -> BTreeSet<String> {
+    let (sites, _) = sites::find(&model.graph, settings);
+    let products = sites.iter().filter(|s| s.does != sites::Use::Table);
+    products
+        .map(|s| model.graph.value(s.weight).name.clone())
+        .collect()
+}
+
+/// The model with the weights that are in `rounded`, by the name of the constant, written as `settings`
+/// say; others stay.
+///
+/// # Errors
+/// When the settings do not fit each other, or the opset cannot be raised.
+pub(crate) fn written(
+    model: &Model,
+    settings: &Settings,
+    rounded: &BTreeMap<String, blocks::Blocks>,
+    progress: &dyn Progress,
+) -> Result<(Model, Changes)> {
+    let mut found = Found::of(model, settings)?;
+    let name = |graph: &Graph, site: &Site| graph.value(site.weight).name.clone();
+    let graph = found.out.graph.clone();
+    found
+        .sites
+        .retain(|s| rounded.contains_key(&name(&graph, s)));
+    let one = |graph: &Graph, _: usize, sites: &[&Site]| {
+        let blocks = rounded.get(&name(graph, sites[0]));
+        let blocks = blocks.ok_or_else(|| Error::internal("a rounded weight is there"))?;
+        rounding::known(graph, sites[0], blocks)
+    };
+    found.written(settings, &BTreeMap::new(), one, progress)
 }
 
 /// A model whose weights can be rounded, and which they are.

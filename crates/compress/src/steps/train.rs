@@ -7,11 +7,14 @@ use edgesmith_train::draft::{self, Draft};
 use edgesmith_train::fresh::fresh;
 use edgesmith_train::head::with_head;
 use edgesmith_train::losses::{LOSSES, Needs, Request};
+use edgesmith_train::masked::Kept;
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::schedule::SCHEDULES;
 use edgesmith_train::training::Wanted;
 use edgesmith_train::{Settings, Training, trainer};
 use sha2::{Digest, Sha256};
+
+mod gradual;
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::calibrate;
@@ -31,6 +34,11 @@ pub static TRAIN: StepDef = StepDef {
         Group {
             of: &[],
             keys: KEYS,
+        },
+        Group { of: &[], keys: HOW },
+        Group {
+            of: &[],
+            keys: gradual::KEYS,
         },
     ],
     layers: false,
@@ -75,60 +83,6 @@ const KEYS: &[Key] = &[
         value: "NAME",
         about: "With mse: the output should be this input",
         kind: Kind::Text,
-    },
-    Key {
-        name: "epochs",
-        value: "N",
-        about: "How often each example is seen; 10 where not given",
-        kind: Kind::Count,
-    },
-    Key {
-        name: "batch",
-        value: "N",
-        about: "Examples of a step; 64 where not given",
-        kind: Kind::Count,
-    },
-    Key {
-        name: "optimizer",
-        value: "NAME",
-        about: "How gradients move parameters; adamw where not given",
-        kind: Kind::OneOf(|| OPTIMIZERS.iter().map(|o| o.name).collect()),
-    },
-    Key {
-        name: "rate",
-        value: "R",
-        about: "The full learning rate; 0.001 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "schedule",
-        value: "NAME",
-        about: "How the rate goes over the run; cosine where not given",
-        kind: Kind::OneOf(|| SCHEDULES.iter().map(|s| s.name).collect()),
-    },
-    Key {
-        name: "warmup",
-        value: "PART",
-        about: "The part of all steps in which the rate rises; 0.05 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "decay",
-        value: "D",
-        about: "Weight decay, of weights and not of biases and scales; 0.01 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "momentum",
-        value: "M",
-        about: "Momentum of sgd and nesterov, or beta 1; 0.9 where not given",
-        kind: Kind::Number,
-    },
-    Key {
-        name: "clip",
-        value: "L",
-        about: "The greatest length of all gradients together",
-        kind: Kind::Number,
     },
     Key {
         name: "ema",
@@ -196,6 +150,64 @@ const KEYS: &[Key] = &[
         about: "Multiply in BF16 where the CPU does; sums, weights and states stay f32",
         kind: Kind::Flag,
     },
+];
+
+/// How any training goes.
+pub(super) const HOW: &[Key] = &[
+    Key {
+        name: "epochs",
+        value: "N",
+        about: "How often each example is seen; 10 where not given",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "batch",
+        value: "N",
+        about: "Examples of a step; 64 where not given",
+        kind: Kind::Count,
+    },
+    Key {
+        name: "optimizer",
+        value: "NAME",
+        about: "How gradients move parameters; adamw where not given",
+        kind: Kind::OneOf(|| OPTIMIZERS.iter().map(|o| o.name).collect()),
+    },
+    Key {
+        name: "rate",
+        value: "R",
+        about: "The full learning rate; 0.001 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "schedule",
+        value: "NAME",
+        about: "How the rate goes over the run; cosine where not given",
+        kind: Kind::OneOf(|| SCHEDULES.iter().map(|s| s.name).collect()),
+    },
+    Key {
+        name: "warmup",
+        value: "PART",
+        about: "The part of all steps in which the rate rises; 0.05 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "decay",
+        value: "D",
+        about: "Weight decay, of weights and not of biases and scales; 0.01 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "momentum",
+        value: "M",
+        about: "Momentum of sgd and nesterov, or beta 1; 0.9 where not given",
+        kind: Kind::Number,
+    },
+    Key {
+        name: "clip",
+        value: "L",
+        about: "The greatest length of all gradients together",
+        kind: Kind::Number,
+    },
     Key {
         name: "train-seed",
         value: "S",
@@ -240,6 +252,7 @@ impl Plan {
                 .fault("loss", what)
                 .hint("teacher = \"MODEL\", or --teacher MODEL"));
         }
+        gradual::schedule(given)?;
         let d = Settings::default();
         let number = |name: &str, default: f64| given.number(name).unwrap_or(default);
         let settings = Settings {
@@ -285,6 +298,7 @@ impl Plan {
         model: &Model,
         teacher: Option<&Model>,
         (unlabelled, is_mixed): (bool, bool),
+        masks: Kept,
     ) -> Result<Training> {
         let options = draft::Options {
             freeze: given.texts("freeze"),
@@ -292,6 +306,7 @@ impl Plan {
             freeze_scales: given.flag("freeze-scales"),
             pact: given.flag("pact"),
             recompute: given.flag("recompute"),
+            masks,
             seed: self.settings.seed,
         };
         let mut draft = Draft::new(model, &options)?;
@@ -311,7 +326,9 @@ impl Plan {
             };
             draft.add_term(term.loss, term.weight, &request)?;
         }
-        draft.finish()
+        let mut training = draft.finish()?;
+        gradual::prepare(given, &mut training)?;
+        Ok(training)
     }
 }
 
@@ -326,7 +343,8 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         false => Vec::new(),
     };
     let kinds = (labels.contains(&-1), examples.are_mixed());
-    let training = plan.training(given, model, teacher.as_ref(), kinds)?;
+    let masks = gradual::masks(given, model, work)?;
+    let training = plan.training(given, model, teacher.as_ref(), kinds, masks)?;
     check_labels(&training, &labels)?;
     let mut changes = Changes::default();
     let notes = training.notes.iter().chain(examples.notes());
@@ -372,7 +390,8 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             .map(calibrate::model_digest)
             .unwrap_or_default(),
         &examples.digest()?,
-        &format!("{settings:?} {:?}", training.terms),
+        &format!("{settings:?} {:?} {:?}", training.terms, training.gradual),
+        &gradual::digest(&training),
     ]);
     let store = work.stores.map(|s| s.store(&key));
     let kept = store.as_deref().unwrap_or(&NoStore);
@@ -387,7 +406,7 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     changes.training = Some(Learned {
         parameters: training.count(),
         frozen: frozen(given, &training),
-        terms: training.terms,
+        terms: training.terms.clone(),
         settings: plan.settings,
         teacher: given.text("teacher").map(str::to_owned),
         examples: data.count(),
@@ -397,7 +416,32 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         resumed_at: made.resumed_at,
         seconds: made.seconds,
     });
-    Ok((made.model, changes))
+    let (model, pruned) = gradual::finished(given, made.model, &training)?;
+    changes.pruned = pruned;
+    Ok((model, changes))
+}
+
+/// A training graph on labels or on what the loss asks for, without a teacher; how it is trained, and the
+/// examples.
+///
+/// # Errors
+/// When settings do not go together, or examples do not fit the model.
+pub(super) fn plain(
+    given: &Given,
+    model: &Model,
+    work: &Work,
+) -> Result<(Training, Settings, Examples)> {
+    let plan = Plan::of(given)?;
+    let examples = Examples::open(given, work.base, plan.settings.seed)?;
+    let plan = plan.paired(model, None)?;
+    let labels = match plan.wants_labels() {
+        true => examples.labels()?,
+        false => Vec::new(),
+    };
+    let kinds = (labels.contains(&-1), examples.are_mixed());
+    let training = plan.training(given, model, None, kinds, Kept::new())?;
+    check_labels(&training, &labels)?;
+    Ok((training, plan.settings, examples))
 }
 
 /// The model as training begins: with a new head, or weights drawn anew, where that is asked for.

@@ -1,10 +1,12 @@
 //! The numbers that a run changes: parameters, states of the optimizer, running means, the best.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use edgesmith_ir::{DType, Error, Result, Tensor};
 
+use crate::masked::{Gradual, apply};
 use crate::optimizer::{Numbers, Optimizer};
 use crate::training::Training;
 
@@ -33,6 +35,53 @@ struct Weight {
     states: Vec<Vec<f32>>,
     mean: Option<Vec<f32>>,
     best: Option<Vec<f32>>,
+    /// What never learns.
+    mask: Option<Vec<bool>>,
+    /// What is zero now, where masks change during the run.
+    changing: Option<Changing>,
+}
+
+/// A mask that is chosen during the run.
+struct Changing {
+    kept: Vec<bool>,
+    /// What is masked stays so; before that it learns, and can come back.
+    is_fixed: bool,
+}
+
+impl Weight {
+    /// The numbers that are multiplied, with what is masked now set to zero.
+    fn masked<'w>(&self, numbers: &'w [f32]) -> Cow<'w, [f32]> {
+        match &self.changing {
+            Some(Changing {
+                kept,
+                is_fixed: false,
+            }) => {
+                let mut numbers = numbers.to_vec();
+                apply(kept, &mut numbers);
+                Cow::Owned(numbers)
+            }
+            _ => Cow::Borrowed(numbers),
+        }
+    }
+
+    /// The masks of what does not learn.
+    fn fixed(&self) -> impl Iterator<Item = &[bool]> {
+        let changing = self.changing.as_ref().filter(|c| c.is_fixed);
+        let changing = changing.map(|c| c.kept.as_slice());
+        self.mask.as_deref().into_iter().chain(changing)
+    }
+}
+
+impl Weight {
+    /// Sets what does not learn to zero, in the states of the optimizer and in means too.
+    fn clear(&mut self) {
+        let masks: Vec<Vec<bool>> = self.fixed().map(<[bool]>::to_vec).collect();
+        for mask in masks {
+            apply(&mask, Arc::make_mut(&mut self.data).as_mut_slice());
+            let others = self.states.iter_mut().chain(&mut self.mean);
+            others.for_each(|x| apply(&mask, x));
+        }
+    }
 }
 
 pub(super) struct Weights {
@@ -57,6 +106,8 @@ impl Weights {
                 states: vec![vec![0.0; data.len()]; states],
                 mean: averaged.then(|| data.clone()),
                 best: None,
+                mask: p.mask.clone(),
+                changing: None,
                 data: Arc::new(data),
             });
         }
@@ -72,7 +123,11 @@ impl Weights {
     /// Adds the parameters and states to what a step is fed.
     pub fn feed(&self, fed: &mut Vec<(String, Tensor)>) -> Result<()> {
         for w in &self.all {
-            let bytes = Bytes::from_owner(Shown(Arc::clone(&w.data)));
+            let shown = match w.masked(&w.data) {
+                Cow::Borrowed(_) => Arc::clone(&w.data),
+                Cow::Owned(numbers) => Arc::new(numbers),
+            };
+            let bytes = Bytes::from_owner(Shown(shown));
             fed.push((
                 w.name.clone(),
                 Tensor::from_bytes(DType::F32, &w.dims, bytes)?,
@@ -97,7 +152,11 @@ impl Weights {
         if clip > 0.0 {
             let mut square = 0.0f64;
             for (w, g) in self.all.iter().zip(gradients) {
-                let sum: f64 = g.to_f32()?.iter().map(|&x| f64::from(x).powi(2)).sum();
+                let mut gradient = g.to_f32()?;
+                for mask in w.fixed() {
+                    apply(mask, gradient.to_mut());
+                }
+                let sum: f64 = gradient.iter().map(|&x| f64::from(x).powi(2)).sum();
                 square += w.gradient.powi(2) * sum;
             }
             let length = square.sqrt();
@@ -106,14 +165,17 @@ impl Weights {
             }
         }
         for (w, g) in self.all.iter_mut().zip(gradients) {
-            let data = Arc::make_mut(&mut w.data);
-            let gradient = g.to_f32()?;
-            if gradient.len() != data.len() {
+            let mut gradient = g.to_f32()?;
+            if gradient.len() != w.data.len() {
                 return Err(Error::internal(format!(
                     "the gradient of \"{}\" has other lengths",
                     w.name
                 )));
             }
+            for mask in w.fixed() {
+                apply(mask, gradient.to_mut());
+            }
+            let data = Arc::make_mut(&mut w.data);
             let own = Numbers {
                 decay: numbers.decay * w.decay,
                 rate: numbers.rate * w.rate,
@@ -129,6 +191,28 @@ impl Weights {
             if let Some(least) = w.least {
                 data.iter_mut().for_each(|x| *x = x.max(least));
             }
+            w.clear();
+        }
+        Ok(())
+    }
+
+    /// Chooses anew what is masked of these parameters; from now on for good where `is_fixed`.
+    pub fn mask(&mut self, gradual: &dyn Gradual, sparsity: f64, is_fixed: bool) -> Result<()> {
+        let names = gradual.names();
+        let find = |name: &String| self.all.iter().position(|w| w.name == *name);
+        let places: Option<Vec<usize>> = names.iter().map(find).collect();
+        let places = places.ok_or_else(|| Error::internal("a masked parameter is trained"))?;
+        let data: Vec<&[f32]> = places.iter().map(|&i| &self.all[i].data[..]).collect();
+        let chosen = gradual.choose(&data, sparsity)?;
+        for (i, kept) in places.into_iter().zip(chosen) {
+            let w = &mut self.all[i];
+            if kept.len() != w.data.len() {
+                return Err(Error::internal(
+                    "a mask has as many numbers as its parameter",
+                ));
+            }
+            w.changing = Some(Changing { kept, is_fixed });
+            w.clear();
         }
         Ok(())
     }
@@ -153,19 +237,25 @@ impl Weights {
         }
     }
 
-    /// The parameters as the model has them: running means where there are any.
-    pub fn shown(&self) -> Vec<&[f32]> {
-        let shown = self
-            .all
-            .iter()
-            .map(|w| w.mean.as_deref().unwrap_or(&w.data));
-        shown.collect()
+    /// The parameters as the model has them: running means where there are any, masked.
+    pub fn shown(&self) -> Vec<Cow<'_, [f32]>> {
+        let mut shown = Vec::new();
+        for w in &self.all {
+            shown.push(w.masked(w.mean.as_deref().unwrap_or(&w.data)));
+        }
+        shown
+    }
+
+    /// The numbers of the parameters of this moment.
+    pub fn numbers(&self) -> Vec<Vec<f32>> {
+        self.all.iter().map(|w| w.data.to_vec()).collect()
     }
 
     /// Remembers this moment as the best.
     pub fn keep_best(&mut self) {
         for w in &mut self.all {
-            w.best = Some(w.mean.clone().unwrap_or_else(|| w.data.to_vec()));
+            let shown = w.masked(w.mean.as_deref().unwrap_or(&w.data));
+            w.best = Some(shown.into_owned());
         }
         self.best_states.clone_from(&self.states);
     }
@@ -184,6 +274,10 @@ impl Weights {
             all.extend(w.states.iter().cloned());
             all.push(w.mean.clone().unwrap_or_default());
             all.push(w.best.clone().unwrap_or_default());
+            if let Some(c) = &w.changing {
+                let numbers = c.kept.iter().map(|&k| f32::from(u8::from(k)));
+                all.push(numbers.collect());
+            }
         }
         for s in self.states.iter().chain(&self.best_states) {
             all.push(s.to_f32()?.into_owned());
@@ -191,8 +285,13 @@ impl Weights {
         Ok(all)
     }
 
-    /// Takes over what [`Weights::tensors`] gave.
-    pub fn restore(&mut self, tensors: &[Vec<f32>]) -> Result<()> {
+    /// Takes over what [`Weights::tensors`] gave; `masked` are the parameters whose masks change, where
+    /// they were chosen by then, and whether for good.
+    pub fn restore(
+        &mut self,
+        tensors: &[Vec<f32>],
+        (masked, is_fixed): (&[String], bool),
+    ) -> Result<()> {
         let mut rest = tensors.iter();
         let mut next = |len: usize, may_miss: bool| {
             let found = rest
@@ -212,6 +311,10 @@ impl Weights {
             let mean = next(len, true)?;
             w.mean = w.mean.is_some().then_some(mean);
             w.best = Some(next(len, true)?).filter(|b| !b.is_empty());
+            if masked.contains(&w.name) {
+                let kept = next(len, false)?.iter().map(|&x| x != 0.0).collect();
+                w.changing = Some(Changing { kept, is_fixed });
+            }
         }
         for s in &mut self.states {
             *s = Tensor::from_vec(s.dims(), next(s.count(), false)?)?;

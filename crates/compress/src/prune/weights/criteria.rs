@@ -7,7 +7,9 @@ use edgesmith_kernels::Ctx;
 
 use super::scope::Scope;
 use super::select::{Lengths, kept};
-use super::{Settings, magnitude, random};
+use super::{Settings, magnitude, random, sparsegpt, wanda};
+use crate::calibrate::Sums;
+use crate::quantize::weight_only::blocks::{Blocks, Scheme};
 use crate::quantize::weight_only::matrix::Matrix;
 
 /// A way to choose weights.
@@ -45,7 +47,7 @@ impl PartialEq for Criterion {
 }
 
 /// Every criterion; the first needs no data.
-pub static CRITERIA: &[&Criterion] = &[&MAGNITUDE, &RANDOM];
+pub static CRITERIA: &[&Criterion] = &[&MAGNITUDE, &WANDA, &SPARSEGPT, &RANDOM];
 
 /// The criterion of that name.
 ///
@@ -63,6 +65,24 @@ pub static MAGNITUDE: Criterion = Criterion {
     needs_data: false,
     scopes: &[Scope::Layer, Scope::Global, Scope::Row, Scope::Erk],
     does: Does::Scores(magnitude::scores),
+};
+
+/// Numbers and their inputs.
+pub static WANDA: Criterion = Criterion {
+    name: "wanda",
+    about: "numbers go whose size times the size of their input is least, of each output alike",
+    needs_data: true,
+    scopes: &[Scope::Row, Scope::Layer, Scope::Erk],
+    does: Does::Scores(wanda::scores),
+};
+
+/// Columns that follow make good what goes.
+pub static SPARSEGPT: Criterion = Criterion {
+    name: "sparsegpt",
+    about: "column by column, what goes is made good by the columns that follow",
+    needs_data: true,
+    scopes: &[Scope::Layer, Scope::Erk],
+    does: Does::Solves(sparsegpt::solve),
 };
 
 /// Chance, as a control.
@@ -84,10 +104,28 @@ pub struct Job<'a> {
     pub number: usize,
     /// The share that goes.
     pub amount: f64,
+    /// What it multiplies, where that was seen.
+    pub(crate) seen: Option<&'a Sums>,
+    /// Bits and blocks, where what stays is rounded.
+    pub scheme: Option<Scheme>,
     /// What was asked for.
     pub settings: &'a Settings,
     /// Threads and instructions.
     pub ctx: &'a Ctx,
+}
+
+impl<'a> Job<'a> {
+    /// What the weight multiplies.
+    ///
+    /// # Errors
+    /// When nobody saw it.
+    pub(crate) fn seen(&self) -> Result<&'a Sums> {
+        let seen = self.seen.filter(|s| s.rows() > 0);
+        seen.ok_or_else(|| {
+            Error::invalid("calibration saw nothing of the inputs of this weight")
+                .hint("--exclude leaves the node as it is; magnitude needs no inputs")
+        })
+    }
 }
 
 /// A pruned weight, by rows.
@@ -97,6 +135,8 @@ pub struct Solved {
     pub kept: Vec<bool>,
     /// The numbers; 0 where they do not stay.
     pub numbers: Vec<f32>,
+    /// The codes of the numbers, where they are rounded.
+    pub blocks: Option<Blocks>,
 }
 
 impl Solved {
@@ -106,6 +146,7 @@ impl Solved {
         Self {
             numbers: weight.data.iter().zip(&kept).map(number).collect(),
             kept,
+            blocks: None,
         }
     }
 }

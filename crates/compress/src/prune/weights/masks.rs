@@ -72,7 +72,7 @@ impl Masks {
     ///
     /// # Errors
     /// When one is not.
-    pub fn fit(&self, model: &Model) -> Result<()> {
+    pub fn belong(&self, model: &Model) -> Result<()> {
         for (name, mask) in &self.all {
             let found = model.graph.find_value(name);
             let t = found.and_then(|v| model.graph.constant(v));

@@ -93,12 +93,11 @@ pub fn kept(scores: &[f64], of: Lengths, pattern: Pattern, amount: f64, by_row: 
     if let Pattern::Of { n, m } = pattern {
         return of_groups(scores, of, n, m);
     }
+    if !by_row {
+        return kept_count(scores, of, pattern, part(amount, scores.len()));
+    }
     let (rows, columns) = sides(pattern);
     let units = Units::of(scores, of, rows, columns);
-    if !by_row {
-        let gone = least(&units.scores, &units.sizes, part(amount, scores.len()));
-        return spread(&gone, of, pattern);
-    }
     let (mut gone, mut before) = (Vec::with_capacity(units.scores.len()), 0);
     let each = units.scores.chunks(units.of_row);
     for (scores, sizes) in each.zip(units.sizes.chunks(units.of_row)) {
@@ -112,6 +111,13 @@ pub fn kept(scores: &[f64], of: Lengths, pattern: Pattern, amount: f64, by_row: 
         before = after;
     }
     spread(&gone, of, pattern)
+}
+
+/// True for each number that stays where about `target` numbers of the whole matrix go.
+pub fn kept_count(scores: &[f64], of: Lengths, pattern: Pattern, target: usize) -> Vec<bool> {
+    let (rows, columns) = sides(pattern);
+    let units = Units::of(scores, of, rows, columns);
+    spread(&least(&units.scores, &units.sizes, target), of, pattern)
 }
 
 /// As [`kept`], of several matrices together: one threshold over all.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::pattern::matches;
-use edgesmith_ir::{DType, Error, Graph, Model, Node, NodeId, Result, Tensor, ValueId};
+use edgesmith_ir::{DType, Error, Graph, Model, Node, NodeId, Result, ValueId};
 
+use super::pattern::Pattern;
 use super::select::Lengths;
 use crate::quantize::changes::NOTHING;
 use crate::quantize::weight_only::matrix::{Lies, Matrix, turned};
@@ -33,15 +34,19 @@ pub struct Sites {
     pub all: Vec<Site>,
     /// Nodes with a weight that are left, and why.
     pub left: BTreeMap<NodeId, String>,
+    /// Products from which an output comes without another product.
+    pub last: BTreeSet<NodeId>,
 }
 
 /// What is looked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// Nodes that stay, by name; `*` stands for any text.
     pub exclude: Vec<String>,
     /// Also first and depthwise convolutions, and products before an output.
     pub everything: bool,
+    /// The pattern that must fit, where one is known.
+    pub pattern: Option<Pattern>,
 }
 
 /// Operators between the last product and an output.
@@ -102,6 +107,7 @@ impl Sites {
                 Err("it is the last product before an output".into())
             } else {
                 site(graph, id, node, choice.everything)
+                    .and_then(|s| misfit(&s, choice.pattern).map_or(Ok(s), Err))
             };
             match reason {
                 Ok(site) => match by_weight.get(&site.weight) {
@@ -115,6 +121,7 @@ impl Sites {
             }
         }
         found.drop_shared(graph);
+        found.last = last;
         Ok(found)
     }
 
@@ -294,9 +301,19 @@ fn site(graph: &Graph, id: NodeId, node: &Node, everything: bool) -> Result<Site
     })
 }
 
-/// The numbers of a weight that are not zero.
-pub fn count_there(t: &Tensor) -> Result<usize> {
-    Ok(t.to_f32()?.iter().filter(|x| **x != 0.0).count())
+/// Why a weight cannot have the pattern.
+fn misfit(site: &Site, pattern: Option<Pattern>) -> Option<String> {
+    let of = site.lengths;
+    let (channels, rows) = (of.columns / of.taps, of.rows / site.groups);
+    match pattern? {
+        Pattern::Of { m, .. } if channels < m => {
+            Some(format!("it has {channels} inputs, fewer than {m}"))
+        }
+        Pattern::Blocks { rows: r, .. } if site.groups > 1 && !rows.is_multiple_of(r) => {
+            Some(format!("a block of {r} outputs would reach over groups"))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -347,6 +364,7 @@ graph g(x: f32[1,2,4,4], i: i64[1]) -> (y) {
         let all = Choice {
             everything: true,
             exclude: vec!["mid*".into()],
+            pattern: None,
         };
         assert_eq!(names(&all).0, ["first", "deep", "point", "last"]);
     }

@@ -12,13 +12,13 @@ use std::ops::Range;
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::gemm::{Epilogue, Order, matmul};
 
+use crate::calibrate::Sums;
 use crate::quantize::weight_only::factor::Factor;
 use crate::quantize::weight_only::matrix::turned;
 
 mod inputs;
 
 pub use inputs::Inputs;
-pub(super) use inputs::Sums;
 
 /// The share of the mean of the diagonal of H that is added to it: what few samples leave open is
 /// rounded to nearest.

@@ -289,6 +289,15 @@ impl Squares {
     }
 }
 
+/// What became of a weight that was rounded elsewhere.
+pub fn known(graph: &Graph, site: &Site, blocks: &Blocks) -> Result<Change> {
+    let weight = matrix_of(graph, site)?;
+    let mut squares = Squares::default();
+    squares.add(&weight.data, &apart(&weight.data, blocks.numbers()));
+    let change = change(graph, site, [weight.n, weight.k], &squares);
+    Ok((Rounded::Blocks(blocks.clone()), change))
+}
+
 /// `weight − numbers`.
 fn apart(weight: &[f32], mut numbers: Vec<f32>) -> Vec<f32> {
     numbers

@@ -1,0 +1,568 @@
+//! Lottery tickets: a part of a network that learns as well as the whole, begun with the same numbers.
+//!
+//! J. Frankle and M. Carbin, "The Lottery Ticket Hypothesis" (2019): train, prune a share of what is
+//! left in each layer by size, set what stays back to what it was, and train again; of the layer before
+//! the output half as much goes. With `rewind` numbers go back to those of an early step (Frankle et
+//! al., "Linear Mode Connectivity and the Lottery Ticket Hypothesis", 2020). Each run begins with new
+//! states of the optimizer and the schedule from its beginning.
+
+use std::collections::BTreeMap;
+
+use edgesmith_ir::random::Random;
+use edgesmith_ir::{Error, Model, NoStore, Result, Tensor};
+use edgesmith_runtime::{Options, Session};
+use edgesmith_train::fresh::fresh;
+use edgesmith_train::{Data, Settings as TrainSettings, Training, Watch, trainer};
+
+use super::weights::sites::{Choice, Site, Sites};
+use crate::samples::{Samples, named};
+
+/// What a ticket is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The weights that stay begin as they began.
+    Ticket,
+    /// The same weights stay, and begin with other numbers.
+    Reinit,
+    /// As many weights of each layer stay, by chance, and begin as they began.
+    Random,
+}
+
+impl Kind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ticket => "ticket",
+            Self::Reinit => "reinit",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// What can be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How often a share is pruned.
+    pub levels: usize,
+    /// The share of what is left that goes each time.
+    pub rate: f64,
+    /// The same of the layer before an output.
+    pub last_rate: f64,
+    /// The step to whose numbers weights go back.
+    pub rewind: usize,
+    /// What tickets are compared with.
+    pub controls: Vec<Kind>,
+    /// The first level at which they are.
+    pub controls_from: usize,
+    /// Runs from other numbers.
+    pub trials: usize,
+    /// Nodes whose weights stay, by name.
+    pub exclude: Vec<String>,
+}
+
+impl Settings {
+    /// # Errors
+    /// When a number is out of range.
+    pub fn check(&self) -> Result<()> {
+        for (name, rate) in [("prune-rate", self.rate), ("last-rate", self.last_rate)] {
+            if !(0.0..1.0).contains(&rate) {
+                let what = format!("the {name} {rate} is no share");
+                return Err(Error::usage(what).hint("from 0 to less than 1"));
+            }
+        }
+        if self.levels == 0 || self.trials == 0 || self.rate == 0.0 {
+            return Err(Error::usage("there is nothing to prune")
+                .hint("levels and trials are at least 1, the rate is more than 0"));
+        }
+        Ok(())
+    }
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Which numbers it began with, from 0 on.
+    pub trial: usize,
+    /// How often a share was pruned; 0 is the whole network.
+    pub level: usize,
+    /// What it is.
+    pub kind: Kind,
+    /// Weights that are left.
+    pub left: usize,
+    /// The step of the least loss on validation.
+    pub early_step: usize,
+    /// That loss.
+    pub early_loss: f64,
+    /// The part of right answers there, on validation.
+    pub early: f64,
+    /// The same after the last step.
+    pub end: f64,
+    /// The same on the test, where there is one.
+    pub test: Option<f64>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lottery {
+    /// What was asked for.
+    pub settings: Settings,
+    /// Weights that could be pruned.
+    pub weights: usize,
+    /// Steps of a run.
+    pub steps: usize,
+    /// Every run, in order.
+    pub rows: Vec<Row>,
+}
+
+impl Lottery {
+    /// The runs of a level and kind.
+    pub fn of(&self, level: usize, kind: Kind) -> impl Iterator<Item = &Row> {
+        let is = move |r: &&Row| r.level == level && r.kind == kind;
+        self.rows.iter().filter(is)
+    }
+}
+
+/// Samples with labels that judge.
+#[derive(Clone, Copy)]
+pub struct Judges<'a> {
+    /// Those that say when a run was best.
+    pub validate: &'a dyn Samples,
+    /// Those that nothing is chosen by.
+    pub test: Option<&'a dyn Samples>,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// What is trained again and again.
+pub struct Draw<'a> {
+    /// The training graph.
+    pub training: Training,
+    /// How.
+    pub train: TrainSettings,
+    /// What can be told.
+    pub settings: &'a Settings,
+    /// Who judges.
+    pub judges: Judges<'a>,
+    /// The weights, and those before an output.
+    sites: Vec<(Site, bool)>,
+}
+
+/// Masks of weights, in the order of tensors, by the place of the weight.
+type Masks = Vec<Vec<bool>>;
+
+impl<'a> Draw<'a> {
+    /// The weights of a training graph that tickets are drawn of.
+    ///
+    /// # Errors
+    /// When a setting is wrong, or there are no weights.
+    pub fn of(
+        training: Training,
+        train: TrainSettings,
+        settings: &'a Settings,
+        judges: Judges<'a>,
+    ) -> Result<Self> {
+        settings.check()?;
+        let choice = Choice {
+            everything: true,
+            exclude: settings.exclude.clone(),
+            pattern: None,
+        };
+        let sites = Sites::of(&training.base, &choice)?;
+        let nothing = sites.nothing();
+        let is_trained = |s: &Site| training.parameters.iter().any(|p| p.name == s.name);
+        let mut found = Vec::new();
+        for site in sites.all.into_iter().filter(is_trained) {
+            let is_last = site.nodes.iter().any(|id| sites.last.contains(id));
+            found.push((site, is_last));
+        }
+        if found.is_empty() {
+            return Err(nothing);
+        }
+        Ok(Self {
+            training,
+            train,
+            settings,
+            judges,
+            sites: found,
+        })
+    }
+
+    /// Draws tickets; the runs, and the last ticket of the first trial as it was trained, with its
+    /// masks by name.
+    ///
+    /// # Errors
+    /// When a run fails, or the user cancels.
+    pub fn draw(&self, data: &mut dyn Data, follow: &dyn Watch) -> Result<Drawn> {
+        let mut found = Lottery {
+            settings: self.settings.clone(),
+            weights: self.sites.iter().map(|(s, _)| numbers(s)).sum(),
+            steps: data.count() / self.train.batch.min(data.count().max(1)) * self.train.epochs,
+            rows: Vec::new(),
+        };
+        if self.settings.rewind >= found.steps {
+            let what = format!(
+                "there is no step {} in {}",
+                self.settings.rewind, found.steps
+            );
+            return Err(Error::usage(what).hint("--rewind is a step early in the run"));
+        }
+        let mut last = None;
+        for trial in 0..self.settings.trials {
+            let seed = self.train.seed + trial as u64;
+            let begin = fresh(&self.training.base, seed, &[])?;
+            let mut masks: Masks = self
+                .sites
+                .iter()
+                .map(|(s, _)| vec![true; numbers(s)])
+                .collect();
+            let whole = self.run(&begin, None, &masks, trial, data, follow)?;
+            found.rows.push(whole.row(0, Kind::Ticket, &masks));
+            let back = whole.kept.clone();
+            let mut trained = whole;
+            for level in 1..=self.settings.levels {
+                masks = self.pruned(&masks, &trained.last);
+                let compared = level >= self.settings.controls_from;
+                for &kind in self.settings.controls.iter().filter(|_| compared) {
+                    let (begin, back, masks) = match kind {
+                        Kind::Reinit => {
+                            (fresh(&self.training.base, !seed, &[])?, None, masks.clone())
+                        }
+                        _ => (begin.clone(), back.as_ref(), by_chance(&masks, seed, level)),
+                    };
+                    let run = self.run(&begin, back, &masks, trial, data, follow)?;
+                    found.rows.push(run.row(level, kind, &masks));
+                }
+                trained = self.run(&begin, back.as_ref(), &masks, trial, data, follow)?;
+                let row = trained.row(level, Kind::Ticket, &masks);
+                tell(&row, found.weights, follow);
+                found.rows.push(row);
+            }
+            if trial == 0 {
+                let named = self.sites.iter().zip(&masks);
+                let named = named.map(|((s, _), m)| (s.name.clone(), m.clone()));
+                last = Some((trained.model, named.collect()));
+            }
+        }
+        let (model, masks) = last.ok_or_else(|| Error::internal("there is a trial at least"))?;
+        Ok(Drawn {
+            lottery: found,
+            model,
+            masks,
+        })
+    }
+
+    /// What stays after another share of the smallest numbers of each layer went.
+    fn pruned(&self, masks: &Masks, trained: &[Vec<f32>]) -> Masks {
+        let one = |((site, is_last), mask): (&(Site, bool), &Vec<bool>)| {
+            let place = self
+                .training
+                .parameters
+                .iter()
+                .position(|p| p.name == site.name);
+            let numbers = place.map_or(&[][..], |i| &trained[i]);
+            let rate = if *is_last {
+                self.settings.last_rate
+            } else {
+                self.settings.rate
+            };
+            smaller(mask, numbers, rate)
+        };
+        self.sites.iter().zip(masks).map(one).collect()
+    }
+
+    /// Parameters as a run begins: those of `begin`, or of the early step, masked.
+    fn begun(
+        &self,
+        begin: &Model,
+        back: Option<&Vec<Vec<f32>>>,
+        masks: &Masks,
+    ) -> Result<Training> {
+        let mut training = self.training.clone();
+        for (i, p) in training.parameters.iter_mut().enumerate() {
+            let own = p.value.and_then(|v| begin.graph.constant(v)).cloned();
+            let mut numbers = match (back, own) {
+                (Some(back), _) => back[i].clone(),
+                (None, Some(t)) => t.to_f32()?.into_owned(),
+                (None, None) => p.data.to_f32()?.into_owned(),
+            };
+            if let Some(at) = self.sites.iter().position(|(s, _)| s.name == p.name) {
+                edgesmith_train::masked::apply(&masks[at], &mut numbers);
+                p.mask = Some(masks[at].clone());
+            }
+            p.data = Tensor::from_vec(p.data.dims(), numbers)?;
+        }
+        for s in &mut training.states {
+            if let Some(t) = begin.graph.constant(s.value) {
+                s.data = t.clone();
+            }
+        }
+        Ok(training)
+    }
+
+    fn run(
+        &self,
+        begin: &Model,
+        back: Option<&Vec<Vec<f32>>>,
+        masks: &Masks,
+        trial: usize,
+        data: &mut dyn Data,
+        follow: &dyn Watch,
+    ) -> Result<Run> {
+        let training = self.begun(begin, back, masks)?;
+        let is_first = back.is_none();
+        let settings = TrainSettings {
+            seed: self.train.seed + trial as u64,
+            keep_at: (is_first).then_some(self.settings.rewind),
+            patience: 0,
+            ..self.train.clone()
+        };
+        let (mut judged, mut at) = (Vec::new(), 0);
+        let every = settings.judge_every;
+        let steps = data.count() / settings.batch.min(data.count().max(1));
+        let mut judge = |model: &Model| {
+            at = next(at, every, steps);
+            let found = self.judged(model, self.judges.validate)?;
+            judged.push((at, found));
+            Ok(-found.loss)
+        };
+        let quiet = Quiet(follow);
+        let judge = Some(&mut judge as &mut trainer::Judge);
+        let made = trainer::train(&training, data, &settings, judge, (&NoStore, ""), &quiet)?;
+        let shown: Vec<&[f32]> = made.last.iter().map(Vec::as_slice).collect();
+        let states: Vec<Tensor> = training.states.iter().map(|s| s.data.clone()).collect();
+        // States after the last step are those of the best epoch where it was the last.
+        let model = match made.best + 1 == settings.epochs {
+            true => made.model,
+            false if states.is_empty() => training.model_with(&shown, &states)?,
+            false => made.model,
+        };
+        let least = judged.iter().min_by(|a, b| a.1.loss.total_cmp(&b.1.loss));
+        let (early_step, early) = *least.ok_or_else(|| Error::internal("an epoch is judged"))?;
+        let end = judged.last().map_or(early.right, |(_, j)| j.right);
+        let test = self.judges.test;
+        let tested = test.map(|t| self.judged(&model, t)).transpose()?;
+        Ok(Run {
+            trial,
+            early_step,
+            early,
+            end,
+            tested: tested.map(|t| t.right),
+            kept: made.kept,
+            last: made.last,
+            model,
+        })
+    }
+
+    fn judged(&self, model: &Model, samples: &dyn Samples) -> Result<Judged> {
+        let options = Options {
+            threads: self.judges.threads,
+            ..Options::default()
+        };
+        let mut session = Session::prepare(model, &options)?;
+        let labels = samples.labels().ok_or_else(|| {
+            Error::invalid("samples without labels judge nothing")
+                .hint("an array `labels`, the class of each sample")
+        })?;
+        let made_by = model
+            .graph
+            .outputs
+            .first()
+            .and_then(|v| model.graph.value(*v).producer());
+        let is_softmax = made_by.is_some_and(|(id, _)| model.graph.node(id).is("Softmax"));
+        let (mut loss, mut right, mut count) = (0.0, 0u64, 0u64);
+        for batch in samples.batches(BATCH) {
+            let (range, fed) = batch?;
+            let outputs = session.run(&named(&fed))?;
+            let first = outputs.first();
+            let first = first.ok_or_else(|| Error::invalid("the model has no output"))?;
+            let data = first.to_f32()?;
+            let width = (data.len() / range.len().max(1)).max(1);
+            for (line, &label) in data.chunks(width).zip(&labels[range]) {
+                let Some(&own) = usize::try_from(label).ok().and_then(|l| line.get(l)) else {
+                    continue;
+                };
+                let score = |x: f32| {
+                    if is_softmax {
+                        x.max(f32::MIN_POSITIVE).ln()
+                    } else {
+                        x
+                    }
+                };
+                let line: Vec<f32> = line.iter().map(|x| score(*x)).collect();
+                let own = score(own);
+                let most = line.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let sum: f64 = line.iter().map(|x| f64::from(x - most).exp()).sum();
+                loss += sum.ln() - f64::from(own - most);
+                let best = line.iter().position(|x| *x == most);
+                right += u64::from(best == usize::try_from(label).ok());
+                count += 1;
+            }
+        }
+        let count = count.max(1) as f64;
+        Ok(Judged {
+            loss: loss / count,
+            right: right as f64 / count,
+        })
+    }
+}
+
+/// Samples that are judged at once.
+const BATCH: usize = 256;
+
+/// A mean loss, of scores, and the part of right answers.
+#[derive(Debug, Clone, Copy)]
+struct Judged {
+    loss: f64,
+    right: f64,
+}
+
+/// What [`Draw::draw`] found.
+#[derive(Debug)]
+pub struct Drawn {
+    /// The runs.
+    pub lottery: Lottery,
+    /// The last ticket of the first trial, trained.
+    pub model: Model,
+    /// Its masks, by the name of the constant.
+    pub masks: BTreeMap<String, Vec<bool>>,
+}
+
+struct Run {
+    trial: usize,
+    early_step: usize,
+    early: Judged,
+    end: f64,
+    tested: Option<f64>,
+    kept: Option<Vec<Vec<f32>>>,
+    last: Vec<Vec<f32>>,
+    model: Model,
+}
+
+impl Run {
+    fn row(&self, level: usize, kind: Kind, masks: &Masks) -> Row {
+        Row {
+            trial: self.trial,
+            level,
+            kind,
+            left: masks.iter().flatten().filter(|k| **k).count(),
+            early_step: self.early_step,
+            early_loss: self.early.loss,
+            early: self.early.right,
+            end: self.end,
+            test: self.tested,
+        }
+    }
+}
+
+fn numbers(site: &Site) -> usize {
+    site.lengths.rows * site.lengths.columns
+}
+
+/// The step of the judgement after the one at `at`.
+fn next(at: usize, every: usize, steps: usize) -> usize {
+    let end = (at / steps.max(1) + 1) * steps;
+    match every {
+        0 => end,
+        n => ((at / n + 1) * n).min(end),
+    }
+}
+
+/// What stays where the share `rate` of what is left goes: the smallest numbers.
+fn smaller(mask: &[bool], numbers: &[f32], rate: f64) -> Vec<bool> {
+    let mut left: Vec<usize> = (0..mask.len()).filter(|&i| mask[i]).collect();
+    let size = |i: &usize| numbers.get(*i).map_or(0.0, |x| x.abs());
+    left.sort_by(|a, b| size(a).total_cmp(&size(b)).then(a.cmp(b)));
+    let gone = (rate * left.len() as f64).round() as usize;
+    let mut mask = mask.to_vec();
+    left[..gone.min(left.len())]
+        .iter()
+        .for_each(|&i| mask[i] = false);
+    mask
+}
+
+/// As many of each layer, by chance.
+fn by_chance(masks: &Masks, seed: u64, level: usize) -> Masks {
+    let one = |(i, mask): (usize, &Vec<bool>)| {
+        let mut random = Random::of(&[seed, 0x1077, level as u64, i as u64]);
+        let left = mask.iter().filter(|k| **k).count();
+        let mut other = vec![false; mask.len()];
+        random
+            .some(left, mask.len())
+            .into_iter()
+            .for_each(|i| other[i] = true);
+        other
+    };
+    masks.iter().enumerate().map(one).collect()
+}
+
+fn tell(row: &Row, all: usize, follow: &dyn Watch) {
+    follow.note(&format!(
+        "trial {} level {}: {:.2} % of {all} weights are left, {:.2} % right in the end",
+        row.trial,
+        row.level,
+        100.0 * row.left as f64 / all.max(1) as f64,
+        100.0 * row.test.unwrap_or(row.end)
+    ));
+}
+
+/// Tells of no steps and epochs: there are many runs.
+struct Quiet<'a>(&'a dyn Watch);
+
+impl edgesmith_ir::Progress for Quiet<'_> {
+    fn start(&self, phase: &str, total: u64) {
+        self.0.start(phase, total);
+    }
+    fn advance(&self, units: u64) {
+        self.0.advance(units);
+    }
+    fn finish(&self) {
+        self.0.finish();
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+impl Watch for Quiet<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_what_is_left_goes_and_nothing_comes_back() {
+        let numbers = [0.5f32, -0.1, 0.2, -3.0, 0.0, 0.2, 1.0, -0.4, 0.3, 0.05];
+        let mut mask = vec![true; 10];
+        for left in [8, 6, 5, 4, 3] {
+            let after = smaller(&mask, &numbers, 0.2);
+            assert_eq!(after.iter().filter(|k| **k).count(), left);
+            assert!(after.iter().zip(&mask).all(|(a, b)| *b || !*a));
+            mask = after;
+        }
+        assert!(mask[0] && mask[3] && mask[6]);
+    }
+
+    #[test]
+    fn chance_leaves_as_many_of_each_layer() {
+        let masks = vec![vec![true, false, false, true, true], vec![false; 3]];
+        let other = by_chance(&masks, 1, 2);
+        let left = |m: &Masks| -> Vec<usize> {
+            m.iter().map(|m| m.iter().filter(|k| **k).count()).collect()
+        };
+        assert_eq!(left(&other), left(&masks));
+        assert_eq!(by_chance(&masks, 1, 2), other);
+    }
+
+    #[test]
+    fn judgements_come_at_steps_and_at_ends_of_epochs() {
+        let mut at = 0;
+        let steps: Vec<usize> = (0..6)
+            .map(|_| {
+                at = next(at, 4, 10);
+                at
+            })
+            .collect();
+        assert_eq!(steps, [4, 8, 10, 12, 16, 20]);
+        assert_eq!([next(0, 0, 10), next(10, 0, 10)], [10, 20]);
+    }
+}
