@@ -58,6 +58,12 @@ pub static KERNELS: &[Kernel] = &[
     kernel(Isa::Generic, 4, Form::Rows, "generic-f32-csr-8"),
 ];
 
+/// What is said of lists: their form, and the part of blocks or weights that is left.
+fn told(form: Form, share: f64) -> String {
+    let (name, percent) = (form.name(), 100.0 * share);
+    format!("sparse {name}, {percent:.0} % of {}", form.counts())
+}
+
 /// The kernel that `isa` uses for lists of this form.
 fn name(isa: Isa, weight_bytes: usize, form: Form) -> &'static str {
     KERNELS

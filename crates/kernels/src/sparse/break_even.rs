@@ -1,8 +1,14 @@
 //! From which share of zeros on lists are faster than the dense kernel.
+//!
+//! The time of a product with lists, in parts of that with dense weights, is about
+//! `each * kept + turn * (1 / K + 1 / N)`: what is multiplied, and what is turned to columns and back. `each`
+//! and `turn` are read off the table of
+//! `cargo run --release -p edgesmith-kernels --example bench_sparse [ISA]`, which shows the columns of 50 % and
+//! 95 % for them; `docs/performance.md` shows the table.
 
 use super::lists::{FOUR, MOST_INPUTS};
-use crate::Ctx;
 use crate::gemm::Order;
+use crate::{Ctx, Isa};
 
 /// What a list belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +48,144 @@ impl Form {
     }
 }
 
-/// The form in which weights are quickest, where one is quicker than dense.
+/// Lists are taken where they take at most this part of the time of dense weights.
+const WORTH: f64 = 0.9;
+
+/// The constants of a form for a few rows (fewer than fill vectors), some (a vector or two), and many.
+struct Cost {
+    each: [f64; 3],
+    turn: [f64; 3],
+}
+
+impl Cost {
+    /// The time in parts of that of dense weights, of which `kept` are not zero.
+    fn time(&self, [m, k, n]: [usize; 3], kept: f64) -> f64 {
+        let class = match m {
+            0..9 => 0,
+            9..40 => 1,
+            _ => 2,
+        };
+        let ends = 1.0 / k as f64 + 1.0 / n as f64;
+        self.each[class] * kept + self.turn[class] * ends
+    }
+}
+
+/// The constants of 4x1 blocks and of CSR, for floats.
+fn costs(isa: Isa) -> [Cost; 2] {
+    match isa {
+        Isa::Amx | Isa::Avx512Vnni | Isa::Avx512 => [
+            Cost {
+                each: [1.2, 1.6, 0.95],
+                turn: [8.0, 14.0, 14.0],
+            },
+            Cost {
+                each: [10.0, 4.8, 2.6],
+                turn: [8.0, 14.0, 14.0],
+            },
+        ],
+        _ => [
+            Cost {
+                each: [1.2, 1.6, 1.2],
+                turn: [8.0, 14.0, 14.0],
+            },
+            Cost {
+                each: [10.0, 4.8, 3.0],
+                turn: [8.0, 14.0, 14.0],
+            },
+        ],
+    }
+}
+
+/// The form in which products of `m` rows with the weights `[K, N]` are quickest, where one is
+/// quicker than dense. `is_zero` tells whether an element in this order is.
 pub(super) fn choose(
-    _ctx: &Ctx,
-    _weight_bytes: usize,
-    [_m, k, _n]: [usize; 3],
-    _is_zero: impl Fn(usize) -> bool,
-    _order: Order,
+    ctx: &Ctx,
+    [m, k, n]: [usize; 3],
+    order: Order,
+    is_zero: impl Fn(usize) -> bool,
 ) -> Option<Form> {
-    (k <= MOST_INPUTS).then_some(Form::Blocks)
+    if k == 0 || n == 0 || k > MOST_INPUTS || !has_zeros(k * n, &is_zero) {
+        return None;
+    }
+    let kept = kept(k, n, order, &is_zero);
+    let costs = costs(ctx.isa());
+    let time = |i: usize| costs[i].time([m, k, n], kept[i]);
+    let best = usize::from(time(1) < time(0));
+    (time(best) < WORTH).then_some(Form::ALL[best])
+}
+
+/// Whether some weights here and there are zero, without a look at all of them.
+fn has_zeros(len: usize, is_zero: &impl Fn(usize) -> bool) -> bool {
+    const LOOKS: usize = 256;
+    // A step that is no divisor of what matrices are wide.
+    let step = (len / LOOKS).max(1) | 1;
+    let seen = (0..LOOKS).map(|i| i * step % len);
+    seen.filter(|i| is_zero(*i)).count() > LOOKS / 4
+}
+
+/// The parts of blocks and of weights that are not zero.
+fn kept(k: usize, n: usize, order: Order, is_zero: &impl Fn(usize) -> bool) -> [f64; 2] {
+    let fours = n.div_ceil(FOUR);
+    let (mut blocks, mut weights) = (0usize, 0usize);
+    let mut look = |four: usize, i: usize| {
+        let one = |o: usize| match order {
+            Order::KN => i * n + o,
+            Order::NK => o * k + i,
+        };
+        let outputs = four * FOUR..n.min((four + 1) * FOUR);
+        let here = outputs.filter(|o| !is_zero(one(*o))).count();
+        blocks += usize::from(here > 0);
+        weights += here;
+    };
+    match order {
+        Order::KN => (0..k * fours).for_each(|at| look(at % fours, at / fours)),
+        Order::NK => (0..k * fours).for_each(|at| look(at / k, at % k)),
+    }
+    [
+        blocks as f64 / (k * fours) as f64,
+        weights as f64 / (k * n) as f64,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+
+    /// Weights `[K, N]` of which so many blocks of 100, or weights, are zero.
+    fn matrix(form: Form, zeros: usize, k: usize, n: usize) -> Vec<f32> {
+        let mut random = Random::new(3);
+        let size = form.rows();
+        let kept: Vec<bool> = (0..k * n.div_ceil(size))
+            .map(|_| random.below(100) >= zeros)
+            .collect();
+        (0..k * n)
+            .map(|i| f32::from(u8::from(kept[i / n * n.div_ceil(size) + i % n / size])))
+            .collect()
+    }
+
+    fn chosen(form: Form, zeros: usize, shape: [usize; 3]) -> Option<Form> {
+        let b = matrix(form, zeros, shape[1], shape[2]);
+        choose(&Ctx::serial(), shape, Order::KN, |i| b[i] == 0.0)
+    }
+
+    #[test]
+    fn lists_are_chosen_where_most_is_zero_and_the_form_by_where_zeros_are() {
+        let shape = [196, 256, 256];
+        assert_eq!(chosen(Form::Blocks, 0, shape), None);
+        assert_eq!(chosen(Form::Blocks, 80, shape), Some(Form::Blocks));
+        assert_eq!(chosen(Form::Rows, 40, shape), None);
+        assert_eq!(chosen(Form::Rows, 92, shape), Some(Form::Rows));
+        assert_eq!(chosen(Form::Rows, 70, [1, 256, 256]), None);
+    }
+
+    #[test]
+    fn both_orders_count_the_same() {
+        let (k, n) = (13, 22);
+        let b = matrix(Form::Rows, 60, k, n);
+        let turned: Vec<f32> = (0..k * n).map(|i| b[i % k * n + i / k]).collect();
+        let one = kept(k, n, Order::KN, &|i| b[i] == 0.0);
+        assert_eq!(one, kept(k, n, Order::NK, &|i| turned[i] == 0.0));
+        assert!(one[0] > one[1] && one[1] > 0.2);
+    }
 }

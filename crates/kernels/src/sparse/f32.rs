@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::break_even::{Form, choose};
 use super::cut::Cut;
 use super::lists::{FOUR, Lists, Size};
-use super::name;
+use super::{name, told};
 use crate::arena::{Buffer, with_scratch};
 use crate::gemm::f32::{Epilogue, PackedF32, Target, fits, gemm};
 use crate::gemm::{Order, shape};
@@ -47,7 +47,7 @@ impl SparseF32 {
         }
         let b = b();
         assert_eq!(b.len(), k * n, "the matrix has k * n elements");
-        let form = choose(ctx, 4, [m, k, n], |i| b[i] == 0.0, order)?;
+        let form = choose(ctx, [m, k, n], order, |i| b[i] == 0.0)?;
         Some(Self::in_form(ctx, &b, order, [k, n], form))
     }
 
@@ -79,9 +79,9 @@ impl SparseF32 {
         }
     }
 
-    /// The part of all blocks, or weights, that are not zero.
-    pub fn share(&self) -> f64 {
-        self.lists.share()
+    /// Their form, and how much is left, for people.
+    pub fn told(&self) -> String {
+        told(self.form(), self.lists.share())
     }
 
     /// What is packed, for [`Ctx::with_stored`].
