@@ -9,8 +9,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use edgesmith_kernels::activation::Activation;
-use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, gemm};
-use edgesmith_kernels::sparse::{Form, SparseF32};
+use edgesmith_kernels::gemm::{
+    Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, Requant, gemm, gemm8,
+};
+use edgesmith_kernels::sparse::{Form, SparseF32, SparseI8};
 use edgesmith_kernels::{Ctx, Isa, Threads, cpu::CpuInfo};
 
 /// Parts of 100 that are zero.
@@ -128,6 +130,48 @@ fn floats_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
     rows("f32", [m, k, n], median(us), dense.kernel_name(), &all);
 }
 
+fn bytes_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
+    let w: Vec<i8> = (0..k * n).map(|i| (hash(i) % 254) as i8 | 1).collect();
+    let a: Vec<u8> = (0..m * k).map(|i| hash(i + 5) as u8).collect();
+    let (bias, mult) = (vec![5; n], vec![0.001; n]);
+    let requant = Requant {
+        mult: &mult,
+        zero: 3,
+        lo: 3,
+        hi: 255,
+    };
+    let dense = PackedI8::new(ctx, Bytes::I8(&w), Order::KN, k, n, &[]);
+    let (mut us, mut all) = (Vec::new(), Vec::new());
+    let (mut c, mut d) = (vec![0; m * n], vec![0; m * n]);
+    let input = |a| Input8 {
+        data: Bytes::U8(a),
+        zero: 3,
+    };
+    for form in Form::ALL {
+        for zeros in ZEROS {
+            let b: Vec<i8> = (0..k * n)
+                .map(|i| match is_zero(form, zeros, i / n, i % n) {
+                    true => 0,
+                    false => w[i],
+                })
+                .collect();
+            let list = SparseI8::in_form(ctx, Bytes::I8(&b), Order::KN, [k, n], form);
+            let mut first = || {
+                let out = Output8::Bytes(&mut c, requant);
+                gemm8(ctx, m, input(black_box(&a)), k, &dense, Some(&bias), out, n);
+            };
+            let mut second = || {
+                let out = Output8::Bytes(&mut d, requant);
+                list.run(ctx, m, input(black_box(&a)), k, Some(&bias), out, n);
+            };
+            let (time, ratios) = compare(&mut [&mut first, &mut second]);
+            us.push(time);
+            all.extend(ratios);
+        }
+    }
+    rows("int8", [m, k, n], median(us), dense.kernel_name(), &all);
+}
+
 fn rows(types: &str, [m, k, n]: [usize; 3], us: f64, kernel: &str, all: &[f64]) {
     let rate = 2.0 * (m * k * n) as f64 / us / 1e3;
     for (form, ratios) in Form::ALL.iter().zip(all.chunks(ZEROS.len())) {
@@ -153,6 +197,9 @@ fn main() {
         }
         if "f32".contains(&arg(2)) {
             floats_of(&ctx, shape);
+        }
+        if "int8".contains(&arg(2)) {
+            bytes_of(&ctx, shape);
         }
     }
 }

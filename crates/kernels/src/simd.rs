@@ -420,23 +420,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         }
     }
 
-    /// The other way, to rows of which four follow each other `stride` apart, and those after them
-    /// `jump` rows behind.
-    ///
-    /// # Safety
-    /// They are writable.
-    #[inline(always)]
-    unsafe fn store_columns(self, to: *mut f32, stride: usize, jump: usize, x: [Self::F; 4]) {
-        for (c, x) in x.into_iter().enumerate() {
-            let lanes = self.lanes(x);
-            for i in 0..Self::LANES {
-                let row = i / 4 * jump + i % 4;
-                // SAFETY: the caller's promise.
-                unsafe { *to.add(row * stride + c) = lanes[i] };
-            }
-        }
-    }
-
     /// The bytes of four lines, four neighbours in every lane.
     ///
     /// # Safety
@@ -619,18 +602,40 @@ macro_rules! memory {
     )*};
 }
 /// Turns sixteen vectors of bytes, sixteen by sixteen: four times, vectors are dealt out like a pack
-/// of cards.
+/// of cards. All is written out, so that it stays in registers.
 macro_rules! turn {
-    ($rows:expr, $low:path, $high:path) => {{
-        let mut rows = $rows;
-        for _ in 0..4 {
-            let before = rows;
-            for i in 0..8 {
-                rows[2 * i] = $low(before[i], before[i + 8]);
-                rows[2 * i + 1] = $high(before[i], before[i + 8]);
-            }
-        }
-        rows
+    ($i:ident => $load:expr, $low:path, $high:path, $x:ident => $store:expr) => {{
+        let x = super::turn!(@each $i => $load; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        super::turn!(@store x, $i, $x => $store; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
     }};
+    (@each $i:ident => $load:expr; $($n:literal)*) => {
+        [$({ let $i: usize = $n; $load }),*]
+    };
+    (@deal $x:ident, $low:path, $high:path; $($a:literal $b:literal)*) => {
+        super::turn!(@pairs $x, $low, $high; $(($a, $b))*)
+    };
+    (@pairs $x:ident, $low:path, $high:path;
+        $p:tt $q:tt $r:tt $s:tt $t:tt $u:tt $v:tt $w:tt) => {
+        [
+            super::turn!(@one $x, $low, $p), super::turn!(@one $x, $high, $p),
+            super::turn!(@one $x, $low, $q), super::turn!(@one $x, $high, $q),
+            super::turn!(@one $x, $low, $r), super::turn!(@one $x, $high, $r),
+            super::turn!(@one $x, $low, $s), super::turn!(@one $x, $high, $s),
+            super::turn!(@one $x, $low, $t), super::turn!(@one $x, $high, $t),
+            super::turn!(@one $x, $low, $u), super::turn!(@one $x, $high, $u),
+            super::turn!(@one $x, $low, $v), super::turn!(@one $x, $high, $v),
+            super::turn!(@one $x, $low, $w), super::turn!(@one $x, $high, $w),
+        ]
+    };
+    (@one $x:ident, $f:path, ($a:literal, $b:literal)) => {
+        $f($x[$a], $x[$b])
+    };
+    (@store $all:ident, $i:ident, $x:ident => $store:expr; $($n:literal)*) => {
+        $({ let ($i, $x): (usize, _) = ($n, $all[$n]); $store })*
+    };
 }
 pub(crate) use {memory, ops, turn};

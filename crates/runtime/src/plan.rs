@@ -525,8 +525,11 @@ impl<'a> Planner<'a> {
         });
     }
 
-    /// Says of the last step, that of `nodes`, in which form its weights are.
-    pub fn tell(&mut self, nodes: &[NodeId], form: &str) {
+    /// Says of the last step, that of `nodes`, in which form its weights are, where that is not plain.
+    pub fn tell(&mut self, nodes: &[NodeId], form: Option<String>) {
+        let Some(form) = form else {
+            return;
+        };
         let mut steps = self.steps.iter_mut().rev();
         // What the planner adds behind a step has no kernel.
         let Some(step) = steps.find(|s| !s.row.kernel.is_empty()) else {

@@ -165,12 +165,6 @@ impl Simd for Avx2 {
             }
             turned(rows)
         };
-        store_columns(to: *mut f32, stride: usize, jump: usize, x: [__m256; 4]) = {
-            for (i, y) in turned(x).into_iter().enumerate() {
-                _mm_storeu_ps(to.add(i * stride), _mm256_castps256_ps128(y));
-                _mm_storeu_ps(to.add((i + jump) * stride), _mm256_extractf128_ps::<1>(y));
-            }
-        };
         join_four(p: [*const u8; 4]) -> __m256i = {
             let (a, b) = (_mm_loadl_epi64(p[0].cast()), _mm_loadl_epi64(p[1].cast()));
             let (c, d) = (_mm_loadl_epi64(p[2].cast()), _mm_loadl_epi64(p[3].cast()));
@@ -191,16 +185,16 @@ impl Simd for Avx2 {
         };
         turn_bytes(rows: &[*const u8], at: usize, to: *mut u8, flip: u8) = {
             let rows = &rows[..32];
-            let mut x = [_mm256_setzero_si256(); 16];
-            for (i, x) in x.iter_mut().enumerate() {
-                let two = [rows[i].add(at).cast(), rows[16 + i].add(at).cast()];
-                *x = _mm256_castps_si256(fours(two));
-            }
-            let x = super::turn!(x, _mm256_unpacklo_epi8, _mm256_unpackhi_epi8);
             let flip = _mm256_set1_epi8(flip as i8);
-            for (c, x) in x.into_iter().enumerate() {
-                _mm256_storeu_si256(to.add(c * 32).cast(), _mm256_xor_si256(x, flip));
-            }
+            super::turn!(
+                i => _mm256_castps_si256(fours([
+                    rows[i].add(at).cast(),
+                    rows[16 + i].add(at).cast(),
+                ])),
+                _mm256_unpacklo_epi8,
+                _mm256_unpackhi_epi8,
+                x => _mm256_storeu_si256(to.add(i * 32).cast(), _mm256_xor_si256(x, flip))
+            );
         };
         store_rounded(to: [*mut u8; 2], x: [[__m256; 2]; 2], range: ByteRange) = {
             // Packing saturates below, which is the lower bound once `lo` stands at 0.

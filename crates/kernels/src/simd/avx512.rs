@@ -128,15 +128,6 @@ impl Simd for Avx512 {
             }
             turned(rows)
         };
-        store_columns(to: *mut f32, stride: usize, jump: usize, x: [__m512; 4]) = {
-            for (i, y) in turned(x).into_iter().enumerate() {
-                let to = to.add(i * stride);
-                _mm_storeu_ps(to, _mm512_castps512_ps128(y));
-                _mm_storeu_ps(to.add(jump * stride), _mm512_extractf32x4_ps::<1>(y));
-                _mm_storeu_ps(to.add(2 * jump * stride), _mm512_extractf32x4_ps::<2>(y));
-                _mm_storeu_ps(to.add(3 * jump * stride), _mm512_extractf32x4_ps::<3>(y));
-            }
-        };
         join_four(p: [*const u8; 4]) -> __m512i = {
             let x = [p[0].cast(), p[1].cast(), p[2].cast(), p[3].cast()];
             let x = _mm512_castps_si512(fours(x));
@@ -159,20 +150,18 @@ impl Simd for Avx512 {
         };
         turn_bytes(rows: &[*const u8], at: usize, to: *mut u8, flip: u8) = {
             let rows = &rows[..64];
-            let mut x = [_mm512_setzero_si512(); 16];
-            for (i, x) in x.iter_mut().enumerate() {
-                *x = _mm512_castps_si512(fours([
+            let flip = _mm512_set1_epi8(flip as i8);
+            super::turn!(
+                i => _mm512_castps_si512(fours([
                     rows[i].add(at).cast(),
                     rows[16 + i].add(at).cast(),
                     rows[32 + i].add(at).cast(),
                     rows[48 + i].add(at).cast(),
-                ]));
-            }
-            let x = super::turn!(x, _mm512_unpacklo_epi8, _mm512_unpackhi_epi8);
-            let flip = _mm512_set1_epi8(flip as i8);
-            for (c, x) in x.into_iter().enumerate() {
-                _mm512_storeu_si512(to.add(c * 64).cast(), _mm512_xor_si512(x, flip));
-            }
+                ])),
+                _mm512_unpacklo_epi8,
+                _mm512_unpackhi_epi8,
+                x => _mm512_storeu_si512(to.add(i * 64).cast(), _mm512_xor_si512(x, flip))
+            );
         };
         store_rounded(to: [*mut u8; 2], x: [[__m512; 2]; 2], range: ByteRange) = {
             let [[a, b], [c, d]] = x;

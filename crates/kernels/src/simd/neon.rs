@@ -121,11 +121,6 @@ impl Simd for Neon {
             vld1q_f32(from.add(2 * stride)),
             vld1q_f32(from.add(3 * stride)),
         ]);
-        store_columns(to: *mut f32, stride: usize, _jump: usize, x: [float32x4_t; 4]) = {
-            for (i, y) in turned(x).into_iter().enumerate() {
-                vst1q_f32(to.add(i * stride), y);
-            }
-        };
         join_four(p: [*const u8; 4]) -> int32x4_t = {
             let (ab, cd) = (vzip1_u8(four(p[0]), four(p[1])), vzip1_u8(four(p[2]), four(p[3])));
             let (ab, cd) = (vreinterpret_u16_u8(ab), vreinterpret_u16_u8(cd));
@@ -147,14 +142,13 @@ impl Simd for Neon {
         };
         turn_bytes(rows: &[*const u8], at: usize, to: *mut u8, flip: u8) = {
             let rows = &rows[..16];
-            let mut x = [vdupq_n_u8(0); 16];
-            for (x, row) in x.iter_mut().zip(rows) {
-                *x = vld1q_u8(row.add(at));
-            }
-            let x = super::turn!(x, vzip1q_u8, vzip2q_u8);
-            for (c, x) in x.into_iter().enumerate() {
-                vst1q_u8(to.add(c * 16), veorq_u8(x, vdupq_n_u8(flip)));
-            }
+            let flip = vdupq_n_u8(flip);
+            super::turn!(
+                i => vld1q_u8(rows[i].add(at)),
+                vzip1q_u8,
+                vzip2q_u8,
+                x => vst1q_u8(to.add(i * 16), veorq_u8(x, flip))
+            );
         };
     }
 }

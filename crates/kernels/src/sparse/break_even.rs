@@ -8,6 +8,7 @@
 
 use super::lists::{FOUR, MOST_INPUTS};
 use crate::gemm::Order;
+use crate::gemm::int8::isa_for;
 use crate::{Ctx, Isa};
 
 /// What a list belongs to.
@@ -70,36 +71,69 @@ impl Cost {
     }
 }
 
-/// The constants of 4x1 blocks and of CSR, for floats.
-fn costs(isa: Isa) -> [Cost; 2] {
-    match isa {
-        Isa::Amx | Isa::Avx512Vnni | Isa::Avx512 => [
-            Cost {
-                each: [1.2, 1.6, 0.95],
-                turn: [8.0, 14.0, 14.0],
-            },
-            Cost {
-                each: [10.0, 4.8, 2.6],
-                turn: [8.0, 14.0, 14.0],
-            },
-        ],
-        _ => [
-            Cost {
-                each: [1.2, 1.6, 1.2],
-                turn: [8.0, 14.0, 14.0],
-            },
-            Cost {
-                each: [10.0, 4.8, 3.0],
-                turn: [8.0, 14.0, 14.0],
-            },
-        ],
-    }
+/// The constants of an instruction set and of weights of so many bytes, in the order of [`Form::ALL`].
+struct Row(Isa, usize, [Cost; 2]);
+
+const fn cost(each: [f64; 3], turn: [f64; 3]) -> Cost {
+    Cost { each, turn }
+}
+
+/// The constants, best instruction set first. Those of Arm and of the generic set are not measured, but
+/// those of the set of x86-64 whose dense kernels are most like theirs.
+#[rustfmt::skip]
+static COSTS: &[Row] = &[
+    Row(Isa::Avx512, 4, [
+        cost([1.1, 1.6, 0.95], [5.0, 10.0, 15.0]),
+        cost([10.0, 4.9, 2.6], [5.0, 10.0, 14.0]),
+    ]),
+    Row(Isa::Generic, 4, [
+        cost([1.2, 1.1, 1.25], [4.0, 6.0, 7.0]),
+        cost([11.5, 3.4, 3.4], [5.0, 5.0, 6.0]),
+    ]),
+    Row(Isa::Amx, 1, [
+        cost([11.8, 8.6, 5.7], [220.0, 175.0, 100.0]),
+        cost([48.0, 32.0, 15.0], [220.0, 175.0, 120.0]),
+    ]),
+    Row(Isa::Avx512Vnni, 1, [
+        cost([11.9, 3.3, 1.35], [220.0, 65.0, 38.0]),
+        cost([49.0, 12.0, 4.6], [200.0, 65.0, 35.0]),
+    ]),
+    Row(Isa::Avx512, 1, [
+        cost([11.4, 1.4, 1.45], [160.0, 20.0, 11.0]),
+        cost([24.0, 3.3, 3.1], [170.0, 16.0, 10.0]),
+    ]),
+    Row(Isa::AvxVnni, 1, DOT),
+    Row(Isa::NeonDot, 1, DOT),
+    Row(Isa::Generic, 1, [
+        cost([5.2, 1.2, 1.2], [105.0, 16.0, 10.0]),
+        cost([15.0, 2.5, 2.5], [80.0, 13.0, 10.0]),
+    ]),
+];
+
+/// Of a dot product of bytes in narrower vectors.
+const DOT: [Cost; 2] = [
+    cost([4.9, 1.6, 1.6], [130.0, 40.0, 32.0]),
+    cost([13.0, 4.6, 5.2], [200.0, 40.0, 30.0]),
+];
+
+/// The constants beside the dense kernel that would be used for `k` rows of weights.
+fn costs(isa: Isa, weight_bytes: usize, k: usize) -> &'static [Cost; 2] {
+    let isa = match weight_bytes {
+        1 => isa_for(isa, k, k),
+        _ => isa,
+    };
+    let mut rows = COSTS.iter().filter(|row| row.1 == weight_bytes);
+    &rows
+        .find(|row| isa.includes(row.0))
+        .expect("there are generic constants for each size of weights")
+        .2
 }
 
 /// The form in which products of `m` rows with the weights `[K, N]` are quickest, where one is
 /// quicker than dense. `is_zero` tells whether an element in this order is.
 pub(super) fn choose(
     ctx: &Ctx,
+    weight_bytes: usize,
     [m, k, n]: [usize; 3],
     order: Order,
     is_zero: impl Fn(usize) -> bool,
@@ -108,7 +142,7 @@ pub(super) fn choose(
         return None;
     }
     let kept = kept(k, n, order, &is_zero);
-    let costs = costs(ctx.isa());
+    let costs = costs(ctx.isa(), weight_bytes, k);
     let time = |i: usize| costs[i].time([m, k, n], kept[i]);
     let best = usize::from(time(1) < time(0));
     (time(best) < WORTH).then_some(Form::ALL[best])
@@ -166,7 +200,7 @@ mod tests {
 
     fn chosen(form: Form, zeros: usize, shape: [usize; 3]) -> Option<Form> {
         let b = matrix(form, zeros, shape[1], shape[2]);
-        choose(&Ctx::serial(), shape, Order::KN, |i| b[i] == 0.0)
+        choose(&Ctx::serial(), 4, shape, Order::KN, |i| b[i] == 0.0)
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl SparseF32 {
         }
         let b = b();
         assert_eq!(b.len(), k * n, "the matrix has k * n elements");
-        let form = choose(ctx, [m, k, n], order, |i| b[i] == 0.0)?;
+        let form = choose(ctx, 4, [m, k, n], order, |i| b[i] == 0.0)?;
         Some(Self::in_form(ctx, &b, order, [k, n], form))
     }
 

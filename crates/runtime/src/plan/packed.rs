@@ -10,7 +10,7 @@ use edgesmith_kernels::arena::Buffer;
 use edgesmith_kernels::conv::{ConvF32, ConvI8, ConvTransposeF32};
 use edgesmith_kernels::gemm::{PackedBits, PackedF32, PackedI8};
 use edgesmith_kernels::recurrent::Recurrent;
-use edgesmith_kernels::sparse::SparseF32;
+use edgesmith_kernels::sparse::{SparseF32, SparseI8};
 
 use super::Planner;
 use super::maker::MAX_DEPTH;
@@ -24,6 +24,7 @@ pub(crate) enum Packed {
     ConvTranspose(ConvTransposeF32),
     Gemm(Arc<PackedF32>),
     Sparse(Arc<SparseF32>),
+    Sparse8(Arc<SparseI8>),
     Gemm8(Arc<PackedI8>),
     Bits(Arc<PackedBits>),
     Recurrent(Arc<Recurrent>),
@@ -38,6 +39,7 @@ impl Packed {
             Self::ConvTranspose(c) => c.parts(),
             Self::Gemm(g) => g.parts().collect(),
             Self::Sparse(s) => s.parts().collect(),
+            Self::Sparse8(s) => s.parts().collect(),
             Self::Gemm8(g) => g.parts().collect(),
             Self::Bits(b) => b.parts().collect(),
             Self::Recurrent(r) => r.parts(),
@@ -52,6 +54,7 @@ impl Packed {
             Self::ConvTranspose(c) => c.bytes(),
             Self::Gemm(g) => g.bytes(),
             Self::Sparse(s) => s.bytes(),
+            Self::Sparse8(s) => s.bytes(),
             Self::Gemm8(g) => g.bytes(),
             Self::Bits(b) => b.bytes(),
             Self::Recurrent(r) => r.bytes(),

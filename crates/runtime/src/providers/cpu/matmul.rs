@@ -6,10 +6,10 @@ use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
 use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, PackedI8, gemm_mixed, gemm8};
-use edgesmith_kernels::sparse::SparseF32;
+use edgesmith_kernels::sparse::{SparseF32, SparseI8};
 
 use super::block_weights;
-use super::conv::{Integer, Sums, Tail, integer_step, tail};
+use super::conv::{Integer, Run, Sums, Tail, integer_step, tail};
 use super::dequantize::{self, Weights, bytes};
 use super::products::{self, Straight};
 use crate::plan::{Kernel, Layout, Packed, Planner};
@@ -242,9 +242,7 @@ fn product(
     };
     let to = (tail.result, Layout::Plain);
     step(planner, id, &nodes, to, kernel, reads, work)?;
-    if let Some(told) = told {
-        planner.tell(&nodes, &told);
-    }
+    planner.tell(&nodes, told);
     Some(())
 }
 
@@ -306,17 +304,30 @@ pub(crate) fn byte_product(
     order: Order,
 ) -> Option<Integer> {
     let packed = planner.packed(id, |ctx| {
-        let data = bytes(&weights.data, weights.signed);
-        let packed = PackedI8::new(ctx, data, order, k, n, &weights.zeros);
-        Some(Packed::Gemm8(Arc::new(packed)))
+        let (data, zeros) = (bytes(&weights.data, weights.signed), &weights.zeros);
+        let lists = SparseI8::new(ctx, m, data, order, k, n, zeros);
+        Some(match lists {
+            Some(lists) => Packed::Sparse8(Arc::new(lists)),
+            None => Packed::Gemm8(Arc::new(PackedI8::new(ctx, data, order, k, n, zeros))),
+        })
     })?;
-    let Packed::Gemm8(packed) = packed else {
-        return None;
+    let (kernel, told): (_, Option<String>);
+    let run: Run = match packed {
+        Packed::Gemm8(b) => {
+            (kernel, told) = (b.kernel_name(), None);
+            Box::new(move |ctx, _, x, bias, out| gemm8(ctx, m, x, k, &b, bias, out, n))
+        }
+        Packed::Sparse8(b) => {
+            (kernel, told) = (b.kernel_name(), Some(b.told()));
+            Box::new(move |ctx, _, x, bias, out| b.run(ctx, m, x, k, bias, out, n))
+        }
+        _ => return None,
     };
     Some(Integer {
-        kernel: packed.kernel_name(),
+        kernel,
+        told,
         layout: Layout::Plain,
         images: None,
-        run: Box::new(move |ctx, _, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n)),
+        run,
     })
 }

@@ -182,9 +182,7 @@ fn constant(
     };
     let to = (tail.result, Layout::Last);
     step(planner, id, &tail.nodes, to, kernel, reads, work)?;
-    if let Some(told) = told {
-        planner.tell(&tail.nodes, &told);
-    }
+    planner.tell(&tail.nodes, told);
     if by_lines {
         planner.by_lines(ByLines::new(geometry, batch, sizes, run));
     }
