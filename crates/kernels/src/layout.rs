@@ -5,6 +5,7 @@ use crate::arena::Buffer;
 use crate::conv::{ConvF32, ConvGeometry, ConvI8};
 use crate::gemm::{Blocked, Bytes, Codes, Order, PackedBits, PackedF32, PackedI8};
 use crate::recurrent::{Cell, Recurrent, Sizes};
+use crate::sparse::{Form, SparseF32, SparseI8};
 
 /// A number that is another one where weights are packed in another way, by this program or by
 /// another version of it: a hash (FNV-1a, of words) of known weights, packed.
@@ -21,6 +22,14 @@ pub fn fingerprint(ctx: &Ctx) -> u64 {
         let bytes = Bytes::I8(&bytes);
         let packed = PackedI8::new(ctx, bytes, order, 96, 80, &[]);
         add(&mut hash, packed.parts());
+    }
+    for form in Form::ALL {
+        let floats = &floats[..16 * 24];
+        let lists = SparseF32::in_form(ctx, floats, Order::KN, [16, 24], form);
+        add(&mut hash, lists.parts());
+        let bytes = Bytes::I8(&bytes[..16 * 24]);
+        let lists = SparseI8::in_form(ctx, bytes, Order::KN, [16, 24], form);
+        add(&mut hash, lists.parts());
     }
     let unsigned: &[u8] = bytemuck::cast_slice(&bytes);
     for (bits, take) in [(2, false), (4, true), (8, true)] {

@@ -36,6 +36,7 @@ pub mod recurrent;
 pub mod resample;
 pub(crate) mod rows;
 pub mod select;
+pub mod sparse;
 pub mod survey;
 
 pub(crate) mod simd;
@@ -58,6 +59,7 @@ pub struct Ctx {
     isa: Isa,
     threads: Threads,
     bf16: bool,
+    sparse: bool,
     stored: Option<Arc<Mutex<VecDeque<Buffer>>>>,
 }
 
@@ -68,6 +70,7 @@ impl Ctx {
             isa: Isa::detect_capped(Some(isa)),
             threads,
             bf16: false,
+            sparse: true,
             stored: None,
         }
     }
@@ -108,6 +111,18 @@ impl Ctx {
         self.bf16
     }
 
+    /// Whether weights of which most are zero may be packed as lists of the others ([`sparse`]); they
+    /// may where this is not said.
+    #[must_use]
+    pub fn with_sparse(self, sparse: bool) -> Self {
+        Self { sparse, ..self }
+    }
+
+    /// Whether weights may be packed as lists.
+    pub fn sparse(&self) -> bool {
+        self.sparse
+    }
+
     /// For packing weights that were packed before by the same instruction set and precision:
     /// `parts` are what `parts` of the packed weights gave, in their order. Where one has not the
     /// length that is wanted, it and those after it are left out, and weights are packed anew.
@@ -130,6 +145,30 @@ impl Ctx {
         Some(std::array::from_fn(|_| {
             parts.pop_front().unwrap_or_default()
         }))
+    }
+
+    /// The next stored part, where `fits` says so; else it stays.
+    pub(crate) fn stored_if(&self, fits: impl FnOnce(&Buffer) -> bool) -> Option<Buffer> {
+        let mut parts = self.stored.as_ref()?.lock().ok()?;
+        if parts.front().is_some_and(fits) {
+            parts.pop_front()
+        } else {
+            None
+        }
+    }
+
+    /// Whether there are stored parts.
+    pub(crate) fn has_stored(&self) -> bool {
+        let parts = self.stored.as_ref().and_then(|parts| parts.lock().ok());
+        parts.is_some_and(|parts| !parts.is_empty())
+    }
+
+    /// The same without stored parts.
+    pub(crate) fn without_stored(&self) -> Self {
+        Self {
+            stored: None,
+            ..self.clone()
+        }
     }
 
     /// The instruction set; this CPU has it.

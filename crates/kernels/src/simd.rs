@@ -83,6 +83,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type F: Copy;
     /// A vector of `LANES` 32-bit integers, also read as twice as many 16-bit ones.
     type I: Copy;
+    /// Four floats.
+    type Q: Copy;
     /// The least set that has these vectors.
     const ISA: Isa;
     /// Lanes of a vector; at most [`MAX_LANES`].
@@ -385,6 +387,94 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         unsafe { self.load(lanes.as_ptr()) }
     }
 
+    /// Four zeros.
+    fn four_zeros(self) -> Self::Q;
+    /// `acc + w x` of the four floats at `w`, as [`Simd::fma`] rounds it.
+    ///
+    /// # Safety
+    /// They are readable.
+    unsafe fn four_fma(self, w: *const f32, x: f32, acc: Self::Q) -> Self::Q;
+    /// # Safety
+    /// Four floats are writable at `p`.
+    unsafe fn four_store(self, p: *mut f32, a: Self::Q);
+
+    /// Four neighbours of each of `LANES` rows, `stride` apart: row `i` is lane `i` of four vectors.
+    ///
+    /// # Safety
+    /// They are readable.
+    #[inline(always)]
+    unsafe fn load_columns(self, from: *const f32, stride: usize) -> [Self::F; 4] {
+        let mut columns = [[0f32; MAX_LANES]; 4];
+        // SAFETY: the caller's promise; the arrays hold vectors.
+        unsafe {
+            for i in 0..4 * Self::LANES {
+                columns[i % 4][i / 4] = *from.add(i / 4 * stride + i % 4);
+            }
+            let [a, b, c, d] = &columns;
+            [
+                self.load(a.as_ptr()),
+                self.load(b.as_ptr()),
+                self.load(c.as_ptr()),
+                self.load(d.as_ptr()),
+            ]
+        }
+    }
+
+    /// The bytes of four lines, four neighbours in every lane.
+    ///
+    /// # Safety
+    /// `LANES` bytes are readable at each of `p`.
+    #[inline(always)]
+    unsafe fn join_four(self, p: [*const u8; 4]) -> Self::I {
+        let mut lanes = [0i32; MAX_LANES];
+        for (i, lane) in lanes.iter_mut().enumerate().take(Self::LANES) {
+            // SAFETY: the caller's promise.
+            *lane = i32::from_le_bytes(unsafe {
+                [*p[0].add(i), *p[1].add(i), *p[2].add(i), *p[3].add(i)]
+            });
+        }
+        // SAFETY: the array holds a vector.
+        unsafe { self.load_i(lanes.as_ptr()) }
+    }
+
+    /// As [`Simd::join_four`], of `4 * LANES` bytes: lane `4 l + i` of vector `v` holds bytes
+    /// `16 l + 4 v + i`.
+    ///
+    /// # Safety
+    /// `4 * LANES` bytes are readable at each of `p`.
+    #[inline(always)]
+    unsafe fn join_sixteen(self, p: [*const u8; 4]) -> [Self::I; 4] {
+        let mut all = [self.splat_i(0); 4];
+        for (v, to) in all.iter_mut().enumerate() {
+            let mut lanes = [0i32; MAX_LANES];
+            for (i, lane) in lanes.iter_mut().enumerate().take(Self::LANES) {
+                let at = i / 4 * 16 + 4 * v + i % 4;
+                // SAFETY: the caller's promise.
+                *lane = i32::from_le_bytes(unsafe {
+                    [*p[0].add(at), *p[1].add(at), *p[2].add(at), *p[3].add(at)]
+                });
+            }
+            // SAFETY: the array holds a vector.
+            *to = unsafe { self.load_i(lanes.as_ptr()) };
+        }
+        all
+    }
+
+    /// Writes sixteen bytes of each of `4 * LANES` rows as sixteen lines of as many, changed in
+    /// the bits of `flip`.
+    ///
+    /// # Safety
+    /// Sixteen bytes are readable `at` bytes behind each row, and the lines are writable.
+    #[inline(always)]
+    unsafe fn turn_bytes(self, rows: &[*const u8], at: usize, to: *mut u8, flip: u8) {
+        for (i, row) in rows[..4 * Self::LANES].iter().enumerate() {
+            for c in 0..16 {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(c * 4 * Self::LANES + i) = *row.add(at + c) ^ flip };
+            }
+        }
+    }
+
     /// The largest lane; any of them if one is NaN.
     #[inline(always)]
     fn largest(self, a: Self::F) -> f32 {
@@ -511,4 +601,41 @@ macro_rules! memory {
         }
     )*};
 }
-pub(crate) use {memory, ops};
+/// Turns sixteen vectors of bytes, sixteen by sixteen: four times, vectors are dealt out like a pack
+/// of cards. All is written out, so that it stays in registers.
+macro_rules! turn {
+    ($i:ident => $load:expr, $low:path, $high:path, $x:ident => $store:expr) => {{
+        let x = super::turn!(@each $i => $load; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
+        super::turn!(@store x, $i, $x => $store; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    }};
+    (@each $i:ident => $load:expr; $($n:literal)*) => {
+        [$({ let $i: usize = $n; $load }),*]
+    };
+    (@deal $x:ident, $low:path, $high:path; $($a:literal $b:literal)*) => {
+        super::turn!(@pairs $x, $low, $high; $(($a, $b))*)
+    };
+    (@pairs $x:ident, $low:path, $high:path;
+        $p:tt $q:tt $r:tt $s:tt $t:tt $u:tt $v:tt $w:tt) => {
+        [
+            super::turn!(@one $x, $low, $p), super::turn!(@one $x, $high, $p),
+            super::turn!(@one $x, $low, $q), super::turn!(@one $x, $high, $q),
+            super::turn!(@one $x, $low, $r), super::turn!(@one $x, $high, $r),
+            super::turn!(@one $x, $low, $s), super::turn!(@one $x, $high, $s),
+            super::turn!(@one $x, $low, $t), super::turn!(@one $x, $high, $t),
+            super::turn!(@one $x, $low, $u), super::turn!(@one $x, $high, $u),
+            super::turn!(@one $x, $low, $v), super::turn!(@one $x, $high, $v),
+            super::turn!(@one $x, $low, $w), super::turn!(@one $x, $high, $w),
+        ]
+    };
+    (@one $x:ident, $f:path, ($a:literal, $b:literal)) => {
+        $f($x[$a], $x[$b])
+    };
+    (@store $all:ident, $i:ident, $x:ident => $store:expr; $($n:literal)*) => {
+        $({ let ($i, $x): (usize, _) = ($n, $all[$n]); $store })*
+    };
+}
+pub(crate) use {memory, ops, turn};

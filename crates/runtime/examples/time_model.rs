@@ -1,5 +1,6 @@
 //! Times a model on the first samples of an npz: `time_model MODEL INPUTS.npz [BATCH] [RUNS]
-//! [THREADS]`; the median of all runs and the time of each node, outputs into `--save OUT.npz`.
+//! [THREADS]`; the median of all runs and the time of each node, outputs into `--save OUT.npz`;
+//! `--dense` multiplies zeros of weights too.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
         |i: usize, default: usize| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(default);
     let [model, data, ..] = &args[..] else {
         return Err(Error::usage(
-            "time_model MODEL INPUTS.npz [BATCH] [RUNS] [THREADS] [--save OUT]",
+            "time_model MODEL INPUTS.npz [BATCH] [RUNS] [THREADS] [--save OUT] [--profile] [--dense]",
         ));
     };
     let (batch, runs) = (number(2, 1), number(3, 20));
@@ -38,6 +39,7 @@ fn main() -> Result<()> {
     let options = Options {
         threads: number(4, 1),
         profile: args.iter().any(|a| a == "--profile"),
+        sparse: !args.iter().any(|a| a == "--dense"),
         ..Options::default()
     };
     let start = Instant::now();

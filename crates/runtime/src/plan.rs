@@ -525,6 +525,22 @@ impl<'a> Planner<'a> {
         });
     }
 
+    /// Says of the last step, that of `nodes`, in which form its weights are, where that is not plain.
+    pub fn tell(&mut self, nodes: &[NodeId], form: Option<String>) {
+        let Some(form) = form else {
+            return;
+        };
+        let mut steps = self.steps.iter_mut().rev();
+        // What the planner adds behind a step has no kernel.
+        let Some(step) = steps.find(|s| !s.row.kernel.is_empty()) else {
+            return;
+        };
+        step.row.kernel = format!("{}: {form}", step.row.kernel);
+        for n in nodes {
+            self.placements[n.index()].kernel = step.row.kernel.clone();
+        }
+    }
+
     /// As [`Planner::step`], with work that may fail in place of that of `spec`.
     pub fn checked_step(&mut self, id: NodeId, spec: Spec, work: Checked) {
         self.step(id, &[id], spec);

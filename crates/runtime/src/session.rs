@@ -46,6 +46,8 @@ pub struct Options {
     pub bf16: bool,
     /// Turn DQ → op → Q groups into integer kernels.
     pub integer: bool,
+    /// Skip zeros of weights of which most are zero, where that is faster.
+    pub sparse: bool,
     /// Time every step.
     pub profile: bool,
     /// A batch of samples that are apart from each other runs in pieces whose values take at most
@@ -72,6 +74,7 @@ impl Default for Options {
             isa: None,
             bf16: false,
             integer: true,
+            sparse: true,
             profile: false,
             batch_bytes: BATCH_BYTES,
             line_bytes: LINE_BYTES,
@@ -141,7 +144,9 @@ impl Session {
             settings: Vec::new(),
         };
         let maker = Maker {
-            ctx: Ctx::new(isa, Threads::new(threads)).with_bf16(options.bf16),
+            ctx: Ctx::new(isa, Threads::new(threads))
+                .with_bf16(options.bf16)
+                .with_sparse(options.sparse),
             providers: providers::choose(&options.providers, options.more, &asked)?,
             integer: options.integer,
             profile: options.profile,

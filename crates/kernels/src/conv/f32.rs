@@ -16,6 +16,7 @@ use crate::floats::{Floats, FloatsMut};
 use crate::gemm::f32::bf16;
 use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
 use crate::gemm::{Cut, Order};
+use crate::sparse::SparseF32;
 use crate::{Ctx, Unsupported};
 
 /// A convolution with packed weights.
@@ -31,6 +32,7 @@ pub struct ConvF32 {
 enum Weights {
     Depthwise(Arc<DepthwiseF32>),
     Winograd(Winograd),
+    Sparse(Arc<SparseF32>),
     Groups(Arc<[PackedF32]>),
 }
 
@@ -46,6 +48,8 @@ impl ConvF32 {
             Weights::Depthwise(Arc::new(DepthwiseF32::new(ctx, &geometry, weights)))
         } else if Winograd::suits(&geometry) && !ctx.bf16() {
             Weights::Winograd(Winograd::new(ctx, &geometry, weights))
+        } else if let Some(lists) = Self::lists(ctx, &geometry, weights) {
+            Weights::Sparse(Arc::new(lists))
         } else {
             return Ok(Self::windows(ctx, geometry, weights));
         };
@@ -54,6 +58,14 @@ impl ConvF32 {
             weights,
             line: None,
         })
+    }
+
+    /// The weights of a convolution of pixels as lists, where most of them are zero.
+    fn lists(ctx: &Ctx, g: &ConvGeometry, weights: &[f32]) -> Option<SparseF32> {
+        let [height, width] = g.output();
+        let size = [height * width, g.channels_in, g.channels_out];
+        let one = g.is_pointwise() && g.groups == 1;
+        one.then(|| SparseF32::of(ctx, Order::NK, size, || weights.into()))?
     }
 
     /// Packs weights for products with the windows of the output pixels.
@@ -83,6 +95,9 @@ impl ConvF32 {
                 "weights are packed for windows without dilation".to_string(),
             ));
         }
+        if self.sparse().is_some() && !geometry.is_pointwise() {
+            return Err(Unsupported("weights are lists, for pixels".to_string()));
+        }
         if self.is_winograd() && !Winograd::fits(&geometry) {
             return Err(Unsupported(
                 "weights are packed for windows one apart".to_string(),
@@ -104,6 +119,14 @@ impl ConvF32 {
         matches!(self.weights, Weights::Winograd(_))
     }
 
+    /// The lists that weights are kept as, where most of them are zero.
+    pub fn sparse(&self) -> Option<&SparseF32> {
+        match &self.weights {
+            Weights::Sparse(lists) => Some(lists),
+            _ => None,
+        }
+    }
+
     /// What it computes.
     pub fn geometry(&self) -> &ConvGeometry {
         &self.geometry
@@ -114,6 +137,7 @@ impl ConvF32 {
         match &self.weights {
             Weights::Depthwise(weights) => weights.bytes(),
             Weights::Winograd(weights) => weights.bytes(),
+            Weights::Sparse(lists) => lists.bytes(),
             Weights::Groups(groups) => groups.iter().map(PackedF32::bytes).sum(),
         }
     }
@@ -123,6 +147,7 @@ impl ConvF32 {
         match &self.weights {
             Weights::Depthwise(weights) => weights.parts().collect(),
             Weights::Winograd(weights) => weights.parts().collect(),
+            Weights::Sparse(lists) => lists.parts().collect(),
             Weights::Groups(groups) => groups.iter().flat_map(PackedF32::parts).collect(),
         }
     }
@@ -132,6 +157,7 @@ impl ConvF32 {
         match &self.weights {
             Weights::Depthwise(weights) => weights.kernel_name(),
             Weights::Winograd(weights) => weights.kernel_name(),
+            Weights::Sparse(lists) => lists.kernel_name(),
             Weights::Groups(groups) => groups[0].kernel_name(),
         }
     }
@@ -141,7 +167,7 @@ impl ConvF32 {
     pub fn rounds(&self) -> bool {
         match &self.weights {
             Weights::Depthwise(weights) => weights.rounds(),
-            Weights::Winograd(_) => false,
+            Weights::Winograd(_) | Weights::Sparse(_) => false,
             Weights::Groups(groups) => {
                 let reads = self.geometry.is_pointwise() || self.line.is_some();
                 reads && groups[0].rounded()
@@ -173,6 +199,10 @@ impl ConvF32 {
                     windows.run(ctx, batch, x, y, epilogue);
                 }
                 return;
+            }
+            Weights::Sparse(lists) => {
+                let (m, x, y) = (output / g.channels_out.max(1), x.f32(), y.f32());
+                return lists.run(ctx, m, x, g.channels_in, y, g.channels_out, epilogue);
             }
             Weights::Groups(groups) => groups,
         };

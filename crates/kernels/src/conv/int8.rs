@@ -12,6 +12,7 @@ use crate::gemm::int8::{
     Bytes, Input8, Output8, PackedI8, Row8, Target8, isa_for, rows_in_cache, takes_any_bytes,
 };
 use crate::gemm::{Cut, Order, step_bytes, tasks_of};
+use crate::sparse::SparseI8;
 use crate::{Ctx, Isa, Unsupported};
 
 /// A convolution with packed signed weights.
@@ -26,6 +27,7 @@ pub struct ConvI8 {
 #[derive(Clone, Debug)]
 enum Weights {
     Depthwise(Arc<DepthwiseI8>),
+    Sparse(Arc<SparseI8>),
     Groups(Arc<[PackedI8]>),
 }
 
@@ -45,6 +47,7 @@ impl ConvI8 {
             1 => geometry.depth(),
             lines => lines * whole_line(ctx.isa(), &geometry),
         };
+        let lists = Self::lists(ctx, &geometry, weights, zeros);
         let ctx = &ctx.with_isa(isa_for(ctx.isa(), geometry.depth(), steps));
         if !(zeros.len() < 2 || zeros.len() == channels) {
             return Err(Unsupported(format!(
@@ -60,6 +63,8 @@ impl ConvI8 {
             && !geometry.line().is_multiple_of(step_bytes(ctx.isa()));
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseI8::new(ctx, &geometry, weights, zeros)))
+        } else if let Some(lists) = lists {
+            Weights::Sparse(Arc::new(lists))
         } else {
             let pack = |g| {
                 let size = geometry.group_out();
@@ -87,9 +92,28 @@ impl ConvI8 {
         })
     }
 
+    /// The weights of a convolution of pixels as lists, where most of them are zero.
+    fn lists(ctx: &Ctx, g: &ConvGeometry, weights: Bytes, zeros: &[i32]) -> Option<SparseI8> {
+        let ([height, width], k, n) = (g.output(), g.channels_in, g.channels_out);
+        let one = g.is_pointwise() && g.groups == 1;
+        let of = || SparseI8::new(ctx, height * width, weights, Order::NK, k, n, zeros);
+        if one { of() } else { None }
+    }
+
+    /// The lists that weights are kept as, where most of them are zero.
+    pub fn sparse(&self) -> Option<&SparseI8> {
+        match &self.weights {
+            Weights::Sparse(lists) => Some(lists),
+            _ => None,
+        }
+    }
+
     /// The same weights for another input size, padding, stride or dilation.
     pub fn resized(&self, geometry: ConvGeometry) -> Result<Self, Unsupported> {
         self.geometry.check_resized(&geometry)?;
+        if self.sparse().is_some() && !geometry.is_pointwise() {
+            return Err(Unsupported("weights are lists, for pixels".to_string()));
+        }
         if self.padded && !windows::suit(&geometry) {
             return Err(Unsupported(
                 "weights are packed for kernels without dilation".to_string(),
@@ -116,6 +140,7 @@ impl ConvI8 {
     pub fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Depthwise(weights) => weights.bytes(),
+            Weights::Sparse(lists) => lists.bytes(),
             Weights::Groups(groups) => groups.iter().map(PackedI8::bytes).sum(),
         }
     }
@@ -125,6 +150,7 @@ impl ConvI8 {
     pub fn parts(&self) -> Vec<&Buffer> {
         match &self.weights {
             Weights::Depthwise(_) => Vec::new(),
+            Weights::Sparse(lists) => lists.parts().collect(),
             Weights::Groups(groups) => groups.iter().flat_map(PackedI8::parts).collect(),
         }
     }
@@ -133,6 +159,7 @@ impl ConvI8 {
     pub fn kernel_name(&self) -> &'static str {
         match &self.weights {
             Weights::Depthwise(weights) => weights.kernel_name(),
+            Weights::Sparse(lists) => lists.kernel_name(),
             Weights::Groups(groups) => groups[0].kernel_name(),
         }
     }
@@ -158,10 +185,15 @@ impl ConvI8 {
         let Some(pixels) = output.checked_div(g.channels_out) else {
             return;
         };
+        if let Weights::Sparse(lists) = &self.weights {
+            let (from, to) = (g.channels_in, g.channels_out);
+            return lists.run(ctx, pixels, x, from, bias, out, to);
+        }
         let target = Target8::new(pixels, g.channels_out, out, g.channels_out);
         let groups = match &self.weights {
             Weights::Depthwise(weights) => return weights.run(ctx, g, batch, x, bias, &target),
             Weights::Groups(groups) => groups,
+            Weights::Sparse(_) => unreachable!("they were run"),
         };
         let depth = g.depth();
         let bias_of = |group| bias.map(|b: &[i32]| &b[group * g.group_out()..][..g.group_out()]);

@@ -78,6 +78,7 @@ pub(super) unsafe fn sum(a: __m256) -> f32 {
 impl Simd for Avx2 {
     type F = __m256;
     type I = __m256i;
+    type Q = __m128;
     const ISA: Isa = Isa::Avx2;
     const LANES: usize = 8;
     const ROWS: usize = 6;
@@ -112,6 +113,7 @@ impl Simd for Avx2 {
         dot_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i =
             _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
         sum(a: __m256) -> f32 = sum(a);
+        four_zeros() -> __m128 = _mm_setzero_ps();
     }
     #[inline(always)]
     fn look_up_16(self, table: &[f32; 16], i: __m256i) -> __m256 {
@@ -153,6 +155,47 @@ impl Simd for Avx2 {
             let q = _mm256_set1_epi64x(q.cast::<i64>().read_unaligned());
             spread(_mm256_unpacklo_epi8(p, q))
         };
+        four_fma(w: *const f32, x: f32, acc: __m128) -> __m128 =
+            _mm_fmadd_ps(_mm_loadu_ps(w), _mm_set1_ps(x), acc);
+        four_store(p: *mut f32, a: __m128) = _mm_storeu_ps(p, a);
+        load_columns(from: *const f32, stride: usize) -> [__m256; 4] = {
+            let mut rows = [_mm256_setzero_ps(); 4];
+            for (i, rows) in rows.iter_mut().enumerate() {
+                *rows = fours([from.add(i * stride), from.add((i + 4) * stride)]);
+            }
+            turned(rows)
+        };
+        join_four(p: [*const u8; 4]) -> __m256i = {
+            let (a, b) = (_mm_loadl_epi64(p[0].cast()), _mm_loadl_epi64(p[1].cast()));
+            let (c, d) = (_mm_loadl_epi64(p[2].cast()), _mm_loadl_epi64(p[3].cast()));
+            let (ab, cd) = (_mm_unpacklo_epi8(a, b), _mm_unpacklo_epi8(c, d));
+            _mm256_set_m128i(_mm_unpackhi_epi16(ab, cd), _mm_unpacklo_epi16(ab, cd))
+        };
+        join_sixteen(p: [*const u8; 4]) -> [__m256i; 4] = {
+            let (a, b) = (_mm256_loadu_si256(p[0].cast()), _mm256_loadu_si256(p[1].cast()));
+            let (c, d) = (_mm256_loadu_si256(p[2].cast()), _mm256_loadu_si256(p[3].cast()));
+            let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+            let (ab_high, cd_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+            [
+                _mm256_unpacklo_epi16(ab, cd),
+                _mm256_unpackhi_epi16(ab, cd),
+                _mm256_unpacklo_epi16(ab_high, cd_high),
+                _mm256_unpackhi_epi16(ab_high, cd_high),
+            ]
+        };
+        turn_bytes(rows: &[*const u8], at: usize, to: *mut u8, flip: u8) = {
+            let rows = &rows[..32];
+            let flip = _mm256_set1_epi8(flip as i8);
+            super::turn!(
+                i => _mm256_castps_si256(fours([
+                    rows[i].add(at).cast(),
+                    rows[16 + i].add(at).cast(),
+                ])),
+                _mm256_unpacklo_epi8,
+                _mm256_unpackhi_epi8,
+                x => _mm256_storeu_si256(to.add(i * 32).cast(), _mm256_xor_si256(x, flip))
+            );
+        };
         store_rounded(to: [*mut u8; 2], x: [[__m256; 2]; 2], range: ByteRange) = {
             // Packing saturates below, which is the lower bound once `lo` stands at 0.
             let (shift, hi) = (range.zero - range.lo, range.hi - range.zero);
@@ -169,6 +212,38 @@ impl Simd for Avx2 {
             _mm_storeu_si128(to[0].cast(), _mm256_castsi256_si128(y));
             _mm_storeu_si128(to[1].cast(), _mm256_extracti128_si256::<1>(y));
         };
+    }
+}
+
+/// The sixteen bytes at each address, one behind the other.
+///
+/// # Safety
+/// They are readable, and the CPU has AVX2.
+#[inline(always)]
+unsafe fn fours(p: [*const f32; 2]) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = _mm256_castps128_ps256(_mm_loadu_ps(p[0]));
+        _mm256_insertf128_ps::<1>(x, _mm_loadu_ps(p[1]))
+    }
+}
+
+/// In every four lanes, lane `i` of vector `j` as lane `j` of vector `i`.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn turned([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (ab, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0x44>(ab, cd),
+            _mm256_shuffle_ps::<0xee>(ab, cd),
+            _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+            _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+        ]
     }
 }
 

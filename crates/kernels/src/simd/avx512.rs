@@ -38,6 +38,7 @@ fn mask(n: usize) -> __mmask16 {
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
+    type Q = __m128;
     const ISA: Isa = Isa::Avx512;
     const LANES: usize = 16;
     const ROWS: usize = 12;
@@ -78,6 +79,7 @@ impl Simd for Avx512 {
         to_exponent(a: __m512i) -> __m512i = _mm512_slli_epi32::<23>(a);
         dot_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i =
             _mm512_add_epi32(acc, _mm512_madd_epi16(a, b));
+        four_zeros() -> __m128 = _mm_setzero_ps();
     }
     #[inline(always)]
     fn look_up(self, table: &[f32; 32], i: __m512i) -> __m512 {
@@ -110,6 +112,57 @@ impl Simd for Avx512 {
             _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast()));
         interleave_u8(p: *const u8, q: *const u8) -> __m512i = _mm512_or_si512(
             Avx512(()).load_u8(p), _mm512_slli_epi32::<16>(Avx512(()).load_u8(q)));
+        four_fma(w: *const f32, x: f32, acc: __m128) -> __m128 =
+            _mm_fmadd_ps(_mm_loadu_ps(w), _mm_set1_ps(x), acc);
+        four_store(p: *mut f32, a: __m128) = _mm_storeu_ps(p, a);
+        load_columns(from: *const f32, stride: usize) -> [__m512; 4] = {
+            let mut rows = [_mm512_setzero_ps(); 4];
+            for (i, rows) in rows.iter_mut().enumerate() {
+                let row = from.add(i * stride);
+                *rows = fours([
+                    row,
+                    row.add(4 * stride),
+                    row.add(8 * stride),
+                    row.add(12 * stride),
+                ]);
+            }
+            turned(rows)
+        };
+        join_four(p: [*const u8; 4]) -> __m512i = {
+            let x = [p[0].cast(), p[1].cast(), p[2].cast(), p[3].cast()];
+            let x = _mm512_castps_si512(fours(x));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let x = _mm512_permutexvar_epi32(order, x);
+            _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(bytes))
+        };
+        join_sixteen(p: [*const u8; 4]) -> [__m512i; 4] = {
+            let (a, b) = (_mm512_loadu_si512(p[0].cast()), _mm512_loadu_si512(p[1].cast()));
+            let (c, d) = (_mm512_loadu_si512(p[2].cast()), _mm512_loadu_si512(p[3].cast()));
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            [
+                _mm512_unpacklo_epi16(ab, cd),
+                _mm512_unpackhi_epi16(ab, cd),
+                _mm512_unpacklo_epi16(ab_high, cd_high),
+                _mm512_unpackhi_epi16(ab_high, cd_high),
+            ]
+        };
+        turn_bytes(rows: &[*const u8], at: usize, to: *mut u8, flip: u8) = {
+            let rows = &rows[..64];
+            let flip = _mm512_set1_epi8(flip as i8);
+            super::turn!(
+                i => _mm512_castps_si512(fours([
+                    rows[i].add(at).cast(),
+                    rows[16 + i].add(at).cast(),
+                    rows[32 + i].add(at).cast(),
+                    rows[48 + i].add(at).cast(),
+                ])),
+                _mm512_unpacklo_epi8,
+                _mm512_unpackhi_epi8,
+                x => _mm512_storeu_si512(to.add(i * 64).cast(), _mm512_xor_si512(x, flip))
+            );
+        };
         store_rounded(to: [*mut u8; 2], x: [[__m512; 2]; 2], range: ByteRange) = {
             let [[a, b], [c, d]] = x;
             let y = rounded([a, b, c, d], range);
@@ -123,6 +176,40 @@ impl Simd for Avx512 {
             _mm_storeu_si128(to[2].cast(), _mm512_extracti32x4_epi32::<2>(y));
             _mm_storeu_si128(to[3].cast(), _mm512_extracti32x4_epi32::<3>(y));
         };
+    }
+}
+
+/// The sixteen bytes at each address, one behind the other.
+///
+/// # Safety
+/// They are readable, and the CPU has AVX-512 F and DQ.
+#[inline(always)]
+unsafe fn fours(p: [*const f32; 4]) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = _mm512_castps128_ps512(_mm_loadu_ps(p[0]));
+        let x = _mm512_insertf32x4::<1>(x, _mm_loadu_ps(p[1]));
+        let x = _mm512_insertf32x4::<2>(x, _mm_loadu_ps(p[2]));
+        _mm512_insertf32x4::<3>(x, _mm_loadu_ps(p[3]))
+    }
+}
+
+/// In every four lanes, lane `i` of vector `j` as lane `j` of vector `i`.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn turned([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (ab, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (cd, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        [
+            _mm512_shuffle_ps::<0x44>(ab, cd),
+            _mm512_shuffle_ps::<0xee>(ab, cd),
+            _mm512_shuffle_ps::<0x44>(ab_high, cd_high),
+            _mm512_shuffle_ps::<0xee>(ab_high, cd_high),
+        ]
     }
 }
 

@@ -43,6 +43,7 @@ unsafe fn four(p: *const u8) -> uint8x8_t {
 impl Simd for Neon {
     type F = float32x4_t;
     type I = int32x4_t;
+    type Q = float32x4_t;
     const ISA: Isa = Isa::Neon;
     const LANES: usize = 4;
     const ROWS: usize = 8;
@@ -79,6 +80,7 @@ impl Simd for Neon {
             let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
             vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, b)))
         };
+        four_zeros() -> float32x4_t = vdupq_n_f32(0.0);
     }
     #[inline(always)]
     fn look_up_16(self, table: &[f32; 16], i: int32x4_t) -> float32x4_t {
@@ -110,6 +112,65 @@ impl Simd for Neon {
         load_i8_pairs(p: *const i8) -> int32x4_t = vreinterpretq_s32_s16(vmovl_s8(vld1_s8(p)));
         interleave_u8(p: *const u8, q: *const u8) -> int32x4_t =
             vreinterpretq_s32_u16(vmovl_u8(vzip1_u8(four(p), four(q))));
+        four_fma(w: *const f32, x: f32, acc: float32x4_t) -> float32x4_t =
+            vfmaq_n_f32(acc, vld1q_f32(w), x);
+        four_store(p: *mut f32, a: float32x4_t) = vst1q_f32(p, a);
+        load_columns(from: *const f32, stride: usize) -> [float32x4_t; 4] = turned([
+            vld1q_f32(from),
+            vld1q_f32(from.add(stride)),
+            vld1q_f32(from.add(2 * stride)),
+            vld1q_f32(from.add(3 * stride)),
+        ]);
+        join_four(p: [*const u8; 4]) -> int32x4_t = {
+            let (ab, cd) = (vzip1_u8(four(p[0]), four(p[1])), vzip1_u8(four(p[2]), four(p[3])));
+            let (ab, cd) = (vreinterpret_u16_u8(ab), vreinterpret_u16_u8(cd));
+            vreinterpretq_s32_u16(vcombine_u16(vzip1_u16(ab, cd), vzip2_u16(ab, cd)))
+        };
+        join_sixteen(p: [*const u8; 4]) -> [int32x4_t; 4] = {
+            let (a, b) = (vld1q_u8(p[0]), vld1q_u8(p[1]));
+            let (c, d) = (vld1q_u8(p[2]), vld1q_u8(p[3]));
+            let ab = vreinterpretq_u16_u8(vzip1q_u8(a, b));
+            let ab_high = vreinterpretq_u16_u8(vzip2q_u8(a, b));
+            let cd = vreinterpretq_u16_u8(vzip1q_u8(c, d));
+            let cd_high = vreinterpretq_u16_u8(vzip2q_u8(c, d));
+            [
+                vreinterpretq_s32_u16(vzip1q_u16(ab, cd)),
+                vreinterpretq_s32_u16(vzip2q_u16(ab, cd)),
+                vreinterpretq_s32_u16(vzip1q_u16(ab_high, cd_high)),
+                vreinterpretq_s32_u16(vzip2q_u16(ab_high, cd_high)),
+            ]
+        };
+        turn_bytes(rows: &[*const u8], at: usize, to: *mut u8, flip: u8) = {
+            let rows = &rows[..16];
+            let flip = vdupq_n_u8(flip);
+            super::turn!(
+                i => vld1q_u8(rows[i].add(at)),
+                vzip1q_u8,
+                vzip2q_u8,
+                x => vst1q_u8(to.add(i * 16), veorq_u8(x, flip))
+            );
+        };
+    }
+}
+
+/// Lane `i` of vector `j` as lane `j` of vector `i`.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn turned([a, b, c, d]: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let even = vreinterpretq_f64_f32(vtrn1q_f32(a, b));
+        let odd = vreinterpretq_f64_f32(vtrn2q_f32(a, b));
+        let even_cd = vreinterpretq_f64_f32(vtrn1q_f32(c, d));
+        let odd_cd = vreinterpretq_f64_f32(vtrn2q_f32(c, d));
+        [
+            vreinterpretq_f32_f64(vtrn1q_f64(even, even_cd)),
+            vreinterpretq_f32_f64(vtrn1q_f64(odd, odd_cd)),
+            vreinterpretq_f32_f64(vtrn2q_f64(even, even_cd)),
+            vreinterpretq_f32_f64(vtrn2q_f64(odd, odd_cd)),
+        ]
     }
 }
 

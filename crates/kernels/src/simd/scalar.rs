@@ -39,6 +39,7 @@ macro_rules! lanes {
 impl Simd for Scalar {
     type F = [f32; 4];
     type I = [i32; 4];
+    type Q = [f32; 4];
     const ISA: Isa = Isa::Generic;
     const LANES: usize = 4;
     const FUSES: bool = false;
@@ -76,6 +77,7 @@ impl Simd for Scalar {
                 let high = (a[i] >> 16) * (b[i] >> 16);
                 acc[i].wrapping_add(low).wrapping_add(high)
             });
+        four_zeros() -> Self::Q = [0.0; 4];
     }
     super::memory! {
         load(p: *const f32) -> Self::F = p.cast::<Self::F>().read_unaligned();
@@ -99,5 +101,8 @@ impl Simd for Scalar {
             zip(p.cast::<[u8; 4]>().read(), q.cast::<[u8; 4]>().read(), |p, q| {
                 i32::from(p) | i32::from(q) << 16
             });
+        four_fma(w: *const f32, x: f32, acc: Self::Q) -> Self::Q =
+            Scalar.fma([x; 4], Scalar.load(w), acc);
+        four_store(p: *mut f32, a: Self::Q) = Scalar.store(p, a);
     }
 }

@@ -10,6 +10,7 @@ use edgesmith_kernels::arena::Buffer;
 use edgesmith_kernels::conv::{ConvF32, ConvI8, ConvTransposeF32};
 use edgesmith_kernels::gemm::{PackedBits, PackedF32, PackedI8};
 use edgesmith_kernels::recurrent::Recurrent;
+use edgesmith_kernels::sparse::{SparseF32, SparseI8};
 
 use super::Planner;
 use super::maker::MAX_DEPTH;
@@ -22,6 +23,8 @@ pub(crate) enum Packed {
     Conv8(ConvI8),
     ConvTranspose(ConvTransposeF32),
     Gemm(Arc<PackedF32>),
+    Sparse(Arc<SparseF32>),
+    Sparse8(Arc<SparseI8>),
     Gemm8(Arc<PackedI8>),
     Bits(Arc<PackedBits>),
     Recurrent(Arc<Recurrent>),
@@ -35,6 +38,8 @@ impl Packed {
             Self::Conv8(c) => c.parts(),
             Self::ConvTranspose(c) => c.parts(),
             Self::Gemm(g) => g.parts().collect(),
+            Self::Sparse(s) => s.parts().collect(),
+            Self::Sparse8(s) => s.parts().collect(),
             Self::Gemm8(g) => g.parts().collect(),
             Self::Bits(b) => b.parts().collect(),
             Self::Recurrent(r) => r.parts(),
@@ -48,6 +53,8 @@ impl Packed {
             Self::Conv8(c) => c.bytes(),
             Self::ConvTranspose(c) => c.bytes(),
             Self::Gemm(g) => g.bytes(),
+            Self::Sparse(s) => s.bytes(),
+            Self::Sparse8(s) => s.bytes(),
             Self::Gemm8(g) => g.bytes(),
             Self::Bits(b) => b.bytes(),
             Self::Recurrent(r) => r.bytes(),

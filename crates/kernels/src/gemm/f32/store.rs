@@ -30,10 +30,10 @@ pub(crate) trait Put<S: Simd>: Copy {
 /// Where sums go in C, and what is added and cut off before.
 #[derive(Clone, Copy)]
 pub(crate) struct Store {
-    pub(super) c: *mut f32,
-    pub(super) bias: Option<*const f32>,
-    pub(super) residual: Option<*const f32>,
-    pub(super) bounds: (f32, f32),
+    pub(crate) c: *mut f32,
+    pub(crate) bias: Option<*const f32>,
+    pub(crate) residual: Option<*const f32>,
+    pub(crate) bounds: (f32, f32),
 }
 
 impl<S: Simd> Put<S> for Store {

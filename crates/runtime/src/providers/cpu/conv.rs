@@ -8,6 +8,7 @@ use edgesmith_kernels::Ctx;
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::conv::{ConvGeometry, ConvI8, Strip};
 use edgesmith_kernels::gemm::{Input8, Output8, Requant};
+use edgesmith_kernels::sparse::SparseI8;
 
 use super::activations;
 use super::dequantize::{self, Quantized, Weights, bytes, quantized_output};
@@ -153,6 +154,8 @@ pub(crate) type Run =
 /// An integer kernel with its weights.
 pub(crate) struct Integer {
     pub kernel: &'static str,
+    /// What is said of weights of which zeros are skipped.
+    pub told: Option<String>,
     /// Of what it reads and writes.
     pub layout: Layout,
     /// The geometry and how many images there are, of a convolution.
@@ -201,7 +204,9 @@ pub(crate) fn integer_step(
             };
             (with.run)(ctx, None, x, None, out);
         });
+        let told = with.told;
         planner.step_f32(id, &nodes, (value, layout), with.kernel, vec![read], work)?;
+        planner.tell(&nodes, told);
         planner.mark_integer(&nodes);
         planner.mark_step_integer();
         return Some(());
@@ -222,6 +227,7 @@ pub(crate) fn requantized(
 ) -> Option<()> {
     let Integer {
         kernel,
+        told,
         layout,
         images,
         run,
@@ -260,6 +266,7 @@ pub(crate) fn requantized(
         work: Box::new(move |ctx, x, y| whole(ctx, None, x, y[0])),
     };
     planner.step(id, nodes, spec);
+    planner.tell(nodes, told);
     if let Some((geometry, batch)) = images {
         planner.by_lines(ByLines::new(geometry, batch, [1, 1], run));
     }
@@ -311,6 +318,7 @@ pub(crate) fn byte_conv(
     let conv = conv.resized(geometry).ok()?;
     Some(Integer {
         kernel: conv.kernel_name(),
+        told: conv.sparse().map(SparseI8::told),
         layout: Layout::Last,
         images: Some((geometry, batch)),
         run: Box::new(move |ctx, strip, x, bias, out| match strip {

@@ -318,6 +318,7 @@ fn sums(
     let Integer {
         layout,
         kernel,
+        told,
         run,
         ..
     } = product.with;
@@ -343,6 +344,7 @@ fn sums(
         }),
     };
     planner.step(id, &[id], spec);
+    planner.tell(&[id], told);
     Some(())
 }
 
@@ -360,6 +362,7 @@ fn floats(
         .chain(scaled.nodes.iter().copied())
         .collect();
     let (to, kernel) = ((scaled.result, product.with.layout), product.with.kernel);
+    let told = product.with.told;
     let work = Box::new(move |ctx: &_, x: &[&[u8]], y: &mut [&mut [u8]]| {
         let input = Input8 {
             data: bytes(x[0], is_signed),
@@ -377,6 +380,7 @@ fn floats(
         (product.with.run)(ctx, None, input, start.as_deref(), to);
     });
     planner.step_f32(id, &nodes, to, kernel, reads, work)?;
+    planner.tell(&nodes, told);
     planner.mark_integer(&nodes);
     planner.mark_step_integer();
     Some(())

@@ -6,9 +6,10 @@ use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
 use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, PackedI8, gemm_mixed, gemm8};
+use edgesmith_kernels::sparse::{SparseF32, SparseI8};
 
 use super::block_weights;
-use super::conv::{Integer, Sums, Tail, integer_step, tail};
+use super::conv::{Integer, Run, Sums, Tail, integer_step, tail};
 use super::dequantize::{self, Weights, bytes};
 use super::products::{self, Straight};
 use crate::plan::{Kernel, Layout, Packed, Planner};
@@ -187,13 +188,13 @@ fn product(
         None => None,
     };
     let packed = planner.packed(id, |ctx| {
-        Some(Packed::Gemm(Arc::new(PackedF32::new(
-            ctx, &weights, order, k, n,
-        ))))
+        let lists = SparseF32::new(ctx, m, &weights, order, k, n);
+        Some(match lists {
+            Some(lists) => Packed::Sparse(Arc::new(lists)),
+            None => Packed::Gemm(Arc::new(PackedF32::new(ctx, &weights, order, k, n))),
+        })
     })?;
-    let Packed::Gemm(packed) = packed else {
-        return None;
-    };
+    let right = Right::of(packed)?;
     let tail = match then {
         Activation::None => tail(planner, id, y, true),
         activation => Tail {
@@ -203,7 +204,7 @@ fn product(
             result: y,
         },
     };
-    let rounds = packed.rounded();
+    let rounds = right.rounded();
     let to_rounded = rounds && planner.may_round(tail.result);
     let (slot, a_rounded) = planner.read_floats(a, Layout::Plain, rounds)?;
     let mut reads = vec![slot];
@@ -215,15 +216,24 @@ fn product(
         }
         None => None,
     };
-    let kernel = packed.kernel_name();
+    let (kernel, told) = (right.kernel_name(), right.told());
+    let nodes = tail.nodes;
     let work: Kernel = Box::new(move |ctx, x, y| {
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             residual: residual.map(|rounded| of_bytes(x[1], rounded)),
             activation: tail.activation,
         };
-        let (a, c) = (of_bytes(x[0], a_rounded), of_bytes_mut(y[0], to_rounded));
-        gemm_mixed(ctx, m, a, k, &packed, c, n, &epilogue);
+        match &right {
+            Right::Dense(b) => {
+                let (a, c) = (of_bytes(x[0], a_rounded), of_bytes_mut(y[0], to_rounded));
+                gemm_mixed(ctx, m, a, k, b, c, n, &epilogue);
+            }
+            Right::Lists(b) => {
+                let (a, c) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+                b.run(ctx, m, a, k, c, n, &epilogue);
+            }
+        }
     });
     let step = if to_rounded {
         Planner::step_rounded
@@ -231,7 +241,45 @@ fn product(
         Planner::step_f32
     };
     let to = (tail.result, Layout::Plain);
-    step(planner, id, &tail.nodes, to, kernel, reads, work)
+    step(planner, id, &nodes, to, kernel, reads, work)?;
+    planner.tell(&nodes, told);
+    Some(())
+}
+
+/// The constant side of a product of floats.
+enum Right {
+    Dense(Arc<PackedF32>),
+    Lists(Arc<SparseF32>),
+}
+
+impl Right {
+    fn of(packed: Packed) -> Option<Self> {
+        match packed {
+            Packed::Gemm(b) => Some(Self::Dense(b)),
+            Packed::Sparse(b) => Some(Self::Lists(b)),
+            _ => None,
+        }
+    }
+
+    /// Whether its products take and give BF16.
+    fn rounded(&self) -> bool {
+        matches!(self, Self::Dense(b) if b.rounded())
+    }
+
+    fn kernel_name(&self) -> &'static str {
+        match self {
+            Self::Dense(b) => b.kernel_name(),
+            Self::Lists(b) => b.kernel_name(),
+        }
+    }
+
+    /// What is left of it, where zeros are skipped.
+    fn told(&self) -> Option<String> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Lists(b) => Some(b.told()),
+        }
+    }
 }
 
 fn integer(
@@ -256,17 +304,30 @@ pub(crate) fn byte_product(
     order: Order,
 ) -> Option<Integer> {
     let packed = planner.packed(id, |ctx| {
-        let data = bytes(&weights.data, weights.signed);
-        let packed = PackedI8::new(ctx, data, order, k, n, &weights.zeros);
-        Some(Packed::Gemm8(Arc::new(packed)))
+        let (data, zeros) = (bytes(&weights.data, weights.signed), &weights.zeros);
+        let lists = SparseI8::new(ctx, m, data, order, k, n, zeros);
+        Some(match lists {
+            Some(lists) => Packed::Sparse8(Arc::new(lists)),
+            None => Packed::Gemm8(Arc::new(PackedI8::new(ctx, data, order, k, n, zeros))),
+        })
     })?;
-    let Packed::Gemm8(packed) = packed else {
-        return None;
+    let (kernel, told): (_, Option<String>);
+    let run: Run = match packed {
+        Packed::Gemm8(b) => {
+            (kernel, told) = (b.kernel_name(), None);
+            Box::new(move |ctx, _, x, bias, out| gemm8(ctx, m, x, k, &b, bias, out, n))
+        }
+        Packed::Sparse8(b) => {
+            (kernel, told) = (b.kernel_name(), Some(b.told()));
+            Box::new(move |ctx, _, x, bias, out| b.run(ctx, m, x, k, bias, out, n))
+        }
+        _ => return None,
     };
     Some(Integer {
-        kernel: packed.kernel_name(),
+        kernel,
+        told,
         layout: Layout::Plain,
         images: None,
-        run: Box::new(move |ctx, _, x, bias, out| gemm8(ctx, m, x, k, &packed, bias, out, n)),
+        run,
     })
 }

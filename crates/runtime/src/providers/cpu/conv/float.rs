@@ -6,6 +6,7 @@ use edgesmith_ir::{DType, NodeId, ValueId};
 use edgesmith_kernels::conv::{ConvF32, ConvGeometry};
 use edgesmith_kernels::floats::{of_bytes, of_bytes_mut};
 use edgesmith_kernels::gemm::Epilogue;
+use edgesmith_kernels::sparse::SparseF32;
 
 use super::super::operand::Operand;
 use super::super::{activations, norm};
@@ -157,6 +158,7 @@ fn constant(
         None => None,
     };
     let kernel = conv.kernel_name();
+    let told = conv.sparse().map(SparseF32::told);
     let by_lines = conv.goes_by_lines() && planner.typed(tail.result)?.0 == DType::F32;
     let sizes = [x_rounded, to_rounded].map(|rounded| if rounded { 2 } else { 4 });
     let run: OfStrip = Arc::new(move |ctx, strip, x, y| {
@@ -180,6 +182,7 @@ fn constant(
     };
     let to = (tail.result, Layout::Last);
     step(planner, id, &tail.nodes, to, kernel, reads, work)?;
+    planner.tell(&tail.nodes, told);
     if by_lines {
         planner.by_lines(ByLines::new(geometry, batch, sizes, run));
     }

@@ -1,0 +1,294 @@
+//! Products of bytes with lists of signed weights: exact 32-bit sums, and the outputs of the dense kernel.
+
+mod tile;
+
+use super::break_even::{Form, choose};
+use super::cut::Cut;
+use super::lists::{FOUR, Lists, Size};
+use super::{name, told};
+use crate::arena::{Buffer, with_scratch};
+use crate::gemm::f32::fits;
+use crate::gemm::int8::{Bytes, Input8, Output8, Target8, shift, takes_any_bytes};
+use crate::gemm::{Order, shape};
+use crate::simd::takes_signed;
+use crate::threads::Shared;
+use crate::{Ctx, Isa};
+
+/// A matrix `[K, N]` of signed bytes of which most are zero, as lists for the kernel of one instruction
+/// set.
+#[derive(Clone, Debug)]
+pub struct SparseI8 {
+    lists: Lists,
+    isa: Isa,
+    /// Of the weights of each output.
+    sums: Vec<i32>,
+}
+
+/// Inputs that the instruction set multiplies in one step.
+fn taps(isa: Isa) -> usize {
+    if takes_any_bytes(isa) { 4 } else { 2 }
+}
+
+/// Bytes of a weight: those of pairs are widened.
+fn width(isa: Isa) -> usize {
+    if takes_any_bytes(isa) { 1 } else { 2 }
+}
+
+impl SparseI8 {
+    /// The lists of `b`, which has `k * n` elements in the given order, where products of `m` rows with
+    /// them are quicker than with dense weights, the context takes lists ([`Ctx::with_sparse`]), and
+    /// `zeros`, its zero points, are the bytes that stand for 0 in signed bytes: no zero point and zeros,
+    /// or 128 of unsigned ones.
+    pub fn new(
+        ctx: &Ctx,
+        m: usize,
+        b: Bytes,
+        order: Order,
+        k: usize,
+        n: usize,
+        zeros: &[i32],
+    ) -> Option<Self> {
+        let (raw, signed) = b.raw();
+        let zero = if signed { 0 } else { 128 };
+        let plain = zeros.iter().all(|z| *z == zero) && (signed || !zeros.is_empty());
+        if !ctx.sparse() || !plain {
+            return None;
+        }
+        let isa = ctx.isa();
+        if ctx.has_stored() {
+            let lists = Lists::stored(ctx, [k, n], taps(isa), width(isa))?;
+            return Some(Self::of(lists, isa));
+        }
+        assert_eq!(raw.len(), k * n, "the matrix has k * n elements");
+        let form = choose(ctx, 1, [m, k, n], order, |i| i32::from(raw[i]) == zero)?;
+        Some(Self::in_form(ctx, b, order, [k, n], form))
+    }
+
+    /// The lists of `b` in this form, whatever is quicker; unsigned bytes have the zero point 128. At
+    /// most 65 536 rows.
+    pub fn in_form(ctx: &Ctx, b: Bytes, order: Order, [k, n]: [usize; 2], form: Form) -> Self {
+        let isa = ctx.isa();
+        let size = Size {
+            k,
+            n,
+            rows: form.rows(),
+            taps: taps(isa),
+            width: width(isa),
+            steps: 0,
+            kept: 0,
+        };
+        let (raw, signed) = b.raw();
+        let flip = if signed { 0 } else { 0x80 };
+        let at = |o: usize, i: usize| match order {
+            Order::KN => (raw[i * n + o] ^ flip) as i8,
+            Order::NK => (raw[o * k + i] ^ flip) as i8,
+        };
+        let put = |to: &mut [u8], w: i8| match to {
+            [to] => *to = w as u8,
+            _ => to.copy_from_slice(&i16::from(w).to_ne_bytes()),
+        };
+        Self::of(Lists::new(size, at, put), isa)
+    }
+
+    fn of(lists: Lists, isa: Isa) -> Self {
+        let mut sums = vec![0i32; lists.size().n];
+        if width(isa) == 1 {
+            lists.each(|o, _, w: i8| sums[o] += i32::from(w));
+        } else {
+            lists.each(|o, _, w: i16| sums[o] += i32::from(w));
+        }
+        Self { lists, isa, sums }
+    }
+
+    /// The form of the lists.
+    pub fn form(&self) -> Form {
+        match self.lists.size().rows {
+            1 => Form::Rows,
+            _ => Form::Blocks,
+        }
+    }
+
+    /// Their form, and how much is left, for people.
+    pub fn told(&self) -> String {
+        told(self.form(), self.lists.share())
+    }
+
+    /// What is packed, for [`Ctx::with_stored`].
+    pub fn parts(&self) -> impl Iterator<Item = &Buffer> {
+        std::iter::once(self.lists.part())
+    }
+
+    /// Size of the lists.
+    pub fn bytes(&self) -> usize {
+        self.lists.part().len()
+    }
+
+    /// The name of the kernel.
+    pub fn kernel_name(&self) -> &'static str {
+        name(self.isa, 1, self.form())
+    }
+
+    /// `out = A[m, k] B + bias`. Row `r` of A starts at element `r * a_stride`, that of the output at
+    /// `r * c_stride`.
+    #[allow(clippy::too_many_arguments, reason = "the operands of a product")]
+    pub fn run(
+        &self,
+        ctx: &Ctx,
+        m: usize,
+        a: Input8,
+        a_stride: usize,
+        bias: Option<&[i32]>,
+        out: Output8,
+        c_stride: usize,
+    ) {
+        let &Size { k, n, .. } = self.lists.size();
+        let (data, signed) = a.data.raw();
+        assert!(
+            fits(m, k, a_stride, data.len()),
+            "A has m rows of k elements"
+        );
+        assert!(bias.is_none_or(|b| b.len() == n), "bias has n elements");
+        let shifted = signed != takes_signed(self.isa);
+        let zero = a.zero + if shifted { shift(signed) } else { 0 };
+        let start = |o: usize| {
+            let sum = self.sums.get(o).copied().unwrap_or(0);
+            let bias = bias.and_then(|b| b.get(o)).copied().unwrap_or(0);
+            bias.wrapping_sub(sum.wrapping_mul(zero))
+        };
+        let starts: Vec<i32> = (0..n.next_multiple_of(FOUR)).map(start).collect();
+        let target = Target8::new(m, n, out, c_stride);
+        let rows_of_tile = FOUR * shape(self.isa).0;
+        let cut = Cut::new(ctx.threads().count(), m, rows_of_tile, n.div_ceil(FOUR));
+        ctx.threads().parallel_for(cut.tasks(), |i| {
+            let (rows, fours) = cut.task(i);
+            with_scratch(tile::scratch(self.isa, k), |scratch: &mut [u8]| {
+                let block = tile::Block {
+                    lists: &self.lists,
+                    a: &data[(rows.start * a_stride).min(data.len())..],
+                    a_stride,
+                    flip: if shifted { 0x80 } else { 0 },
+                    rows: rows.len(),
+                    fours,
+                    starts: &starts,
+                    to: target.store(rows.start * c_stride, 0),
+                    c_stride,
+                    scratch: Shared::new(scratch),
+                };
+                tile::run(self.isa, &block);
+            });
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::Activation;
+    use crate::gemm::{PackedI8, Requant, gemm8};
+    use crate::testing::{Random, contexts};
+
+    /// A matrix `[K, N]` of which about this part of 100 blocks is not zero.
+    fn some_matrix(random: &mut Random, [k, n]: [usize; 2], share: usize) -> Vec<i8> {
+        let fours = n.div_ceil(FOUR);
+        let kept: Vec<bool> = (0..k * fours).map(|_| random.below(100) < share).collect();
+        let one = |i: usize, byte: i8| {
+            let block = kept[i / n * fours + i % n / FOUR];
+            if block && byte % 3 != 0 { byte } else { 0 }
+        };
+        let bytes = random.signed(k * n);
+        bytes.iter().enumerate().map(|(i, b)| one(i, *b)).collect()
+    }
+
+    fn scaled<'a>(
+        y: &'a mut [f32],
+        (scale, bias, activation): (&'a [f32], &'a [f32], Activation),
+    ) -> Output8<'a> {
+        let bias = Some(bias);
+        Output8::F32 {
+            y,
+            scale,
+            bias,
+            activation,
+        }
+    }
+
+    #[test]
+    fn gives_the_bytes_of_the_dense_kernel_on_edges_of_tiles() {
+        let mut random = Random::new(41);
+        let rows = [
+            0, 1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 47, 49, 63, 64, 65, 81, 130,
+        ];
+        let sizes = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 20, 31, 33, 64, 67];
+        for round in 0..150 {
+            let (m, n) = (random.pick(&rows), random.pick(&sizes));
+            let k = if round % 9 == 0 {
+                300
+            } else {
+                random.pick(&sizes)
+            };
+            let share = random.pick(&[0, 10, 40, 100]);
+            let b = some_matrix(&mut random, [k, n], share);
+            let (wide, stride) = (k + random.below(3), n + random.below(3));
+            let (a, signed) = (random.bytes(m * wide), round % 2 == 0);
+            let zero = if signed { -7 } else { 131 };
+            let data = match signed {
+                true => Bytes::I8(bytemuck::cast_slice(&a)),
+                false => Bytes::U8(&a),
+            };
+            let input = Input8 { data, zero };
+            let bias: Vec<i32> = (0..n).map(|_| random.below(2000) as i32 - 1000).collect();
+            let bias = (round % 3 > 0).then_some(&bias[..]);
+            let (scale, add) = (vec![0.003; n], random.floats(n));
+            let requant = Requant {
+                mult: &scale,
+                zero: 10,
+                lo: 10,
+                hi: 240,
+            };
+            let unsigned: Vec<u8> = b.iter().map(|b| *b as u8 ^ 0x80).collect();
+            for ctx in contexts() {
+                let dense = PackedI8::new(&ctx, Bytes::I8(&b), Order::KN, k, n, &[]);
+                let (mut sums, mut bytes) = (vec![7; m * stride], vec![7; m * stride]);
+                let mut floats = vec![7.0; m * stride];
+                let product = |out: Output8| gemm8(&ctx, m, input, wide, &dense, bias, out, stride);
+                let activation = random.pick(&[Activation::Relu, Activation::Sigmoid]);
+                product(Output8::I32(&mut sums));
+                product(Output8::Bytes(&mut bytes, requant));
+                let more = (&scale[..], &add[..], activation);
+                let mut wanted = floats.clone();
+                product(scaled(&mut wanted, more));
+                for (i, form) in Form::ALL.into_iter().enumerate() {
+                    let weights = match i {
+                        0 => Bytes::U8(&unsigned),
+                        _ => Bytes::I8(&b),
+                    };
+                    let sparse = SparseI8::in_form(&ctx, weights, Order::KN, [k, n], form);
+                    let run = |out: Output8| sparse.run(&ctx, m, input, wide, bias, out, stride);
+                    let what = format!("{m} {k} {n} {form:?} {:?}", ctx.isa());
+                    let (mut y, mut z) = (vec![7; m * stride], vec![7; m * stride]);
+                    run(Output8::I32(&mut y));
+                    assert_eq!(y, sums, "{what}");
+                    run(Output8::Bytes(&mut z, requant));
+                    assert_eq!(z, bytes, "{what}");
+                    run(scaled(&mut floats, more));
+                    assert_eq!(floats, wanted, "{what}");
+                    floats.fill(7.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zero_points_that_are_not_the_zero_of_lists_are_left_to_dense_weights() {
+        let ctx = Ctx::serial();
+        let (k, n) = (320, 320);
+        let empty = vec![0u8; k * n];
+        let takes =
+            |b: Bytes, zeros: &[i32]| SparseI8::new(&ctx, 500, b, Order::KN, k, n, zeros).is_some();
+        let signed = Bytes::I8(bytemuck::cast_slice(&empty));
+        assert!(takes(signed, &[]) && takes(signed, &[0]) && !takes(signed, &[3]));
+        let middle = vec![128u8; k * n];
+        assert!(takes(Bytes::U8(&middle), &[128]) && !takes(Bytes::U8(&middle), &[]));
+        assert!(!takes(Bytes::U8(&empty), &[128]));
+    }
+}
