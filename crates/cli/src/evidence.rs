@@ -114,9 +114,12 @@ fn fidelity(
     })
 }
 
+/// Files that differ by a smaller part are not told apart: names and metadata make them so.
+const GROWN: u64 = 200;
+
 /// What must be said aloud of a file that is larger than the one before.
 pub fn larger((name, bytes): (&str, u64), (before, bytes_before): (&str, u64)) -> Option<String> {
-    (bytes > bytes_before).then(|| {
+    (bytes > bytes_before + bytes_before / GROWN).then(|| {
         format!(
             "LARGER: {name} has {} bytes, {} the {} of {before}",
             format::grouped(bytes),

@@ -79,6 +79,9 @@ impl Progress for Quiet<'_> {
 
 impl Watch for Quiet<'_> {}
 
+/// What a step calls the model that the recipe began with, in the place of a path.
+pub const SELF: &str = "self";
+
 /// What a step did.
 #[derive(Debug)]
 pub struct Done {
@@ -134,6 +137,12 @@ impl Recipe {
         supplies: &Supplies,
         progress: &dyn Progress,
     ) -> Result<(Model, Vec<Done>)> {
+        let first = model;
+        let open = |path: &str| match (path, supplies.open) {
+            (SELF, _) => Ok(first.clone()),
+            (_, Some(open)) => open(path),
+            (_, None) => Err(Error::internal("nobody opens models")),
+        };
         let mut model = model.clone();
         let mut all = Vec::new();
         let mut warnings = match (supplies.samples, supplies.evaluate) {
@@ -150,7 +159,7 @@ impl Recipe {
                 evaluate: supplies.evaluate,
                 size: supplies.size,
                 base: supplies.base.unwrap_or(Path::new("")),
-                open: supplies.open,
+                open: Some(&open),
                 read_masks: supplies.read_masks,
                 follow: supplies.follow.unwrap_or(&quiet),
                 stores: supplies.stores,

@@ -30,6 +30,7 @@ pub static COMPARE: Command = Command {
             writes files only where --out is given.\n\
             Example: edgesmith compare --example\n\
             Example: edgesmith compare big.onnx --with student.onnx --data test.npz --calibrate calib.npz --out out\n\
+            Example: edgesmith compare --example --prune channel=0.3 --prune 4x1=0.8\n\
             Example: edgesmith compare model.onnx --data test.npz --calibrate calib.npz --targets all",
     args: |c| {
         c.arg(
@@ -56,6 +57,14 @@ pub static COMPARE: Command = Command {
                 "with",
                 "MODEL",
                 "Another model for the same data beside it, such as a student: as it is, and as INT8",
+            )
+            .action(clap::ArgAction::Append),
+        )
+        .arg(
+            option(
+                "prune",
+                "FORM[=SHARE]",
+                "Also pruned, as `prune` does it with the calibration samples: as it is, and as INT8; channel=0.3, head=0.25, layer=0.3, unstructured=0.5, 2:4, 4x1=0.8",
             )
             .action(clap::ArgAction::Append),
         )
@@ -126,7 +135,10 @@ fn job(matches: &ArgMatches) -> Result<Job> {
     let force = matches.get_flag("force") || (example && named("out").is_none());
     let with = matches.get_many::<String>("with").unwrap_or_default();
     let with: Vec<PathBuf> = with.map(PathBuf::from).collect();
-    let variants = comparison::names(&with)?;
+    let prune = matches.get_many::<String>("prune").unwrap_or_default();
+    let prune = prune.map(|p| p.parse::<comparison::Pruning>());
+    let prune = prune.collect::<edgesmith_ir::Result<Vec<_>>>()?;
+    let variants = comparison::names(&with, &prune)?;
     let variants = variants.iter().map(|name| format!("{name}.onnx"));
     refuse_overwriting(&out, variants.chain(REPORTS.map(String::from)), force)?;
     let (model, data, calibrate) = sources(matches, &out, force)?;
@@ -135,6 +147,7 @@ fn job(matches: &ArgMatches) -> Result<Job> {
         data,
         calibrate,
         with,
+        prune,
         out,
         target: match matches.get_one::<String>("target") {
             Some(name) => Some(targets::find(name)?),

@@ -16,6 +16,10 @@ use edgesmith_report::Evidence;
 use edgesmith_report::evidence::{Accuracy, DataFacts, TargetFacts, Variant};
 use edgesmith_runtime::{Options, Session};
 
+mod pruned;
+
+pub use pruned::Pruning;
+
 use super::{BATCH, Made, all_cores, fidelity, machine, measure_latency, relate, warnings};
 use crate::measure::{self, Effort};
 use crate::{opened, read_back};
@@ -27,6 +31,8 @@ pub struct Job {
     pub calibrate: PathBuf,
     /// Models for the same data beside it: students.
     pub with: Vec<PathBuf>,
+    /// How it is pruned, for variants of their own.
+    pub prune: Vec<Pruning>,
     pub out: PathBuf,
     pub target: Option<Target>,
     pub runtime: Options,
@@ -87,16 +93,20 @@ const BESIDE: [(usize, &str); 2] = [(0, ""), (2, "-int8")];
 ///
 /// # Errors
 /// When two would have the same.
-pub fn names(with: &[PathBuf]) -> edgesmith_ir::Result<Vec<String>> {
+pub fn names(with: &[PathBuf], prune: &[Pruning]) -> edgesmith_ir::Result<Vec<String>> {
     let mut names: Vec<String> = VARIANTS.iter().map(|v| v.name.to_owned()).collect();
-    for path in with {
+    let beside = with
+        .iter()
+        .map(|path| (stem(path), path.display().to_string()));
+    let pruned = prune.iter().map(|p| (p.name(), p.name()));
+    for (stem, place) in beside.chain(pruned) {
         for (_, end) in BESIDE {
-            let name = format!("{}{end}", stem(path));
+            let name = format!("{stem}{end}");
             if names.contains(&name) {
                 let what = format!("two variants would be named {name}");
                 return Err(Error::usage(what)
-                    .at(path.display().to_string())
-                    .hint("give one of the files another name"));
+                    .at(place)
+                    .hint("give one of the files another name, or prune in another way"));
             }
             names.push(name);
         }
@@ -130,8 +140,22 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
     let unlike = calibrate::unlike(&calibration, &test, progress)?;
     base.statistics.warnings.extend(unlike);
     crate::commands::compare::create_folder(&job.out)?;
-    let made = VARIANTS.iter().map(|def| make(def.name, def, &base, job));
+    let made = VARIANTS
+        .iter()
+        .map(|def| make((def.name, def.about), def, &base, job));
     let mut made = made.collect::<Result<Vec<_>>>()?;
+    for pruning in &job.prune {
+        let (model, about) = pruning.of(&base.original, &calibration, progress)?;
+        let base = Base::of(model, &calibration, progress)?;
+        for (of, end) in BESIDE {
+            let name = format!("{}{end}", pruning.name());
+            let about = match of {
+                0 => about.clone(),
+                _ => format!("{about}; then {}", VARIANTS[of].about),
+            };
+            made.push(make((&name, &about), &VARIANTS[of], &base, job)?);
+        }
+    }
     for (path, model) in job.with.iter().zip(beside) {
         let is_quantised = quantised(&model).is_some();
         let base = Base::of(model, &calibration, progress)?;
@@ -139,7 +163,8 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
             // What is quantised already stays as it is.
             if !(is_quantised && of > 0) {
                 let name = format!("{}{end}", stem(path));
-                made.push(make(&name, &VARIANTS[of], &base, job)?);
+                let def = &VARIANTS[of];
+                made.push(make((&name, def.about), def, &base, job)?);
             }
         }
     }
@@ -216,7 +241,12 @@ pub fn check_labels(model: &Model, test: &Dataset, options: &Options) -> Result<
     test.check_labels(classes)
 }
 
-fn make(name: &str, def: &'static VariantDef, base: &Base, job: &Job) -> Result<Made> {
+fn make(
+    (name, about): (&str, &str),
+    def: &'static VariantDef,
+    base: &Base,
+    job: &Job,
+) -> Result<Made> {
     let (model, changes) = (def.make)(base)?;
     let file = job.out.join(format!("{name}.onnx"));
     edgesmith_formats::write(&model, &file, &job.write)?;
@@ -224,7 +254,7 @@ fn make(name: &str, def: &'static VariantDef, base: &Base, job: &Job) -> Result<
     Ok(Made {
         notes: changes.warnings,
         precision: def.name,
-        ..Made::of(name, def.about.into(), &file, &read)?
+        ..Made::of(name, about.into(), &file, &read)?
     })
 }
 

@@ -57,7 +57,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "teacher",
         value: "MODEL",
-        about: "The model whose answers and values are learned",
+        about: "The model whose answers and values are learned; self is the model that the recipe began with, such as the dense one",
         kind: Kind::Text,
     },
     Key {

@@ -1,0 +1,207 @@
+"""Takes channels, heads and blocks out of models, and says what that buys.
+
+    python scripts/structured.py models  --edgesmith E [--amount 0.3] [--structure channel] MODEL.onnx...
+    python scripts/structured.py example --edgesmith E --data FASHION_MNIST [--rankings local,global]
+    python scripts/structured.py shrink  --edgesmith E --data FASHION_MNIST
+    python scripts/structured.py resnet  OUT.onnx [--depth 18]
+
+models prunes each file, and measures both in turn, on one thread, in our runtime and in ONNX Runtime (CPU time).
+example prunes half of the multiplications of the embedded example by each criterion, without and with recovery, and
+counts right answers on the 10,000 images of the test in ONNX Runtime. shrink carries out
+models/fashion_mnist/shrink.toml and checks its zeros. resnet writes a ResNet with random weights: latency does not
+depend on them. FASHION_MNIST is the folder of the four idx files (Debian: dataset-fashion-mnist).
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from pruning import accuracy, fashion, line, run, session, table
+
+HERE = pathlib.Path(__file__).resolve().parent.parent
+EXAMPLE = HERE / "models" / "fashion_mnist"
+CRITERIA = "l1 l2 bn-scale fpgm lamp activation wanda taylor random".split()
+
+
+def in_turn(first, second, times=40):
+    """CPU milliseconds of both in ONNX Runtime."""
+    sessions = [session(first), session(second)]
+    given = {}
+    for i in sessions[0].get_inputs():
+        dims = [d if isinstance(d, int) else (1 if at == 0 else 32) for at, d in enumerate(i.shape)]
+        given[i.name] = np.ones(dims, np.int64) if "int64" in i.type else np.random.rand(*dims).astype(np.float32)
+    took = [[], []]
+    for _ in range(times):
+        for k, s in enumerate(sessions):
+            start = time.process_time()
+            s.run(None, given)
+            took[k].append(time.process_time() - start)
+    return [1e3 * np.median(t) for t in took]
+
+
+def models(args):
+    table(["model", "groups", "frozen", "parameters", "MACs", "our ms", "", "ONNX Runtime ms", ""])
+    for model in args.models:
+        told, _ = run(args.edgesmith, "prune", model, "--structure", args.structure, "--explain")
+        groups, _, frozen = told.partition("stays whole")
+        with tempfile.TemporaryDirectory() as at:
+            out = pathlib.Path(at) / "pruned.onnx"
+            words = ["--structure", args.structure, "--amount", args.amount, "--measure"]
+            _, said = run(args.edgesmith, "prune", model, "-o", out, *words)
+            parts = re.findall(r"\(([+-][\d.]+ %)\)", said)
+            before, after = map(float, re.search(r"latency: ([\d.]+) ms before, ([\d.]+)", said).groups())
+            other = in_turn(model, out)
+            name = model.parent.name if model.name == "model.onnx" else model.name
+            count = len(re.findall(r"(?m)(inner|stream)\s*$", groups))
+            kept = max(0, len(frozen.strip().splitlines()) - 2)
+            change = lambda a, b: f"{100 * (b / a - 1):+.1f} %"
+            line([name, count, kept, parts[0], parts[1], f"{before:.2f} -> {after:.2f}", change(before, after),
+                  f"{other[0]:.2f} -> {other[1]:.2f}", change(*other)])
+        for row in frozen.strip().splitlines()[2:]:
+            print("    stays whole: " + re.sub(r"\s{2,}", " | ", row.strip()))
+        sys.stdout.flush()
+
+
+def example(args):
+    (x, y), test = fashion(args.data)
+    model = EXAMPLE / "model.onnx"
+    print(f"dense: {accuracy(model, test):.2f} %")
+    table(["criterion", "ranking", "as cut", "recovered", "of the drop won back"])
+    dense = accuracy(model, test)
+    with tempfile.TemporaryDirectory() as at:
+        at = pathlib.Path(at)
+        np.savez(at / "calib.npz", image=x[:512], labels=y[:512])
+        for criterion in CRITERIA:
+            for ranking in args.rankings.split(","):
+                found = []
+                for more in (["--no-recovery"], []):
+                    words = ["--structure", "channel", "--amount", 0.5, "--of", "macs", "--ranking", ranking]
+                    words += ["--criterion", criterion, "--calibrate", at / "calib.npz", *more]
+                    run(args.edgesmith, "prune", model, "-o", at / "out.onnx", "--force", *words)
+                    found.append(accuracy(at / "out.onnx", test))
+                won = (found[1] - found[0]) / max(dense - found[0], 1e-9)
+                line([criterion, ranking, f"{found[0]:.2f}", f"{found[1]:.2f}", f"{100 * won:.0f} %"])
+                sys.stdout.flush()
+
+
+def zeros(path):
+    """The share of zeros of each weight of integers that has blocks of zeros."""
+    import onnx
+    from onnx import numpy_helper
+
+    found = {}
+    for t in onnx.load(str(path)).graph.initializer:
+        w = numpy_helper.to_array(t)
+        if w.dtype == np.int8 and w.ndim >= 2 and w.size > 1024:
+            found[t.name] = float((w == 0).mean())
+    return found
+
+
+def shrink(args):
+    _, test = fashion(args.data)
+    recipe = (EXAMPLE / "shrink.toml").read_text()
+    recipe = recipe.replace("/usr/share/datasets/fashion-mnist", str(args.data))
+    dense = EXAMPLE / "model.onnx"
+    print(f"dense: {accuracy(dense, test):.2f} %, {dense.stat().st_size:,} bytes")
+    with tempfile.TemporaryDirectory() as at:
+        at = pathlib.Path(at)
+        head, *steps = re.split(r"(?m)^\[\[step\]\]$", recipe)
+        head = re.sub(r'"(model.onnx|calib.npz)"', lambda m: f'"{EXAMPLE / m.group(1)}"', head)
+        for count in range(1, len(steps) + 1):
+            out = at / f"{count}.onnx"
+            text = re.sub(r'"shrunk.onnx"', f'"{out}"', head)
+            (at / "r.toml").write_text(text + "".join(f"[[step]]{s}" for s in steps[:count]))
+            start = time.time()
+            _, said = run(args.edgesmith, "apply", at / "r.toml")
+            does = re.search(r'do = "(\w+)"', steps[count - 1]).group(1)
+            print(f"after {count}, {does}: {accuracy(out, test):.2f} %, {out.stat().st_size:,} bytes, {time.time() - start:.0f} s")
+            for told in said.splitlines():
+                if "pruned by" in told:
+                    print("    " + told)
+            sys.stdout.flush()
+        for name, share in zeros(out).items():
+            print(f"    {name}: {100 * share:.1f} % of its integers are zero")
+
+
+def resnet(args):
+    """The network of K. He et al., 2016, table 1, without its norms."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    nodes, weights = [], []
+
+    def weight(name, dims, scale):
+        weights.append(numpy_helper.from_array((random.normal(size=dims) * scale).astype(np.float32), name))
+        return name
+
+    def conv(x, dims, stride, name, relu=True):
+        w = weight(f"{name}.w", dims, (2 / np.prod(dims[1:])) ** 0.5)
+        b = weight(f"{name}.b", dims[:1], 0.01)
+        pads = [dims[2] // 2] * 4
+        nodes.append(helper.make_node("Conv", [x, w, b], [f"{name}.y"], name, pads=pads, strides=[stride] * 2))
+        if relu:
+            nodes.append(helper.make_node("Relu", [f"{name}.y"], [f"{name}.r"], f"{name}.relu"))
+        return f"{name}.r" if relu else f"{name}.y"
+
+    x, width = conv("x", [64, 3, 7, 7], 2, "stem"), 64
+    nodes.append(helper.make_node("MaxPool", [x], ["pool"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4))
+    x = "pool"
+    for stage, count in enumerate({18: [2, 2, 2, 2], 50: [3, 4, 6, 3]}[args.depth]):
+        inner = 64 << stage
+        outer = inner * (4 if args.depth == 50 else 1)
+        for block in range(count):
+            name, stride = f"{stage}.{block}", 2 if stage and block == 0 else 1
+            if args.depth == 50:
+                y = conv(x, [inner, width, 1, 1], 1, f"{name}.a")
+                y = conv(y, [inner, inner, 3, 3], stride, f"{name}.b")
+                y = conv(y, [outer, inner, 1, 1], 1, f"{name}.c", False)
+            else:
+                y = conv(x, [inner, width, 3, 3], stride, f"{name}.a")
+                y = conv(y, [inner, inner, 3, 3], 1, f"{name}.b", False)
+            if stride != 1 or width != outer:
+                x = conv(x, [outer, width, 1, 1], stride, f"{name}.short", False)
+            nodes.append(helper.make_node("Add", [y, x], [f"{name}.sum"], f"{name}.add"))
+            nodes.append(helper.make_node("Relu", [f"{name}.sum"], [f"{name}.out"], f"{name}.relu"))
+            x, width = f"{name}.out", outer
+    nodes.append(helper.make_node("GlobalAveragePool", [x], ["mean"]))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["flat"]))
+    w, b = weight("fc.w", [1000, width], 0.03), weight("fc.b", [1000], 0.0)
+    nodes.append(helper.make_node("Gemm", ["flat", w, b], ["y"], "fc", transB=1))
+    value = helper.make_tensor_value_info
+    inputs = [value("x", TensorProto.FLOAT, ["batch", 3, 224, 224])]
+    outputs = [value("y", TensorProto.FLOAT, ["batch", 1000])]
+    graph = helper.make_graph(nodes, "resnet", inputs, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), args.out)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for function in (models, example, shrink, resnet):
+        c = commands.add_parser(function.__name__)
+        c.set_defaults(function=function)
+        if function is resnet:
+            c.add_argument("out")
+            c.add_argument("--depth", type=int, default=18, choices=(18, 50))
+            continue
+        c.add_argument("--edgesmith", required=True)
+        if function is models:
+            c.add_argument("--amount", default="0.3")
+            c.add_argument("--structure", default="channel")
+            c.add_argument("models", nargs="+", type=pathlib.Path)
+        else:
+            c.add_argument("--data", required=True, type=pathlib.Path)
+        if function is example:
+            c.add_argument("--rankings", default="local,global")
+    args = parser.parse_args()
+    args.function(args)
+
+
+if __name__ == "__main__":
+    main()
