@@ -4,9 +4,6 @@ use crate::evidence::{Accuracy, Evidence, Execution, Fidelity, Variant};
 use crate::format::{self, MISSING};
 use crate::table::{Cell, Column, Style, Table, Tone, wrap};
 
-/// Characters of the names of variants that are never left out: their ends tell them apart.
-const VARIANT: usize = 16;
-
 /// A column of the summary and how a variant fills it.
 type Entry = (Column, fn(&Variant) -> Cell);
 
@@ -54,7 +51,7 @@ impl Evidence {
     fn entries(&self) -> Vec<Entry> {
         let any = |test: fn(&Variant) -> bool| self.variants.iter().any(test);
         let mut entries: Vec<Entry> = vec![
-            (Column::left("variant").at_least(VARIANT), |v| {
+            (Column::left("variant"), |v| {
                 Cell::new(v.name.as_str(), Tone::Strong)
             }),
             (Column::right("file"), |v| format::bytes(v.bytes).into()),

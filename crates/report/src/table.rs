@@ -16,9 +16,6 @@ pub enum Align {
     Right,
 }
 
-/// Characters that names keep where nothing else is said.
-const LEAST: usize = 6;
-
 /// The head of a column.
 #[derive(Clone, Debug)]
 pub struct Column {
@@ -26,8 +23,6 @@ pub struct Column {
     pub head: String,
     /// Side of its texts.
     pub align: Align,
-    /// Names are not shortened below so many characters.
-    pub least: usize,
 }
 
 impl Column {
@@ -36,14 +31,7 @@ impl Column {
         Self {
             head: head.into(),
             align: Align::Left,
-            least: LEAST,
         }
-    }
-
-    /// The same, with names that keep so many characters.
-    #[must_use]
-    pub fn at_least(self, least: usize) -> Self {
-        Self { least, ..self }
     }
 
     /// A column of numbers.
@@ -51,7 +39,6 @@ impl Column {
         Self {
             head: head.into(),
             align: Align::Right,
-            least: LEAST,
         }
     }
 }

@@ -64,7 +64,7 @@ pub static COMPARE: Command = Command {
             option(
                 "prune",
                 "FORM[=SHARE]",
-                "Also pruned, as `prune` does it with the calibration samples: as it is, and as INT8; channel=0.3, head=0.25, layer=0.3, unstructured=0.5, 2:4, 4x1=0.8",
+                "Also pruned, as `prune` does it with the calibration samples: as it is (c30), and as INT8 (c30-int8); channel=0.3, head=0.25, layer=0.3, unstructured=0.5, 2:4, 4x1=0.8",
             )
             .action(clap::ArgAction::Append),
         )

@@ -6,6 +6,8 @@ use super::{Align, Cell, Column, Tone};
 
 /// Blanks between two columns.
 const GAP: usize = 2;
+/// The least width that shortening leaves of a column.
+const LEAST: usize = 6;
 
 /// How text for a terminal looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +95,7 @@ fn widths(
     let mut total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
     while total > limit {
         let widest = (0..columns.len())
-            .filter(|&i| columns[i].align == Align::Left && widths[i] > columns[i].least)
+            .filter(|&i| columns[i].align == Align::Left && widths[i] > LEAST)
             .max_by_key(|&i| widths[i]);
         let Some(widest) = widest else { break };
         widths[widest] -= 1;

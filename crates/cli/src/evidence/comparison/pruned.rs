@@ -52,12 +52,20 @@ impl Pruning {
         Ok(given)
     }
 
-    /// What its files are called.
+    /// What its files are called: as short as the column of a table is.
     pub fn name(&self) -> String {
-        let structure = self.structure.replace(':', "of");
+        let short = match self.structure.as_str() {
+            "channel" => "c".to_owned(),
+            "head" => "h".to_owned(),
+            "head-width" => "hw".to_owned(),
+            "layer" => "l".to_owned(),
+            "unstructured" => "u".to_owned(),
+            "width" => "w".to_owned(),
+            other => format!("{}-", other.replace(':', "of")),
+        };
         match self.amount {
-            Some(amount) => format!("{structure}-{:.0}", 100.0 * amount),
-            None => structure,
+            Some(amount) => format!("{short}{:.0}", 100.0 * amount),
+            None => short.trim_end_matches('-').to_owned(),
         }
     }
 
