@@ -197,11 +197,14 @@ def lottery(args):
         for seed in range(args.seeds):
             said, _ = run(args.edgesmith, "lottery", "lenet-300-100", "-o", at / "ticket.onnx", "--force", "--json",
                           "--data", at / "train.npz", "--validate", at / "val.npz", "--evaluate", at / "test.npz",
-                          "--levels", args.levels, "--controls", "reinit", "--controls-from", args.controls_from,
+                          "--levels", args.levels, "--prune-rate", args.prune_rate, "--controls", "reinit", "--controls-from", args.controls_from,
                           "--rewind", args.rewind, "--train-seed", seed, "--epochs", args.epochs, "--batch", 60,
                           "--optimizer", "adam", "--rate", "1.2e-3", "--schedule", "constant", "--warmup", 0,
                           "--decay", 0, "--judge-every", args.judge_every, "--train-threads", args.threads)
             found = json.loads(said)["lottery"]
+            if args.log:
+                with args.log.open("a") as f:
+                    f.write(json.dumps(found) + "\n")
             runs += found["runs"]
             print(f"seed {seed} is done, {found['steps']} steps a run", file=sys.stderr, flush=True)
     of = lambda level, kind, key: np.array([r[key] for r in runs if r["level"] == level and r["run"] == kind])
@@ -291,9 +294,11 @@ def main():
     c = command("lottery", lottery, "--data")
     c.add_argument("--seeds", type=int, default=5)
     c.add_argument("--levels", type=int, default=14)
+    c.add_argument("--prune-rate", type=float, default=0.2)
     c.add_argument("--controls-from", type=int, default=1)
     c.add_argument("--rewind", type=int, default=0)
     c.add_argument("--epochs", type=int, default=5)
+    c.add_argument("--log", type=pathlib.Path, help="a file to which every seed adds a line of JSON")
     c.add_argument("--judge-every", type=int, default=250)
     c.add_argument("--threads", type=int, default=1)
     c.add_argument("--plot", type=pathlib.Path)

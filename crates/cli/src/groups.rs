@@ -2,11 +2,14 @@
 //! it up.
 
 use edgesmith_compress::prune::Structured;
+use edgesmith_compress::prune::channels::{GroupChange, Recovery};
 use edgesmith_compress::prune::groups::{Frozen, Groups};
 use edgesmith_compress::prune::layers::BlockOf;
 use edgesmith_ir::analysis::Cost;
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
+
+use serde_json::{Value, json};
 
 use crate::ui;
 
@@ -165,6 +168,30 @@ pub fn summary(of: &Structured) -> String {
         );
     }
     line
+}
+
+/// All of it as JSON.
+pub fn as_json(of: &Structured) -> Value {
+    let (before, after) = of.cost;
+    let cost =
+        |c: Cost| json!({"parameters": c.params, "macs": c.macs, "weight_bytes": c.weight_bytes});
+    let group = |g: &GroupChange| {
+        json!({"made_by": g.name, "count": g.count, "kept": g.kept, "could_lose": g.most,
+            "is_stream": g.is_stream, "constants": g.constants})
+    };
+    let block = |b: &BlockOf| json!({"from": b.from, "to": b.to, "one_minus_cosine": b.change, "is_gone": b.is_gone});
+    let recovered = |r: &Recovery| json!({"node": r.node, "squared_error_as_cut": r.before, "squared_error_fitted": r.after});
+    let frozen = |f: &Frozen| json!({"nodes": f.nodes, "why": f.why});
+    json!({
+        "structure": of.structure,
+        "criterion": of.criterion,
+        "before": cost(before),
+        "after": cost(after),
+        "groups": of.groups.iter().map(group).collect::<Vec<_>>(),
+        "blocks": of.blocks.iter().map(block).collect::<Vec<_>>(),
+        "frozen": of.frozen.iter().map(frozen).collect::<Vec<_>>(),
+        "recovered": of.recovered.iter().map(recovered).collect::<Vec<_>>(),
+    })
 }
 
 fn saved(before: Cost, after: Cost) -> String {

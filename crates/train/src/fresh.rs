@@ -1,6 +1,6 @@
 //! Weights drawn anew: a network of the same form that has learned nothing.
 
-use edgesmith_ir::analysis::quantised;
+use edgesmith_ir::analysis::{PRUNED, quantised};
 use edgesmith_ir::pattern::matches;
 use edgesmith_ir::random::Random;
 use edgesmith_ir::{Error, Model, Node, Result, Tensor};
@@ -34,7 +34,11 @@ pub fn fresh(model: &Model, seed: u64, keep: &[String]) -> Result<Model> {
         let mut random = Random::of(&[seed, 0xF4E5, i as u64]);
         let mut draw = drawn(place.start, fans(node, place.input, &dims), &mut random);
         let data: Vec<f32> = (0..t.count()).map(|_| draw() as f32).collect();
-        model.graph.value_mut(place.value).constant = Some(Tensor::from_vec(&dims, data)?);
+        let value = model.graph.value_mut(place.value);
+        value.constant = Some(Tensor::from_vec(&dims, data)?);
+        // What is drawn has no zeros that were pruned.
+        let mark = format!("{PRUNED}{}", value.name);
+        model.metadata.retain(|(key, _)| *key != mark);
     }
     let norms = model
         .graph

@@ -16,7 +16,7 @@ use super::{conversion, slower};
 use crate::commands::{force_arg, json_arg, run};
 use crate::measure::Effort;
 use crate::recipes::{self, Outcome, Work};
-use crate::{lottery, sparsity, ui};
+use crate::{groups, lottery, sparsity, ui};
 
 /// Runs of each model that count.
 const ITERATIONS: usize = 100;
@@ -131,6 +131,13 @@ pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value)
             .changes()
             .into_iter()
             .filter_map(|c| c.pruned.as_ref());
+        let structured = outcome
+            .done
+            .iter()
+            .filter_map(|d| d.changes.structured.as_ref());
+        if let Some(of) = structured.last() {
+            object["structured"] = groups::as_json(of);
+        }
         if let Some(pruned) = pruned.last() {
             object["pruned"] = sparsity::as_json(pruned);
         }

@@ -527,7 +527,187 @@ impl Watch for Quiet<'_> {}
 
 #[cfg(test)]
 mod tests {
+    use edgesmith_ir::NoProgress;
+
     use super::*;
+    use crate::quantize::testing::numbers as numbers_of;
+    use crate::samples::InMemory;
+
+    /// Rows of four numbers, of two classes.
+    struct Rows;
+
+    impl Rows {
+        fn of(range: std::ops::Range<usize>) -> (Tensor, Vec<i64>) {
+            let data = range.clone().flat_map(|i| numbers_of(4, i as u32));
+            let data: Vec<f32> = data.collect();
+            let labels = data
+                .chunks(4)
+                .map(|r| i64::from(r[0] + r[1] > r[2]))
+                .collect();
+            (Tensor::from_vec(&[range.len(), 4], data).unwrap(), labels)
+        }
+    }
+
+    impl Data for Rows {
+        fn count(&self) -> usize {
+            64
+        }
+        fn batch(&mut self, samples: &[usize], _: usize) -> Result<Vec<(String, Tensor)>> {
+            let (mut x, mut y) = (Vec::new(), Vec::new());
+            for &i in samples {
+                let (row, label) = Self::of(i..i + 1);
+                x.extend_from_slice(&row.to_f32()?);
+                y.extend(label);
+            }
+            let x = Tensor::from_vec(&[samples.len(), 4], x)?;
+            Ok(vec![("x".into(), x), ("labels".into(), Tensor::vector(y))])
+        }
+    }
+
+    fn training() -> Training {
+        let list = |n: usize| {
+            let all: Vec<String> = numbers_of(n, 1).iter().map(|x| format!("{x:?}")).collect();
+            all.join(",")
+        };
+        let source = format!(
+            "opset 17 graph g(x: f32[n,4]) -> (y: f32[n,2]) {{
+            w: f32[4,8] = {{{}}} b: f32[8] = {{0,0,0,0,0,0,0,0}} v: f32[8,2] = {{{}}} c: f32[2] = {{0,0}}
+            h = Gemm(x, w, b) r = Relu(h) y = Gemm(r, v, c) }}",
+            list(32),
+            list(16)
+        );
+        let model = edgesmith_ir::text::parse(&source).unwrap();
+        let mut draft = edgesmith_train::Draft::new(&model, &Default::default()).unwrap();
+        let loss = edgesmith_train::losses::find("cross-entropy").unwrap();
+        draft.add_term(loss, 1.0, &Default::default()).unwrap();
+        draft.finish().unwrap()
+    }
+
+    fn settings(rewind: usize) -> Settings {
+        Settings {
+            levels: 3,
+            rate: 0.25,
+            last_rate: 0.125,
+            rewind,
+            controls: vec![Kind::Reinit, Kind::Random],
+            controls_from: 2,
+            trials: 2,
+            exclude: Vec::new(),
+        }
+    }
+
+    fn judge() -> InMemory {
+        let (rows, labels) = Rows::of(100..150);
+        InMemory {
+            name: "x".into(),
+            rows,
+            labels: Some(labels),
+        }
+    }
+
+    fn how() -> TrainSettings {
+        TrainSettings {
+            epochs: 2,
+            batch: 8,
+            rate: 0.02,
+            threads: 1,
+            judge_every: 3,
+            ..TrainSettings::default()
+        }
+    }
+
+    #[test]
+    fn what_stays_begins_as_it_was_before_the_step_bit_for_bit() {
+        for rewind in [0, 5] {
+            let (settings, judge) = (settings(rewind), judge());
+            let judges = Judges {
+                validate: &judge,
+                test: None,
+                threads: 1,
+            };
+            let draw = Draw::of(training(), how(), &settings, judges).unwrap();
+            let begin = fresh(&draw.training.base, 0, &[]).unwrap();
+            let whole = vec![vec![true; 32], vec![true; 16]];
+            let run = draw
+                .run(&begin, None, &whole, 0, &mut Rows, &NoProgress)
+                .unwrap();
+            let kept = run.kept.clone().unwrap();
+            let masks = draw.pruned(&whole, &run.last);
+            let begun = draw.begun(&begin, Some(&kept), &masks).unwrap();
+            for (p, back) in begun.parameters.iter().zip(&kept) {
+                let at = draw.sites.iter().position(|(s, _)| s.name == p.name);
+                for (i, (x, b)) in p.data.to_f32().unwrap().iter().zip(back).enumerate() {
+                    match at.is_none_or(|at| masks[at][i]) {
+                        true => assert_eq!(x.to_bits(), b.to_bits()),
+                        false => assert_eq!(x.to_bits(), 0),
+                    }
+                }
+            }
+            if rewind == 0 {
+                let first = draw.begun(&begin, None, &whole).unwrap();
+                for (p, back) in first.parameters.iter().zip(&kept) {
+                    assert_eq!(&p.data.to_f32().unwrap()[..], &back[..]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_level_has_its_runs_and_the_same_seed_gives_the_same() {
+        let (settings, judge) = (settings(0), judge());
+        let drawn = |_| {
+            let judges = Judges {
+                validate: &judge,
+                test: Some(&judge),
+                threads: 1,
+            };
+            let draw = Draw::of(training(), how(), &settings, judges).unwrap();
+            draw.draw(&mut Rows, &NoProgress).unwrap()
+        };
+        let first = drawn(0);
+        let found = &first.lottery;
+        assert_eq!((found.weights, found.steps), (48, 16));
+        let left = |level| found.of(level, Kind::Ticket).next().unwrap().left;
+        // Of 32 a quarter goes each time, of 16 before the output an eighth.
+        assert_eq!([0, 1, 2, 3].map(left), [48, 24 + 14, 18 + 12, 14 + 11]);
+        let count = |level, kind| found.of(level, kind).count();
+        assert_eq!([count(1, Kind::Ticket), count(1, Kind::Reinit)], [2, 0]);
+        assert_eq!([count(3, Kind::Reinit), count(3, Kind::Random)], [2, 2]);
+        for row in &found.rows {
+            assert!(row.early_step >= 3 && row.early_step <= 16);
+            assert_eq!(row.test, Some(row.end), "the same samples judge both");
+        }
+        assert_eq!(drawn(1).lottery, first.lottery);
+        for (name, mask) in &first.masks {
+            let v = first.model.graph.find_value(name).unwrap();
+            let data = first.model.graph.constant(v).unwrap().to_f32().unwrap();
+            assert!(data.iter().zip(mask).all(|(x, k)| *k || *x == 0.0));
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let with = |change: &dyn Fn(&mut Settings)| {
+            let mut s = settings(0);
+            change(&mut s);
+            s.check()
+        };
+        assert!(with(&|_| ()).is_ok());
+        assert!(with(&|s| s.rate = 1.0).is_err());
+        assert!(with(&|s| s.rate = 0.0).is_err());
+        assert!(with(&|s| s.last_rate = -0.1).is_err());
+        assert!(with(&|s| s.levels = 0).is_err());
+        assert!(with(&|s| s.trials = 0).is_err());
+        let (settings, judge) = (settings(1000), judge());
+        let judges = Judges {
+            validate: &judge,
+            test: None,
+            threads: 1,
+        };
+        let draw = Draw::of(training(), how(), &settings, judges).unwrap();
+        let e = draw.draw(&mut Rows, &NoProgress).unwrap_err().to_string();
+        assert!(e.contains("there is no step 1000 in 16"), "{e}");
+    }
 
     #[test]
     fn a_share_of_what_is_left_goes_and_nothing_comes_back() {

@@ -13,7 +13,11 @@ const SINGLE: f64 = 0.7;
 
 /// What is to be told of a pruned model.
 pub fn notes(sparsity: &Sparsity, model: &Model) -> Vec<String> {
-    vec![bytes(sparsity, model), speed(sparsity)]
+    let is_there = |name: &String| model.graph.find_value(name).is_some();
+    let is_float = sparsity.masks.all.keys().all(is_there);
+    // What is rounded too has another size, which the file tells.
+    let bytes = is_float.then(|| bytes(sparsity, model));
+    bytes.into_iter().chain([speed(sparsity)]).collect()
 }
 
 fn bytes(sparsity: &Sparsity, model: &Model) -> String {
