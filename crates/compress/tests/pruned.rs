@@ -211,7 +211,7 @@ fn steps_refuse_what_does_not_go_together() {
     for (more, what) in [
         ("structure = \"unstructured\"\namount = 1.5", "is no share"),
         ("structure = \"4:2\"", "of 2 numbers 4 cannot stay"),
-        ("structure = \"odd\"", "\"odd\" is no pattern"),
+        ("structure = \"odd\"", "\"odd\" is no structure"),
         (
             "structure = \"2:4\"\namount = 0.3",
             "takes 0.5 of each group",

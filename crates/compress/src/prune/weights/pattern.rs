@@ -88,8 +88,8 @@ impl FromStr for Pattern {
             }
             return Ok(Self::Blocks { rows, columns });
         }
-        Err(Error::usage(format!("\"{text}\" is no pattern"))
-            .hint("unstructured, N:M such as 2:4, or blocks RxC such as 4x1"))
+        Err(Error::usage(format!("\"{text}\" is no structure"))
+            .hint("channel, head, head-width, width or layer, which are removed; unstructured, N:M such as 2:4, or blocks RxC such as 4x1, which become zero"))
     }
 }
 
