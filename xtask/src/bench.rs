@@ -274,11 +274,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     text.extend(rust.map(|r| r.table()));
     println!("{text}");
     if matches.get_flag("write") {
-        let path = crate::tidy::root().join("docs/performance.md");
-        text.push_str(&by_hand(
-            &std::fs::read_to_string(&path).unwrap_or_default(),
-        ));
-        std::fs::write(path, text)?;
+        write(text)?;
     }
     Ok(())
 }
