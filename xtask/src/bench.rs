@@ -274,19 +274,19 @@ fn run(matches: &ArgMatches) -> Result<()> {
     text.extend(rust.map(|r| r.table()));
     println!("{text}");
     if matches.get_flag("write") {
-        let path = crate::tidy::root().join("docs/performance.md");
-        text.push_str(&by_hand(
-            &std::fs::read_to_string(&path).unwrap_or_default(),
-        ));
-        std::fs::write(path, text)?;
+        write(text)?;
     }
     Ok(())
 }
 
-/// The section of a page that other programs than this one measured.
-fn by_hand(page: &str) -> String {
-    let start = page.find("\n## Sparse weights\n");
-    start.map_or_else(String::new, |at| page[at..].to_string())
+/// Writes the page, and keeps its section that another program measured.
+fn write(mut text: String) -> Result<()> {
+    let path = crate::tidy::root().join("docs/performance.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    if let Some(at) = page.find("\n## Sparse weights\n") {
+        text.push_str(&page[at..]);
+    }
+    Ok(std::fs::write(path, text)?)
 }
 
 /// The model of a row; one that no folder has is written.

@@ -2,6 +2,7 @@
 
 use crate::Isa;
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -11,68 +12,12 @@ pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod scalar;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod turn;
 
-/// Asks for what will be read after a loop, a little in each of its steps: more at once would wait
-/// for the memory.
-#[derive(Clone, Copy)]
-pub(crate) struct Ahead {
-    at: *const u8,
-    /// In 256ths of a line, what is asked for and what a step asks for.
-    done: usize,
-    rate: usize,
-}
-
-impl Ahead {
-    const LINE: usize = 64;
-
-    /// Asks for the share of part `i` of `parts` of `data` in `steps` steps.
-    #[inline(always)]
-    pub(crate) fn new<T>(data: &[T], steps: usize, i: usize, parts: usize) -> Self {
-        let bytes = size_of_val(data);
-        let share = bytes.div_ceil(Self::LINE).div_ceil(parts);
-        Self {
-            at: data
-                .as_ptr()
-                .cast::<u8>()
-                .wrapping_add((i * share * Self::LINE).min(bytes)),
-            done: 0,
-            rate: (share << 8) / steps.max(1),
-        }
-    }
-
-    /// A step.
-    #[inline(always)]
-    pub(crate) fn step(&mut self) {
-        let at = self.at.wrapping_add((self.done >> 8) * Self::LINE);
-        ask(at);
-        if self.rate > 256 {
-            ask(at.wrapping_add(Self::LINE));
-        }
-        self.done += self.rate;
-    }
-}
-
-/// Asks for the line at `at`, which need not be there.
-#[inline(always)]
-fn ask(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: it reads nothing, and every x86-64 CPU has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: it reads nothing, and every 64-bit Arm CPU has it.
-    unsafe {
-        std::arch::asm!(
-            "prfm pldl1keep, [{at}]",
-            at = in(reg) at,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = at;
-}
+pub(crate) use ahead::Ahead;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) use turn::turn;
 
 /// Vectors of an instruction set. Closures do not belong in what uses them: one that is not
 /// inlined by itself is compiled without the instructions, each of which it then calls. A value of the type is the proof that this CPU has the set,
@@ -601,41 +546,4 @@ macro_rules! memory {
         }
     )*};
 }
-/// Turns sixteen vectors of bytes, sixteen by sixteen: four times, vectors are dealt out like a pack
-/// of cards. All is written out, so that it stays in registers.
-macro_rules! turn {
-    ($i:ident => $load:expr, $low:path, $high:path, $x:ident => $store:expr) => {{
-        let x = super::turn!(@each $i => $load; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
-        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
-        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
-        let x = super::turn!(@deal x, $low, $high; 0 8 1 9 2 10 3 11 4 12 5 13 6 14 7 15);
-        super::turn!(@store x, $i, $x => $store; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    }};
-    (@each $i:ident => $load:expr; $($n:literal)*) => {
-        [$({ let $i: usize = $n; $load }),*]
-    };
-    (@deal $x:ident, $low:path, $high:path; $($a:literal $b:literal)*) => {
-        super::turn!(@pairs $x, $low, $high; $(($a, $b))*)
-    };
-    (@pairs $x:ident, $low:path, $high:path;
-        $p:tt $q:tt $r:tt $s:tt $t:tt $u:tt $v:tt $w:tt) => {
-        [
-            super::turn!(@one $x, $low, $p), super::turn!(@one $x, $high, $p),
-            super::turn!(@one $x, $low, $q), super::turn!(@one $x, $high, $q),
-            super::turn!(@one $x, $low, $r), super::turn!(@one $x, $high, $r),
-            super::turn!(@one $x, $low, $s), super::turn!(@one $x, $high, $s),
-            super::turn!(@one $x, $low, $t), super::turn!(@one $x, $high, $t),
-            super::turn!(@one $x, $low, $u), super::turn!(@one $x, $high, $u),
-            super::turn!(@one $x, $low, $v), super::turn!(@one $x, $high, $v),
-            super::turn!(@one $x, $low, $w), super::turn!(@one $x, $high, $w),
-        ]
-    };
-    (@one $x:ident, $f:path, ($a:literal, $b:literal)) => {
-        $f($x[$a], $x[$b])
-    };
-    (@store $all:ident, $i:ident, $x:ident => $store:expr; $($n:literal)*) => {
-        $({ let ($i, $x): (usize, _) = ($n, $all[$n]); $store })*
-    };
-}
-pub(crate) use {memory, ops, turn};
+pub(crate) use {memory, ops};

@@ -175,9 +175,8 @@ impl ConvI8 {
     /// outside of the image is the zero point of `x`.
     pub fn run(&self, ctx: &Ctx, batch: usize, x: Input8, bias: Option<&[i32]>, out: Output8) {
         let g = &self.geometry;
-        let (data, signed) = x.data.raw();
         let (input, output) = g.sizes(batch);
-        assert_eq!(data.len(), input, "the slice holds the images");
+        assert_eq!(x.data.raw().0.len(), input, "the slice holds the images");
         assert!(
             bias.is_none_or(|b| b.len() == g.channels_out),
             "a bias for each channel"
@@ -187,8 +186,23 @@ impl ConvI8 {
         };
         if let Weights::Sparse(lists) = &self.weights {
             let (from, to) = (g.channels_in, g.channels_out);
-            return lists.run(ctx, pixels, x, from, bias, out, to);
+            lists.run(ctx, pixels, x, from, bias, out, to);
+        } else {
+            self.run_dense(ctx, batch, x, bias, (out, pixels));
         }
+    }
+
+    /// As [`ConvI8::run`] to `pixels` pixels, where weights are no lists.
+    fn run_dense(
+        &self,
+        ctx: &Ctx,
+        batch: usize,
+        x: Input8,
+        bias: Option<&[i32]>,
+        (out, pixels): (Output8, usize),
+    ) {
+        let g = &self.geometry;
+        let (data, signed) = x.data.raw();
         let target = Target8::new(pixels, g.channels_out, out, g.channels_out);
         let groups = match &self.weights {
             Weights::Depthwise(weights) => return weights.run(ctx, g, batch, x, bias, &target),

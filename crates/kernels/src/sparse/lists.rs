@@ -189,7 +189,10 @@ impl Lists {
     fn check(data: &Buffer) -> Option<(Size, [Range<usize>; 3])> {
         let bytes = data.bytes();
         let size = Size::of_header(bytemuck::cast_slice(bytes.get(..HEADER * 4)?))?;
-        if !(size.rows == 1 || size.rows == FOUR) || size.taps == 0 || size.k > MOST_INPUTS {
+        let known = [1, FOUR].contains(&size.rows)
+            && (1..=FOUR).contains(&size.taps)
+            && (1..=4).contains(&size.width);
+        if !known || size.k > MOST_INPUTS {
             return None;
         }
         let places = size.places()?;

@@ -398,6 +398,10 @@ unsafe fn round<S: Simd, const V: usize>(
 ///
 /// # Safety
 /// It is there, and names columns that there are.
+#[allow(
+    clippy::manual_memcpy,
+    reason = "vectors that are copied one by one stay in registers"
+)]
 #[inline(always)]
 unsafe fn list<S: Simd, D: Dot<S>, const V: usize, const R: usize>(
     s: S,

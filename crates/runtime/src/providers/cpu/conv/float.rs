@@ -216,7 +216,9 @@ fn computed(
     let bias = bias_of(planner, id, geometry.channels_out, &mut reads)?;
     let (residual, activation) = (tail.residual.is_some(), tail.activation);
     let work: Kernel = Box::new(move |ctx, x, y| {
-        let conv = ConvF32::prepare(ctx, geometry, weights.get(x))
+        // Lists are not worth making for one run.
+        let plain = ctx.clone().with_sparse(false);
+        let conv = ConvF32::prepare(&plain, geometry, weights.get(x))
             .expect("the lengths of the weights were checked when this was planned");
         let epilogue = Epilogue {
             bias: bias.as_ref().map(|b| b.get(x)),
