@@ -669,7 +669,7 @@ mod tests {
         assert_eq!((found.weights, found.steps), (48, 16));
         let left = |level| found.of(level, Kind::Ticket).next().unwrap().left;
         // Of 32 a quarter goes each time, of 16 before the output an eighth.
-        assert_eq!([0, 1, 2, 3].map(left), [48, 24 + 14, 18 + 12, 14 + 11]);
+        assert_eq!([0, 1, 2, 3].map(left), [48, 24 + 14, 18 + 12, 13 + 10]);
         let count = |level, kind| found.of(level, kind).count();
         assert_eq!([count(1, Kind::Ticket), count(1, Kind::Reinit)], [2, 0]);
         assert_eq!([count(3, Kind::Reinit), count(3, Kind::Random)], [2, 2]);
