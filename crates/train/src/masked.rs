@@ -14,8 +14,8 @@ pub trait Gradual: fmt::Debug + Send + Sync {
     /// The parameters that are masked, by the name of the constant.
     fn names(&self) -> Vec<String>;
 
-    /// The step from which on masks stay as they are; before it what is masked learns too, so that it
-    /// can come back.
+    /// The step from which on masks stay as they are; before it what is masked counts as zero and keeps
+    /// its number, so that it can come back.
     fn fixed_from(&self, total: usize) -> usize;
 
     /// The share that is zero in a step, where masks are to be chosen before it.

@@ -44,7 +44,7 @@ struct Weight {
 /// A mask that is chosen during the run.
 struct Changing {
     kept: Vec<bool>,
-    /// What is masked stays so; before that it learns, and can come back.
+    /// What is masked is zero for good; before that it keeps its number, and can come back.
     is_fixed: bool,
 }
 
@@ -64,7 +64,13 @@ impl Weight {
         }
     }
 
-    /// The masks of what does not learn.
+    /// The masks of what no gradient moves.
+    fn still(&self) -> impl Iterator<Item = &[bool]> {
+        let changing = self.changing.as_ref().map(|c| c.kept.as_slice());
+        self.mask.as_deref().into_iter().chain(changing)
+    }
+
+    /// The masks of what is zero for good.
     fn fixed(&self) -> impl Iterator<Item = &[bool]> {
         let changing = self.changing.as_ref().filter(|c| c.is_fixed);
         let changing = changing.map(|c| c.kept.as_slice());
@@ -153,7 +159,7 @@ impl Weights {
             let mut square = 0.0f64;
             for (w, g) in self.all.iter().zip(gradients) {
                 let mut gradient = g.to_f32()?;
-                for mask in w.fixed() {
+                for mask in w.still() {
                     apply(mask, gradient.to_mut());
                 }
                 let sum: f64 = gradient.iter().map(|&x| f64::from(x).powi(2)).sum();
@@ -172,7 +178,7 @@ impl Weights {
                     w.name
                 )));
             }
-            for mask in w.fixed() {
+            for mask in w.still() {
                 apply(mask, gradient.to_mut());
             }
             let data = Arc::make_mut(&mut w.data);
@@ -211,6 +217,8 @@ impl Weights {
                     "a mask has as many numbers as its parameter",
                 ));
             }
+            // What is masked now does not go on by the steps before.
+            w.states.iter_mut().for_each(|s| apply(&kept, s));
             w.changing = Some(Changing { kept, is_fixed });
             w.clear();
         }

@@ -2,8 +2,8 @@
 //!
 //! M. Zhu and S. Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
 //! compression" (2017), equation 1. Numbers are chosen by size. Until the last choice what is masked
-//! goes on learning from the gradients of the masked model, and can come back (T. Lin et al.,
-//! "Dynamic Model Pruning with Feedback", 2020); from then on masks stay as they are.
+//! counts as zero, is moved by no gradient and keeps its number: it comes back where others have become
+//! smaller. From then on masks stay as they are.
 
 use edgesmith_ir::{Error, Model, Result};
 use edgesmith_train::masked::Gradual;
