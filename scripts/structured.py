@@ -8,7 +8,7 @@
 models prunes each file, and measures both in turn, on one thread, in our runtime and in ONNX Runtime (CPU time).
 example prunes half of the multiplications of the embedded example by each criterion, without and with recovery, and
 counts right answers on the 10,000 images of the test in ONNX Runtime. shrink carries out
-models/fashion_mnist/shrink.toml and checks its zeros. resnet writes a ResNet with random weights: latency does not
+the steps of models/fashion_mnist/shrink.toml one after another, and counts zeros at the end. resnet writes a ResNet with random weights: latency does not
 depend on them. FASHION_MNIST is the folder of the four idx files (Debian: dataset-fashion-mnist).
 """
 
@@ -111,19 +111,22 @@ def shrink(args):
     with tempfile.TemporaryDirectory() as at:
         at = pathlib.Path(at)
         head, *steps = re.split(r"(?m)^\[\[step\]\]$", recipe)
-        head = re.sub(r'"(model.onnx|calib.npz)"', lambda m: f'"{EXAMPLE / m.group(1)}"', head)
-        for count in range(1, len(steps) + 1):
+        head = head.replace('"calib.npz"', f'"{EXAMPLE / "calib.npz"}"')
+        before = dense
+        for count, step in enumerate(steps, 1):
             out = at / f"{count}.onnx"
-            text = re.sub(r'"shrunk.onnx"', f'"{out}"', head)
-            (at / "r.toml").write_text(text + "".join(f"[[step]]{s}" for s in steps[:count]))
+            text = head.replace('"model.onnx"', f'"{before}"').replace('"shrunk.onnx"', f'"{out}"')
+            (at / "r.toml").write_text(text + "[[step]]" + step.replace('"self"', f'"{dense}"'))
             start = time.time()
             _, said = run(args.edgesmith, "apply", at / "r.toml")
-            does = re.search(r'do = "(\w+)"', steps[count - 1]).group(1)
-            print(f"after {count}, {does}: {accuracy(out, test):.2f} %, {out.stat().st_size:,} bytes, {time.time() - start:.0f} s")
+            does = re.search(r'do = "(\w+)"', step).group(1)
+            size = f"{out.stat().st_size:,} bytes"
+            print(f"after {count}, {does}: {accuracy(out, test):.2f} %, {size}, {time.time() - start:.0f} s")
             for told in said.splitlines():
                 if "pruned by" in told:
                     print("    " + told)
             sys.stdout.flush()
+            before = out
         for name, share in zeros(out).items():
             print(f"    {name}: {100 * share:.1f} % of its integers are zero")
 

@@ -1,5 +1,7 @@
 //! What pruning of channels, heads and blocks promises, on random networks.
 
+#![allow(clippy::unwrap_used)]
+
 use edgesmith_compress::prune::channels::plan::{SCOPES, Scope};
 use edgesmith_compress::prune::channels::{
     CRITERIA, Criterion, Gradients, Needs, Of, Pruned, Seen, Settings, criteria, prune, recover,

@@ -11,6 +11,11 @@ mod sequences;
 
 pub use sequences::sequences;
 
+/// Numbers of these lengths.
+fn tensor(dims: &[usize], data: Vec<f32>) -> Tensor {
+    Tensor::from_vec(dims, data).expect("there are as many numbers as the lengths say")
+}
+
 /// The network as it grows.
 struct Drawn {
     graph: Graph,
@@ -23,7 +28,7 @@ impl Drawn {
     fn weight(&mut self, dims: &[usize]) -> ValueId {
         let count = dims.iter().product();
         let data = (0..count).map(|_| self.random.normal() as f32 * 0.4);
-        let data = Tensor::from_vec(dims, data.collect()).unwrap();
+        let data = tensor(dims, data.collect());
         let name = self.graph.fresh_name("w");
         self.graph.add_constant(&name, data)
     }
@@ -50,10 +55,9 @@ impl Drawn {
     fn norm(&mut self, x: ValueId, channels: usize) -> ValueId {
         let [scale, bias, mean] = [0; 3].map(|_| self.weight(&[channels]));
         let variance = self.weight(&[channels]);
-        let value = self.graph.value_mut(variance);
-        let data = value.constant.clone().unwrap().to_f32().unwrap().to_vec();
-        let positive = data.iter().map(|x| x.abs() + 0.5).collect();
-        value.constant = Some(Tensor::from_vec(&[channels], positive).unwrap());
+        let positive = (0..channels).map(|_| self.random.normal().abs() as f32 + 0.5);
+        let positive = tensor(&[channels], positive.collect());
+        self.graph.value_mut(variance).constant = Some(positive);
         let node = Node::new("BatchNormalization", "");
         self.op(node, &[x, scale, bias, mean, variance])
     }

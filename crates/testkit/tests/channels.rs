@@ -1,5 +1,7 @@
 //! A graph without some channels is the graph whose sums see zeros there.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::channels::{Kept, Options, Split, Ties, cut, masked};

@@ -120,25 +120,25 @@ pub fn tell(work: &Work, outcome: &Outcome, matches: &ArgMatches, recipe: Value)
     if json {
         let mut object = serde_json::to_value(&evidence)?;
         object["recipe"] = recipe;
-        let found = outcome
+        let mut found = outcome
             .changes()
             .into_iter()
             .filter_map(|c| c.lottery.as_ref());
-        if let Some(found) = found.last() {
+        if let Some(found) = found.next_back() {
             object["lottery"] = lottery::as_json(found);
         }
-        let pruned = outcome
+        let mut pruned = outcome
             .changes()
             .into_iter()
             .filter_map(|c| c.pruned.as_ref());
-        let structured = outcome
+        let mut structured = outcome
             .done
             .iter()
             .filter_map(|d| d.changes.structured.as_ref());
-        if let Some(of) = structured.last() {
+        if let Some(of) = structured.next_back() {
             object["structured"] = groups::as_json(of);
         }
-        if let Some(pruned) = pruned.last() {
+        if let Some(pruned) = pruned.next_back() {
             object["pruned"] = sparsity::as_json(pruned);
         }
         ui::print_json(&object)?;

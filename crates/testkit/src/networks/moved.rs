@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{Attribute, DType, Node, Tensor, ValueId};
 
-use super::Drawn;
+use super::{Drawn, tensor};
 
 /// A value, its channels and its pixels a side.
 type Image = (ValueId, usize, usize);
@@ -119,8 +119,9 @@ impl Drawn {
         let dims: &[usize] = if is_per_channel { &[channels] } else { &[] };
         let count = if is_per_channel { channels } else { 1 };
         let scales = (0..count).map(|i| 0.25 + 0.0625 * (i % 3) as f32);
-        let scales = Tensor::from_vec(dims, scales.collect()).unwrap();
-        let zeros = Tensor::from_bytes(DType::I8, dims, vec![0u8; count].into()).unwrap();
+        let scales = tensor(dims, scales.collect());
+        let zeros = Tensor::from_bytes(DType::I8, dims, vec![0u8; count].into())
+            .expect("there are as many bytes as the lengths say");
         let [scale, zero] = ["scale", "zero"].map(|n| self.graph.fresh_name(n));
         let scale = self.graph.add_constant(&scale, scales);
         let zero = self.graph.add_constant(&zero, zeros);

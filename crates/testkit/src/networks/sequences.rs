@@ -5,7 +5,7 @@ use edgesmith_ir::random::Random;
 use edgesmith_ir::types::{Dim, Shape, TensorType};
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, ValueId};
 
-use super::Drawn;
+use super::{Drawn, tensor};
 
 /// Words of a sentence.
 const WORDS: usize = 3;
@@ -126,7 +126,7 @@ impl Drawn {
                 f(word as f64 * 10f64.powi(-(pair as i32))) as f32
             };
             let data = (0..WORDS * head).map(angle).collect();
-            let data = Tensor::from_vec(&[WORDS, head], data).unwrap();
+            let data = tensor(&[WORDS, head], data);
             let name = self.graph.fresh_name("table");
             self.graph.add_constant(&name, data)
         });

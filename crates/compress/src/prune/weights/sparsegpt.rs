@@ -194,7 +194,7 @@ impl<'a> Sweep<'a> {
         let right: Vec<f32> = rows.copied().collect();
         let (to, plain) = (&mut self.carried, Epilogue::default());
         matmul(
-            &self.job.ctx,
+            self.job.ctx,
             [n, first, width],
             &left,
             &right,

@@ -142,7 +142,7 @@ fn blocks(given: &Given) -> Result<Option<Settings>> {
         "keep-streams",
         "latency-threads",
     ];
-    for key in others.iter().filter(|k| given.has(k)) {
+    if let Some(key) = others.iter().find(|k| given.has(k)) {
         let what = "blocks are compared by how much they change samples".to_owned();
         return Err(given.fault(key, what).hint("leave it out"));
     }
