@@ -17,6 +17,8 @@ use expect_test::{Expect, expect, expect_file};
 mod evidence;
 #[path = "it/floats.rs"]
 mod floats;
+#[path = "it/narrowed.rs"]
+mod narrowed;
 #[path = "it/optimized.rs"]
 mod optimized;
 #[path = "it/smaller.rs"]
