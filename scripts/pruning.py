@@ -10,7 +10,6 @@ others train; accuracies are of the 10,000 of the test. Models run in ONNX Runti
 """
 
 import argparse
-import gzip
 import json
 import pathlib
 import subprocess
@@ -18,6 +17,8 @@ import sys
 import tempfile
 
 import numpy as np
+
+from distillation import fashion
 
 
 def run(edgesmith, *words):
@@ -35,23 +36,6 @@ def session(path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def idx(path):
-    with gzip.open(path) as f:
-        data = f.read()
-    rank = data[3]
-    dims = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(rank)]
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(dims)
-
-
-def fashion(folder):
-    """Images from 0 to 1, [n, 1, 28, 28], and classes, for training and for the test."""
-    out = []
-    for part in ("train", "t10k"):
-        x = idx(folder / f"{part}-images-idx3-ubyte.gz").astype(np.float32)[:, None] / 255
-        out.append((x, idx(folder / f"{part}-labels-idx1-ubyte.gz").astype(np.int64)))
-    return out
 
 
 def lay_out(folder, at):
