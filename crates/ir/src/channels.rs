@@ -17,7 +17,7 @@ mod recurrent;
 mod rules;
 mod weighted;
 
-pub use cut::{Kept, chosen, cut};
+pub use cut::{Kept, chosen, cut, length};
 pub use masked::masked;
 use rules::Cx;
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgesmith_ir::channels::{Kept, Options, Split, Ties, cut, masked};
+use edgesmith_ir::channels::{Kept, Options, Split, Ties, cut, length, masked};
 use edgesmith_ir::eval::evaluate;
 use edgesmith_ir::random::Random;
 use edgesmith_ir::{Model, Tensor, infer, verify};
@@ -21,13 +21,7 @@ fn chosen(model: &Model, ties: &mut Ties, seed: u64) -> Kept {
         for (i, class) in gone.filter(|(i, _)| *i != stays) {
             if random.below(2) == 0 && i != stays {
                 for (axis, indices) in class {
-                    let all = || {
-                        let value = model.graph.value(axis.value);
-                        let dims = value.constant.as_ref().map(|t| t.dims()[axis.axis]);
-                        let shape = || inferred.tensor(axis.value)?.shape.clone();
-                        let length = dims.or_else(|| shape()?[axis.axis].known());
-                        (0..length.unwrap()).collect::<Vec<usize>>()
-                    };
+                    let all = || (0..length(model, &inferred, *axis)).collect::<Vec<usize>>();
                     let gone: BTreeSet<usize> = indices.iter().copied().collect();
                     let stay = kept.entry(*axis).or_insert_with(all);
                     stay.retain(|i| !gone.contains(i));

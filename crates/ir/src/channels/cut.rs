@@ -362,7 +362,7 @@ fn normal(axis: i64, rank: usize) -> usize {
 }
 
 /// The length of an axis; 0 where it is not known.
-pub(super) fn length(model: &Model, inferred: &Inferred, axis: Axis) -> usize {
+pub fn length(model: &Model, inferred: &Inferred, axis: Axis) -> usize {
     let constant = model.graph.value(axis.value).constant.as_ref();
     let length = match constant {
         Some(data) => data.dims().get(axis.axis).copied(),

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgesmith_ir::channels::{Axis, Class, Dimension, Kept, Options, SHOWN, Ties, cut};
-use edgesmith_ir::infer::{self, Inferred};
+use edgesmith_ir::channels::{Axis, Class, Dimension, Kept, Options, SHOWN, Ties, cut, length};
+use edgesmith_ir::infer;
 use edgesmith_ir::{DType, Error, Model, Result, Tensor, ValueId};
 
 /// What became narrower, and why other things did not.
@@ -37,10 +37,8 @@ pub(super) fn narrow(model: &Model, width: f64, round_to: usize) -> Result<Narro
         notes.push(told(model, &ties, &dimension, left));
         let chosen = longest(model, &dimension, left)?;
         for axis in dimension.classes.iter().flat_map(Class::keys) {
-            kept.entry(*axis).or_insert_with(|| {
-                let length = length_of(model, &inferred, *axis);
-                (0..length).collect()
-            });
+            kept.entry(*axis)
+                .or_insert_with(|| (0..length(model, &inferred, *axis)).collect());
         }
         let gone = dimension.classes.iter().enumerate();
         for (_, class) in gone.filter(|(i, _)| !chosen.contains(i)) {
@@ -99,17 +97,6 @@ fn names(model: &Model, values: &[ValueId]) -> String {
         list.push(format!("{} more", values.len() - MOST));
     }
     list.join(", ")
-}
-
-fn length_of(model: &Model, inferred: &Inferred, axis: Axis) -> usize {
-    let constant = model.graph.value(axis.value).constant.as_ref();
-    let length = match constant {
-        Some(data) => data.dims().get(axis.axis).copied(),
-        None => inferred
-            .tensor(axis.value)
-            .and_then(|t| t.shape.as_ref()?[axis.axis].known()),
-    };
-    length.unwrap_or(0)
 }
 
 /// The classes with the longest weights.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use edgesmith_ir::analysis::Cost;
-use edgesmith_ir::channels::{Kept, cut};
+use edgesmith_ir::channels::{Kept, cut, length};
 use edgesmith_ir::{Model, Result};
 
 use super::{Of, Seen, Settings, criteria};
@@ -172,7 +172,7 @@ impl Plan {
             for &class in gone {
                 for (axis, indices) in &group.dimension.classes[class] {
                     let gone: BTreeSet<usize> = indices.iter().copied().collect();
-                    let all = || (0..length(groups, *axis)).collect();
+                    let all = || (0..length(&groups.model, &groups.inferred, *axis)).collect();
                     let left = kept.entry(*axis).or_insert_with(all);
                     left.retain(|i: &usize| !gone.contains(i));
                 }
@@ -188,15 +188,6 @@ pub(super) fn cut_of(groups: &Groups, kept: &Kept) -> Result<Model> {
         true => Ok(groups.model.clone()),
         false => cut(&groups.model, &groups.inferred, kept),
     }
-}
-
-/// The length of an axis.
-fn length(groups: &Groups, axis: edgesmith_ir::channels::Axis) -> usize {
-    let value = groups.model.graph.value(axis.value);
-    let of_constant = value.constant.as_ref().map(|t| t.dims()[axis.axis]);
-    let shape = || groups.inferred.tensor(axis.value)?.shape.clone();
-    let length = of_constant.or_else(|| shape()?[axis.axis].known());
-    length.unwrap_or(0)
 }
 
 /// The steps of a group: the first leaves a multiple, each of the others takes one multiple.

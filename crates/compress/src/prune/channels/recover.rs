@@ -18,7 +18,7 @@ mod layer;
 mod rows;
 mod spread;
 
-use rows::{Rows, Site};
+use rows::{Form, Rows, Site};
 
 /// What recovery found of a layer.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,7 +153,7 @@ fn site(groups: &Groups, pruned: &Pruned, id: NodeId, node: &Node) -> Option<(Si
     let (x, y) = (node.input(0)?, node.output(0)?);
     let stay = |axis: usize| pruned.kept.get(&Axis::of(y, axis)).cloned();
     if node.is("BatchNormalization") {
-        let site = Site::channels(id, x, y, stay(1));
+        let site = Site::new(id, (x, y), Form::Channels, stay(1));
         return Some((site, Mend::Statistics));
     }
     let w = node.input(1)?;
@@ -166,19 +166,24 @@ fn site(groups: &Groups, pruned: &Pruned, id: NodeId, node: &Node) -> Option<(Si
     let int = |name: &str| node.int(name).unwrap_or(0) != 0;
     match node.op.as_str() {
         "Conv" if weight.rank() > 2 && node.int("group").unwrap_or(1) == 1 => {
-            let site = Site::windows(id, x, y, node, &weight.dims()[2..], stay(1));
+            let site = Site::new(
+                id,
+                (x, y),
+                Form::Windows(Box::new(node.clone()), weight.dims()[2..].to_vec()),
+                stay(1),
+            );
             Some((site, Mend::Fit))
         }
         "Conv" if weight.rank() > 2 && weight.dims()[1] == 1 => {
-            Some((Site::channels(id, x, y, stay(1)), Mend::Spread))
+            Some((Site::new(id, (x, y), Form::Channels, stay(1)), Mend::Spread))
         }
         "Gemm" if weight.rank() == 2 && !int("transA") && is_plain(node) => {
-            let site = Site::rows(id, x, y, int("transB"), stay(1));
+            let site = Site::new(id, (x, y), Form::Rows(int("transB")), stay(1));
             Some((site, Mend::Fit))
         }
         "MatMul" if weight.rank() == 2 => {
             let rank = groups.inferred.tensor(y)?.shape.as_ref()?.len();
-            let site = Site::rows(id, x, y, false, stay(rank.checked_sub(1)?));
+            let site = Site::new(id, (x, y), Form::Rows(false), stay(rank.checked_sub(1)?));
             Some((site, Mend::Fit))
         }
         _ => None,

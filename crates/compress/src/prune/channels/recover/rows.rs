@@ -10,7 +10,7 @@ use crate::calibrate::Mask;
 const MOST: usize = 6144;
 
 /// How a layer takes its input apart.
-enum Form {
+pub(super) enum Form {
     /// Windows of an image, with a kernel of these lengths.
     Windows(Box<Node>, Vec<usize>),
     /// The last axis; the weight is turned.
@@ -29,46 +29,17 @@ pub(super) struct Site {
 }
 
 impl Site {
-    pub fn windows(
+    pub fn new(
         node: NodeId,
-        x: ValueId,
-        y: ValueId,
-        of: &Node,
-        kernel: &[usize],
+        (x, y): (ValueId, ValueId),
+        form: Form,
         stay: Option<Vec<usize>>,
     ) -> Self {
-        let form = Form::Windows(Box::new(of.clone()), kernel.to_vec());
         Self {
             node,
             x,
             y,
             form,
-            stay,
-        }
-    }
-
-    pub fn rows(
-        node: NodeId,
-        x: ValueId,
-        y: ValueId,
-        turned: bool,
-        stay: Option<Vec<usize>>,
-    ) -> Self {
-        Self {
-            node,
-            x,
-            y,
-            form: Form::Rows(turned),
-            stay,
-        }
-    }
-
-    pub fn channels(node: NodeId, x: ValueId, y: ValueId, stay: Option<Vec<usize>>) -> Self {
-        Self {
-            node,
-            x,
-            y,
-            form: Form::Channels,
             stay,
         }
     }
