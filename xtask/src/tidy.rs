@@ -30,6 +30,7 @@ static MAY_KNOW: &[(&str, &[&str])] = &[
     ("data", &["ir", "formats"]),
     ("engines", &["ir", "formats", "runtime"]),
     ("runtime", &["ir", "kernels"]),
+    ("codegen", &["ir", "runtime"]),
     ("train", &["ir", "passes", "runtime"]),
     (
         "compress",

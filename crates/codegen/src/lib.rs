@@ -1,0 +1,4 @@
+//! Graph to plain C99 for microcontrollers: no heap, no interpreter, only the kernels that the model
+//! needs.
+
+pub mod kernels;
