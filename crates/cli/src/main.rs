@@ -4,6 +4,7 @@ mod arrays;
 mod commands;
 mod evidence;
 mod exit;
+mod firmware;
 mod follow;
 mod groups;
 mod kept;
