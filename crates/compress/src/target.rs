@@ -186,6 +186,7 @@ impl Target {
             ("per-tensor", self.int8.weights == Scales::PerTensor),
             ("reduce-range", self.int8.pair_sums == PairSums::Saturate),
             ("power-of-two", self.int8.power_of_two_scales),
+            ("integer-outputs", self.code.is_some()),
         ];
         let set = flags.into_iter().filter(|(_, set)| *set);
         std::iter::once(("activations", activations))
