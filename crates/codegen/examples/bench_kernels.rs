@@ -146,7 +146,9 @@ fn measure(core: &Core, level: &str, chosen: &[&layers::Layer]) -> Result<Vec<f6
             &elf,
         ],
     )?;
-    let _ = fs::remove_dir_all(&folder);
+    if env::var_os("EDGESMITH_KEEP").is_none() {
+        let _ = fs::remove_dir_all(&folder);
+    }
     let ticks = out.lines().filter_map(|l| l.parse::<f64>().ok());
     Ok(ticks.map(|t| t * core.tick).collect())
 }

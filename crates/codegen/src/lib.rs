@@ -5,6 +5,7 @@ pub mod arena;
 pub mod emit;
 pub mod firmware;
 pub mod fixed;
+pub mod boards;
 pub mod kernels;
 mod lower;
 pub mod program;

@@ -8,6 +8,8 @@ static int8_t x[65536] __attribute__((aligned(16)));
 static int8_t y[65536] __attribute__((aligned(16)));
 static uint8_t scratch[8192] __attribute__((aligned(16)));
 
+static const void *volatile at;
+
 static void begin(void)
 {
     *(volatile uint32_t *)0xE000E014u = 0xffffffu;

@@ -125,7 +125,10 @@ pub fn program(flavour: Flavour, layers: &[&Layer]) -> String {
                 "static const es_dense p{i} = {{1, {}, {}, {requant}}};",
                 g.in_c, g.out_c
             );
-            let _ = writeln!(calls, "    begin(); es_dense8(&p{i}, x, w{i}, y); end();");
+            let _ = writeln!(
+                calls,
+                "    at = &p{i}; begin(); es_dense8((const es_dense *)at, x, w{i}, y); end();"
+            );
         } else {
             let _ = writeln!(
                 c,
@@ -143,7 +146,7 @@ pub fn program(flavour: Flavour, layers: &[&Layer]) -> String {
             );
             let _ = writeln!(
                 calls,
-                "    begin(); es_{}(&p{i}, x, w{i}, y, scratch); end();",
+                "    at = &p{i}; begin(); es_{}((const es_conv *)at, x, w{i}, y, scratch); end();",
                 layer.kernel
             );
         }

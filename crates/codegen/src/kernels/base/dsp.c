@@ -11,7 +11,7 @@
 static inline uint32_t es_word(const int8_t *at)
 {
     uint32_t word;
-    memcpy(&word, at, 4u);
+    __builtin_memcpy(&word, at, 4u);
     return word;
 }
 
