@@ -311,13 +311,14 @@ impl Layer for Conv8 {
     fn eval(&self, reads: &[&Data], write: &mut Data) {
         let (g, x) = (&self.geometry, reads[0].i8());
         let Data::I8(y) = write else { return };
-        windows(g, |out, c, taps| {
-            let mut acc = self.bias[c];
-            for &(source, w) in taps {
-                let x = source.map_or(self.in_zero, |i| i32::from(x[i]));
-                acc += x * i32::from(self.weights[w]);
+        let in_group = g.out_c / g.groups;
+        windows(g, x, self.in_zero as i8, |at, first, window| {
+            for c in 0..in_group {
+                let weights = self.weights[(first + c) * window.len()..].iter();
+                let products = window.iter().zip(weights);
+                let sum: i32 = products.map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
+                y[at + c] = self.to.apply(self.bias[first + c] + sum, first + c) as i8;
             }
-            y[out] = self.to.apply(acc, c) as i8;
         });
     }
 
@@ -354,12 +355,12 @@ fn macs(g: &Geometry) -> u64 {
     (g.out_h * g.out_w * g.out_c * g.kernel[0] * g.kernel[1] * (g.in_c / g.groups)) as u64
 }
 
-/// Calls `sum` for each output element with its place, its channel, and the taps of its window: the
-/// place of the input, none in the padding, and that of the weight.
-fn windows(g: &Geometry, mut sum: impl FnMut(usize, usize, &[(Option<usize>, usize)])) {
+/// Calls `sums` for each output pixel and group with the place of the first element that it makes there,
+/// its first channel, and the window: numbers of the input, `zero` in the padding.
+fn windows<T: Copy>(g: &Geometry, x: &[T], zero: T, mut sums: impl FnMut(usize, usize, &[T])) {
     let depth = g.in_c / g.groups;
     let in_group = g.out_c / g.groups;
-    let mut taps = Vec::new();
+    let mut window = Vec::new();
     let place = |o: usize, k: usize, axis: usize, length: usize| {
         (o * g.stride[axis] + k * g.dilation[axis])
             .checked_sub(g.pad[axis])
@@ -367,20 +368,20 @@ fn windows(g: &Geometry, mut sum: impl FnMut(usize, usize, &[(Option<usize>, usi
     };
     for p in 0..g.out_h * g.out_w {
         let (oy, ox) = (p / g.out_w, p % g.out_w);
-        for c in 0..g.out_c {
-            taps.clear();
-            let first = c / in_group * depth;
+        for group in 0..g.groups {
+            window.clear();
             for ky in 0..g.kernel[0] {
                 let y = place(oy, ky, 0, g.in_h);
                 for kx in 0..g.kernel[1] {
-                    let pixel = y.zip(place(ox, kx, 1, g.in_w)).map(|(y, x)| y * g.in_w + x);
-                    for d in 0..depth {
-                        let w = ((c * g.kernel[0] + ky) * g.kernel[1] + kx) * depth + d;
-                        taps.push((pixel.map(|p| p * g.in_c + first + d), w));
+                    let pixel = y.zip(place(ox, kx, 1, g.in_w));
+                    match pixel.map(|(y, x)| (y * g.in_w + x) * g.in_c + group * depth) {
+                        Some(at) => window.extend_from_slice(&x[at..at + depth]),
+                        None => window.extend(std::iter::repeat_n(zero, depth)),
                     }
                 }
             }
-            sum(p * g.out_c + c, c, &taps);
+            let first = group * in_group;
+            sums(p * g.out_c + first, first, &window);
         }
     }
 }
@@ -413,12 +414,14 @@ impl Layer for ConvF32 {
     fn eval(&self, reads: &[&Data], write: &mut Data) {
         let x = reads[0].f32();
         let Data::F32(y) = write else { return };
-        windows(&self.geometry, |out, c, taps| {
-            let mut sum = self.bias[c];
-            for &(source, w) in taps {
-                sum += source.map_or(0.0, |i| x[i]) * self.weights[w];
+        let in_group = self.geometry.out_c / self.geometry.groups;
+        windows(&self.geometry, x, 0.0, |at, first, window| {
+            for c in 0..in_group {
+                let weights = self.weights[(first + c) * window.len()..].iter();
+                let products = window.iter().zip(weights);
+                let sum = products.fold(self.bias[first + c], |sum, (x, w)| sum + x * w);
+                y[at + c] = sum.max(self.bounds.lo).min(self.bounds.hi);
             }
-            y[out] = sum.max(self.bounds.lo).min(self.bounds.hi);
         });
     }
 
