@@ -146,6 +146,7 @@ impl Firmware {
                 step: n,
                 reads: step.reads.iter().map(|&r| at(r)).collect(),
                 write: at(step.write),
+                count: program.buffers[step.write].count,
                 scratch: match memory.scratch[n] {
                     Some((at, _)) => format!("(void *)&{prefix}_arena.bytes[{at}]"),
                     None => "(void *)0".to_owned(),

@@ -260,17 +260,17 @@ impl<'a> Lowering<'a> {
         self.hold(tail.value, made);
     }
 
-    /// Marks a node as done by another's step.
-    pub fn take(&mut self, id: NodeId) {
-        self.taken.insert(id);
-    }
-
     /// Adds the step of a node.
     pub fn step(&mut self, id: NodeId, reads: &[&Held], write: &Held, layer: impl Layer + 'static) {
+        self.boxed(id, reads, write, Box::new(layer));
+    }
+
+    /// The same, where the layer is one of several.
+    pub fn boxed(&mut self, id: NodeId, reads: &[&Held], write: &Held, layer: Box<dyn Layer>) {
         let node = self.graph.node(id);
         let name = if node.name.is_empty() { &node.op } else { &node.name };
         let (name, op) = (name.to_string(), node.op.to_string());
-        self.add(name, op, reads, write, Box::new(layer));
+        self.add(name, op, reads, write, layer);
     }
 
     /// Adds a step of no node.

@@ -221,7 +221,7 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, g: &Geometry, tail: &Tail) -> 
 }
 
 /// The fields of `es_conv` but for what becomes of sums.
-pub(super) fn fields(g: &Geometry) -> String {
+fn fields(g: &Geometry) -> String {
     let Geometry {
         kernel,
         stride,

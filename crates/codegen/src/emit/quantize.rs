@@ -154,10 +154,12 @@ impl Layer for Lookup {
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let table: Vec<u8> = self.table.iter().map(|&q| q as u8).collect();
+        // Read by unsigned bytes: 0 to 127, then -128 to -1.
+        let turned = self.table[128..].iter().chain(&self.table[..128]);
+        let table: Vec<u8> = turned.map(|&q| q as u8).collect();
         let table = call.bytes("table", &table);
         let f = call.kernel("lookup8");
-        format!("{f}({}, {table}, {}, {});", call.reads[0], call.write, self.count)
+        format!("{f}({}, {}, {table}, {});", self.count, call.reads[0], call.write)
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {

@@ -3,7 +3,7 @@
 use edgesmith_ir::{Error, NodeId, Result};
 
 use super::{Held, Lowering};
-use crate::emit::moves::Permute;
+use crate::emit::moves::Moves;
 
 /// Whether two orders of axes are the same in memory: axes of length 1 do not count.
 pub(crate) fn same(a: &[usize], b: &[usize], dims: &[usize]) -> bool {
@@ -51,7 +51,7 @@ impl Lowering<'_> {
         };
         let mut made = self.buffer(&format!("{name} (turned)"), element, &held.dims, grid);
         made.order = order.to_vec();
-        let layer = Permute::new(element, &laid, &perm);
+        let layer = Moves::permute(element, &laid, &perm);
         self.add(name, "Transpose".into(), &[held], &made, Box::new(layer));
         made
     }
@@ -73,7 +73,7 @@ impl Lowering<'_> {
         let mut made = self.buffer(name, element, &held.dims, grid);
         made.order = held.order.clone();
         let count = held.dims.iter().product();
-        let layer = Permute::new(element, &[count], &[0]);
+        let layer = Moves::permute(element, &[count], &[0]);
         self.add(name.to_owned(), "Identity".into(), &[held], &made, Box::new(layer));
         Ok(made)
     }
