@@ -6,6 +6,7 @@ mod boards;
 mod commands;
 mod evidence;
 mod exit;
+mod firmware;
 mod follow;
 mod groups;
 mod kept;

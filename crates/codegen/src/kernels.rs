@@ -1,5 +1,13 @@
 //! Kernels in C: what each is called, the text of each by flavour, and how weights are packed for it.
 
+mod int8;
+mod pack;
+
+pub use pack::{
+    Geometry, depthwise_in_place, pack_conv, pack_dense, pack_depthwise, pack_depthwise_3x3,
+    pixels, scratch_conv, scratch_conv_1x1, scratch_depthwise, scratch_depthwise_3x3,
+};
+
 /// Which instructions the text of a kernel may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
@@ -24,4 +32,93 @@ pub struct Kernel {
 }
 
 /// Every fragment, each after those that it needs.
-pub static KERNELS: &[&Kernel] = &[];
+pub static KERNELS: &[&Kernel] = &[
+    &int8::BASE,
+    &int8::REQUANT,
+    &int8::CONV,
+    &int8::WINDOW8,
+    &int8::BLOCK8,
+    &int8::CONV8,
+    &int8::CONV8_1X1,
+    &int8::DEPTHWISE8,
+    &int8::DEPTHWISE8_3X3,
+    &int8::DENSE8,
+];
+
+/// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with
+/// `prefix` and `_` in place of `es_`, and the same in capitals in place of `ES_`. Names that are not in
+/// the list add nothing.
+pub fn text(flavour: Flavour, names: &[&str], prefix: &str) -> String {
+    let mut wanted: Vec<&str> = names.to_vec();
+    for kernel in KERNELS.iter().rev() {
+        if wanted.contains(&kernel.name) {
+            wanted.extend(kernel.needs);
+        }
+    }
+    let parts: Vec<String> = KERNELS
+        .iter()
+        .filter(|k| wanted.contains(&k.name))
+        .map(|k| renamed((k.source)(flavour), prefix))
+        .collect();
+    parts.join("\n")
+}
+
+/// The text with the prefix at the start of words instead of `es_` and `ES_`.
+fn renamed(text: &str, prefix: &str) -> String {
+    let upper = prefix.to_uppercase();
+    let mut out = String::with_capacity(text.len());
+    let mut before = ' ';
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let starts = !(before.is_ascii_alphanumeric() || before == '_');
+        let new = match rest.get(..3) {
+            Some("es_") if starts => prefix,
+            Some("ES_") if starts => &upper,
+            _ => {
+                out.push(c);
+                before = c;
+                rest = &rest[c.len_utf8()..];
+                continue;
+            }
+        };
+        out.push_str(new);
+        out.push('_');
+        before = '_';
+        rest = &rest[3..];
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_holds_what_a_kernel_needs_once_and_in_order() {
+        let c = text(Flavour::C, &["conv8_1x1", "conv8"], "kws");
+        let place = |what: &str| {
+            let all: Vec<usize> = c.match_indices(what).map(|m| m.0).collect();
+            assert_eq!(all.len(), 1, "{what}");
+            all[0]
+        };
+        assert!(place("} kws_requant;") < place("} kws_conv;"));
+        assert!(place("} kws_conv;") < place("static void kws_conv8(const"));
+        assert!(!c.contains("es_") || !c.contains(" es_"));
+        assert!(c.contains("KWS_NOINLINE") && !c.contains("dense8"));
+    }
+
+    #[test]
+    fn only_the_start_of_a_word_is_renamed() {
+        assert_eq!(renamed("es_a bytes_left ES_B", "m"), "m_a bytes_left M_B");
+    }
+
+    #[test]
+    fn needs_stand_before_and_names_are_unique() {
+        for (i, k) in KERNELS.iter().enumerate() {
+            for need in k.needs {
+                assert!(KERNELS[..i].iter().any(|n| n.name == *need), "{need}");
+            }
+            assert!(KERNELS[..i].iter().all(|n| n.name != k.name), "{}", k.name);
+        }
+    }
+}

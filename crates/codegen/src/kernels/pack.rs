@@ -1,0 +1,175 @@
+//! How weights lie for each flavour, and how much scratch its kernels take.
+
+use super::Flavour;
+
+/// The sizes of a convolution, as the kernels have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Geometry {
+    /// Rows read.
+    pub in_h: usize,
+    /// Columns read.
+    pub in_w: usize,
+    /// Channels read.
+    pub in_c: usize,
+    /// Rows written.
+    pub out_h: usize,
+    /// Columns written.
+    pub out_w: usize,
+    /// Channels written.
+    pub out_c: usize,
+    /// Rows and columns of the kernel.
+    pub kernel: [usize; 2],
+    /// Steps down and to the right.
+    pub stride: [usize; 2],
+    /// Padding above and to the left.
+    pub pad: [usize; 2],
+    /// Steps inside the kernel.
+    pub dilation: [usize; 2],
+    /// Groups of channels.
+    pub groups: usize,
+}
+
+impl Geometry {
+    /// Products of a sum: the weights of an output channel.
+    pub fn depth(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * (self.in_c / self.groups.max(1))
+    }
+}
+
+/// How many output pixels [`conv8`](super::KERNELS) and `conv8_1x1` make before they read further.
+pub fn pixels(_flavour: Flavour) -> usize {
+    2
+}
+
+/// Bytes of what `es_block8` of the DSP flavour keeps behind the windows.
+const STATE: usize = 48;
+
+/// Bytes of scratch of `conv8`.
+pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
+    let (depth, window) = (g.depth(), g.depth() * g.groups);
+    match flavour {
+        Flavour::C if g.groups == 1 => 2 * window,
+        Flavour::C => 2 * window + 2 * depth,
+        Flavour::Dsp | Flavour::Mve => depth.div_ceil(4) * 16 + STATE + 2 * window,
+    }
+}
+
+/// Bytes of scratch of `conv8_1x1`.
+pub fn scratch_conv_1x1(flavour: Flavour, g: &Geometry) -> usize {
+    match flavour {
+        Flavour::C => 2 * g.in_c,
+        Flavour::Dsp | Flavour::Mve => g.in_c.div_ceil(4) * 16 + STATE,
+    }
+}
+
+/// Bytes of scratch of `depthwise8`.
+pub fn scratch_depthwise(_flavour: Flavour, g: &Geometry) -> usize {
+    let span = |i: usize| (g.kernel[i] - 1) * g.dilation[i] + 1;
+    2 * span(0) * ((g.out_w - 1) * g.stride[1] + span(1))
+}
+
+/// Whether `depthwise8_3x3` of the DSP flavour takes columns as rows.
+fn turned(g: &Geometry) -> bool {
+    g.stride == [1, 1] && g.in_w == g.out_w && g.out_h > g.out_w
+}
+
+/// Bytes of scratch of `depthwise8_3x3`.
+pub fn scratch_depthwise_3x3(flavour: Flavour, g: &Geometry) -> usize {
+    let length = if turned(g) { g.out_h } else { g.out_w };
+    let pairs = if g.stride[1] == 1 {
+        length.div_ceil(2)
+    } else {
+        length
+    };
+    match flavour {
+        Flavour::C => scratch_depthwise(flavour, g),
+        Flavour::Dsp | Flavour::Mve => 12 * (pairs + 1),
+    }
+}
+
+/// Whether `depthwise8` and `depthwise8_3x3` may write over what they read, from the same address.
+pub fn depthwise_in_place(g: &Geometry) -> bool {
+    let span = (g.kernel[0] - 1) * g.dilation[0] + 1;
+    g.out_w <= g.in_w && g.out_h <= g.in_h && g.pad[0] < span
+}
+
+/// A row of weights in words of four: 128 is added to bytes 0 and 2 of each, and the last is filled by
+/// zeros of the weights. The correction is 128 times the sum of the odd ones.
+fn coded(row: &[i8]) -> (i32, Vec<[u8; 4]>) {
+    let odd: i32 = row.iter().skip(1).step_by(2).map(|w| i32::from(*w)).sum();
+    let word = |four: &[i8]| {
+        let at = |i: usize| four.get(i).copied().unwrap_or(0) as u8;
+        [at(0) ^ 0x80, at(1), at(2) ^ 0x80, at(3)]
+    };
+    (128 * odd, row.chunks(4).map(word).collect())
+}
+
+/// Rows of `depth` weights by blocks of `lanes` rows: the corrections of the block, then a word of each
+/// row in turn.
+fn interleaved(rows: &[&[i8]], depth: usize, lanes: usize) -> Vec<u8> {
+    let none = vec![0i8; depth];
+    let mut out = Vec::new();
+    for block in rows.chunks(lanes) {
+        let lane = |i: usize| coded(block.get(i).copied().unwrap_or(&none));
+        let lanes: Vec<_> = (0..lanes).map(lane).collect();
+        for (correction, _) in &lanes {
+            out.extend(correction.to_le_bytes());
+        }
+        for word in 0..depth.div_ceil(4) {
+            for (_, words) in &lanes {
+                out.extend(words[word]);
+            }
+        }
+    }
+    out
+}
+
+fn bytes(weights: &[i8]) -> Vec<u8> {
+    weights.iter().map(|w| *w as u8).collect()
+}
+
+/// Weights of `conv8` and `conv8_1x1`, given as [out, kernel height, kernel width, in / groups].
+pub fn pack_conv(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
+    let depth = g.depth();
+    match flavour {
+        Flavour::C => bytes(weights),
+        Flavour::Dsp | Flavour::Mve => {
+            let rows: Vec<&[i8]> = weights.chunks(depth.max(1)).collect();
+            let group = (g.out_c / g.groups.max(1)).max(1);
+            let each = rows.chunks(group).map(|rows| interleaved(rows, depth, 2));
+            each.collect::<Vec<_>>().concat()
+        }
+    }
+}
+
+/// Weights of `depthwise8`, given as [channel, kernel height, kernel width].
+pub fn pack_depthwise(_flavour: Flavour, weights: &[i8], _g: &Geometry) -> Vec<u8> {
+    bytes(weights)
+}
+
+/// Weights of `depthwise8_3x3`, given as [channel, 3, 3].
+pub fn pack_depthwise_3x3(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
+    if flavour == Flavour::C {
+        return bytes(weights);
+    }
+    let (across, down) = if turned(g) { (3, 1) } else { (1, 3) };
+    let mut out = Vec::new();
+    for channel in weights.chunks(9) {
+        for row in 0..3 {
+            let at = |i: usize| channel[row * down + i * across] as u8;
+            out.extend([at(0), at(1), at(1), at(2)]);
+        }
+    }
+    out
+}
+
+/// Weights of `dense8`, given as [out, in].
+pub fn pack_dense(flavour: Flavour, weights: &[i8], inputs: usize) -> Vec<u8> {
+    match flavour {
+        Flavour::C => bytes(weights),
+        Flavour::Dsp | Flavour::Mve => {
+            let rows: Vec<&[i8]> = weights.chunks(inputs.max(1)).collect();
+            interleaved(&rows, inputs, 4)
+        }
+    }
+}

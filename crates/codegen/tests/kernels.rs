@@ -1,0 +1,41 @@
+//! The kernels in C against plain loops in Rust: on the host under sanitizers, and under QEMU.
+
+#[path = "kernels/build.rs"]
+mod build;
+#[path = "kernels/cases.rs"]
+mod cases;
+#[path = "kernels/multiply.rs"]
+mod multiply;
+
+use cases::blob;
+use edgesmith_codegen::kernels::Flavour;
+
+fn all(flavour: Flavour) -> Vec<cases::Case> {
+    multiply::cases(flavour)
+}
+
+#[test]
+fn the_portable_kernels_are_the_plain_loops_under_sanitizers() {
+    let Some(output) = build::host(Flavour::C, &blob(&all(Flavour::C))) else {
+        eprintln!("no C compiler called cc: the kernels were not run");
+        return;
+    };
+    assert!(output.status.success(), "{}", build::shown(&output));
+}
+
+#[test]
+#[ignore = "needs arm-none-eabi-gcc and qemu-system-arm"]
+fn the_kernels_of_cortex_m_are_the_plain_loops() {
+    for board in build::BOARDS {
+        for level in board.levels {
+            let cases = blob(&all(board.flavour));
+            let output = build::board(board, level, &cases);
+            assert!(
+                output.status.success(),
+                "{} {level}: {}",
+                board.name,
+                build::shown(&output)
+            );
+        }
+    }
+}
