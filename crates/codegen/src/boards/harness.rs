@@ -66,9 +66,9 @@ pub fn harness(interface: &Interface) -> String {
     }
     let mut outputs = String::new();
     for port in &interface.outputs {
-        let _ = write!(
+        let _ = writeln!(
             outputs,
-            "    ok = ok && (board_write(file, {prefix}_output_{}(), {bytes}U) == {bytes}U);\n",
+            "    ok = ok && (board_write(file, {prefix}_output_{}(), {bytes}U) == {bytes}U);",
             port.c_name,
             bytes = port.bytes
         );

@@ -78,3 +78,52 @@ void *memset(void *to, int value, size_t bytes) {
     }
     return to;
 }
+
+#if defined(__ARM_EABI__)
+/* What clang calls in their place: Run-time ABI for the Arm Architecture, 4.3.4. */
+void __aeabi_memcpy(void *to, const void *from, size_t bytes);
+void __aeabi_memcpy4(void *to, const void *from, size_t bytes);
+void __aeabi_memcpy8(void *to, const void *from, size_t bytes);
+void __aeabi_memset(void *to, size_t bytes, int value);
+void __aeabi_memset4(void *to, size_t bytes, int value);
+void __aeabi_memset8(void *to, size_t bytes, int value);
+void __aeabi_memclr(void *to, size_t bytes);
+void __aeabi_memclr4(void *to, size_t bytes);
+void __aeabi_memclr8(void *to, size_t bytes);
+
+void __aeabi_memcpy(void *to, const void *from, size_t bytes) {
+    (void)memcpy(to, from, bytes);
+}
+
+void __aeabi_memcpy4(void *to, const void *from, size_t bytes) {
+    (void)memcpy(to, from, bytes);
+}
+
+void __aeabi_memcpy8(void *to, const void *from, size_t bytes) {
+    (void)memcpy(to, from, bytes);
+}
+
+void __aeabi_memset(void *to, size_t bytes, int value) {
+    (void)memset(to, value, bytes);
+}
+
+void __aeabi_memset4(void *to, size_t bytes, int value) {
+    (void)memset(to, value, bytes);
+}
+
+void __aeabi_memset8(void *to, size_t bytes, int value) {
+    (void)memset(to, value, bytes);
+}
+
+void __aeabi_memclr(void *to, size_t bytes) {
+    (void)memset(to, 0, bytes);
+}
+
+void __aeabi_memclr4(void *to, size_t bytes) {
+    (void)memset(to, 0, bytes);
+}
+
+void __aeabi_memclr8(void *to, size_t bytes) {
+    (void)memset(to, 0, bytes);
+}
+#endif

@@ -1,9 +1,7 @@
-/* Files of the host through semihosting, and the painted stack. */
+/* Files of the host through semihosting, marks for the counter of instructions, and the way to the program. */
 #include "semihosting.h"
 
 #include "board.h"
-
-#define PAINT 0xA5C3A5C3U
 
 static uint32_t length(const char *text) {
     uint32_t n = 0U;
@@ -67,24 +65,6 @@ void board_exit(uint32_t code) {
     for (;;) {
         (void)semihosting(0x20U, block);
     }
-}
-
-__attribute__((noinline)) void board_paint(void) {
-    volatile uint32_t *at = &board_stack_limit;
-    volatile uint32_t *top = (volatile uint32_t *)stack_pointer();
-    while (at < top) {
-        *at = PAINT;
-        at++;
-    }
-}
-
-__attribute__((noinline)) uint32_t board_stack(void) {
-    volatile uint32_t *at = &board_stack_limit;
-    volatile uint32_t *top = (volatile uint32_t *)stack_pointer();
-    while ((at < top) && (*at == PAINT)) {
-        at++;
-    }
-    return (uint32_t)((uintptr_t)top - (uintptr_t)at);
 }
 
 __attribute__((noinline)) void board_begin(void) {

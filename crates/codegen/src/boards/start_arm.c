@@ -1,4 +1,4 @@
-/* Start of Cortex-M: vectors, the floating-point unit, and what is said of a fault. */
+/* Start of Cortex-M: vectors, the floating-point unit, what is said of a fault, and the painted stack. */
 #include "board.h"
 #include "semihosting.h"
 
@@ -42,3 +42,43 @@ __attribute__((section(".start"), used)) static const struct vectors VECTORS = {
     &board_stack_top,
     {board_reset, caught, caught, caught, caught, caught, caught, caught, caught, caught, caught, caught, caught,
      caught, caught}};
+
+__asm__(".syntax unified\n"
+        ".thumb\n"
+        ".section .text.board_paint, \"ax\", %progbits\n"
+        ".balign 4\n"
+        ".globl board_paint\n"
+        ".thumb_func\n"
+        ".type board_paint, %function\n"
+        "board_paint:\n"
+        "ldr r0, =board_stack_limit\n"
+        "ldr r1, =0xa5c3a5c3\n"
+        "mov r2, sp\n"
+        "1: cmp r0, r2\n"
+        "bhs 2f\n"
+        "stm r0!, {r1}\n"
+        "b 1b\n"
+        "2: bx lr\n"
+        ".pool\n"
+        ".size board_paint, . - board_paint\n"
+        ".section .text.board_stack, \"ax\", %progbits\n"
+        ".balign 4\n"
+        ".globl board_stack\n"
+        ".thumb_func\n"
+        ".type board_stack, %function\n"
+        "board_stack:\n"
+        "ldr r1, =board_stack_limit\n"
+        "ldr r2, =0xa5c3a5c3\n"
+        "mov r0, sp\n"
+        "1: cmp r1, r0\n"
+        "bhs 2f\n"
+        "ldr r3, [r1]\n"
+        "cmp r3, r2\n"
+        "bne 2f\n"
+        "adds r1, #4\n"
+        "b 1b\n"
+        "2: subs r0, r0, r1\n"
+        "bx lr\n"
+        ".pool\n"
+        ".size board_stack, . - board_stack\n"
+        ".text");
