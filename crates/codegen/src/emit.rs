@@ -243,7 +243,11 @@ pub(crate) fn requant(call: &mut Call, bias: &[i32], to: &Requant) -> String {
     };
     let mult = call.i32s("mult", &to.mult);
     let Requant {
-        shift, zero, lo, hi, ..
+        shift,
+        zero,
+        lo,
+        hi,
+        ..
     } = to;
     format!(
         "{{.bias = {bias}, .mult = {mult}, .zero = {zero}, .lo = {lo}, .hi = {hi}, .shift = {shift}}}"

@@ -128,13 +128,22 @@ fn period(own: &[usize], dims: &[usize], order: &[usize]) -> Option<usize> {
     inner.all(|a| length(a) == 1).then_some(period)
 }
 
-fn computed(l: &mut Lowering, held: Held, dims: &[usize], order: &[usize]) -> Result<(Side, usize)> {
+fn computed(
+    l: &mut Lowering,
+    held: Held,
+    dims: &[usize],
+    order: &[usize],
+) -> Result<(Side, usize)> {
     let lead = dims.len() - held.dims.len();
     // The operand with the axes of the result.
     let full = Held {
         buffer: held.buffer,
-        dims: std::iter::repeat_n(1, lead).chain(held.dims.iter().copied()).collect(),
-        order: (0..lead).chain(held.order.iter().map(|a| a + lead)).collect(),
+        dims: std::iter::repeat_n(1, lead)
+            .chain(held.dims.iter().copied())
+            .collect(),
+        order: (0..lead)
+            .chain(held.order.iter().map(|a| a + lead))
+            .collect(),
     };
     if let Some(period) = period(&full.dims, dims, order) {
         let laid = l.ordered(&full, order);
@@ -147,7 +156,8 @@ fn computed(l: &mut Lowering, held: Held, dims: &[usize], order: &[usize]) -> Re
 
 fn constant(l: &Lowering, v: ValueId, dims: &[usize], order: &[usize]) -> Result<(Side, usize)> {
     let tensor = l.float_constant(v);
-    let tensor = tensor.ok_or_else(|| Error::unsupported("an operand is neither computed nor constant"))?;
+    let tensor =
+        tensor.ok_or_else(|| Error::unsupported("an operand is neither computed nor constant"))?;
     let numbers = tensor.to_f32()?;
     let own = tensor.dims();
     let lead = dims.len().saturating_sub(own.len());
@@ -216,9 +226,12 @@ fn integers(l: &mut Lowering, id: NodeId, pair: &Pair, tail: &Tail) -> Result<Op
     let layer: Box<dyn Layer> = match pair.op {
         Op::Add | Op::Sub => {
             let factors = [ratio(a) * sign(minus(false)), ratio(b) * sign(minus(true))];
-            let sum = integer::Add8::of(factors, [a.zero as i8, b.zero as i8]).ok_or_else(|| {
-                Error::unsupported("the scales of its operands are far larger than that of its result")
-            })?;
+            let sum =
+                integer::Add8::of(factors, [a.zero as i8, b.zero as i8]).ok_or_else(|| {
+                    Error::unsupported(
+                        "the scales of its operands are far larger than that of its result",
+                    )
+                })?;
             Box::new(Add8 {
                 count,
                 period: pair.period,
@@ -274,7 +287,10 @@ fn over(read: usize, count: usize, period: usize) -> Option<Overlap> {
 /// The second operand in C.
 fn operand(call: &mut Call, constant: Option<&[i8]>) -> String {
     match constant {
-        Some(data) => call.bytes("operand", &data.iter().map(|&x| x as u8).collect::<Vec<_>>()),
+        Some(data) => call.bytes(
+            "operand",
+            &data.iter().map(|&x| x as u8).collect::<Vec<_>>(),
+        ),
         None => call.reads[1].clone(),
     }
 }

@@ -147,7 +147,9 @@ impl Moves {
                 fill,
             });
         }
-        Err(Error::unsupported(format!("numbers that move along more than {AXES} axes")))
+        Err(Error::unsupported(format!(
+            "numbers that move along more than {AXES} axes"
+        )))
     }
 }
 
@@ -219,7 +221,9 @@ pub(crate) fn transpose(l: &mut Lowering, id: NodeId) -> Result<()> {
         Some(perm) => perm.iter().map(|&p| p as usize).collect(),
         None => (0..rank).rev().collect(),
     };
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let mut order = Vec::with_capacity(rank);
     for &axis in &x.order {
         let place = perm.iter().position(|&p| p == axis);
@@ -246,8 +250,14 @@ pub(crate) fn reshape(l: &mut Lowering, id: NodeId) -> Result<()> {
 pub(crate) fn identity(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let x = l.read(id, 0)?;
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
-    if node.is("Dropout") && node.output(1).is_some_and(|m| !l.graph.value(m).consumers().is_empty()) {
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
+    if node.is("Dropout")
+        && node
+            .output(1)
+            .is_some_and(|m| !l.graph.value(m).consumers().is_empty())
+    {
         return Err(Error::unsupported("the mask of Dropout is read"));
     }
     l.hold(y, x);
@@ -269,7 +279,14 @@ fn walk(x: &Held, dims: &[usize], order: &[usize]) -> (Vec<isize>, Vec<isize>) {
 }
 
 /// Copies of lengths `dims`, given by axes of the graph, walked as the result lies in memory.
-fn ordered(order: &[usize], dims: &[usize], from: &[isize], to: &[isize], first: isize, at: isize) -> Copies {
+fn ordered(
+    order: &[usize],
+    dims: &[usize],
+    from: &[isize],
+    to: &[isize],
+    first: isize,
+    at: isize,
+) -> Copies {
     Copies {
         dims: order.iter().map(|&a| dims[a]).collect(),
         from: order.iter().map(|&a| from[a]).collect(),
@@ -291,7 +308,9 @@ fn moved(l: &mut Lowering, v: ValueId, x: &Held, dims: &[usize]) -> Held {
 /// Concat: inputs one behind the other along an axis, all in one grid.
 pub(crate) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let dims = l.typed(y)?.1;
     let axis = axis_of(node.int("axis").unwrap_or(0), dims.len())?;
     let tail = l.tail(y);
@@ -300,7 +319,10 @@ pub(crate) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
     for i in 0..count {
         parts.push(l.read(id, i)?);
     }
-    let first = parts.first().cloned().ok_or_else(|| Error::invalid("it has no inputs"))?;
+    let first = parts
+        .first()
+        .cloned()
+        .ok_or_else(|| Error::invalid("it has no inputs"))?;
     let as_bytes = parts.iter().all(|p| l.grid(p).is_some());
     let grid = match as_bytes {
         true => tail.grid.or_else(|| l.grid(&first)),
@@ -319,12 +341,23 @@ pub(crate) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
     let mut copies = Vec::with_capacity(count);
     for part in &laid {
         let (from, to) = walk(part, &dims, &first.order);
-        copies.push(ordered(&first.order, &part.dims, &from, &to, 0, at * to[axis]));
+        copies.push(ordered(
+            &first.order,
+            &part.dims,
+            &from,
+            &to,
+            0,
+            at * to[axis],
+        ));
         at += part.dims[axis] as isize;
     }
     let layer = Moves::new(element, copies, None)?;
     let plain = tail.bounds == crate::lower::Bounds::NONE;
-    let value = if grid.is_some() && tail.grid.is_some() && plain { tail.value } else { y };
+    let value = if grid.is_some() && tail.grid.is_some() && plain {
+        tail.value
+    } else {
+        y
+    };
     let name = l.graph.value(value).name.clone();
     let mut made = l.buffer(&name, element, &dims, grid);
     made.order.clone_from(&first.order);
@@ -350,7 +383,9 @@ fn ints(l: &Lowering, id: NodeId, i: usize, name: &str) -> Result<Option<Vec<i64
     match node.input(i) {
         Some(v) => {
             let t = l.constant(v).ok_or_else(|| {
-                Error::unsupported(format!("input {i} is computed: its result has no fixed shape"))
+                Error::unsupported(format!(
+                    "input {i} is computed: its result has no fixed shape"
+                ))
             })?;
             Ok(Some(t.to_i64()?))
         }
@@ -361,7 +396,9 @@ fn ints(l: &Lowering, id: NodeId, i: usize, name: &str) -> Result<Option<Vec<i64
 /// Slice by constant starts, ends and steps.
 pub(crate) fn slice(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let x = l.read(id, 0)?;
     let starts = ints(l, id, 1, "starts")?.ok_or_else(|| Error::invalid("it has no starts"))?;
     let axes = ints(l, id, 3, "axes")?;
@@ -412,7 +449,9 @@ pub(crate) fn split(l: &mut Lowering, id: NodeId) -> Result<()> {
 /// Pad with a constant.
 pub(crate) fn pad(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let x = l.read(id, 0)?;
     let mode = node.string("mode").unwrap_or("constant");
     if mode != "constant" {
@@ -427,7 +466,8 @@ pub(crate) fn pad(l: &mut Lowering, id: NodeId) -> Result<()> {
         Some(v) => l.floats(v).and_then(|f| f.first().copied()),
         None => Some(node.float("value").unwrap_or(0.0)),
     };
-    let number = number.ok_or_else(|| Error::unsupported("the number that it pads with is computed"))?;
+    let number =
+        number.ok_or_else(|| Error::unsupported("the number that it pads with is computed"))?;
     let dims = l.typed(y)?.1;
     let (from, to) = walk(&x, &dims, &x.order);
     let (mut first, mut at) = (0, 0);
@@ -443,7 +483,11 @@ pub(crate) fn pad(l: &mut Lowering, id: NodeId) -> Result<()> {
     let fill = match l.grid(&x) {
         Some(grid) => Fill::I8(grid.integer(number)),
         None if l.of(&x).element == Element::F32 => Fill::F32(number),
-        None => return Err(Error::unsupported("only floats and quantised bytes are padded")),
+        None => {
+            return Err(Error::unsupported(
+                "only floats and quantised bytes are padded",
+            ));
+        }
     };
     let made = moved(l, y, &x, &dims);
     let copies = ordered(&x.order, &kept, &from, &to, first, at);
@@ -456,7 +500,9 @@ pub(crate) fn pad(l: &mut Lowering, id: NodeId) -> Result<()> {
 /// Expand: axes of length 1 are repeated.
 pub(crate) fn expand(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let x = l.read(id, 0)?;
     let dims = l.typed(y)?.1;
     let made = l.stretched(&x, &dims)?;

@@ -39,9 +39,13 @@ struct PoolF32 {
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     if node.output(1).is_some() {
-        return Err(Error::unsupported("the places of the greatest elements are asked for"));
+        return Err(Error::unsupported(
+            "the places of the greatest elements are asked for",
+        ));
     }
     let x = l.read(id, 0)?;
     let kind = match node.op.as_str() {
@@ -89,7 +93,13 @@ fn make(
                 counted,
                 to: Requant::new(&factors, 256 * taps as i64, to.zero, lo, hi)?,
             };
-            let made = result(l, if keeps { y } else { tail.value }, Element::I8, &dims, Some(to));
+            let made = result(
+                l,
+                if keeps { y } else { tail.value },
+                Element::I8,
+                &dims,
+                Some(to),
+            );
             l.step(id, &[x], &made, layer);
             match keeps {
                 true => l.hold(y, made),
@@ -157,7 +167,9 @@ fn image(dims: &[usize]) -> Result<[usize; 2]> {
     match *dims {
         [1, _, w] => Ok([1, w]),
         [1, _, h, w] => Ok([h, w]),
-        _ => Err(Error::unsupported(format!("an input of lengths {dims:?} is no single image"))),
+        _ => Err(Error::unsupported(format!(
+            "an input of lengths {dims:?} is no single image"
+        ))),
     }
 }
 
@@ -194,7 +206,9 @@ fn whole(l: &Lowering, id: NodeId, x: &Held) -> Result<Geometry> {
     axes.sort_unstable();
     let spatial: Vec<i64> = (2..rank).collect();
     if axes != spatial || rank < 3 {
-        return Err(Error::unsupported("a mean over other axes than those of an image"));
+        return Err(Error::unsupported(
+            "a mean over other axes than those of an image",
+        ));
     }
     all(&x.dims)
 }
@@ -209,12 +223,18 @@ fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
         .map(|&k| usize::try_from(k).unwrap_or(0))
         .collect();
     let window = Window::of(node, &dims[2..], &kernel)?;
-    let axis = |i: usize| (window.axes.len() + i).checked_sub(2).map(|i| window.axes[i]);
+    let axis = |i: usize| {
+        (window.axes.len() + i)
+            .checked_sub(2)
+            .map(|i| window.axes[i])
+    };
     let pick = |f: fn(&edgesmith_ir::geometry::Axis) -> usize, one: usize| {
         [0, 1].map(|i| axis(i).map_or(one, |a| f(&a)))
     };
     if window.axes.iter().any(|a| a.dilation != 1 && a.kernel != 1) {
-        return Err(Error::unsupported("windows with gaps (dilations) have no emitter"));
+        return Err(Error::unsupported(
+            "windows with gaps (dilations) have no emitter",
+        ));
     }
     let output = pick(|a| a.output, 1);
     let reaches_past = window.axes.iter().any(|a| {
@@ -264,7 +284,11 @@ fn each(g: &Geometry, mut window: impl FnMut(usize, &[usize])) {
 
 impl Layer for Pool8 {
     fn kernel(&self) -> &'static str {
-        if self.kind == Kind::Max { "maxpool8" } else { "avgpool8" }
+        if self.kind == Kind::Max {
+            "maxpool8"
+        } else {
+            "avgpool8"
+        }
     }
 
     fn emit(&self, call: &mut Call) -> String {
@@ -294,7 +318,11 @@ impl Layer for Pool8 {
                 Kind::Max => numbers.max().unwrap_or(-128) as i8,
                 _ => {
                     let acc: i32 = numbers.map(|x| x - self.in_zero).sum();
-                    let of = if self.counted { places.len().max(1) - 1 } else { 0 };
+                    let of = if self.counted {
+                        places.len().max(1) - 1
+                    } else {
+                        0
+                    };
                     self.to.apply(acc, of) as i8
                 }
             };
@@ -309,14 +337,22 @@ impl Layer for Pool8 {
     fn cost(&self) -> Cost {
         Cost {
             macs: 0,
-            weights: if self.kind == Kind::Max { 0 } else { 4 * self.to.mult.len() },
+            weights: if self.kind == Kind::Max {
+                0
+            } else {
+                4 * self.to.mult.len()
+            },
         }
     }
 }
 
 impl Layer for PoolF32 {
     fn kernel(&self) -> &'static str {
-        if self.kind == Kind::Max { "maxpool_f32" } else { "avgpool_f32" }
+        if self.kind == Kind::Max {
+            "maxpool_f32"
+        } else {
+            "avgpool_f32"
+        }
     }
 
     fn emit(&self, call: &mut Call) -> String {
@@ -324,7 +360,10 @@ impl Layer for PoolF32 {
         let layer = match self.kind {
             Kind::Max => call.parameters("pool", &at),
             kind => {
-                let fields = format!(".at = {{{at}}}, .counted = {}", i32::from(kind == Kind::Mean));
+                let fields = format!(
+                    ".at = {{{at}}}, .counted = {}",
+                    i32::from(kind == Kind::Mean)
+                );
                 call.parameters("avgpool_floats", &fields)
             }
         };

@@ -74,18 +74,28 @@ impl Lowering<'_> {
         made.order = held.order.clone();
         let count = held.dims.iter().product();
         let layer = Moves::permute(element, &[count], &[0]);
-        self.add(name.to_owned(), "Identity".into(), &[held], &made, Box::new(layer));
+        self.add(
+            name.to_owned(),
+            "Identity".into(),
+            &[held],
+            &made,
+            Box::new(layer),
+        );
         Ok(made)
     }
 
     /// Node `id` gives what it reads another shape: no step.
     pub fn reshaped(&mut self, id: NodeId) -> Result<()> {
         let node = self.graph.node(id);
-        let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+        let y = node
+            .output(0)
+            .ok_or_else(|| Error::invalid("it has no output"))?;
         let x = self.read(id, 0)?;
         let dims = self.typed(y)?.1;
         if dims.iter().product::<usize>() != x.dims.iter().product::<usize>() {
-            return Err(Error::invalid("the new shape has another number of elements"));
+            return Err(Error::invalid(
+                "the new shape has another number of elements",
+            ));
         }
         let x = self.row_major(&x);
         let held = Held {
