@@ -50,7 +50,14 @@ pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
     match flavour {
         Flavour::C if g.groups == 1 => 2 * window,
         Flavour::C => 2 * window + 2 * depth,
-        Flavour::Dsp => depth.div_ceil(4) * 16 + STATE + 2 * window,
+        Flavour::Dsp => {
+            let bytes = match g.groups {
+                1 if g.in_c % 4 == 0 => 0,
+                1 => window,
+                _ => 2 * window,
+            };
+            depth.div_ceil(4) * 16 + STATE + bytes
+        }
         Flavour::Mve if g.groups == 1 => 2 * depth.next_multiple_of(16) + STATE,
         Flavour::Mve => 2 * depth.next_multiple_of(16) + STATE + 2 * window,
     }
