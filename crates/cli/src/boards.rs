@@ -5,6 +5,7 @@ mod counts;
 mod elf;
 mod emulate;
 mod process;
+pub mod proof;
 mod tools;
 
 use std::path::Path;
