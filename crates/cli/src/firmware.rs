@@ -42,7 +42,11 @@ pub fn fixed(model: &Model, given: &[(String, usize)]) -> Result<Model> {
     for &v in &model.graph.inputs {
         let value = model.graph.value(v);
         let shape = value.tensor_type().and_then(|t| t.shape.as_ref());
-        let dims = shape.into_iter().flat_map(|s| s.0.iter()).enumerate().skip(1);
+        let dims = shape
+            .into_iter()
+            .flat_map(|s| s.0.iter())
+            .enumerate()
+            .skip(1);
         for (i, dim) in dims {
             let place = format!("{}:{i}", value.name);
             let name = match dim {
@@ -52,7 +56,9 @@ pub fn fixed(model: &Model, given: &[(String, usize)]) -> Result<Model> {
             };
             if !given.iter().any(|(n, _)| *n == name || *n == place) {
                 return Err(Error::unsupported(format!("the length \"{name}\" is open"))
-                    .hint(format!("shapes are fixed when code is made: give --dim {name}=N"))
+                    .hint(format!(
+                        "shapes are fixed when code is made: give --dim {name}=N"
+                    ))
                     .into());
             }
         }
@@ -73,7 +79,10 @@ pub fn lacks(firmware: &Firmware, target: &Target) -> Vec<String> {
     {
         let peak = firmware.layers.iter().max_by_key(|l| l.alive);
         let peak = peak.map_or_else(String::new, |l| {
-            format!("; most is alive at \"{}\" ({}), {} bytes", l.name, l.op, l.alive)
+            format!(
+                "; most is alive at \"{}\" ({}), {} bytes",
+                l.name, l.op, l.alive
+            )
         });
         all.push(format!(
             "RAM: the arena takes {arena} bytes and the stack about {STACK_BYTES}, {} has {ram}: {} too many{peak}",
@@ -87,7 +96,10 @@ pub fn lacks(firmware: &Firmware, target: &Target) -> Vec<String> {
     {
         let most = firmware.layers.iter().max_by_key(|l| l.weights);
         let most = most.map_or_else(String::new, |l| {
-            format!("; the most has \"{}\" ({}), {} bytes", l.name, l.op, l.weights)
+            format!(
+                "; the most has \"{}\" ({}), {} bytes",
+                l.name, l.op, l.weights
+            )
         });
         all.push(format!(
             "flash: constants take {} bytes and code about {CODE_BYTES}, {} has {has}: {} too many{most}",
@@ -101,9 +113,11 @@ pub fn lacks(firmware: &Firmware, target: &Target) -> Vec<String> {
 
 /// What would make a model fit.
 pub fn remedy(firmware: &Firmware) -> String {
-    let floats = firmware.program.buffers.iter().any(|b| {
-        b.element == edgesmith_codegen::program::Element::F32 && b.bytes() > 1024
-    });
+    let floats = firmware
+        .program
+        .buffers
+        .iter()
+        .any(|b| b.element == edgesmith_codegen::program::Element::F32 && b.bytes() > 1024);
     match floats {
         true => "quantise it first: `edgesmith quantize --to int8 --target T --calibrate DATA` takes a \
                  quarter of both"
@@ -145,7 +159,10 @@ pub fn summary(firmware: &Firmware, target: Option<&Target>) -> String {
     let macs: u64 = firmware.layers.iter().map(|l| l.macs).sum();
     let best = match arena.bytes == arena.bound {
         true => "the least that these steps can take".into(),
-        false => format!("no less than {} is possible", format::grouped(arena.bound as u64)),
+        false => format!(
+            "no less than {} is possible",
+            format::grouped(arena.bound as u64)
+        ),
     };
     let mut text = format!(
         "MACs    {}\nflash   {} bytes of constants\narena   {} bytes, {best} ({}); {} without writing over inputs\n",

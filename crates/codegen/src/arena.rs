@@ -264,8 +264,16 @@ mod tests {
     fn a_chain_in_place_takes_one_buffer() {
         let blocks = [block(8000, 0, 1), block(8000, 1, 2), block(8000, 2, 3)];
         let pairs = [
-            Pair { read: 0, write: 1, overlap: Overlap::Same },
-            Pair { read: 1, write: 2, overlap: Overlap::Behind(0) },
+            Pair {
+                read: 0,
+                write: 1,
+                overlap: Overlap::Same,
+            },
+            Pair {
+                read: 1,
+                write: 2,
+                overlap: Overlap::Behind(0),
+            },
         ];
         let arena = Arena::new(&blocks, &pairs);
         check(&blocks, &pairs, &arena);
@@ -275,7 +283,11 @@ mod tests {
     #[test]
     fn what_is_written_stays_behind_what_is_read() {
         let blocks = [block(1000, 0, 1), block(1000, 1, 2)];
-        let pairs = [Pair { read: 0, write: 1, overlap: Overlap::Behind(100) }];
+        let pairs = [Pair {
+            read: 0,
+            write: 1,
+            overlap: Overlap::Behind(100),
+        }];
         let arena = Arena::new(&blocks, &pairs);
         check(&blocks, &pairs, &arena);
         assert_eq!((arena.bytes, arena.bound), (1100, 1100));
@@ -297,7 +309,11 @@ mod tests {
                         0 => Overlap::Same,
                         _ => Overlap::Behind(random.below(200)),
                     };
-                    pairs.push(Pair { read, write, overlap });
+                    pairs.push(Pair {
+                        read,
+                        write,
+                        overlap,
+                    });
                 }
             }
             let arena = Arena::new(&blocks, &pairs);

@@ -40,6 +40,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("AveragePool", pool::lower),
     onnx("Ceil", unary::lower),
     onnx("Clip", unary::lower),
+    onnx("Concat", moves::concat),
     onnx("Conv", conv::lower),
     onnx("Cos", unary::lower),
     onnx("DequantizeLinear", quantize::dequantize),
@@ -48,6 +49,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Elu", unary::lower),
     onnx("Erf", unary::lower),
     onnx("Exp", unary::lower),
+    onnx("Expand", moves::expand),
     onnx("Flatten", moves::reshape),
     onnx("Floor", unary::lower),
     onnx("Gelu", unary::lower),
@@ -64,6 +66,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Mish", unary::lower),
     onnx("Mul", binary::lower),
     onnx("Neg", unary::lower),
+    onnx("Pad", moves::pad),
     onnx("Pow", unary::lower),
     onnx("QuantizeLinear", quantize::quantize),
     onnx("Reciprocal", unary::lower),
@@ -75,9 +78,11 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Sigmoid", unary::lower),
     onnx("Sign", unary::lower),
     onnx("Sin", unary::lower),
+    onnx("Slice", moves::slice),
     onnx("Softmax", softmax::lower),
     onnx("Softplus", unary::lower),
     onnx("Softsign", unary::lower),
+    onnx("Split", moves::split),
     onnx("Sqrt", unary::lower),
     onnx("Squeeze", moves::reshape),
     onnx("Sub", binary::lower),
@@ -139,6 +144,8 @@ pub struct Call<'a> {
     pub(crate) reads: Vec<String>,
     /// What it makes, as a pointer in C.
     pub(crate) write: String,
+    /// How many elements it makes.
+    pub(crate) count: usize,
     /// Its scratch memory, as a `void *` in C.
     pub(crate) scratch: String,
 }
@@ -212,8 +219,16 @@ impl Call<'_> {
 
     /// A structure of parameters in flash, of the type `es_ty`; the name.
     pub fn parameters(&mut self, ty: &str, fields: &str) -> String {
+        self.parameters_of(ty, fields, 0)
+    }
+
+    /// The same where a step has several of them.
+    pub fn parameters_of(&mut self, ty: &str, fields: &str, part: usize) -> String {
         let prefix = &self.unit.prefix;
-        let name = format!("{prefix}_layer_{}", self.step);
+        let name = match part {
+            0 => format!("{prefix}_layer_{}", self.step),
+            part => format!("{prefix}_layer_{}_{part}", self.step),
+        };
         let text = format!("static const {prefix}_{ty} {name} = {{{fields}}};");
         self.unit.parameters.push(text);
         name
@@ -222,10 +237,17 @@ impl Call<'_> {
 
 /// What `es_requant` holds, as a nested initializer.
 pub(crate) fn requant(call: &mut Call, bias: &[i32], to: &Requant) -> String {
-    let bias = call.i32s("bias", bias);
+    let bias = match bias {
+        [] => "(void *)0".to_owned(),
+        bias => call.i32s("bias", bias),
+    };
     let mult = call.i32s("mult", &to.mult);
     let Requant {
-        shift, zero, lo, hi, ..
+        shift,
+        zero,
+        lo,
+        hi,
+        ..
     } = to;
     format!(
         "{{.bias = {bias}, .mult = {mult}, .zero = {zero}, .lo = {lo}, .hi = {hi}, .shift = {shift}}}"

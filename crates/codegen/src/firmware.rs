@@ -126,8 +126,11 @@ pub fn check_prefix(prefix: &str) -> Result<()> {
     if starts && prefix.chars().all(fits) && prefix.len() <= 32 {
         return Ok(());
     }
-    Err(Error::usage(format!("\"{prefix}\" cannot begin names in C"))
-        .hint("a name begins with a small letter and has small letters, digits and _, 32 at most"))
+    Err(
+        Error::usage(format!("\"{prefix}\" cannot begin names in C")).hint(
+            "a name begins with a small letter and has small letters, digits and _, 32 at most",
+        ),
+    )
 }
 
 impl Firmware {
@@ -146,6 +149,7 @@ impl Firmware {
                 step: n,
                 reads: step.reads.iter().map(|&r| at(r)).collect(),
                 write: at(step.write),
+                count: program.buffers[step.write].count,
                 scratch: match memory.scratch[n] {
                     Some((at, _)) => format!("(void *)&{prefix}_arena.bytes[{at}]"),
                     None => "(void *)0".to_owned(),
@@ -166,7 +170,10 @@ impl Firmware {
         };
         firmware.files = vec![
             (format!("{prefix}.h"), firmware.header(source)),
-            (format!("{prefix}.c"), firmware.network(&unit, &calls, source)),
+            (
+                format!("{prefix}.c"),
+                firmware.network(&unit, &calls, source),
+            ),
             (format!("{prefix}_kernels.h"), firmware.kernels(&unit)),
             (format!("{prefix}_weights.h"), firmware.constants(&unit)),
         ];
@@ -193,7 +200,10 @@ impl Firmware {
             self.weights,
             self.program.steps.len()
         );
-        for (ports, way) in [(&self.program.inputs, "INPUT"), (&self.program.outputs, "OUTPUT")] {
+        for (ports, way) in [
+            (&self.program.inputs, "INPUT"),
+            (&self.program.outputs, "OUTPUT"),
+        ] {
             for port in ports {
                 self.port(&mut text, port, way);
             }
@@ -211,7 +221,11 @@ impl Firmware {
         let (p, u) = (&self.prefix, self.upper());
         let buffer = &self.program.buffers[port.buffer];
         let name = format!("{u}_{way}_{}", port.c_name.to_ascii_uppercase());
-        let laid: Vec<String> = port.order.iter().map(|&a| port.dims[a].to_string()).collect();
+        let laid: Vec<String> = port
+            .order
+            .iter()
+            .map(|&a| port.dims[a].to_string())
+            .collect();
         let _ = write!(
             text,
             "/* {} \"{}\": {} in memory */\n#define {name}_COUNT {}u\n",
@@ -277,7 +291,11 @@ impl Firmware {
         );
         for (n, (call, step)) in calls.iter().zip(&self.program.steps).enumerate() {
             let name = step.name.replace("*/", "* /").replace("/*", "/ *");
-            let _ = write!(text, "    /* {}: {name} */\n    {u}_STEP({n}u);\n    ", step.op);
+            let _ = write!(
+                text,
+                "    /* {}: {name} */\n    {u}_STEP({n}u);\n    ",
+                step.op
+            );
             text.push_str(&call.replace('\n', "\n    "));
             text.push('\n');
         }
@@ -341,7 +359,12 @@ fn layers(program: &Program, memory: &Memory) -> Vec<LayerReport> {
         // Bytes that lie over each other count once.
         let mut spans: Vec<(usize, usize)> = (0..program.buffers.len())
             .filter(|&b| first[b] <= n && (n <= last[b] || b == step.write))
-            .map(|b| (memory.offsets[b], memory.offsets[b] + program.buffers[b].bytes()))
+            .map(|b| {
+                (
+                    memory.offsets[b],
+                    memory.offsets[b] + program.buffers[b].bytes(),
+                )
+            })
             .collect();
         spans.sort_unstable();
         let mut alive = 0;

@@ -41,7 +41,9 @@ impl Requant {
             ))
             .hint("the scale of the result is far too small for its inputs: calibrate anew"));
         }
-        let mult = factors.iter().map(|f| (f * exp2(32 - shift)).round() as i32);
+        let mult = factors
+            .iter()
+            .map(|f| (f * exp2(32 - shift)).round() as i32);
         Ok(Self {
             mult: mult.collect(),
             shift,

@@ -1,6 +1,8 @@
 //! Kernels in C: what each is called, the text of each by flavour, and how weights are packed for it.
 
+mod elementwise8;
 mod int8;
+pub mod integer;
 mod pack;
 
 pub use pack::{
@@ -43,6 +45,16 @@ pub static KERNELS: &[&Kernel] = &[
     &int8::DEPTHWISE8,
     &int8::DEPTHWISE8_3X3,
     &int8::DENSE8,
+    &elementwise8::ADD8,
+    &elementwise8::MUL8,
+    &elementwise8::POOL,
+    &elementwise8::MAXPOOL8,
+    &elementwise8::AVGPOOL8,
+    &elementwise8::MEAN8,
+    &elementwise8::LOOKUP8,
+    &elementwise8::SOFTMAX8,
+    &elementwise8::MOVE,
+    &elementwise8::RESIZE_NEAREST,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with

@@ -2,10 +2,10 @@
 //! needs.
 
 pub mod arena;
+pub mod boards;
 pub mod emit;
 pub mod firmware;
 pub mod fixed;
-pub mod boards;
 pub mod kernels;
 mod lower;
 pub mod program;

@@ -204,7 +204,13 @@ impl<'a> Lowering<'a> {
     }
 
     /// A new buffer in row-major order.
-    pub fn buffer(&mut self, name: &str, element: Element, dims: &[usize], grid: Option<Grid>) -> Held {
+    pub fn buffer(
+        &mut self,
+        name: &str,
+        element: Element,
+        dims: &[usize],
+        grid: Option<Grid>,
+    ) -> Held {
         self.program.buffers.push(Buffer {
             name: name.to_owned(),
             element,
@@ -240,7 +246,9 @@ impl<'a> Lowering<'a> {
     pub fn value(&self, v: ValueId) -> Result<Held> {
         self.held.get(&v).cloned().ok_or_else(|| {
             let name = &self.graph.value(v).name;
-            Error::unsupported(format!("\"{name}\" is a constant where code is made for computed values"))
+            Error::unsupported(format!(
+                "\"{name}\" is a constant where code is made for computed values"
+            ))
         })
     }
 
@@ -260,21 +268,32 @@ impl<'a> Lowering<'a> {
         self.hold(tail.value, made);
     }
 
-    /// Marks a node as done by another's step.
-    pub fn take(&mut self, id: NodeId) {
-        self.taken.insert(id);
-    }
-
     /// Adds the step of a node.
     pub fn step(&mut self, id: NodeId, reads: &[&Held], write: &Held, layer: impl Layer + 'static) {
+        self.boxed(id, reads, write, Box::new(layer));
+    }
+
+    /// The same, where the layer is one of several.
+    pub fn boxed(&mut self, id: NodeId, reads: &[&Held], write: &Held, layer: Box<dyn Layer>) {
         let node = self.graph.node(id);
-        let name = if node.name.is_empty() { &node.op } else { &node.name };
+        let name = if node.name.is_empty() {
+            &node.op
+        } else {
+            &node.name
+        };
         let (name, op) = (name.to_string(), node.op.to_string());
-        self.add(name, op, reads, write, Box::new(layer));
+        self.add(name, op, reads, write, layer);
     }
 
     /// Adds a step of no node.
-    pub fn add(&mut self, name: String, op: String, reads: &[&Held], write: &Held, layer: Box<dyn Layer>) {
+    pub fn add(
+        &mut self,
+        name: String,
+        op: String,
+        reads: &[&Held],
+        write: &Held,
+        layer: Box<dyn Layer>,
+    ) {
         self.program.steps.push(Step {
             name,
             op,
@@ -292,7 +311,9 @@ pub(crate) fn element(dtype: DType) -> Result<Element> {
         DType::I16 => Ok(Element::I16),
         DType::I32 => Ok(Element::I32),
         DType::F32 => Ok(Element::F32),
-        other => Err(Error::unsupported(format!("code has no elements of type {}", other.name()))
-            .hint("convert the model to f32 or quantise it to int8 first")),
+        other => Err(
+            Error::unsupported(format!("code has no elements of type {}", other.name()))
+                .hint("convert the model to f32 or quantise it to int8 first"),
+        ),
     }
 }

@@ -248,7 +248,10 @@ impl Program {
         for (port, data) in self.inputs.iter().zip(inputs) {
             let buffer = &self.buffers[port.buffer];
             if data.to_bytes().len() != buffer.bytes() {
-                return Err(Error::invalid(format!("input \"{}\" has other lengths", port.name)));
+                return Err(Error::invalid(format!(
+                    "input \"{}\" has other lengths",
+                    port.name
+                )));
             }
             held[port.buffer] = Some(data.clone());
         }

@@ -38,7 +38,11 @@ impl Device for Mcu {
         let known = EMITTERS
             .iter()
             .any(|e| node.op == e.op && node.domain == e.domain);
-        if known { Ok(()) } else { Err(format!("{} has no emitter", unit.full_op())) }
+        if known {
+            Ok(())
+        } else {
+            Err(format!("{} has no emitter", unit.full_op()))
+        }
     }
 
     /// Asked for by name, it takes all that it can: what it is for is its answers.
@@ -82,7 +86,12 @@ fn single(part: &Model, types: &Inferred) -> Option<(Model, usize)> {
     }
     let mut one = part.clone();
     for (id, _) in part.graph.values() {
-        one.graph.value_mut(id).ty = part.graph.value(id).ty.clone().filter(|_| part.graph.is_input(id));
+        one.graph.value_mut(id).ty = part
+            .graph
+            .value(id)
+            .ty
+            .clone()
+            .filter(|_| part.graph.is_input(id));
     }
     set(&mut one, &Dim::Known(1))?;
     Some((one, samples.count))

@@ -6,12 +6,16 @@ mod build;
 mod cases;
 #[path = "kernels/multiply.rs"]
 mod multiply;
+#[path = "kernels/plain.rs"]
+mod plain;
 
 use cases::blob;
 use edgesmith_codegen::kernels::Flavour;
 
 fn all(flavour: Flavour) -> Vec<cases::Case> {
-    multiply::cases(flavour)
+    let mut all = multiply::cases(flavour);
+    all.extend(plain::cases());
+    all
 }
 
 #[test]

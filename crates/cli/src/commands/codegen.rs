@@ -30,8 +30,12 @@ pub static CODEGEN: Command = Command {
                 .help("The ONNX model to read"),
         )
         .arg(
-            option("target", "T", "The microcontroller; see `edgesmith targets`")
-                .required_unless_present("list"),
+            option(
+                "target",
+                "T",
+                "The microcontroller; see `edgesmith targets`",
+            )
+            .required_unless_present("list"),
         )
         .arg(
             option("output", "FOLDER", "Where the files go")
@@ -60,10 +64,12 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let firmware = made(matches, path, &target)?;
     let lacks = firmware::lacks(&firmware, &target);
     if !lacks.is_empty() {
-        return Err(Error::invalid(format!("it does not fit: {}", lacks.join("; ")))
-            .at(path.display().to_string())
-            .hint(firmware::remedy(&firmware))
-            .into());
+        return Err(
+            Error::invalid(format!("it does not fit: {}", lacks.join("; ")))
+                .at(path.display().to_string())
+                .hint(firmware::remedy(&firmware))
+                .into(),
+        );
     }
     let folder = Path::new(text(matches, "output"));
     write(&firmware, folder, matches.get_flag("force"))?;
@@ -127,16 +133,18 @@ fn prefix(path: &Path) -> String {
 
 /// Writes all files, or none where one is there already.
 fn write(firmware: &Firmware, folder: &Path, force: bool) -> Result<()> {
-    let there = firmware.files.iter().find(|(name, _)| folder.join(name).exists());
+    let there = firmware
+        .files
+        .iter()
+        .find(|(name, _)| folder.join(name).exists());
     if let (Some((name, _)), false) = (there, force) {
         return Err(Error::usage("the file exists already")
             .at(folder.join(name).display().to_string())
             .hint("give another folder or --name, or --force to overwrite it")
             .into());
     }
-    std::fs::create_dir_all(folder).map_err(|e| {
-        edgesmith_formats::io_error(&e, "made").at(folder.display().to_string())
-    })?;
+    std::fs::create_dir_all(folder)
+        .map_err(|e| edgesmith_formats::io_error(&e, "made").at(folder.display().to_string()))?;
     for (name, text) in &firmware.files {
         edgesmith_formats::write_file(&folder.join(name), text.as_bytes(), force)?;
     }

@@ -1,12 +1,12 @@
 //! Add, Sub, Mul and Div of two values, computed or constant, with broadcasting.
 
-use edgesmith_ir::{Error, NodeId, Result};
+use edgesmith_ir::{Error, NodeId, Result, ValueId};
 
-use super::unary::like;
 use super::{Call, c_float};
 use crate::arena::Overlap;
 use crate::fixed::Requant;
 use crate::kernels::Flavour;
+use crate::kernels::integer;
 use crate::lower::{Bounds, Held, Lowering, Tail};
 use crate::program::{Cost, Data, Element, Grid, Layer};
 
@@ -19,37 +19,38 @@ enum Op {
     Div,
 }
 
-/// How the elements of two operands meet: both are walked along the same axes, those of the result in
-/// memory, with a stride of 0 where an operand is repeated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Walk {
-    dims: Vec<usize>,
-    strides: [Vec<usize>; 2],
-}
-
-/// An operand.
+/// The second operand.
 enum Side {
     Computed(Held),
-    /// Numbers with lengths, row-major.
-    Constant(Vec<f32>, Vec<usize>),
+    /// Numbers as they lie in memory.
+    Constant(Vec<f32>),
 }
 
-/// Sums of bytes: `clamp((a * ma + b * mb + c) >> shift, lo, hi)`, where `c` holds both zero points, that of
-/// the result, and the half that rounds.
-struct Add8 {
-    walk: Walk,
-    mult: [i32; 2],
-    add: i32,
-    shift: u32,
-    lo: i32,
-    hi: i32,
-    constant: Option<Vec<i8>>,
+/// Two operands, as kernels take them: the first fills the result, and the second starts again after
+/// `period` elements.
+struct Pair {
+    op: Op,
+    first: Held,
+    second: Side,
+    period: usize,
+    /// The first is what the graph has second.
     swapped: bool,
+}
+
+/// Sums of bytes.
+struct Add8 {
+    count: usize,
+    period: usize,
+    sum: integer::Add8,
+    zero: i32,
+    bounds: [i32; 2],
+    constant: Option<Vec<i8>>,
 }
 
 /// Products of bytes.
 struct Mul8 {
-    walk: Walk,
+    count: usize,
+    period: usize,
     zeros: [i32; 2],
     to: Requant,
     constant: Option<Vec<i8>>,
@@ -58,7 +59,8 @@ struct Mul8 {
 /// Floats.
 struct BinaryF32 {
     op: Op,
-    walk: Walk,
+    count: usize,
+    period: usize,
     bounds: Bounds,
     constant: Option<Vec<f32>>,
     swapped: bool,
@@ -66,156 +68,116 @@ struct BinaryF32 {
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let op = match node.op.as_str() {
-        "Add" => Op::Add,
-        "Sub" => Op::Sub,
-        "Mul" => Op::Mul,
-        _ => Op::Div,
-    };
     let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {
         return Err(Error::invalid("it has no two inputs or no output"));
     };
     let tail = l.tail(y);
     let dims = l.typed(y)?.1;
-    let mut sides = [side(l, a)?, side(l, b)?];
-    let swapped = matches!(sides[0], Side::Constant(..));
-    if swapped {
-        sides.swap(0, 1);
-    }
-    let [Side::Computed(first), second] = sides else {
-        return Err(Error::unsupported("both sides are constant"));
-    };
-    let first_full = first.dims == dims;
-    // The result has the order of an operand that fills it.
-    let order = match (&second, first_full) {
-        (_, true) => first.order.clone(),
-        (Side::Computed(s), _) if s.dims == dims => s.order.clone(),
-        _ => (0..dims.len()).collect(),
-    };
-    let (first, second) = aligned(l, &first, second, &order, &dims);
-    let made = match integers(l, id, op, swapped, &first, &second, &order, &dims, &tail)? {
+    let pair = pair(l, id, [a, b], &dims)?;
+    let made = match integers(l, id, &pair, &tail)? {
         Some(made) => made,
-        None => floats(l, id, op, swapped, &first, &second, &order, &dims, &tail)?,
+        None => floats(l, id, &pair, &tail)?,
     };
     l.finish(&tail, made);
     Ok(())
 }
 
-fn side(l: &Lowering, v: edgesmith_ir::ValueId) -> Result<Side> {
-    if l.is_held(v) {
-        return Ok(Side::Computed(l.value(v)?));
+/// The operands of a node, repeated where a kernel cannot do that.
+fn pair(l: &mut Lowering, id: NodeId, values: [ValueId; 2], dims: &[usize]) -> Result<Pair> {
+    let op = match l.graph.node(id).op.as_str() {
+        "Add" => Op::Add,
+        "Sub" => Op::Sub,
+        "Mul" => Op::Mul,
+        _ => Op::Div,
+    };
+    let held = |l: &Lowering, v| l.is_held(v).then(|| l.value(v)).transpose();
+    let [a, b] = [held(l, values[0])?, held(l, values[1])?];
+    let is_full = |h: &Option<Held>| h.as_ref().is_some_and(|h| h.dims == dims);
+    // Computed before constant, whole before repeated.
+    let swapped = a.is_none() || (!is_full(&a) && is_full(&b));
+    let (first, second, other) = match swapped {
+        true => (b, a, values[0]),
+        false => (a, b, values[1]),
+    };
+    let first = first.ok_or_else(|| Error::unsupported("both sides are constant"))?;
+    let first = l.stretched(&first, dims)?;
+    let order = first.order.clone();
+    let (second, period) = match second {
+        Some(held) => computed(l, held, dims, &order)?,
+        None => constant(l, other, dims, &order)?,
+    };
+    Ok(Pair {
+        op,
+        first,
+        second,
+        period,
+        swapped,
+    })
+}
+
+/// After how many elements in memory an operand of lengths `own` starts again in a result of lengths
+/// `dims`, both in `order`; nothing where it does not run straight in between.
+fn period(own: &[usize], dims: &[usize], order: &[usize]) -> Option<usize> {
+    let lead = dims.len() - own.len();
+    let length = |axis: usize| axis.checked_sub(lead).map_or(1, |a| own[a]);
+    let mut inner = order.iter().rev().copied().peekable();
+    let mut period = 1;
+    while let Some(axis) = inner.next_if(|&a| length(a) == dims[a]) {
+        period *= dims[axis];
     }
+    inner.all(|a| length(a) == 1).then_some(period)
+}
+
+fn computed(
+    l: &mut Lowering,
+    held: Held,
+    dims: &[usize],
+    order: &[usize],
+) -> Result<(Side, usize)> {
+    let lead = dims.len() - held.dims.len();
+    // The operand with the axes of the result.
+    let full = Held {
+        buffer: held.buffer,
+        dims: std::iter::repeat_n(1, lead)
+            .chain(held.dims.iter().copied())
+            .collect(),
+        order: (0..lead)
+            .chain(held.order.iter().map(|a| a + lead))
+            .collect(),
+    };
+    if let Some(period) = period(&full.dims, dims, order) {
+        let laid = l.ordered(&full, order);
+        return Ok((Side::Computed(laid), period));
+    }
+    let full = l.stretched(&full, dims)?;
+    let laid = l.ordered(&full, order);
+    Ok((Side::Computed(laid), dims.iter().product()))
+}
+
+fn constant(l: &Lowering, v: ValueId, dims: &[usize], order: &[usize]) -> Result<(Side, usize)> {
     let tensor = l.float_constant(v);
-    let tensor = tensor.ok_or_else(|| Error::unsupported("an operand is neither computed nor constant"))?;
-    Ok(Side::Constant(
-        tensor.to_f32()?.into_owned(),
-        tensor.dims().to_vec(),
-    ))
-}
-
-/// Operands that fill the result, in its order.
-fn aligned(l: &mut Lowering, first: &Held, second: Side, order: &[usize], dims: &[usize]) -> (Held, Side) {
-    let mut turn = |h: &Held| match h.dims == dims {
-        true => l.ordered(h, order),
-        false => h.clone(),
-    };
-    let first = turn(first);
-    let second = match second {
-        Side::Computed(h) => Side::Computed(turn(&h)),
-        constant => constant,
-    };
-    (first, second)
-}
-
-impl Walk {
-    fn of(dims: &[usize], order: &[usize], sides: [(&[usize], &[usize]); 2]) -> Self {
-        let strides = sides.map(|(own, own_order)| {
-            let mut steps = vec![0; own.len()];
-            let mut step = 1;
-            for &axis in own_order.iter().rev() {
-                steps[axis] = if own[axis] == 1 { 0 } else { step };
-                step *= own[axis];
-            }
-            let lead = dims.len() - own.len();
-            let along = |&axis: &usize| axis.checked_sub(lead).map_or(0, |a| steps[a]);
-            order.iter().map(along).collect::<Vec<_>>()
-        });
-        let mut walk = Self {
-            dims: Vec::new(),
-            strides: [Vec::new(), Vec::new()],
+    let tensor =
+        tensor.ok_or_else(|| Error::unsupported("an operand is neither computed nor constant"))?;
+    let numbers = tensor.to_f32()?;
+    let own = tensor.dims();
+    let lead = dims.len().saturating_sub(own.len());
+    let steps = super::moves::steps(own);
+    let period = period(own, dims, order);
+    let mut places = vec![0];
+    for &axis in order {
+        let (length, step) = match axis.checked_sub(lead) {
+            Some(i) if own[i] != 1 => (dims[axis], steps[i] as usize),
+            _ if period.is_some() => (1, 0),
+            _ => (dims[axis], 0),
         };
-        for (i, &axis) in order.iter().enumerate().filter(|(_, a)| dims[**a] != 1) {
-            let (a, b) = (strides[0][i], strides[1][i]);
-            let last = walk.dims.len().checked_sub(1);
-            let joins = last.is_some_and(|n| {
-                walk.strides[0][n] == a * dims[axis] && walk.strides[1][n] == b * dims[axis]
-            });
-            match (joins, last) {
-                (true, Some(n)) => {
-                    walk.dims[n] *= dims[axis];
-                    walk.strides[0][n] = a;
-                    walk.strides[1][n] = b;
-                }
-                _ => {
-                    walk.dims.push(dims[axis]);
-                    walk.strides[0].push(a);
-                    walk.strides[1].push(b);
-                }
-            }
-        }
-        if walk.dims.is_empty() {
-            walk.dims.push(1);
-            walk.strides.iter_mut().for_each(|s| s.push(1));
-        }
-        walk
+        places = places
+            .iter()
+            .flat_map(|&at| (0..length).map(move |n| at + n * step))
+            .collect();
     }
-
-    /// Pairs of places, in the order of the result.
-    fn pairs(&self) -> Vec<(usize, usize)> {
-        let mut all = vec![(0, 0)];
-        for (i, &d) in self.dims.iter().enumerate() {
-            let (s, t) = (self.strides[0][i], self.strides[1][i]);
-            all = all
-                .iter()
-                .flat_map(|&(a, b)| (0..d).map(move |n| (a + n * s, b + n * t)))
-                .collect();
-        }
-        all
-    }
-
-    /// Whether operand `i` is read once, in order.
-    fn is_straight(&self, i: usize) -> bool {
-        self.dims.len() == 1 && self.strides[i] == [1]
-    }
-
-    /// The arguments of a kernel that walks: up to four axes, outermost first.
-    fn text(&self) -> String {
-        let pad = 4usize.saturating_sub(self.dims.len());
-        let list = |v: &[usize], fill: usize| {
-            let all = std::iter::repeat_n(fill, pad).chain(v.iter().copied());
-            all.map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
-        };
-        format!(
-            ".dims = {{{}}}, .a = {{{}}}, .b = {{{}}}",
-            list(&self.dims, 1),
-            list(&self.strides[0], 0),
-            list(&self.strides[1], 0)
-        )
-    }
-}
-
-fn walk(first: &Held, second: &Side, order: &[usize], dims: &[usize]) -> Result<Walk> {
-    let walk = match second {
-        Side::Computed(h) => Walk::of(dims, order, [(&first.dims, &first.order), (&h.dims, &h.order)]),
-        Side::Constant(_, own) => {
-            let plain: Vec<usize> = (0..own.len()).collect();
-            Walk::of(dims, order, [(&first.dims, &first.order), (own, &plain)])
-        }
-    };
-    match walk.dims.len() {
-        ..=4 => Ok(walk),
-        n => Err(Error::unsupported(format!("operands meet along {n} axes; code walks 4"))),
-    }
+    let laid: Vec<f32> = places.iter().map(|&p| numbers[p]).collect();
+    let count = laid.len();
+    Ok((Side::Constant(laid), count))
 }
 
 /// The scale that constants of bytes get: around 0.
@@ -228,153 +190,109 @@ fn own_grid(numbers: &[f32]) -> Grid {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "what a node is about to become")]
-fn integers(
-    l: &mut Lowering,
-    id: NodeId,
-    op: Op,
-    swapped: bool,
-    first: &Held,
-    second: &Side,
-    order: &[usize],
-    dims: &[usize],
-    tail: &Tail,
-) -> Result<Option<Held>> {
-    let (Some(a), Some(to)) = (l.grid(first), tail.grid) else {
-        return Ok(None);
-    };
-    let (b, constant) = match second {
-        Side::Computed(h) => match l.grid(h) {
-            Some(b) => (b, None),
-            None => return Ok(None),
-        },
-        Side::Constant(numbers, _) => {
-            let node = l.graph.node(id);
-            let v = node.input(usize::from(!swapped));
-            let stored = v.and_then(|v| stored_grid(l, v));
-            let grid = stored.unwrap_or_else(|| own_grid(numbers));
-            (grid, Some(numbers.iter().map(|&x| grid.integer(x)).collect::<Vec<i8>>()))
-        }
-    };
-    let walk = walk(first, second, order, dims)?;
-    let (lo, hi) = tail.bounds.bytes(to);
-    let name = l.graph.value(tail.value).name.clone();
-    let mut made = l.buffer(&name, Element::I8, dims, tail.grid);
-    made.order = order.to_vec();
-    let reads: Vec<&Held> = match second {
-        Side::Computed(h) => vec![first, h],
-        Side::Constant(..) => vec![first],
-    };
-    match op {
-        Op::Add | Op::Sub => {
-            let layer = Add8::new(walk, (a, b, to), op == Op::Sub, swapped, (lo, hi), constant)?;
-            l.step(id, &reads, &made, layer);
-        }
-        Op::Mul => {
-            let factor = f64::from(a.scale) * f64::from(b.scale) / f64::from(to.scale);
-            let layer = Mul8 {
-                walk,
-                zeros: [a.zero, b.zero],
-                to: Requant::new(&[factor], 1 << 16, to.zero, lo, hi)?,
-                constant,
-            };
-            l.step(id, &reads, &made, layer);
-        }
-        Op::Div => return Ok(None),
-    }
-    Ok(Some(made))
-}
-
 /// The grid of a constant of bytes behind DequantizeLinear.
-fn stored_grid(l: &Lowering, v: edgesmith_ir::ValueId) -> Option<Grid> {
+fn stored_grid(l: &Lowering, v: ValueId) -> Option<Grid> {
     let id = l.graph.producer_is(v, "DequantizeLinear")?;
     l.grid_of(id).ok()?
 }
 
-impl Add8 {
-    fn new(
-        walk: Walk,
-        (a, b, to): (Grid, Grid, Grid),
-        minus: bool,
-        swapped: bool,
-        (lo, hi): (i32, i32),
-        constant: Option<Vec<i8>>,
-    ) -> Result<Self> {
-        let sign = |negative: bool| if negative { -1.0 } else { 1.0 };
-        let real = [
-            f64::from(a.scale) / f64::from(to.scale) * sign(minus && swapped),
-            f64::from(b.scale) / f64::from(to.scale) * sign(minus && !swapped),
-        ];
-        let fits = |shift: u32| {
-            let m = real.map(|r| (r * 2f64.powi(shift as i32)).round());
-            let half = if shift == 0 { 0.0 } else { 2f64.powi(shift as i32 - 1) };
-            let add = f64::from(to.zero) * 2f64.powi(shift as i32) + half
-                - f64::from(a.zero) * m[0]
-                - f64::from(b.zero) * m[1];
-            let most = 128.0 * (m[0].abs() + m[1].abs()) + add.abs();
-            (most < 2f64.powi(31)).then_some((m, add))
-        };
-        let found = (0..=20).rev().find_map(|shift| fits(shift).map(|f| (shift, f)));
-        let (shift, (m, add)) = found.ok_or_else(|| {
-            Error::unsupported("the scales of its operands are far larger than that of its result")
-        })?;
-        Ok(Self {
-            walk,
-            mult: m.map(|m| m as i32),
-            add: add as i32,
-            shift,
-            lo,
-            hi,
-            constant,
-            swapped,
-        })
-    }
+/// The buffer of the result, in the order of the first operand.
+fn result(l: &mut Lowering, pair: &Pair, v: ValueId, element: Element, grid: Option<Grid>) -> Held {
+    super::unary::like(l, &pair.first, v, element, grid)
 }
 
-#[allow(clippy::too_many_arguments, reason = "what a node is about to become")]
-fn floats(
-    l: &mut Lowering,
-    id: NodeId,
-    op: Op,
-    swapped: bool,
-    first: &Held,
-    second: &Side,
-    order: &[usize],
-    dims: &[usize],
-    tail: &Tail,
-) -> Result<Held> {
-    let first = l.float(first);
-    let second = match second {
-        Side::Computed(h) => Side::Computed(l.float(h)),
-        Side::Constant(n, d) => Side::Constant(n.clone(), d.clone()),
+fn integers(l: &mut Lowering, id: NodeId, pair: &Pair, tail: &Tail) -> Result<Option<Held>> {
+    let (Some(a), Some(to)) = (l.grid(&pair.first), tail.grid) else {
+        return Ok(None);
+    };
+    let (b, constant) = match &pair.second {
+        Side::Computed(h) => match l.grid(h) {
+            Some(b) => (b, None),
+            None => return Ok(None),
+        },
+        Side::Constant(numbers) => {
+            let v = l.graph.node(id).input(usize::from(!pair.swapped));
+            let grid = v.and_then(|v| stored_grid(l, v));
+            let grid = grid.unwrap_or_else(|| own_grid(numbers));
+            let bytes: Vec<i8> = numbers.iter().map(|&x| grid.integer(x)).collect();
+            (grid, Some(bytes))
+        }
+    };
+    let (lo, hi) = tail.bounds.bytes(to);
+    let count = pair.first.dims.iter().product();
+    let ratio = |g: Grid| f64::from(g.scale) / f64::from(to.scale);
+    let minus = |second: bool| pair.op == Op::Sub && second != pair.swapped;
+    let sign = |negative: bool| if negative { -1.0 } else { 1.0 };
+    let layer: Box<dyn Layer> = match pair.op {
+        Op::Add | Op::Sub => {
+            let factors = [ratio(a) * sign(minus(false)), ratio(b) * sign(minus(true))];
+            let sum =
+                integer::Add8::of(factors, [a.zero as i8, b.zero as i8]).ok_or_else(|| {
+                    Error::unsupported(
+                        "the scales of its operands are far larger than that of its result",
+                    )
+                })?;
+            Box::new(Add8 {
+                count,
+                period: pair.period,
+                sum,
+                zero: to.zero,
+                bounds: [lo, hi],
+                constant,
+            })
+        }
+        Op::Mul => Box::new(Mul8 {
+            count,
+            period: pair.period,
+            zeros: [a.zero, b.zero],
+            to: Requant::new(&[ratio(a) * f64::from(b.scale)], 1 << 16, to.zero, lo, hi)?,
+            constant,
+        }),
+        Op::Div => return Ok(None),
+    };
+    let made = result(l, pair, tail.value, Element::I8, tail.grid);
+    let mut reads = vec![&pair.first];
+    if let Side::Computed(h) = &pair.second {
+        reads.push(h);
+    }
+    l.boxed(id, &reads, &made, layer);
+    Ok(Some(made))
+}
+
+fn floats(l: &mut Lowering, id: NodeId, pair: &Pair, tail: &Tail) -> Result<Held> {
+    let first = l.float(&pair.first);
+    let (second, constant) = match &pair.second {
+        Side::Computed(h) => (Some(l.float(h)), None),
+        Side::Constant(n) => (None, Some(n.clone())),
     };
     let layer = BinaryF32 {
-        op,
-        walk: walk(&first, &second, order, dims)?,
+        op: pair.op,
+        count: first.dims.iter().product(),
+        period: pair.period,
         bounds: tail.bounds,
-        constant: match &second {
-            Side::Constant(numbers, _) => Some(numbers.clone()),
-            Side::Computed(_) => None,
-        },
-        swapped,
+        constant,
+        swapped: pair.swapped,
     };
-    let plain = Held {
-        dims: dims.to_vec(),
-        order: order.to_vec(),
-        ..first.clone()
-    };
-    let made = like(l, &plain, tail.value, Element::F32, None);
-    let reads: Vec<&Held> = match &second {
-        Side::Computed(h) => vec![&first, h],
-        Side::Constant(..) => vec![&first],
-    };
+    let made = result(l, pair, tail.value, Element::F32, None);
+    let reads: Vec<&Held> = std::iter::once(&first).chain(&second).collect();
     l.step(id, &reads, &made, layer);
     Ok(l.quantized(made, tail))
 }
 
-/// Operands that are walked straight may be written over.
-fn over(walk: &Walk, read: usize, bytes: [usize; 2]) -> Option<Overlap> {
-    (walk.is_straight(read) && bytes[0] <= bytes[1]).then_some(Overlap::Behind(0))
+/// What may be written over: the first operand, and the second where it is not repeated.
+fn over(read: usize, count: usize, period: usize) -> Option<Overlap> {
+    (read == 0 || count == period).then_some(Overlap::Behind(0))
+}
+
+/// The second operand in C.
+fn operand(call: &mut Call, constant: Option<&[i8]>) -> String {
+    match constant {
+        Some(data) => call.bytes(
+            "operand",
+            &data.iter().map(|&x| x as u8).collect::<Vec<_>>(),
+        ),
+        None => call.reads[1].clone(),
+    }
 }
 
 impl Layer for Add8 {
@@ -383,14 +301,22 @@ impl Layer for Add8 {
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let b = match &self.constant {
-            Some(data) => call.bytes("operand", &data.iter().map(|&x| x as u8).collect::<Vec<_>>()),
-            None => call.reads[1].clone(),
-        };
-        let walk = self.walk.text();
+        let b = operand(call, self.constant.as_deref());
+        let integer::Add8 {
+            mult_a,
+            mult_b,
+            bias,
+            shift,
+        } = self.sum;
         let fields = format!(
-            "{walk}, .mult_a = {}, .mult_b = {}, .add = {}, .shift = {}, .lo = {}, .hi = {}",
-            self.mult[0], self.mult[1], self.add, self.shift, self.lo, self.hi
+            ".count = {}, .b_count = {}, .mult_a = {mult_a}, .mult_b = {mult_b}, .bias = {}, .shift = {shift}, \
+             .zero = {}, .lo = {}, .hi = {}",
+            self.count,
+            self.period,
+            super::c_int(bias),
+            self.zero,
+            self.bounds[0],
+            self.bounds[1]
         );
         let layer = call.parameters("add", &fields);
         let f = call.kernel("add8");
@@ -400,16 +326,13 @@ impl Layer for Add8 {
     fn eval(&self, reads: &[&Data], write: &mut Data) {
         let a = reads[0].i8();
         let b = self.constant.as_deref().unwrap_or_else(|| reads[1].i8());
-        let pairs = self.walk.pairs();
-        let sums = pairs.iter().map(|&(i, j)| {
-            let sum = i32::from(a[i]) * self.mult[0] + i32::from(b[j]) * self.mult[1] + self.add;
-            (sum >> self.shift).clamp(self.lo, self.hi) as i8
-        });
+        let pairs = a.iter().zip(b.iter().cycle());
+        let sums = pairs.map(|(&a, &b)| self.sum.apply(a, b, self.zero, self.bounds));
         *write = Data::I8(sums.collect());
     }
 
     fn overlap(&self, _: Flavour, read: usize) -> Option<Overlap> {
-        over(&self.walk, read, [1, 1])
+        over(read, self.count, self.period)
     }
 
     fn cost(&self) -> Cost {
@@ -426,15 +349,11 @@ impl Layer for Mul8 {
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let b = match &self.constant {
-            Some(data) => call.bytes("operand", &data.iter().map(|&x| x as u8).collect::<Vec<_>>()),
-            None => call.reads[1].clone(),
-        };
-        let walk = self.walk.text();
-        let to = &self.to;
+        let b = operand(call, self.constant.as_deref());
+        let to = super::requant(call, &[], &self.to);
         let fields = format!(
-            "{walk}, .zero_a = {}, .zero_b = {}, .mult = {}, .shift = {}, .zero = {}, .lo = {}, .hi = {}",
-            self.zeros[0], self.zeros[1], to.mult[0], to.shift, to.zero, to.lo, to.hi
+            ".count = {}, .b_count = {}, .zero_a = {}, .zero_b = {}, .to = {to}",
+            self.count, self.period, self.zeros[0], self.zeros[1]
         );
         let layer = call.parameters("mul", &fields);
         let f = call.kernel("mul8");
@@ -444,16 +363,22 @@ impl Layer for Mul8 {
     fn eval(&self, reads: &[&Data], write: &mut Data) {
         let a = reads[0].i8();
         let b = self.constant.as_deref().unwrap_or_else(|| reads[1].i8());
-        let pairs = self.walk.pairs();
-        let products = pairs.iter().map(|&(i, j)| {
-            let acc = (i32::from(a[i]) - self.zeros[0]) * (i32::from(b[j]) - self.zeros[1]);
+        let products = a.iter().zip(b.iter().cycle()).map(|(&a, &b)| {
+            let acc = (i32::from(a) - self.zeros[0]) * (i32::from(b) - self.zeros[1]);
             self.to.apply(acc, 0) as i8
         });
         *write = Data::I8(products.collect());
     }
 
     fn overlap(&self, _: Flavour, read: usize) -> Option<Overlap> {
-        over(&self.walk, read, [1, 1])
+        over(read, self.count, self.period)
+    }
+
+    fn cost(&self) -> Cost {
+        Cost {
+            macs: 0,
+            weights: self.constant.as_ref().map_or(0, Vec::len) + 4,
+        }
     }
 }
 
@@ -472,29 +397,24 @@ impl Layer for BinaryF32 {
             Some(data) => call.f32s("operand", data),
             None => call.reads[1].clone(),
         };
-        let mut walk = self.walk.clone();
-        let mut sides = [call.reads[0].clone(), b];
-        if self.swapped {
-            walk.strides.swap(0, 1);
-            sides.swap(0, 1);
-        }
         let fields = format!(
-            "{}, .lo = {}, .hi = {}",
-            walk.text(),
+            ".count = {}, .b_count = {}, .swapped = {}, .lo = {}, .hi = {}",
+            self.count,
+            self.period,
+            i32::from(self.swapped),
             c_float(self.bounds.lo),
             c_float(self.bounds.hi)
         );
         let layer = call.parameters("binary", &fields);
         let f = call.kernel(self.kernel());
-        format!("{f}(&{layer}, {}, {}, {});", sides[0], sides[1], call.write)
+        format!("{f}(&{layer}, {}, {b}, {});", call.reads[0], call.write)
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
         let a = reads[0].f32();
         let b = self.constant.as_deref().unwrap_or_else(|| reads[1].f32());
-        let pairs = self.walk.pairs();
-        let made = pairs.iter().map(|&(i, j)| {
-            let (a, b) = if self.swapped { (b[j], a[i]) } else { (a[i], b[j]) };
+        let made = a.iter().zip(b.iter().cycle()).map(|(&a, &b)| {
+            let (a, b) = if self.swapped { (b, a) } else { (a, b) };
             let y = match self.op {
                 Op::Add => a + b,
                 Op::Sub => a - b,
@@ -507,6 +427,23 @@ impl Layer for BinaryF32 {
     }
 
     fn overlap(&self, _: Flavour, read: usize) -> Option<Overlap> {
-        over(&self.walk, read, [4, 4])
+        over(read, self.count, self.period)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::period;
+
+    #[test]
+    fn operands_start_again_where_they_end() {
+        let last = [0, 2, 3, 1];
+        let image = [1, 8, 4, 5];
+        assert_eq!(period(&image, &image, &last), Some(160));
+        assert_eq!(period(&[1, 8, 1, 1], &image, &last), Some(8));
+        assert_eq!(period(&[8, 1, 1], &image, &last), Some(8));
+        assert_eq!(period(&[], &image, &last), Some(1));
+        assert_eq!(period(&[1, 1, 4, 5], &image, &last), None);
+        assert_eq!(period(&[5], &image, &[0, 1, 2, 3]), Some(5));
     }
 }

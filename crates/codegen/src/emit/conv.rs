@@ -27,11 +27,12 @@ impl Kind {
         match is_depthwise {
             true if is_small && g.stride[0] <= 2 => Self::Depthwise3x3,
             true => Self::Depthwise,
-            false if ones(g.kernel)
-                && ones(g.stride)
-                && g.pad == [0, 0]
-                && g.groups == 1
-                && (g.in_h, g.in_w) == (g.out_h, g.out_w) =>
+            false
+                if ones(g.kernel)
+                    && ones(g.stride)
+                    && g.pad == [0, 0]
+                    && g.groups == 1
+                    && (g.in_h, g.in_w) == (g.out_h, g.out_w) =>
             {
                 Self::Pointwise
             }
@@ -82,15 +83,22 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
 fn geometry(l: &Lowering, id: NodeId, x: &[usize], w: &[usize]) -> Result<Geometry> {
     let node = l.graph.node(id);
     if !(3..=4).contains(&x.len()) || w.len() != x.len() {
-        return Err(Error::unsupported(format!("{} spatial axes have no emitter", x.len().saturating_sub(2)))
-            .hint("one or two have"));
+        return Err(Error::unsupported(format!(
+            "{} spatial axes have no emitter",
+            x.len().saturating_sub(2)
+        ))
+        .hint("one or two have"));
     }
     if x[0] != 1 {
         return Err(Error::unsupported(format!("a batch of {} images", x[0]))
             .hint("code runs one sample at a time: export the model for a batch of 1"));
     }
     let window = Window::of(node, &x[2..], &w[2..])?;
-    let axis = |i: usize| (window.axes.len() + i).checked_sub(2).map(|i| window.axes[i]);
+    let axis = |i: usize| {
+        (window.axes.len() + i)
+            .checked_sub(2)
+            .map(|i| window.axes[i])
+    };
     let pick = |f: fn(&edgesmith_ir::geometry::Axis) -> usize, one: usize| {
         [0, 1].map(|i| axis(i).map_or(one, |a| f(&a)))
     };
@@ -148,7 +156,10 @@ fn integers(
     }) else {
         return Ok(None);
     };
-    let products = weights.scales.iter().map(|&s| f64::from(from.scale) * f64::from(s));
+    let products = weights
+        .scales
+        .iter()
+        .map(|&s| f64::from(from.scale) * f64::from(s));
     let products: Vec<f64> = products.collect();
     let bias = l.bias(node.input(2), &products)?;
     let data = channels_last(&weights.data, g);
@@ -221,7 +232,7 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, g: &Geometry, tail: &Tail) -> 
 }
 
 /// The fields of `es_conv` but for what becomes of sums.
-pub(super) fn fields(g: &Geometry) -> String {
+fn fields(g: &Geometry) -> String {
     let Geometry {
         kernel,
         stride,

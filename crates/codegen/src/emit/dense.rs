@@ -50,10 +50,15 @@ struct Product {
 impl Product {
     fn of(l: &Lowering, id: NodeId) -> Result<Self> {
         let node = l.graph.node(id);
-        let w = node.input(1).ok_or_else(|| Error::invalid("it has no weights"))?;
+        let w = node
+            .input(1)
+            .ok_or_else(|| Error::invalid("it has no weights"))?;
         let dims = l.typed(w)?.1;
         let &[rows, columns] = dims.as_slice() else {
-            return Err(Error::unsupported(format!("weights of {} axes have no emitter", dims.len())));
+            return Err(Error::unsupported(format!(
+                "weights of {} axes have no emitter",
+                dims.len()
+            )));
         };
         let is_gemm = node.is("Gemm");
         let set = |name: &str| is_gemm && node.int(name).unwrap_or(0) != 0;
@@ -61,7 +66,11 @@ impl Product {
             return Err(Error::unsupported("a turned input (transA) has no emitter"));
         }
         let by_columns = set("transB");
-        let (depth, columns) = if by_columns { (columns, rows) } else { (rows, columns) };
+        let (depth, columns) = if by_columns {
+            (columns, rows)
+        } else {
+            (rows, columns)
+        };
         Ok(Self {
             depth,
             columns,
@@ -82,7 +91,9 @@ impl Product {
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let product = Product::of(l, id)?;
     let x = l.read(id, 0)?;
     let x = l.row_major(&x);
@@ -123,7 +134,10 @@ fn integers(
         Some(grid) => {
             let factors: Vec<f64> = products.iter().map(|p| p / f64::from(grid.scale)).collect();
             let (lo, hi) = tail.bounds.bytes(grid);
-            (To::Bytes(Requant::new(&factors, bound, grid.zero, lo, hi)?), Element::I8)
+            (
+                To::Bytes(Requant::new(&factors, bound, grid.zero, lo, hi)?),
+                Element::I8,
+            )
         }
         None => {
             let scales = products.iter().map(|&p| p as f32).collect();
@@ -153,9 +167,14 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail
     let bias = match node.input(2) {
         None => vec![0.0; product.columns],
         Some(b) => {
-            let b = l.floats(b).filter(|b| b.len() == product.columns || b.len() == 1);
-            let b = b.ok_or_else(|| Error::unsupported("its bias is no constant row of columns"))?;
-            (0..product.columns).map(|c| b[c % b.len()] * product.beta).collect()
+            let b = l
+                .floats(b)
+                .filter(|b| b.len() == product.columns || b.len() == 1);
+            let b =
+                b.ok_or_else(|| Error::unsupported("its bias is no constant row of columns"))?;
+            (0..product.columns)
+                .map(|c| b[c % b.len()] * product.beta)
+                .collect()
         }
     };
     let mut weights = product.turned(&weights);
@@ -186,13 +205,14 @@ impl Layer for Dense8 {
 
     fn emit(&self, call: &mut Call) -> String {
         let packed = match self.to {
-            To::Bytes(_) => {
-                kernels::pack_dense(call.flavour(), &self.weights, self.depth)
-            }
+            To::Bytes(_) => kernels::pack_dense(call.flavour(), &self.weights, self.depth),
             To::Floats(..) => self.weights.iter().map(|&w| w as u8).collect(),
         };
         let weights = call.bytes("weights", &packed);
-        let sizes = format!(".rows = {}, .in = {}, .out = {}", self.rows, self.depth, self.columns);
+        let sizes = format!(
+            ".rows = {}, .in = {}, .out = {}",
+            self.rows, self.depth, self.columns
+        );
         let f = call.kernel(self.kernel());
         let layer = match &self.to {
             To::Bytes(to) => {
@@ -207,7 +227,10 @@ impl Layer for Dense8 {
                 call.parameters("dense_to_floats", &format!("{sizes}, {to}"))
             }
         };
-        format!("{f}(&{layer}, {}, {weights}, {});", call.reads[0], call.write)
+        format!(
+            "{f}(&{layer}, {}, {weights}, {});",
+            call.reads[0], call.write
+        )
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
@@ -216,7 +239,10 @@ impl Layer for Dense8 {
             let row = &x[r * self.depth..(r + 1) * self.depth];
             for c in 0..self.columns {
                 let column = &self.weights[c * self.depth..(c + 1) * self.depth];
-                let products = row.iter().zip(column).map(|(&a, &b)| i32::from(a) * i32::from(b));
+                let products = row
+                    .iter()
+                    .zip(column)
+                    .map(|(&a, &b)| i32::from(a) * i32::from(b));
                 let acc = self.bias[c] + products.sum::<i32>();
                 let at = r * self.columns + c;
                 match (&self.to, &mut *write) {
@@ -256,7 +282,10 @@ impl Layer for DenseF32 {
         );
         let layer = call.parameters("dense_floats", &fields);
         let f = call.kernel("dense_f32");
-        format!("{f}(&{layer}, {}, {weights}, {});", call.reads[0], call.write)
+        format!(
+            "{f}(&{layer}, {}, {weights}, {});",
+            call.reads[0], call.write
+        )
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {

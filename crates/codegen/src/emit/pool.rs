@@ -25,7 +25,9 @@ struct Pool8 {
     kind: Kind,
     geometry: Geometry,
     in_zero: i32,
-    /// Multipliers by how many elements a mean is of, from 1; one shift for all.
+    /// Windows at the border have a mean of fewer elements, and multipliers are by how many, from 1; else
+    /// there is one multiplier.
+    counted: bool,
     to: Requant,
 }
 
@@ -37,9 +39,13 @@ struct PoolF32 {
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     if node.output(1).is_some() {
-        return Err(Error::unsupported("the places of the greatest elements are asked for"));
+        return Err(Error::unsupported(
+            "the places of the greatest elements are asked for",
+        ));
     }
     let x = l.read(id, 0)?;
     let kind = match node.op.as_str() {
@@ -73,7 +79,9 @@ fn make(
         if let Some(to) = grid {
             let taps = geometry.kernel[0] * geometry.kernel[1];
             let ratio = f64::from(from.scale) / f64::from(to.scale);
-            let factors: Vec<f64> = (1..=taps).map(|n| ratio / n as f64).collect();
+            let counted = kind == Kind::Mean && is_cut(&geometry);
+            let from_count = if counted { 1 } else { taps };
+            let factors: Vec<f64> = (from_count..=taps).map(|n| ratio / n as f64).collect();
             let (lo, hi) = match keeps {
                 true => (-128, 127),
                 false => tail.bounds.bytes(to),
@@ -82,9 +90,16 @@ fn make(
                 kind,
                 geometry,
                 in_zero: from.zero,
+                counted,
                 to: Requant::new(&factors, 256 * taps as i64, to.zero, lo, hi)?,
             };
-            let made = result(l, if keeps { y } else { tail.value }, Element::I8, &dims, Some(to));
+            let made = result(
+                l,
+                if keeps { y } else { tail.value },
+                Element::I8,
+                &dims,
+                Some(to),
+            );
             l.step(id, &[x], &made, layer);
             match keeps {
                 true => l.hold(y, made),
@@ -121,11 +136,40 @@ fn result(
     made
 }
 
+/// Whether a window reaches over the border.
+fn is_cut(g: &Geometry) -> bool {
+    let reach = |i: usize, input: usize, output: usize| {
+        g.pad[i] > 0 || (output.saturating_sub(1)) * g.stride[i] + g.kernel[i] > input + g.pad[i]
+    };
+    reach(0, g.in_h, g.out_h) || reach(1, g.in_w, g.out_w)
+}
+
+/// The fields of `es_pool`.
+fn fields(g: &Geometry) -> String {
+    format!(
+        ".in_h = {}, .in_w = {}, .in_c = {}, .out_h = {}, .out_w = {}, .kernel_h = {}, .kernel_w = {}, \
+         .stride_h = {}, .stride_w = {}, .pad_top = {}, .pad_left = {}",
+        g.in_h,
+        g.in_w,
+        g.in_c,
+        g.out_h,
+        g.out_w,
+        g.kernel[0],
+        g.kernel[1],
+        g.stride[0],
+        g.stride[1],
+        g.pad[0],
+        g.pad[1]
+    )
+}
+
 fn image(dims: &[usize]) -> Result<[usize; 2]> {
     match *dims {
         [1, _, w] => Ok([1, w]),
         [1, _, h, w] => Ok([h, w]),
-        _ => Err(Error::unsupported(format!("an input of lengths {dims:?} is no single image"))),
+        _ => Err(Error::unsupported(format!(
+            "an input of lengths {dims:?} is no single image"
+        ))),
     }
 }
 
@@ -162,7 +206,9 @@ fn whole(l: &Lowering, id: NodeId, x: &Held) -> Result<Geometry> {
     axes.sort_unstable();
     let spatial: Vec<i64> = (2..rank).collect();
     if axes != spatial || rank < 3 {
-        return Err(Error::unsupported("a mean over other axes than those of an image"));
+        return Err(Error::unsupported(
+            "a mean over other axes than those of an image",
+        ));
     }
     all(&x.dims)
 }
@@ -177,10 +223,19 @@ fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
         .map(|&k| usize::try_from(k).unwrap_or(0))
         .collect();
     let window = Window::of(node, &dims[2..], &kernel)?;
-    let axis = |i: usize| (window.axes.len() + i).checked_sub(2).map(|i| window.axes[i]);
+    let axis = |i: usize| {
+        (window.axes.len() + i)
+            .checked_sub(2)
+            .map(|i| window.axes[i])
+    };
     let pick = |f: fn(&edgesmith_ir::geometry::Axis) -> usize, one: usize| {
         [0, 1].map(|i| axis(i).map_or(one, |a| f(&a)))
     };
+    if window.axes.iter().any(|a| a.dilation != 1 && a.kernel != 1) {
+        return Err(Error::unsupported(
+            "windows with gaps (dilations) have no emitter",
+        ));
+    }
     let output = pick(|a| a.output, 1);
     let reaches_past = window.axes.iter().any(|a| {
         let reach = (a.output.saturating_sub(1)) * a.stride + (a.kernel - 1) * a.dilation + 1;
@@ -229,44 +284,46 @@ fn each(g: &Geometry, mut window: impl FnMut(usize, &[usize])) {
 
 impl Layer for Pool8 {
     fn kernel(&self) -> &'static str {
-        if self.kind == Kind::Max { "maxpool8" } else { "avgpool8" }
+        if self.kind == Kind::Max {
+            "maxpool8"
+        } else {
+            "avgpool8"
+        }
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let g = super::conv::fields(&self.geometry);
-        let fields = match self.kind {
-            Kind::Max => g,
-            kind => {
-                let mult = call.i32s("mult", &self.to.mult);
-                let to = &self.to;
-                format!(
-                    "{g}, .mult = {mult}, .in_zero = {}, .all = {}, .zero = {}, .lo = {}, .hi = {}, .shift = {}",
+        let at = fields(&self.geometry);
+        let f = call.kernel(self.kernel());
+        let layer = match self.kind {
+            Kind::Max => call.parameters("pool", &at),
+            _ => {
+                let to = super::requant(call, &[], &self.to);
+                let fields = format!(
+                    ".at = {{{at}}}, .in_zero = {}, .counted = {}, .to = {to}",
                     self.in_zero,
-                    i32::from(kind == Kind::MeanOfAll),
-                    to.zero,
-                    to.lo,
-                    to.hi,
-                    to.shift
-                )
+                    i32::from(self.counted)
+                );
+                call.parameters("avgpool", &fields)
             }
         };
-        let layer = call.parameters("pool", &fields);
-        let f = call.kernel(self.kernel());
         format!("{f}(&{layer}, {}, {});", call.reads[0], call.write)
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
         let x = reads[0].i8();
         let Data::I8(y) = write else { return };
-        let taps = self.geometry.kernel[0] * self.geometry.kernel[1];
         each(&self.geometry, |at, places| {
             let numbers = places.iter().map(|&i| i32::from(x[i]));
             y[at] = match self.kind {
                 Kind::Max => numbers.max().unwrap_or(-128) as i8,
-                kind => {
+                _ => {
                     let acc: i32 = numbers.map(|x| x - self.in_zero).sum();
-                    let of = if kind == Kind::MeanOfAll { taps } else { places.len() };
-                    self.to.apply(acc, of.max(1) - 1) as i8
+                    let of = if self.counted {
+                        places.len().max(1) - 1
+                    } else {
+                        0
+                    };
+                    self.to.apply(acc, of) as i8
                 }
             };
         });
@@ -280,24 +337,36 @@ impl Layer for Pool8 {
     fn cost(&self) -> Cost {
         Cost {
             macs: 0,
-            weights: if self.kind == Kind::Max { 0 } else { 4 * self.to.mult.len() },
+            weights: if self.kind == Kind::Max {
+                0
+            } else {
+                4 * self.to.mult.len()
+            },
         }
     }
 }
 
 impl Layer for PoolF32 {
     fn kernel(&self) -> &'static str {
-        if self.kind == Kind::Max { "maxpool_f32" } else { "avgpool_f32" }
+        if self.kind == Kind::Max {
+            "maxpool_f32"
+        } else {
+            "avgpool_f32"
+        }
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let g = super::conv::fields(&self.geometry);
-        let all = i32::from(self.kind == Kind::MeanOfAll);
-        let fields = match self.kind {
-            Kind::Max => g,
-            _ => format!("{g}, .all = {all}"),
+        let at = fields(&self.geometry);
+        let layer = match self.kind {
+            Kind::Max => call.parameters("pool", &at),
+            kind => {
+                let fields = format!(
+                    ".at = {{{at}}}, .counted = {}",
+                    i32::from(kind == Kind::Mean)
+                );
+                call.parameters("avgpool_floats", &fields)
+            }
         };
-        let layer = call.parameters("pool", &fields);
         let f = call.kernel(self.kernel());
         format!("{f}(&{layer}, {}, {});", call.reads[0], call.write)
     }

@@ -71,7 +71,9 @@ impl Lookup {
 /// QuantizeLinear of a computed value.
 pub(super) fn quantize(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let x = l.read(id, 0)?;
     let grid = l.grid_of(id)?.ok_or_else(unusual)?;
     let made = l.to_grid(&x, grid);
@@ -101,7 +103,9 @@ pub(super) fn dequantize(l: &mut Lowering, id: NodeId) -> Result<()> {
         None if buffer.element == Element::I8 => buffer.grid = Some(grid),
         Some(own) if own == grid => {}
         _ => {
-            return Err(Error::unsupported("the integers are read by another scale than they were made by"));
+            return Err(Error::unsupported(
+                "the integers are read by another scale than they were made by",
+            ));
         }
     }
     l.hold(y, held);
@@ -154,10 +158,15 @@ impl Layer for Lookup {
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let table: Vec<u8> = self.table.iter().map(|&q| q as u8).collect();
+        // Read by unsigned bytes: 0 to 127, then -128 to -1.
+        let turned = self.table[128..].iter().chain(&self.table[..128]);
+        let table: Vec<u8> = turned.map(|&q| q as u8).collect();
         let table = call.bytes("table", &table);
         let f = call.kernel("lookup8");
-        format!("{f}({}, {table}, {}, {});", call.reads[0], call.write, self.count)
+        format!(
+            "{f}({}, {}, {table}, {});",
+            self.count, call.reads[0], call.write
+        )
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {

@@ -5,20 +5,17 @@ use edgesmith_ir::{Error, NodeId, Result};
 use super::Call;
 use super::unary::like;
 use crate::arena::Overlap;
-use crate::kernels::Flavour;
+use crate::fixed::Requant;
+use crate::kernels::{Flavour, integer};
 use crate::lower::{Lowering, Tail};
-use crate::program::{Cost, Data, Element, Grid, Layer};
+use crate::program::{Cost, Data, Element, Layer};
 
-/// Rows of bytes: `zero + (e * steps + 128 * sum) / (256 * sum)`, clamped, where `e` is the table's entry
-/// of what an element is below the greatest of its row, `sum` that of its row, and `steps` 256 / scale
-/// of the result.
+/// Rows of bytes.
 struct Softmax8 {
     rows: usize,
     width: usize,
-    /// `exp(-i * scale) * 2^15` for each `i`.
-    table: Vec<u32>,
-    steps: u32,
-    zero: i32,
+    of: integer::Softmax8,
+    to: Requant,
 }
 
 /// Rows of floats.
@@ -27,12 +24,11 @@ struct SoftmaxF32 {
     width: usize,
 }
 
-/// Rows of more elements could overflow 32 bits.
-const WIDEST: usize = 256;
-
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let x = l.read(id, 0)?;
     let rank = x.dims.len() as i64;
     let since_13 = l.model.opset() >= 13;
@@ -53,9 +49,15 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let rows = x.dims.iter().product::<usize>() / width.max(1);
     let tail = l.tail(y);
     let plain = tail.value == y || tail.bounds == crate::lower::Bounds::NONE;
-    if let (Some(from), Some(to)) = (l.grid(&x), tail.grid.filter(|_| plain))
-        && let Some(layer) = Softmax8::new(rows, width, from, to)
-    {
+    if let (Some(from), Some(to)) = (l.grid(&x), tail.grid.filter(|_| plain)) {
+        // The answer is a share of 2^30.
+        let factor = 2f64.powi(-30) / f64::from(to.scale);
+        let layer = Softmax8 {
+            rows,
+            width,
+            of: integer::Softmax8::of(f64::from(from.scale), width),
+            to: Requant::new(&[factor], 1 << 30, to.zero, -128, 127)?,
+        };
         let made = like(l, &x, tail.value, Element::I8, Some(to));
         l.step(id, &[&x], &made, layer);
         l.finish(&tail, made);
@@ -73,49 +75,29 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     Ok(())
 }
 
-impl Softmax8 {
-    fn new(rows: usize, width: usize, from: Grid, to: Grid) -> Option<Self> {
-        let steps = (256.0 / f64::from(to.scale)).round();
-        if width > WIDEST || !(1.0..=65536.0).contains(&steps) {
-            return None;
-        }
-        let entry = |i: i32| ((-f64::from(i) * f64::from(from.scale)).exp() * 32768.0).round() as u32;
-        Some(Self {
-            rows,
-            width,
-            table: (0..256).map(entry).collect(),
-            steps: steps as u32,
-            zero: to.zero,
-        })
-    }
-}
-
 impl Layer for Softmax8 {
     fn kernel(&self) -> &'static str {
         "softmax8"
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let table = call.u32s("table", &self.table);
+        let table = call.u32s("table", &self.of.table);
+        let to = super::requant(call, &[], &self.to);
+        let fields = format!(
+            ".rows = {}, .n = {}, .bits = {}, .table = {table}, .to = {to}",
+            self.rows, self.width, self.of.bits
+        );
+        let layer = call.parameters("softmax", &fields);
         let f = call.kernel("softmax8");
-        format!(
-            "{f}({}, {table}, {}, {}, {}, {}u, {});",
-            call.reads[0], call.write, self.rows, self.width, self.steps, self.zero
-        )
+        format!("{f}(&{layer}, {}, {});", call.reads[0], call.write)
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
-        let x = reads[0].i8();
         let Data::I8(y) = write else { return };
-        for (x, y) in x.chunks(self.width).zip(y.chunks_mut(self.width)) {
-            let most = x.iter().copied().max().map_or(0, i32::from);
-            let of = |q: i8| self.table[(most - i32::from(q)) as usize];
-            let sum: u32 = x.iter().map(|&q| of(q)).sum();
-            for (&q, y) in x.iter().zip(y) {
-                let share = (u64::from(of(q) * self.steps) + u64::from(128 * sum)) / u64::from(256 * sum);
-                *y = (self.zero + share as i32).clamp(-128, 127) as i8;
-            }
-        }
+        let rows = reads[0].i8().chunks(self.width);
+        let bounds = [self.to.lo, self.to.hi];
+        let row = |x: &[i8]| self.of.apply(x, self.to.mult[0], self.to.zero, bounds);
+        *y = rows.flat_map(row).collect();
     }
 
     fn overlap(&self, _: Flavour, _: usize) -> Option<Overlap> {
@@ -125,7 +107,7 @@ impl Layer for Softmax8 {
     fn cost(&self) -> Cost {
         Cost {
             macs: 0,
-            weights: 4 * self.table.len(),
+            weights: 4 * self.of.table.len(),
         }
     }
 }
@@ -137,7 +119,10 @@ impl Layer for SoftmaxF32 {
 
     fn emit(&self, call: &mut Call) -> String {
         let f = call.kernel("softmax_f32");
-        format!("{f}({}, {}, {}, {});", call.reads[0], call.write, self.rows, self.width)
+        format!(
+            "{f}({}, {}, {}, {});",
+            call.reads[0], call.write, self.rows, self.width
+        )
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {

@@ -27,9 +27,17 @@ static FLOATS: &[Float] = &[
     ("Clip", "clip_f32", |x, n| x.max(n[0]).min(n[1])),
     ("Erf", "erf_f32", |x, _| erf(x)),
     ("Exp", "exp_f32", |x, _| x.exp()),
-    ("HardSigmoid", "hardsigmoid_f32", |x, n| (n[0] * x + n[1]).clamp(0.0, 1.0)),
-    ("HardSwish", "hardswish_f32", |x, _| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
-    ("LeakyRelu", "leaky_f32", |x, n| if x < 0.0 { n[0] * x } else { x }),
+    ("HardSigmoid", "hardsigmoid_f32", |x, n| {
+        (n[0] * x + n[1]).clamp(0.0, 1.0)
+    }),
+    ("HardSwish", "hardswish_f32", |x, _| {
+        x * (x / 6.0 + 0.5).clamp(0.0, 1.0)
+    }),
+    (
+        "LeakyRelu",
+        "leaky_f32",
+        |x, n| if x < 0.0 { n[0] * x } else { x },
+    ),
     ("Log", "log_f32", |x, _| x.ln()),
     ("Neg", "neg_f32", |x, _| -x),
     ("Relu", "clip_f32", |x, n| x.max(n[0]).min(n[1])),
@@ -64,7 +72,9 @@ fn erf(x: f32) -> f32 {
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
     let x = l.read(id, 0)?;
     let tail = l.tail(y);
     if let (Some(from), Some(to)) = (l.grid(&x), tail.grid) {
@@ -111,14 +121,17 @@ fn table(
     for v in node.inputs().iter().skip(1) {
         inputs.push(match v {
             None => None,
-            Some(v) => Some(l.float_constant(*v).ok_or_else(|| {
-                Error::unsupported("an input behind the first is computed")
-            })?),
+            Some(v) => Some(
+                l.float_constant(*v)
+                    .ok_or_else(|| Error::unsupported("an input behind the first is computed"))?,
+            ),
         });
     }
     let inputs = items(inputs);
     let made = evaluate_tensors(&EvalCx::new(l.model, node, &inputs))?;
-    let made = made.first().ok_or_else(|| Error::internal("a function gives nothing"))?;
+    let made = made
+        .first()
+        .ok_or_else(|| Error::internal("a function gives nothing"))?;
     let made = made.to_f32()?;
     let (lo, hi) = bounds.bytes(to);
     Ok(Lookup::of(count, |q| {
@@ -129,16 +142,15 @@ fn table(
 
 fn floats(l: &Lowering, id: NodeId, count: usize) -> Result<Unary> {
     let node = l.graph.node(id);
-    let &(_, kernel, eval) = FLOATS
-        .iter()
-        .find(|f| node.op == f.0)
-        .ok_or_else(|| {
-            Error::unsupported(format!("{} has no emitter for floats", node.op))
-                .hint("quantised to int8 it has one: a table")
-        })?;
+    let &(_, kernel, eval) = FLOATS.iter().find(|f| node.op == f.0).ok_or_else(|| {
+        Error::unsupported(format!("{} has no emitter for floats", node.op))
+            .hint("quantised to int8 it has one: a table")
+    })?;
     let numbers = match node.op.as_str() {
         "Relu" | "Clip" => {
-            let (lo, hi) = l.clamp(id).ok_or_else(|| Error::unsupported("its bounds are computed"))?;
+            let (lo, hi) = l
+                .clamp(id)
+                .ok_or_else(|| Error::unsupported("its bounds are computed"))?;
             vec![lo, hi]
         }
         "HardSigmoid" => vec![
@@ -163,8 +175,15 @@ impl Layer for Unary {
 
     fn emit(&self, call: &mut Call) -> String {
         let f = call.kernel(self.kernel);
-        let numbers: String = self.numbers.iter().map(|&n| format!(", {}", c_float(n))).collect();
-        format!("{f}({}, {}, {}{numbers});", call.reads[0], call.write, self.count)
+        let numbers: String = self
+            .numbers
+            .iter()
+            .map(|&n| format!(", {}", c_float(n)))
+            .collect();
+        format!(
+            "{f}({}, {}, {}{numbers});",
+            call.reads[0], call.write, self.count
+        )
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {

@@ -38,7 +38,12 @@ impl Lowering<'_> {
             return held.clone();
         }
         let name = self.of(held).name.clone();
-        let mut made = self.buffer(&format!("{name} (bytes)"), Element::I8, &held.dims, Some(grid));
+        let mut made = self.buffer(
+            &format!("{name} (bytes)"),
+            Element::I8,
+            &held.dims,
+            Some(grid),
+        );
         made.order = held.order.clone();
         let count = made.dims.iter().product();
         let op = "QuantizeLinear".into();

@@ -59,8 +59,15 @@ impl Lowering<'_> {
         if node.int("block_size").unwrap_or(0) != 0 {
             return None;
         }
-        let along = usize::try_from(by_axis + if by_axis < 0 { data.rank() as i64 } else { 0 }).ok()?;
-        self.weights_of(data, scale, zero, (scale.count() != 1).then_some(along), axis)
+        let along =
+            usize::try_from(by_axis + if by_axis < 0 { data.rank() as i64 } else { 0 }).ok()?;
+        self.weights_of(
+            data,
+            scale,
+            zero,
+            (scale.count() != 1).then_some(along),
+            axis,
+        )
     }
 
     /// Weights of a constant with its scales and zero points along `along`, where there are several.
@@ -113,7 +120,11 @@ impl Lowering<'_> {
             return Ok(Bias(vec![0; scales.len()]));
         };
         let name = &self.graph.value(v).name;
-        let wrong = || Error::unsupported(format!("the bias \"{name}\" is no constant row of channels"));
+        let wrong = || {
+            Error::unsupported(format!(
+                "the bias \"{name}\" is no constant row of channels"
+            ))
+        };
         let behind = self.graph.producer_is(v, "DequantizeLinear");
         let exact = behind.and_then(|id| self.integers(id));
         let real: Vec<f64> = match exact {
@@ -128,7 +139,8 @@ impl Lowering<'_> {
         }
         let number = |(c, s): (usize, &f64)| {
             let b = real[c % real.len()] / s;
-            b.round_ties_even().clamp(-2f64.powi(31), 2f64.powi(31) - 1.0) as i32
+            b.round_ties_even()
+                .clamp(-2f64.powi(31), 2f64.powi(31) - 1.0) as i32
         };
         Ok(Bias(scales.iter().enumerate().map(number).collect()))
     }

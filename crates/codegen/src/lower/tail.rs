@@ -21,7 +21,9 @@ impl Bounds {
 
     /// As integers of 8 bits.
     pub fn bytes(self, grid: Grid) -> (i32, i32) {
-        let of = |x: f32| (f64::from(x) / f64::from(grid.scale)).round_ties_even() + f64::from(grid.zero);
+        let of = |x: f32| {
+            (f64::from(x) / f64::from(grid.scale)).round_ties_even() + f64::from(grid.zero)
+        };
         let lo = of(self.lo).clamp(-128.0, 127.0) as i32;
         let hi = of(self.hi).clamp(-128.0, 127.0) as i32;
         (lo, hi.max(lo))

@@ -3,7 +3,7 @@
 use edgesmith_ir::{Error, NodeId, Result};
 
 use super::{Held, Lowering};
-use crate::emit::moves::Permute;
+use crate::emit::moves::Moves;
 
 /// Whether two orders of axes are the same in memory: axes of length 1 do not count.
 pub(crate) fn same(a: &[usize], b: &[usize], dims: &[usize]) -> bool {
@@ -51,7 +51,7 @@ impl Lowering<'_> {
         };
         let mut made = self.buffer(&format!("{name} (turned)"), element, &held.dims, grid);
         made.order = order.to_vec();
-        let layer = Permute::new(element, &laid, &perm);
+        let layer = Moves::permute(element, &laid, &perm);
         self.add(name, "Transpose".into(), &[held], &made, Box::new(layer));
         made
     }
@@ -73,19 +73,29 @@ impl Lowering<'_> {
         let mut made = self.buffer(name, element, &held.dims, grid);
         made.order = held.order.clone();
         let count = held.dims.iter().product();
-        let layer = Permute::new(element, &[count], &[0]);
-        self.add(name.to_owned(), "Identity".into(), &[held], &made, Box::new(layer));
+        let layer = Moves::permute(element, &[count], &[0]);
+        self.add(
+            name.to_owned(),
+            "Identity".into(),
+            &[held],
+            &made,
+            Box::new(layer),
+        );
         Ok(made)
     }
 
     /// Node `id` gives what it reads another shape: no step.
     pub fn reshaped(&mut self, id: NodeId) -> Result<()> {
         let node = self.graph.node(id);
-        let y = node.output(0).ok_or_else(|| Error::invalid("it has no output"))?;
+        let y = node
+            .output(0)
+            .ok_or_else(|| Error::invalid("it has no output"))?;
         let x = self.read(id, 0)?;
         let dims = self.typed(y)?.1;
         if dims.iter().product::<usize>() != x.dims.iter().product::<usize>() {
-            return Err(Error::invalid("the new shape has another number of elements"));
+            return Err(Error::invalid(
+                "the new shape has another number of elements",
+            ));
         }
         let x = self.row_major(&x);
         let held = Held {

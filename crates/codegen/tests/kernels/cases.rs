@@ -1,5 +1,7 @@
 //! What a case of the driver is, and its bytes.
 
+use edgesmith_ir::random::Random;
+
 /// A call of a kernel and its answer.
 #[derive(Default)]
 pub struct Case {
@@ -46,4 +48,9 @@ pub fn words(values: &[i32]) -> Vec<u8> {
 /// Int8 as bytes.
 pub fn bytes(values: &[i8]) -> Vec<u8> {
     values.iter().map(|v| *v as u8).collect()
+}
+
+/// Any int8.
+pub fn int8(r: &mut Random, count: usize) -> Vec<i8> {
+    (0..count).map(|_| (r.bits() >> 56) as u8 as i8).collect()
 }

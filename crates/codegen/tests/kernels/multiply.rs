@@ -1,6 +1,6 @@
 //! Cases of convolutions and dense layers on int8.
 
-use super::cases::{Case, bytes, words};
+use super::cases::{Case, bytes, int8, words};
 use edgesmith_codegen::kernels::{
     Flavour, Geometry, depthwise_in_place, pack_conv, pack_dense, pack_depthwise,
     pack_depthwise_3x3, scratch_conv, scratch_conv_1x1, scratch_depthwise, scratch_depthwise_3x3,
@@ -45,10 +45,6 @@ impl Requant {
     fn parameters(&self) -> [i32; 4] {
         [self.zero, self.lo, self.hi, self.shift]
     }
-}
-
-fn int8(r: &mut Random, count: usize) -> Vec<i8> {
-    (0..count).map(|_| (r.bits() >> 56) as u8 as i8).collect()
 }
 
 /// The sum of an output element over its window; outside is `zero`.

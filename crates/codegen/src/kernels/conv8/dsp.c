@@ -40,5 +40,5 @@ static void es_conv8(const es_conv *p, const int8_t *x, const int8_t *w, int8_t 
                       &y1[g * channels]);
         }
     }
-    es_bound(&p->to, y, pixels * p->out_c);
+    ES_BOUND(&p->to, y, pixels * p->out_c);
 }

@@ -14,5 +14,5 @@ static void es_conv8_1x1(const es_conv *p, const int8_t *x, const int8_t *w, int
         less[1] = es_expand8(&x0[next * k], k, &windows[2]);
         es_block8(&p->to, p->out_c, k, windows, less, w, y0, &y0[next * p->out_c]);
     }
-    es_bound(&p->to, y, pixels * p->out_c);
+    ES_BOUND(&p->to, y, pixels * p->out_c);
 }

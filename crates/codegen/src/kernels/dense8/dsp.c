@@ -106,7 +106,7 @@ static void es_dense8(const es_dense *p, const int8_t *x, const int8_t *w, int8_
                 y[c + i] = es_requantise(&p->to, sum[i], p->to.mult[c + i]);
             }
         }
-        es_bound(&p->to, y, p->out);
+        ES_BOUND(&p->to, y, p->out);
         x = &x[p->in];
         y = &y[p->out];
     }

@@ -66,5 +66,5 @@ static void es_depthwise8(const es_conv *p, const int8_t *x, const int8_t *w, in
         }
         w = &w[p->kernel_h * p->kernel_w];
     }
-    es_bound(&p->to, y, p->out_h * p->out_w * channels);
+    ES_BOUND(&p->to, y, p->out_h * p->out_w * channels);
 }

@@ -214,5 +214,5 @@ static void es_depthwise8_3x3(const es_conv *p, const int8_t *x, const int8_t *w
             end += p->stride_h;
         }
     }
-    es_bound(&p->to, y, p->out_h * p->out_w * c);
+    ES_BOUND(&p->to, y, p->out_h * p->out_w * c);
 }

@@ -32,3 +32,5 @@ ES_NOINLINE static void es_bound(const es_requant *to, int8_t *y, int32_t count)
         y[i] = (int8_t)((v > to->hi) ? to->hi : v);
     }
 }
+
+#define ES_BOUND(to, y, count) es_bound(to, y, count)
