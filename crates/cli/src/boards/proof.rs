@@ -4,6 +4,7 @@ use edgesmith_codegen::Firmware;
 use edgesmith_codegen::boards::{Interface, Port};
 use edgesmith_codegen::program::{self, Data, Element, Program};
 use edgesmith_ir::error::At;
+use edgesmith_ir::random::Random;
 use edgesmith_ir::{Error, Result, Tensor};
 
 use super::{Measured, Run};
@@ -50,11 +51,16 @@ impl Samples {
             match inputs.is_empty() {
                 true => inputs = all.into_iter().map(|data| vec![data]).collect(),
                 false if inputs.len() == all.len() => {
-                    inputs.iter_mut().zip(all).for_each(|(s, data)| s.push(data));
+                    inputs
+                        .iter_mut()
+                        .zip(all)
+                        .for_each(|(s, data)| s.push(data));
                 }
                 false => {
                     let (n, other) = (all.len(), inputs.len());
-                    return Err(Error::invalid(format!("it has {n} samples, others {other}")).at(place()));
+                    return Err(
+                        Error::invalid(format!("it has {n} samples, others {other}")).at(place()),
+                    );
                 }
             }
         }
@@ -65,16 +71,42 @@ impl Samples {
     }
 }
 
+impl Samples {
+    /// Random numbers, the same every time: integers of the whole range of bytes and of -256..256 in wider
+    /// types, floats in -1..1.
+    pub fn random(program: &Program, count: usize) -> Self {
+        let mut random = Random::new(0);
+        let mut data = |element, n: usize| match element {
+            Element::I8 => Data::I8((0..n).map(|_| random.below(256) as u8 as i8).collect()),
+            Element::I16 => Data::I16((0..n).map(|_| random.below(512) as i16 - 256).collect()),
+            Element::I32 => Data::I32((0..n).map(|_| random.below(512) as i32 - 256).collect()),
+            Element::F32 => Data::F32((0..n).map(|_| (random.unit() * 2.0 - 1.0) as f32).collect()),
+        };
+        let mut sample = || {
+            let buffers = program.inputs.iter().map(|p| &program.buffers[p.buffer]);
+            buffers.map(|b| data(b.element, b.count)).collect()
+        };
+        Self {
+            inputs: (0..count).map(|_| sample()).collect(),
+            labels: None,
+        }
+    }
+}
+
 /// The samples of an array, each as input `i` holds it.
 fn split(program: &Program, i: usize, array: &Tensor, count: usize) -> Result<Vec<Data>> {
     let dims = &program.inputs[i].dims;
     let fits = array.dims().len() == dims.len() && array.dims().get(1..) == dims.get(1..);
     let (Some(&has), Some(&each), true) = (array.dims().first(), dims.first(), fits) else {
         let found = array.dims();
-        return Err(Error::invalid(format!("the code takes {dims:?} of each sample, it is {found:?}")));
+        return Err(Error::invalid(format!(
+            "the code takes {dims:?} of each sample, it is {found:?}"
+        )));
     };
     if each == 0 || has % each != 0 {
-        return Err(Error::invalid(format!("samples have {each} rows, it has {has}")));
+        return Err(Error::invalid(format!(
+            "samples have {each} rows, it has {has}"
+        )));
     }
     let bytes = array.byte_len() / (has / each).max(1);
     let one = |n: usize| {
@@ -130,12 +162,17 @@ pub fn prove(firmware: &Firmware, samples: &Samples, settings: &Run) -> Result<P
         proof.equal += usize::from(bits(&found) == bits(expected));
         if let Some(what) = difference(program, &found, expected) {
             proof.wrong += 1;
-            proof.first.get_or_insert_with(|| format!("sample {n}, {what}"));
+            proof
+                .first
+                .get_or_insert_with(|| format!("sample {n}, {what}"));
         }
         let label = samples.labels.as_ref().and_then(|l| l.get(n));
         right += usize::from(label.is_some_and(|&l| largest(&found[0]) == usize::try_from(l).ok()));
     }
-    let classes = program.outputs.first().map(|p| program.buffers[p.buffer].count);
+    let classes = program
+        .outputs
+        .first()
+        .map(|p| program.buffers[p.buffer].count);
     proof.right = (samples.labels.is_some() && classes.is_some_and(|n| n > 1)).then_some(right);
     Ok(proof)
 }
@@ -216,7 +253,10 @@ fn difference(program: &Program, found: &[Data], expected: &[Data]) -> Option<St
         };
         let pairs = numbers(found).into_iter().zip(numbers(expected));
         if let Some((at, (a, b))) = pairs.enumerate().find(wrong) {
-            return Some(format!("output \"{}\"[{at}]: {a} on the board, {b} in Rust", port.name));
+            return Some(format!(
+                "output \"{}\"[{at}]: {a} on the board, {b} in Rust",
+                port.name
+            ));
         }
     }
     None
