@@ -1,10 +1,12 @@
 //! Generated code on its board: built, run on samples, and measured.
 
+pub mod asked;
 mod build;
 mod counts;
 mod elf;
 mod emulate;
 mod process;
+mod proof;
 mod tools;
 
 use std::path::Path;

@@ -1,7 +1,6 @@
 //! The `edgesmith` program: parse the words, run the command, say what went wrong.
 
 mod arrays;
-#[allow(dead_code, reason = "used by `codegen --run`")]
 mod boards;
 mod commands;
 mod evidence;

@@ -3,6 +3,8 @@
 mod harness;
 mod list;
 
+use crate::kernels::Flavour;
+
 pub use harness::{Interface, Port, harness};
 pub use list::{BOARDS, PLUGIN_COMPILER};
 
@@ -14,6 +16,8 @@ pub struct Board {
     pub about: &'static str,
     /// The targets (`targets/NAME.toml`) whose code runs on it.
     pub targets: &'static [&'static str],
+    /// The kernels whose instructions it has.
+    pub flavours: &'static [Flavour],
     /// What runs its programs; `None` where they run by themselves.
     pub machine: Option<&'static Machine>,
     /// Compilers for it, best first.

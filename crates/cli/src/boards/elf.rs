@@ -12,25 +12,8 @@ pub struct Elf {
 pub struct Section {
     /// Its name.
     pub name: String,
-    /// What it is for.
-    pub class: Class,
     /// How many bytes it takes.
     pub bytes: u64,
-}
-
-/// What a section is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Instructions.
-    Code,
-    /// Data that is only read.
-    Constant,
-    /// Variables with first values.
-    Data,
-    /// Variables that begin as zero.
-    Zero,
-    /// Not in the memory of the program.
-    Other,
 }
 
 /// A symbol.
@@ -65,7 +48,6 @@ impl Elf {
         for h in &headers {
             sections.push(Section {
                 name: file.text(names, h.name)?,
-                class: h.class(),
                 bytes: h.bytes,
             });
             if h.kind == SYMBOLS {
@@ -74,12 +56,6 @@ impl Elf {
             }
         }
         Some(Self { sections, symbols })
-    }
-
-    /// Bytes of all sections of a class.
-    pub fn bytes(&self, class: Class) -> u64 {
-        let of = self.sections.iter().filter(|s| s.class == class);
-        of.map(|s| s.bytes).sum()
     }
 
     /// The symbol of that name that is defined here.
@@ -109,32 +85,14 @@ impl Elf {
 }
 
 const SYMBOLS: u64 = 2;
-const NO_BITS: u64 = 8;
-const WRITE: u64 = 1;
-const ALLOCATE: u64 = 2;
-const EXECUTE: u64 = 4;
 const ARM: u64 = 40;
 
 struct Header {
     name: u64,
     kind: u64,
-    flags: u64,
     offset: u64,
     bytes: u64,
     link: u64,
-}
-
-impl Header {
-    fn class(&self) -> Class {
-        let has = |flag| self.flags & flag != 0;
-        match () {
-            () if !has(ALLOCATE) => Class::Other,
-            () if self.kind == NO_BITS => Class::Zero,
-            () if has(EXECUTE) => Class::Code,
-            () if has(WRITE) => Class::Data,
-            () => Class::Constant,
-        }
-    }
 }
 
 struct File<'a> {
@@ -174,7 +132,6 @@ impl File<'_> {
             Some(Header {
                 name: self.number(at, 4)?,
                 kind: self.number(at + 4, 4)?,
-                flags: self.word(at, 8, 8)?,
                 offset: self.word(at, 16, 24)?,
                 bytes: self.word(at, 20, 32)?,
                 link: self.number(at + if self.wide { 40 } else { 24 }, 4)?,
@@ -237,7 +194,11 @@ mod tests {
     fn the_test_itself_has_its_functions() {
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let elf = Elf::read(&bytes).unwrap();
-        assert!(elf.bytes(Class::Code) > 0 && elf.bytes(Class::Zero) > 0);
+        assert!(
+            elf.sections
+                .iter()
+                .any(|s| s.name == ".text" && s.bytes > 0)
+        );
         assert!(
             elf.find("main")
                 .is_some_and(|s| s.is_function && s.bytes > 0)

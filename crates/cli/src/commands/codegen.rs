@@ -13,6 +13,7 @@ use edgesmith_report::table::{Column, Table};
 use serde_json::json;
 
 use super::{Command, dim_arg, dims, flag, force_arg, json_arg, option, text};
+use crate::boards::asked::{self, Ran};
 use crate::{firmware, opened, targets, ui};
 
 /// The command.
@@ -21,36 +22,40 @@ pub static CODEGEN: Command = Command {
     about: "Write a model as plain C99 for a microcontroller: no heap, no interpreter, only its kernels",
     teach: "Quantise first: `edgesmith quantize --to int8 --target cortex-m4`. Files of two models lie in one \
             firmware under two names (--name).\n\
-            Example: edgesmith codegen model.onnx --target cortex-m4 -o firmware/",
+            With --run the code is built and run on an emulated board: outputs are compared bit by bit, and \
+            instructions,\nflash and stack are measured. What is not installed is named.\n\
+            Example: edgesmith codegen model.onnx --target cortex-m4 -o firmware/ --run --input test.npz",
     args: |c| {
-        c.arg(
-            clap::Arg::new("model")
-                .value_name("MODEL")
-                .required_unless_present("list")
-                .help("The ONNX model to read"),
-        )
-        .arg(
-            option(
-                "target",
-                "T",
-                "The microcontroller; see `edgesmith targets`",
+        let c = c
+            .arg(
+                clap::Arg::new("model")
+                    .value_name("MODEL")
+                    .required_unless_present("list")
+                    .help("The ONNX model to read"),
             )
-            .required_unless_present("list"),
-        )
-        .arg(
-            option("output", "FOLDER", "Where the files go")
-                .short('o')
+            .arg(
+                option(
+                    "target",
+                    "T",
+                    "The microcontroller; see `edgesmith targets`",
+                )
                 .required_unless_present("list"),
-        )
-        .arg(option(
-            "name",
-            "NAME",
-            "What files and names in C begin with [default: the model's file name]",
-        ))
-        .arg(dim_arg())
-        .arg(flag("list", "List the operators that have an emitter"))
-        .arg(json_arg())
-        .arg(force_arg())
+            )
+            .arg(
+                option("output", "FOLDER", "Where the files go")
+                    .short('o')
+                    .required_unless_present("list"),
+            )
+            .arg(option(
+                "name",
+                "NAME",
+                "What files and names in C begin with [default: the model's file name]",
+            ))
+            .arg(dim_arg())
+            .arg(flag("list", "List the operators that have an emitter"))
+            .arg(json_arg())
+            .arg(force_arg());
+        asked::args(c)
     },
     run,
 };
@@ -73,15 +78,21 @@ fn run(matches: &ArgMatches) -> Result<()> {
     }
     let folder = Path::new(text(matches, "output"));
     write(&firmware, folder, matches.get_flag("force"))?;
+    let ran = asked::run(matches, &firmware, &target.name)?;
     if matches.get_flag("json") {
-        return ui::print_json(&as_json(&firmware));
+        let mut all = as_json(&firmware);
+        all["run"] = json!(ran.as_ref().map(Ran::json));
+        ui::print_json(&all)?;
+        return ran.map_or(Ok(()), |ran| ran.check());
     }
     ui::print(&firmware::table(&firmware))?;
     ui::print(&firmware::summary(&firmware, Some(&target)))?;
     for note in &firmware.program.notes {
         ui::print(&format!("note: {note}"))?;
     }
-    Ok(())
+    let Some(ran) = ran else { return Ok(()) };
+    ui::print(&ran.text(&firmware))?;
+    ran.check()
 }
 
 /// The operators that have an emitter.

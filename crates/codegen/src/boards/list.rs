@@ -1,6 +1,7 @@
 //! The list of boards.
 
 use super::{Board, Compiler, Core, Machine, Memory, Program};
+use crate::kernels::Flavour;
 
 /// Every board: Cortex-M by its number, then others, this machine last.
 pub static BOARDS: &[&Board] = &[
@@ -78,6 +79,10 @@ static QEMU_RISCV: Program = Program {
 /// What compiles the plugin of QEMU, which runs on this machine.
 pub static PLUGIN_COMPILER: &Program = &HOST_CC;
 
+const PORTABLE: &[Flavour] = &[Flavour::C];
+const DSP: &[Flavour] = &[Flavour::C, Flavour::Dsp];
+const MVE: &[Flavour] = &[Flavour::C, Flavour::Dsp, Flavour::Mve];
+
 const fn memory(origin: u64, bytes: u64) -> Memory {
     Memory { origin, bytes }
 }
@@ -119,6 +124,7 @@ static CORTEX_M0PLUS: Board = Board {
     name: "cortex-m0plus",
     about: "code for ARMv6-M, on the Cortex-M3 of MPS2 with AN385, which runs it as it is",
     targets: &["cortex-m0plus"],
+    flavours: PORTABLE,
     machine: Some(&CORTEX_M0PLUS_MACHINE),
     compilers: &[&CORTEX_M0PLUS_GCC, &CORTEX_M0PLUS_CLANG],
 };
@@ -139,6 +145,7 @@ static CORTEX_M3: Board = Board {
     name: "cortex-m3",
     about: "Cortex-M3, MPS2 with AN385",
     targets: &[],
+    flavours: PORTABLE,
     machine: Some(&CORTEX_M3_MACHINE),
     compilers: &[&CORTEX_M3_GCC, &CORTEX_M3_CLANG],
 };
@@ -159,6 +166,7 @@ static CORTEX_M4: Board = Board {
     name: "cortex-m4",
     about: "Cortex-M4 with DSP and FPU, MPS2 with AN386",
     targets: &["cortex-m4"],
+    flavours: DSP,
     machine: Some(&CORTEX_M4_MACHINE),
     compilers: &[&CORTEX_M4_GCC, &CORTEX_M4_CLANG],
 };
@@ -184,6 +192,7 @@ static CORTEX_M7: Board = Board {
     name: "cortex-m7",
     about: "Cortex-M7 with DSP and FPU of 64 bits, MPS2 with AN500",
     targets: &["cortex-m7"],
+    flavours: DSP,
     machine: Some(&CORTEX_M7_MACHINE),
     compilers: &[&CORTEX_M7_GCC, &CORTEX_M7_CLANG],
 };
@@ -209,6 +218,7 @@ static CORTEX_M33: Board = Board {
     name: "cortex-m33",
     about: "Cortex-M33 with DSP and FPU, MPS2 with AN505",
     targets: &["cortex-m33"],
+    flavours: DSP,
     machine: Some(&CORTEX_M33_MACHINE),
     compilers: &[&CORTEX_M33_GCC, &CORTEX_M33_CLANG],
 };
@@ -235,6 +245,7 @@ static CORTEX_M55: Board = Board {
     name: "cortex-m55",
     about: "Cortex-M55 with Helium, MPS3 with AN547",
     targets: &["cortex-m55", "cortex-m85"],
+    flavours: MVE,
     machine: Some(&CORTEX_M55_MACHINE),
     compilers: &[&CORTEX_M55_CLANG, &CORTEX_M55_GCC],
 };
@@ -255,6 +266,7 @@ static RV32: Board = Board {
     name: "rv32",
     about: "RV32IMC without FPU, the machine virt",
     targets: &["rv32imc"],
+    flavours: PORTABLE,
     machine: Some(&RV32_MACHINE),
     compilers: &[&RV32_GCC, &RV32_CLANG],
 };
@@ -289,6 +301,7 @@ static HOST: Board = Board {
     name: "host",
     about: "this machine, where instructions are not counted",
     targets: &[],
+    flavours: PORTABLE,
     machine: None,
     compilers: &[&HOST_GCC, &HOST_CLANG_FLAGS],
 };

@@ -47,7 +47,7 @@ void *memcpy(void *restrict to, const void *restrict from, size_t bytes) {
     return to;
 }
 
-void *memset(void *to, int value, size_t bytes) {
+__attribute__((noinline)) void *memset(void *to, int value, size_t bytes) {
     uint8_t *t = to;
     uint8_t byte = (uint8_t)value;
     if (bytes >= 8U) {
@@ -81,49 +81,21 @@ void *memset(void *to, int value, size_t bytes) {
 
 #if defined(__ARM_EABI__)
 /* What clang calls in their place: Run-time ABI for the Arm Architecture, 4.3.4. */
-void __aeabi_memcpy(void *to, const void *from, size_t bytes);
-void __aeabi_memcpy4(void *to, const void *from, size_t bytes);
-void __aeabi_memcpy8(void *to, const void *from, size_t bytes);
+void *__aeabi_memcpy(void *to, const void *from, size_t bytes) __attribute__((alias("memcpy")));
+void *__aeabi_memcpy4(void *to, const void *from, size_t bytes) __attribute__((alias("memcpy")));
+void *__aeabi_memcpy8(void *to, const void *from, size_t bytes) __attribute__((alias("memcpy")));
 void __aeabi_memset(void *to, size_t bytes, int value);
-void __aeabi_memset4(void *to, size_t bytes, int value);
-void __aeabi_memset8(void *to, size_t bytes, int value);
+void __aeabi_memset4(void *to, size_t bytes, int value) __attribute__((alias("__aeabi_memset")));
+void __aeabi_memset8(void *to, size_t bytes, int value) __attribute__((alias("__aeabi_memset")));
 void __aeabi_memclr(void *to, size_t bytes);
-void __aeabi_memclr4(void *to, size_t bytes);
-void __aeabi_memclr8(void *to, size_t bytes);
-
-void __aeabi_memcpy(void *to, const void *from, size_t bytes) {
-    (void)memcpy(to, from, bytes);
-}
-
-void __aeabi_memcpy4(void *to, const void *from, size_t bytes) {
-    (void)memcpy(to, from, bytes);
-}
-
-void __aeabi_memcpy8(void *to, const void *from, size_t bytes) {
-    (void)memcpy(to, from, bytes);
-}
+void __aeabi_memclr4(void *to, size_t bytes) __attribute__((alias("__aeabi_memclr")));
+void __aeabi_memclr8(void *to, size_t bytes) __attribute__((alias("__aeabi_memclr")));
 
 void __aeabi_memset(void *to, size_t bytes, int value) {
     (void)memset(to, value, bytes);
 }
 
-void __aeabi_memset4(void *to, size_t bytes, int value) {
-    (void)memset(to, value, bytes);
-}
-
-void __aeabi_memset8(void *to, size_t bytes, int value) {
-    (void)memset(to, value, bytes);
-}
-
 void __aeabi_memclr(void *to, size_t bytes) {
-    (void)memset(to, 0, bytes);
-}
-
-void __aeabi_memclr4(void *to, size_t bytes) {
-    (void)memset(to, 0, bytes);
-}
-
-void __aeabi_memclr8(void *to, size_t bytes) {
     (void)memset(to, 0, bytes);
 }
 #endif
