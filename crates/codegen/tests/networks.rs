@@ -105,6 +105,13 @@ fn code_answers_as_its_program_under_sanitizers() {
     let mut cases = Vec::new();
     for (name, model) in all {
         let Ok(program) = lower(&model) else { continue };
+        if program
+            .buffers
+            .iter()
+            .any(|b| b.element == edgesmith_codegen::program::Element::F32)
+        {
+            continue;
+        }
         let inputs: Vec<Tensor> = (0..3).map(|n| made::input(&model, n)).collect();
         let expected: Vec<Vec<u8>> = inputs
             .iter()
@@ -123,6 +130,6 @@ fn code_answers_as_its_program_under_sanitizers() {
             expected,
         });
     }
-    assert!(cases.len() > 20, "{} cases", cases.len());
+    assert!(cases.len() > 40, "{} cases", cases.len());
     host::check(&cases);
 }

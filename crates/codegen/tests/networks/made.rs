@@ -69,7 +69,8 @@ pub fn network(seed: u64) -> Model {
     quantised(&networks::images(seed), "")
 }
 
-/// A model from the text of its nodes; `W120` in braces stands for 120 random numbers.
+/// A model from the text of its nodes; `W120` in braces stands for 120 random numbers, `I120` for
+/// integers.
 fn model(input: &str, nodes: &str, seed: u64) -> Model {
     let mut rng = Rng::new(seed);
     let mut source = format!("opset 17 graph net(x: f32{input}) -> (y) {{ {nodes} }}");
@@ -78,6 +79,14 @@ fn model(input: &str, nodes: &str, seed: u64) -> Model {
         let count: usize = source[at + 2..end].parse().unwrap();
         let numbers: Vec<String> = (0..count)
             .map(|_| format!("{:?}", rng.uniform(-0.5, 0.5)))
+            .collect();
+        source.replace_range(at..=end, &format!("{{{}}}", numbers.join(",")));
+    }
+    while let Some(at) = source.find("{I") {
+        let end = at + source[at..].find('}').unwrap();
+        let count: usize = source[at + 2..end].parse().unwrap();
+        let numbers: Vec<String> = (0..count)
+            .map(|_| (rng.below(255) as i64 - 127).to_string())
             .collect();
         source.replace_range(at..=end, &format!("{{{}}}", numbers.join(",")));
     }
@@ -224,6 +233,24 @@ pub fn layers() -> Vec<(String, Model)> {
         ),
     ] {
         add(name, image, &format!("{conv} {nodes}"));
+    }
+    for (name, attributes) in [
+        ("transposed", "strides=[2,2]"),
+        (
+            "transposed, pads",
+            "strides=[2,1], pads=[1,1,1,1], output_padding=[1,0]",
+        ),
+    ] {
+        let nodes = format!(
+            "s: f32[] = {{0.01}} zx: i8[] = {{-5}} sw: f32[4] = {{0.003,0.002,0.004,0.001}}
+             sy: f32[] = {{0.004}} zy: i8[] = {{3}} wi: i8[3,4,3,3] = {{I108}} bi: i32[4] = {{I4}}
+             sb: f32[4] = {{0.00003,0.00002,0.00004,0.00001}} b = DequantizeLinear(bi, sb) {{axis=0}}
+             xq = QuantizeLinear(x, s, zx) xd = DequantizeLinear(xq, s, zx)
+             w = DequantizeLinear(wi, sw) {{axis=1}}
+             c = ConvTranspose(xd, w, b) {{{attributes}}}
+             yq = QuantizeLinear(c, sy, zy) y = DequantizeLinear(yq, sy, zy)"
+        );
+        all.push((name.to_owned(), single(model("[n,3,5,4]", &nodes, 9))));
     }
     all
 }
