@@ -242,9 +242,9 @@ pub fn layers() -> Vec<(String, Model)> {
         ),
     ] {
         let nodes = format!(
-            "s: f32[] = {{0.01}} zx: i8[] = {{-5}} sw: f32[4] = {{0.003,0.002,0.004,0.001}}
-             sy: f32[] = {{0.004}} zy: i8[] = {{3}} wi: i8[3,4,3,3] = {{I108}} bi: i32[4] = {{I4}}
-             sb: f32[4] = {{0.00003,0.00002,0.00004,0.00001}} b = DequantizeLinear(bi, sb) {{axis=0}}
+            "s: f32[] = {{0.010173}} zx: i8[] = {{-5}} sw: f32[4] = {{0.00313,0.002071,0.004519,0.0010133}}
+             sy: f32[] = {{0.0041237}} zy: i8[] = {{3}} wi: i8[3,4,3,3] = {{I108}} bi: i32[4] = {{I4}}
+             sb: f32[4] = {{3.184149318258278e-05,2.1068282876512967e-05,4.597179213305935e-05,1.0308302080375142e-05}} b = DequantizeLinear(bi, sb) {{axis=0}}
              xq = QuantizeLinear(x, s, zx) xd = DequantizeLinear(xq, s, zx)
              w = DequantizeLinear(wi, sw) {{axis=1}}
              c = ConvTranspose(xd, w, b) {{{attributes}}}
