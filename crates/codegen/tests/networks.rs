@@ -10,7 +10,7 @@ mod made;
 use std::collections::BTreeMap;
 
 use edgesmith_codegen::program::{Data, Program};
-use edgesmith_codegen::{Firmware, Flavour, lower};
+use edgesmith_codegen::{Firmware, Flavour, lower, split};
 use edgesmith_ir::{DType, Model, Tensor, eval};
 
 /// The answers of a program in the type of the graph.
@@ -102,9 +102,11 @@ fn quantised_networks_answer_as_the_reference_does() {
 fn code_answers_as_its_program_under_sanitizers() {
     let mut all: Vec<(String, Model)> = made::layers();
     all.extend((0..30).map(|seed| (format!("network {seed}"), made::network(seed))));
-    let mut cases = Vec::new();
+    let (mut cases, mut splits) = (Vec::new(), 0);
     for (name, model) in all {
-        let Ok(program) = lower(&model) else { continue };
+        let Ok(mut program) = lower(&model) else {
+            continue;
+        };
         if program
             .buffers
             .iter()
@@ -121,6 +123,10 @@ fn code_answers_as_its_program_under_sanitizers() {
             .iter()
             .map(|x| program.input(0, x).unwrap().to_bytes())
             .collect();
+        if cases.len() % 2 == 0 {
+            split(&mut program, Flavour::C, 0, 1.0);
+            splits += program.notes.len();
+        }
         let prefix = format!("net{}", cases.len());
         let firmware = Firmware::new(program, &prefix, Flavour::C, &name).unwrap();
         cases.push(host::Case {
@@ -130,6 +136,7 @@ fn code_answers_as_its_program_under_sanitizers() {
             expected,
         });
     }
+    assert!(splits > 3, "{splits} chains were split");
     assert!(cases.len() > 40, "{} cases", cases.len());
     host::check(&cases);
 }

@@ -1,5 +1,7 @@
 //! Conv of one or two spatial axes: bytes by bytes, or floats.
 
+use std::sync::Arc;
+
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{Error, NodeId, Result};
 
@@ -42,13 +44,14 @@ impl Kind {
 }
 
 /// A convolution of bytes.
+#[derive(Clone)]
 pub(super) struct Conv8 {
     kind: Kind,
     geometry: Geometry,
     /// Output channel, row, column, input channel of its group.
-    weights: Vec<i8>,
+    weights: Arc<[i8]>,
     /// Of each output channel, with the zero point of the input in it.
-    bias: Vec<i32>,
+    bias: Arc<[i32]>,
     in_zero: i32,
     to: Requant,
 }
@@ -182,8 +185,8 @@ fn in_bytes(
     let conv = Conv8 {
         kind: Kind::of(g),
         geometry: g.clone(),
-        weights: data,
-        bias,
+        weights: data.into(),
+        bias: bias.into(),
         in_zero: from.zero,
         to: Requant::new(&factors, bound, to.zero, lo, hi)?,
     };
@@ -371,6 +374,18 @@ impl Layer for Conv8 {
             }
             false => None,
         }
+    }
+
+    fn windows(&self) -> Option<&Geometry> {
+        (self.geometry.groups == 1 || self.is_depthwise()).then_some(&self.geometry)
+    }
+
+    fn band(&self, geometry: Geometry) -> Option<Box<dyn Layer>> {
+        Some(Box::new(Self {
+            kind: Kind::of(&geometry),
+            geometry,
+            ..self.clone()
+        }))
     }
 
     fn cost(&self) -> Cost {

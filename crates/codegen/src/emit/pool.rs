@@ -21,6 +21,7 @@ enum Kind {
 }
 
 /// Windows of bytes.
+#[derive(Clone)]
 struct Pool8 {
     kind: Kind,
     geometry: Geometry,
@@ -332,6 +333,17 @@ impl Layer for Pool8 {
     fn overlap(&self, _: Flavour, _: usize) -> Option<Overlap> {
         let g = &self.geometry;
         (g.out_h * g.out_w == 1 || g.kernel == [1, 1]).then_some(Overlap::Behind(0))
+    }
+
+    fn windows(&self) -> Option<&Geometry> {
+        Some(&self.geometry)
+    }
+
+    fn band(&self, geometry: Geometry) -> Option<Box<dyn Layer>> {
+        Some(Box::new(Self {
+            geometry,
+            ..self.clone()
+        }))
     }
 
     fn cost(&self) -> Cost {
