@@ -11,9 +11,11 @@ mod binary;
 mod conv;
 mod dense;
 pub(crate) mod moves;
+mod norm;
 mod pool;
 pub(crate) mod quantize;
 mod softmax;
+mod transposed;
 mod unary;
 
 /// An operator of ONNX that can be emitted.
@@ -38,11 +40,14 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Abs", unary::lower),
     onnx("Add", binary::lower),
     onnx("AveragePool", pool::lower),
+    onnx("BatchNormalization", norm::batch),
     onnx("Ceil", unary::lower),
     onnx("Clip", unary::lower),
     onnx("Concat", moves::concat),
     onnx("Conv", conv::lower),
+    onnx("ConvTranspose", transposed::lower),
     onnx("Cos", unary::lower),
+    onnx("DepthToSpace", moves::blocks),
     onnx("DequantizeLinear", quantize::dequantize),
     onnx("Div", binary::lower),
     onnx("Dropout", moves::identity),
@@ -52,6 +57,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Expand", moves::expand),
     onnx("Flatten", moves::reshape),
     onnx("Floor", unary::lower),
+    onnx("Gather", moves::gather),
     onnx("Gelu", unary::lower),
     onnx("Gemm", dense::lower),
     onnx("GlobalAveragePool", pool::lower),
@@ -82,11 +88,13 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Softmax", softmax::lower),
     onnx("Softplus", unary::lower),
     onnx("Softsign", unary::lower),
+    onnx("SpaceToDepth", moves::blocks),
     onnx("Split", moves::split),
     onnx("Sqrt", unary::lower),
     onnx("Squeeze", moves::reshape),
     onnx("Sub", binary::lower),
     onnx("Tanh", unary::lower),
+    onnx("Tile", moves::tile),
     onnx("Transpose", moves::transpose),
     onnx("Unsqueeze", moves::reshape),
 ];

@@ -14,6 +14,7 @@ mod quantized;
 mod tail;
 mod views;
 
+pub(crate) use quantized::Weights;
 pub(crate) use tail::{Bounds, Tail};
 pub(crate) use views::last;
 

@@ -7,7 +7,7 @@ use super::{Call, c_float};
 use crate::arena::Overlap;
 use crate::fixed::Requant;
 use crate::kernels::{self, Flavour, Geometry};
-use crate::lower::{Bounds, Held, Lowering, Tail, last};
+use crate::lower::{Bounds, Held, Lowering, Tail, Weights, last};
 use crate::program::{Cost, Data, Element, Layer};
 
 /// Which kernel computes it.
@@ -72,12 +72,27 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let geometry = geometry(l, id, &x.dims, &w_dims)?;
     let tail = l.tail(y);
     let x = l.channels_last(&x);
-    let made = match integers(l, id, &x, &geometry, &tail)? {
-        Some(made) => made,
-        None => floats(l, id, &x, &geometry, &tail)?,
-    };
+    let ints = l.weights(w, 0);
+    let floats = l.floats(w);
+    let made = convolved(l, id, &x, &geometry, &tail, ints, floats)?;
     l.finish(&tail, made);
     Ok(())
+}
+
+/// The step of a convolution by weights in the order output, input, row, column, in bytes where it can be.
+pub(super) fn convolved(
+    l: &mut Lowering,
+    id: NodeId,
+    x: &Held,
+    geometry: &Geometry,
+    tail: &Tail,
+    ints: Option<Weights>,
+    floats: Option<Vec<f32>>,
+) -> Result<Held> {
+    let Some(made) = in_bytes(l, id, x, geometry, tail, ints)? else {
+        return in_floats(l, id, x, geometry, tail, floats);
+    };
+    Ok(made)
 }
 
 fn geometry(l: &Lowering, id: NodeId, x: &[usize], w: &[usize]) -> Result<Geometry> {
@@ -142,18 +157,16 @@ fn result(l: &mut Lowering, tail: &Tail, element: Element, dims: &[usize]) -> He
     made
 }
 
-fn integers(
+fn in_bytes(
     l: &mut Lowering,
     id: NodeId,
     x: &Held,
     g: &Geometry,
     tail: &Tail,
+    weights: Option<Weights>,
 ) -> Result<Option<Held>> {
     let node = l.graph.node(id);
-    let Some((from, to, weights)) = l.grid(x).zip(tail.grid).and_then(|(from, to)| {
-        let weights = l.weights(node.input(1)?, 0)?;
-        Some((from, to, weights))
-    }) else {
+    let (Some(from), Some(to), Some(weights)) = (l.grid(x), tail.grid, weights) else {
         return Ok(None);
     };
     let products = weights
@@ -200,9 +213,15 @@ pub(super) fn folded(weights: &[i8], bias: &[i32], zero: i32) -> Result<(Vec<i32
     Ok((rows, bound))
 }
 
-fn floats(l: &mut Lowering, id: NodeId, x: &Held, g: &Geometry, tail: &Tail) -> Result<Held> {
+fn in_floats(
+    l: &mut Lowering,
+    id: NodeId,
+    x: &Held,
+    g: &Geometry,
+    tail: &Tail,
+    weights: Option<Vec<f32>>,
+) -> Result<Held> {
     let node = l.graph.node(id);
-    let weights = node.input(1).and_then(|w| l.floats(w));
     let weights = weights.ok_or_else(|| {
         Error::unsupported("its weights are computed").hint("code is made for constant weights")
     })?;

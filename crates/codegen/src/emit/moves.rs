@@ -510,6 +510,127 @@ pub(crate) fn expand(l: &mut Lowering, id: NodeId) -> Result<()> {
     Ok(())
 }
 
+/// DepthToSpace and SpaceToDepth: blocks of channels against blocks of pixels.
+pub(crate) fn blocks(l: &mut Lowering, id: NodeId) -> Result<()> {
+    let node = l.graph.node(id);
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let x = l.read(id, 0)?;
+    let b = usize::try_from(node.int("blocksize").unwrap_or(0)).unwrap_or(0);
+    let dims = l.typed(y)?.1;
+    let (&[n, c, h, w], true) = (x.dims.as_slice(), b > 0) else {
+        return Err(Error::invalid("it takes an image and a block size"));
+    };
+    let x = l.row_major(&x);
+    // Lengths in memory, and for each axis of the result in row-major order the axis that it is.
+    let (laid, perm) = match node.op.as_str() {
+        "SpaceToDepth" => (vec![n, c, h / b, b, w / b, b], [0, 3, 5, 1, 2, 4]),
+        _ if node.string("mode") == Some("CRD") => {
+            (vec![n, c / (b * b), b, b, h, w], [0, 1, 4, 2, 5, 3])
+        }
+        _ => (vec![n, b, b, c / (b * b), h, w], [0, 3, 4, 1, 5, 2]),
+    };
+    let element = l.of(&x).element;
+    let whole = Moves::permute(element, &laid, &perm);
+    let layer = Moves::new(element, whole.copies, None)?;
+    let grid = l.of(&x).grid;
+    let name = l.graph.value(y).name.clone();
+    let made = l.buffer(&name, element, &dims, grid);
+    l.step(id, &[&x], &made, layer);
+    l.hold(y, made);
+    Ok(())
+}
+
+/// Gather by constant indices: a copy for each run of them.
+pub(crate) fn gather(l: &mut Lowering, id: NodeId) -> Result<()> {
+    let node = l.graph.node(id);
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let x = l.read(id, 0)?;
+    let axis = axis_of(node.int("axis").unwrap_or(0), x.dims.len())?;
+    let indices = node.input(1).and_then(|v| l.constant(v));
+    let indices = indices.ok_or_else(|| Error::unsupported("its indices are computed"))?;
+    let dims = l.typed(y)?.1;
+    let length = x.dims[axis] as i64;
+    let numbers: Vec<i64> = indices
+        .to_i64()?
+        .iter()
+        .map(|&i| if i < 0 { i + length } else { i })
+        .collect();
+    if numbers.iter().any(|i| !(0..length).contains(i)) {
+        return Err(Error::invalid("an index is out of range"));
+    }
+    let x = l.row_major(&x);
+    let (before, after) = x.dims.split_at(axis);
+    let outer: usize = before.iter().product();
+    let inner: usize = after[1..].iter().product();
+    let (far, wide) = (
+        (x.dims[axis] * inner) as isize,
+        (numbers.len() * inner) as isize,
+    );
+    let mut copies = Vec::new();
+    let mut at = 0;
+    while at < numbers.len() {
+        let run = numbers[at..]
+            .windows(2)
+            .take_while(|w| w[1] == w[0] + 1)
+            .count()
+            + 1;
+        copies.push(Copies {
+            dims: vec![outer, run * inner],
+            from: vec![far, 1],
+            to: vec![wide, 1],
+            first: numbers[at] as usize * inner,
+            at: at * inner,
+        });
+        at += run;
+    }
+    let element = l.of(&x).element;
+    let layer = Moves::new(element, copies, None)?;
+    let grid = l.of(&x).grid;
+    let name = l.graph.value(y).name.clone();
+    let made = l.buffer(&name, element, &dims, grid);
+    l.step(id, &[&x], &made, layer);
+    l.hold(y, made);
+    Ok(())
+}
+
+/// Tile by constant counts.
+pub(crate) fn tile(l: &mut Lowering, id: NodeId) -> Result<()> {
+    let node = l.graph.node(id);
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let x = l.read(id, 0)?;
+    let counts = ints(l, id, 1, "repeats")?.ok_or_else(|| Error::invalid("it has no counts"))?;
+    let dims = l.typed(y)?.1;
+    let x = l.row_major(&x);
+    let (own, far) = (steps(&x.dims), steps(&dims));
+    let (mut lengths, mut from, mut to) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, &count) in counts.iter().enumerate() {
+        lengths.extend([usize::try_from(count).unwrap_or(0), x.dims[i]]);
+        from.extend([0, own[i]]);
+        to.extend([far[i] * x.dims[i] as isize, far[i]]);
+    }
+    let copies = Copies {
+        dims: lengths,
+        from,
+        to,
+        first: 0,
+        at: 0,
+    };
+    let element = l.of(&x).element;
+    let layer = Moves::new(element, vec![copies], None)?;
+    let grid = l.of(&x).grid;
+    let name = l.graph.value(y).name.clone();
+    let made = l.buffer(&name, element, &dims, grid);
+    l.step(id, &[&x], &made, layer);
+    l.hold(y, made);
+    Ok(())
+}
+
 impl Lowering<'_> {
     /// The value repeated to lengths `dims`, in row-major order; itself where it has them.
     pub fn stretched(&mut self, x: &Held, dims: &[usize]) -> Result<Held> {

@@ -16,8 +16,12 @@ pub(super) static BASE: Kernel = Kernel {
     about: "headers, and instructions that C has no word for",
     needs: &[],
     source: |f| {
-        let (c, dsp) = (include_str!("base/c.c"), include_str!("base/dsp.c"));
-        by(f, [c, dsp, dsp])
+        let (c, dsp, mve) = (
+            include_str!("base/c.c"),
+            include_str!("base/dsp.c"),
+            include_str!("base/mve.c"),
+        );
+        by(f, [c, dsp, mve])
     },
 };
 
@@ -26,8 +30,12 @@ pub(super) static REQUANT: Kernel = Kernel {
     about: "a sum of 32 bits to int8, by a multiplier for each channel",
     needs: &["base"],
     source: |f| {
-        let (c, dsp) = (include_str!("requant/c.c"), include_str!("requant/dsp.c"));
-        by(f, [c, dsp, dsp])
+        let (c, dsp, mve) = (
+            include_str!("requant/c.c"),
+            include_str!("requant/dsp.c"),
+            include_str!("requant/dsp.c"),
+        );
+        by(f, [c, dsp, mve])
     },
 };
 
@@ -50,8 +58,12 @@ pub(super) static BLOCK8: Kernel = Kernel {
     about: "two windows times all channels",
     needs: &["requant"],
     source: |f| {
-        let (c, dsp) = (include_str!("block8/c.c"), include_str!("block8/dsp.c"));
-        by(f, [c, dsp, dsp])
+        let (c, dsp, mve) = (
+            include_str!("block8/c.c"),
+            include_str!("block8/dsp.c"),
+            include_str!("block8/mve.c"),
+        );
+        by(f, [c, dsp, mve])
     },
 };
 
@@ -60,8 +72,12 @@ pub(super) static CONV8: Kernel = Kernel {
     about: "any convolution on int8",
     needs: &["conv", "window8", "block8"],
     source: |f| {
-        let (c, dsp) = (include_str!("conv8/c.c"), include_str!("conv8/dsp.c"));
-        by(f, [c, dsp, dsp])
+        let (c, dsp, mve) = (
+            include_str!("conv8/c.c"),
+            include_str!("conv8/dsp.c"),
+            include_str!("conv8/mve.c"),
+        );
+        by(f, [c, dsp, mve])
     },
 };
 
@@ -70,11 +86,12 @@ pub(super) static CONV8_1X1: Kernel = Kernel {
     about: "a convolution 1x1 on int8 with stride 1, no padding and one group",
     needs: &["conv", "block8"],
     source: |f| {
-        let (c, dsp) = (
+        let (c, dsp, mve) = (
             include_str!("conv8_1x1/c.c"),
             include_str!("conv8_1x1/dsp.c"),
+            include_str!("conv8_1x1/mve.c"),
         );
-        by(f, [c, dsp, dsp])
+        by(f, [c, dsp, mve])
     },
 };
 
@@ -83,11 +100,12 @@ pub(super) static DEPTHWISE8: Kernel = Kernel {
     about: "any depthwise convolution on int8",
     needs: &["conv"],
     source: |f| {
-        let (c, dsp) = (
+        let (c, dsp, mve) = (
             include_str!("depthwise8/c.c"),
             include_str!("depthwise8/dsp.c"),
+            include_str!("depthwise8/dsp.c"),
         );
-        by(f, [c, dsp, dsp])
+        by(f, [c, dsp, mve])
     },
 };
 
@@ -96,11 +114,12 @@ pub(super) static DEPTHWISE8_3X3: Kernel = Kernel {
     about: "a depthwise convolution 3x3 on int8 with stride 1 or 2 and no dilation",
     needs: &["conv"],
     source: |f| {
-        let (c, dsp) = (
+        let (c, dsp, mve) = (
             include_str!("depthwise8_3x3/c.c"),
             include_str!("depthwise8_3x3/dsp.c"),
+            include_str!("depthwise8_3x3/dsp.c"),
         );
-        by(f, [c, dsp, dsp])
+        by(f, [c, dsp, mve])
     },
 };
 
@@ -109,7 +128,11 @@ pub(super) static DENSE8: Kernel = Kernel {
     about: "rows of int8 times a matrix",
     needs: &["requant"],
     source: |f| {
-        let (c, dsp) = (include_str!("dense8/c.c"), include_str!("dense8/dsp.c"));
-        by(f, [c, dsp, dsp])
+        let (c, dsp, mve) = (
+            include_str!("dense8/c.c"),
+            include_str!("dense8/dsp.c"),
+            include_str!("dense8/mve.c"),
+        );
+        by(f, [c, dsp, mve])
     },
 };

@@ -41,7 +41,7 @@ pub fn pixels(_flavour: Flavour) -> usize {
     2
 }
 
-/// Bytes of what `es_block8` of the DSP flavour keeps behind the windows.
+/// Bytes of what `es_block8` keeps behind the windows.
 const STATE: usize = 48;
 
 /// Bytes of scratch of `conv8`.
@@ -50,7 +50,16 @@ pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
     match flavour {
         Flavour::C if g.groups == 1 => 2 * window,
         Flavour::C => 2 * window + 2 * depth,
-        Flavour::Dsp | Flavour::Mve => depth.div_ceil(4) * 16 + STATE + 2 * window,
+        Flavour::Dsp => {
+            let bytes = match g.groups {
+                1 if g.in_c % 4 == 0 => 0,
+                1 => window,
+                _ => 2 * window,
+            };
+            depth.div_ceil(4) * 16 + STATE + bytes
+        }
+        Flavour::Mve if g.groups == 1 => 2 * depth.next_multiple_of(16) + STATE,
+        Flavour::Mve => 2 * depth.next_multiple_of(16) + STATE + 2 * window,
     }
 }
 
@@ -58,7 +67,8 @@ pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
 pub fn scratch_conv_1x1(flavour: Flavour, g: &Geometry) -> usize {
     match flavour {
         Flavour::C => 2 * g.in_c,
-        Flavour::Dsp | Flavour::Mve => g.in_c.div_ceil(4) * 16 + STATE,
+        Flavour::Dsp => g.in_c.div_ceil(4) * 16 + STATE,
+        Flavour::Mve => 2 * g.in_c.next_multiple_of(16) + STATE,
     }
 }
 
@@ -124,6 +134,21 @@ fn interleaved(rows: &[&[i8]], depth: usize, lanes: usize) -> Vec<u8> {
     out
 }
 
+/// Rows of `depth` weights by fours of rows: 16 bytes of each in turn, filled by zeros.
+fn vectors(rows: &[&[i8]], depth: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for block in rows.chunks(4) {
+        for start in (0..depth).step_by(16) {
+            for lane in 0..4 {
+                let row = block.get(lane).copied().unwrap_or_default();
+                let at = |i: usize| row.get(start + i).copied().unwrap_or(0) as u8;
+                out.extend((0..16).map(at));
+            }
+        }
+    }
+    out
+}
+
 fn bytes(weights: &[i8]) -> Vec<u8> {
     weights.iter().map(|w| *w as u8).collect()
 }
@@ -136,7 +161,10 @@ pub fn pack_conv(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
         Flavour::Dsp | Flavour::Mve => {
             let rows: Vec<&[i8]> = weights.chunks(depth.max(1)).collect();
             let group = (g.out_c / g.groups.max(1)).max(1);
-            let each = rows.chunks(group).map(|rows| interleaved(rows, depth, 2));
+            let each = rows.chunks(group).map(|rows| match flavour {
+                Flavour::Mve => vectors(rows, depth),
+                _ => interleaved(rows, depth, 2),
+            });
             each.collect::<Vec<_>>().concat()
         }
     }
@@ -167,9 +195,13 @@ pub fn pack_depthwise_3x3(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec
 pub fn pack_dense(flavour: Flavour, weights: &[i8], inputs: usize) -> Vec<u8> {
     match flavour {
         Flavour::C => bytes(weights),
-        Flavour::Dsp | Flavour::Mve => {
+        Flavour::Dsp => {
             let rows: Vec<&[i8]> = weights.chunks(inputs.max(1)).collect();
             interleaved(&rows, inputs, 4)
+        }
+        Flavour::Mve => {
+            let rows: Vec<&[i8]> = weights.chunks(inputs.max(1)).collect();
+            vectors(&rows, inputs)
         }
     }
 }

@@ -10,8 +10,6 @@ use super::Lowering;
 pub(crate) struct Weights {
     /// In the order of the graph.
     pub data: Vec<i8>,
-    /// Lengths.
-    pub dims: Vec<usize>,
     /// The scale of each channel.
     pub scales: Vec<f32>,
     /// All fit in 4 bits, and are stored so in the graph.
@@ -105,7 +103,6 @@ impl Lowering<'_> {
         let fits = data.iter().all(|w| (-8..8).contains(w));
         Some(Weights {
             data,
-            dims,
             scales: (0..channels).map(|c| scales[c % scales.len()]).collect(),
             nibbles: nibbles && fits,
         })

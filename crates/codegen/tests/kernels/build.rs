@@ -89,12 +89,13 @@ pub fn shown(output: &Output) -> String {
     all.lines().take(40).collect::<Vec<_>>().join("\n")
 }
 
-fn source(flavour: Flavour, head: &str, main: &str) -> String {
+/// Writes the kernels beside the program that it returns.
+fn source(folder: &Path, flavour: Flavour, head: &str, main: &str) -> String {
     let names: Vec<&str> = KERNELS.iter().map(|k| k.name).collect();
-    let kernels = text(flavour, &names, "es");
+    fs::write(folder.join("kernels.h"), text(flavour, &names, "es")).unwrap();
     let driver =
         include_str!("driver.c").replace("#include \"calls.inc\"", include_str!("calls.inc"));
-    [&kernels, head, &driver, main].join("\n")
+    ["#include \"kernels.h\"", head, &driver, main].join("\n")
 }
 
 /// Runs the cases on this machine; nothing where there is no compiler.
@@ -103,7 +104,12 @@ pub fn host(flavour: Flavour, blob: &[u8]) -> Option<Output> {
     let (c, cases, program) = (folder.join("t.c"), folder.join("t.bin"), folder.join("t"));
     fs::write(
         &c,
-        source(flavour, include_str!("host.c"), include_str!("host_main.c")),
+        source(
+            &folder,
+            flavour,
+            include_str!("host.c"),
+            include_str!("host_main.c"),
+        ),
     )
     .unwrap();
     fs::write(&cases, blob).unwrap();
@@ -138,6 +144,7 @@ pub fn board(board: &Board, level: &str, blob: &[u8]) -> Output {
         folder.join("t.elf"),
     );
     let text = source(
+        &folder,
         board.flavour,
         include_str!("board_head.c"),
         include_str!("board_main.c"),

@@ -36,8 +36,8 @@ static void es_conv8(const es_conv *p, const int8_t *x, const int8_t *w, int8_t 
             int8_t *const both = &second[k * p->groups];
             to.bias = &to.bias[g * channels];
             to.mult = &to.mult[g * channels];
-            memcpy(both, &window[g * k], (size_t)k);
-            memcpy(&both[k], &second[g * k], (size_t)k);
+            es_copy(both, &window[g * k], k);
+            es_copy(&both[k], &second[g * k], k);
             es_block8(&to, channels, k, both, &w[g * channels * k], &y0[g * channels],
                       &y1[g * channels]);
         }

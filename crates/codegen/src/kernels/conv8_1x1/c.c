@@ -9,8 +9,8 @@ static void es_conv8_1x1(const es_conv *p, const int8_t *x, const int8_t *w, int
         const int32_t next = ((i + 1) < pixels) ? 1 : 0;
         int8_t *const y0 = &y[i * p->out_c];
         const int8_t *const x0 = &x[i * k];
-        memcpy(window, x0, (size_t)k);
-        memcpy(&window[k], &x0[next * k], (size_t)k);
+        es_copy(window, x0, k);
+        es_copy(&window[k], &x0[next * k], k);
         es_block8(&p->to, p->out_c, k, window, w, y0, &y0[next * p->out_c]);
     }
 }

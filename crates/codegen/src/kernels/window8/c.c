@@ -1,3 +1,10 @@
+/* Whether a window lies wholly inside, and its rows are runs. */
+static inline int32_t es_inside(const es_conv *p, int32_t top, int32_t left)
+{
+    return ((top >= 0) && (left >= 0) && ((left + p->kernel_w) <= p->in_w) && (p->groups == 1) &&
+            (p->dilation_w == 1) && ((top + ((p->kernel_h - 1) * p->dilation_h)) < p->in_h)) ? 1 : 0;
+}
+
 /* What an output pixel sees, as [group][kernel_h][kernel_w][channel of the group]. */
 ES_NOINLINE static void es_window8(const es_conv *p, const int8_t *x, int32_t oy, int32_t ox, int8_t *to)
 {
@@ -10,6 +17,17 @@ ES_NOINLINE static void es_window8(const es_conv *p, const int8_t *x, int32_t oy
     int32_t group;
     int32_t ky;
     int32_t kx;
+    if (es_inside(p, top, left) != 0) {
+        const int32_t bytes = p->kernel_w * p->in_c;
+        const int32_t step = p->dilation_h * p->in_w * p->in_c;
+        x = &x[((top * p->in_w) + left) * p->in_c];
+        for (ky = p->kernel_h; ky > 0; ky--) {
+            es_copy(to, x, bytes);
+            to = &to[bytes];
+            x = &x[step];
+        }
+        return;
+    }
     for (group = 0; group < p->groups; group++) {
         for (ky = 0; ky < p->kernel_h; ky++) {
             const int32_t iy = top + (ky * p->dilation_h);
@@ -26,16 +44,16 @@ ES_NOINLINE static void es_window8(const es_conv *p, const int8_t *x, int32_t oy
                 inside = (inside - before) * channels;
                 before *= channels;
                 if (before > 0) {
-                    memset(to, (int)zero, (size_t)before);
+                    es_fill(to, zero, before);
                     to += before;
                 }
                 if (inside > 0) {
                     const int32_t pixel = (iy * p->in_w) + ((ix < 0) ? 0 : ix);
-                    memcpy(to, &x[(pixel * p->in_c) + (group * channels)], (size_t)inside);
+                    es_copy(to, &x[(pixel * p->in_c) + (group * channels)], inside);
                     to += inside;
                 }
                 if (after > 0) {
-                    memset(to, (int)zero, (size_t)after);
+                    es_fill(to, zero, after);
                     to += after;
                 }
             }
