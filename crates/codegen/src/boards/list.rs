@@ -144,7 +144,7 @@ static CORTEX_M0PLUS_CLANG: Compiler = arm_clang(CORTEX_M0PLUS_FLAGS);
 static CORTEX_M3: Board = Board {
     name: "cortex-m3",
     about: "Cortex-M3, MPS2 with AN385",
-    targets: &[],
+    targets: &["cortex-m3"],
     flavours: PORTABLE,
     machine: Some(&CORTEX_M3_MACHINE),
     compilers: &[&CORTEX_M3_GCC, &CORTEX_M3_CLANG],
