@@ -4,11 +4,15 @@ mod elementwise8;
 mod int8;
 pub mod integer;
 mod pack;
+mod pack_f32;
+mod real;
 
 pub use pack::{
     Geometry, depthwise_in_place, pack_conv, pack_dense, pack_depthwise, pack_depthwise_3x3,
     pixels, scratch_conv, scratch_conv_1x1, scratch_depthwise, scratch_depthwise_3x3,
 };
+
+pub use pack_f32::{pack_conv_f32, pack_dense_f32, pack_depthwise_f32, scratch_conv_f32};
 
 /// Which instructions the text of a kernel may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,48 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise8::SOFTMAX8,
     &elementwise8::MOVE,
     &elementwise8::RESIZE_NEAREST,
+    &real::CONVF,
+    &real::BLOCK,
+    &real::CONV,
+    &real::CONV_1X1,
+    &real::DEPTHWISE,
+    &real::DENSE,
+    &real::BROADCAST,
+    &real::ADD,
+    &real::SUB,
+    &real::MUL,
+    &real::DIV,
+    &real::MIN,
+    &real::MAX,
+    &real::UNARY,
+    &real::CLIP,
+    &real::EXP_OF,
+    &real::LOG_OF,
+    &real::TANH_OF,
+    &real::SIGMOID_OF,
+    &real::ERF_OF,
+    &real::SQRT_OF,
+    &real::EXP,
+    &real::LOG,
+    &real::TANH,
+    &real::SIGMOID,
+    &real::ERF,
+    &real::SQRT,
+    &real::NEG,
+    &real::ABS,
+    &real::GELU,
+    &real::SILU,
+    &real::HARDSWISH,
+    &real::SOFTMAX,
+    &real::MAXPOOL,
+    &real::AVGPOOL,
+    &real::LAYER_NORM,
+    &real::REDUCE,
+    &real::REDUCE_SUM,
+    &real::REDUCE_MEAN,
+    &real::REDUCE_MAX,
+    &real::QUANTIZE,
+    &real::DEQUANTIZE,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with

@@ -52,7 +52,7 @@ pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
         Flavour::C => 2 * window + 2 * depth,
         Flavour::Dsp => {
             let bytes = match g.groups {
-                1 if g.in_c % 4 == 0 => 0,
+                1 if g.in_c.is_multiple_of(4) => 0,
                 1 => window,
                 _ => 2 * window,
             };

@@ -107,7 +107,7 @@ fn parameters(g: &Geometry, zero: i8, to: &Requant) -> Vec<i32> {
 }
 
 /// Sizes of a convolution with padding that is less than the kernel.
-fn geometry(r: &mut Random, kernel: [usize; 2], channels: [usize; 3], most: usize) -> Geometry {
+pub fn geometry(r: &mut Random, kernel: [usize; 2], channels: [usize; 3], most: usize) -> Geometry {
     let stride = [1 + r.below(2), 1 + r.below(2)];
     let dilation = [[1, 1], [1, 1], [1, 1], [2, 1], [1, 3]][r.below(5)];
     let span = |i: usize| (kernel[i] - 1) * dilation[i] + 1;
