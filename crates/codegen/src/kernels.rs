@@ -3,6 +3,7 @@
 mod elementwise8;
 mod int8;
 pub mod integer;
+mod mixed;
 mod pack;
 mod pack_f32;
 mod real;
@@ -101,6 +102,10 @@ pub static KERNELS: &[&Kernel] = &[
     &real::REDUCE_MAX,
     &real::QUANTIZE,
     &real::DEQUANTIZE,
+    &mixed::DENSE8_F32,
+    &mixed::FILL_F32,
+    &mixed::LEAKY_F32,
+    &mixed::HARDSIGMOID_F32,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with

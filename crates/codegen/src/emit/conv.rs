@@ -431,6 +431,12 @@ fn windows<T: Copy>(g: &Geometry, x: &[T], zero: T, mut sums: impl FnMut(usize, 
     }
 }
 
+impl ConvF32 {
+    fn is_depthwise(&self) -> bool {
+        matches!(self.kind, Kind::Depthwise | Kind::Depthwise3x3)
+    }
+}
+
 impl Layer for ConvF32 {
     fn kernel(&self) -> &'static str {
         match self.kind {
@@ -442,7 +448,11 @@ impl Layer for ConvF32 {
 
     fn emit(&self, call: &mut Call) -> String {
         let g = &self.geometry;
-        let weights = call.f32s("weights", &self.weights);
+        let packed = match self.kind {
+            Kind::Depthwise | Kind::Depthwise3x3 => kernels::pack_depthwise_f32(&self.weights, g),
+            Kind::Any | Kind::Pointwise => kernels::pack_conv_f32(&self.weights, g),
+        };
+        let weights = call.f32s("weights", &packed);
         let bias = call.f32s("bias", &self.bias);
         let fields = format!(
             "{}, .bias = {bias}, .lo = {}, .hi = {}",
@@ -450,10 +460,13 @@ impl Layer for ConvF32 {
             c_float(self.bounds.lo),
             c_float(self.bounds.hi)
         );
-        let layer = call.parameters("conv_floats", &fields);
+        let layer = call.parameters("convf", &fields);
         let f = call.kernel(self.kernel());
-        let (x, y, scratch) = (&call.reads[0], &call.write, &call.scratch);
-        format!("{f}(&{layer}, {x}, {weights}, {y}, {scratch});")
+        let (x, y) = (&call.reads[0], &call.write);
+        match self.is_depthwise() {
+            true => format!("{f}(&{layer}, {x}, {weights}, {y});"),
+            false => format!("{f}(&{layer}, {x}, {weights}, {y}, {});", call.scratch),
+        }
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
@@ -468,6 +481,18 @@ impl Layer for ConvF32 {
                 y[at + c] = sum.max(self.bounds.lo).min(self.bounds.hi);
             }
         });
+    }
+
+    fn scratch(&self, _: Flavour) -> usize {
+        match self.is_depthwise() {
+            true => 0,
+            false => kernels::scratch_conv_f32(&self.geometry),
+        }
+    }
+
+    fn overlap(&self, flavour: Flavour, _: usize) -> Option<Overlap> {
+        let g = &self.geometry;
+        (g.groups == 1).then(|| Overlap::Behind(distance(g, kernels::pixels(flavour), 4)))
     }
 
     fn cost(&self) -> Cost {

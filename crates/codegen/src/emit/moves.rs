@@ -178,7 +178,7 @@ impl Layer for Moves {
             }
             Some(Fill::F32(x)) => {
                 let f = call.kernel("fill_f32");
-                text.push(format!("{f}({}, {y}, {});", call.count, super::c_float(x)));
+                text.push(format!("{f}({}, {}, {y});", call.count, super::c_float(x)));
             }
             None => {}
         }

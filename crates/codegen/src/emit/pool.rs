@@ -55,7 +55,8 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
         _ => Kind::Mean,
     };
     let geometry = match node.op.as_str() {
-        "ReduceMean" => whole(l, id, &x)?,
+        "ReduceMean" if is_whole(l, id, &x)? => all(&x.dims)?,
+        "ReduceMean" => return super::norm::reduce(l, id),
         "GlobalAveragePool" | "GlobalMaxPool" => all(&x.dims)?,
         _ => windows(l, id, &x.dims)?,
     };
@@ -191,27 +192,11 @@ fn all(dims: &[usize]) -> Result<Geometry> {
     })
 }
 
-/// A mean over every spatial axis.
-fn whole(l: &Lowering, id: NodeId, x: &Held) -> Result<Geometry> {
-    let node = l.graph.node(id);
-    let axes = match node.input(1).and_then(|v| l.constant(v)) {
-        Some(t) => Some(t.to_i64()?),
-        None => node.ints("axes").map(<[i64]>::to_vec),
-    };
-    let rank = x.dims.len() as i64;
-    let mut axes: Vec<i64> = axes
-        .unwrap_or_default()
-        .iter()
-        .map(|a| if *a < 0 { a + rank } else { *a })
-        .collect();
-    axes.sort_unstable();
-    let spatial: Vec<i64> = (2..rank).collect();
-    if axes != spatial || rank < 3 {
-        return Err(Error::unsupported(
-            "a mean over other axes than those of an image",
-        ));
-    }
-    all(&x.dims)
+/// Whether a mean is over every spatial axis of one image, and no other.
+fn is_whole(l: &Lowering, id: NodeId, x: &Held) -> Result<bool> {
+    let spatial: Vec<usize> = (2..x.dims.len()).collect();
+    let axes = super::norm::axes(l, id, x.dims.len())?;
+    Ok((3..=4).contains(&x.dims.len()) && x.dims[0] == 1 && axes == spatial)
 }
 
 fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
@@ -369,18 +354,16 @@ impl Layer for PoolF32 {
 
     fn emit(&self, call: &mut Call) -> String {
         let at = fields(&self.geometry);
-        let layer = match self.kind {
-            Kind::Max => call.parameters("pool", &at),
-            kind => {
-                let fields = format!(
-                    ".at = {{{at}}}, .counted = {}",
-                    i32::from(kind == Kind::Mean)
-                );
-                call.parameters("avgpool_floats", &fields)
-            }
-        };
+        let layer = call.parameters("pool", &at);
         let f = call.kernel(self.kernel());
-        format!("{f}(&{layer}, {}, {});", call.reads[0], call.write)
+        let (x, y) = (&call.reads[0], &call.write);
+        match self.kind {
+            Kind::Max => format!("{f}(&{layer}, {x}, {y});"),
+            kind => format!(
+                "{f}(&{layer}, {}, {x}, {y});",
+                i32::from(kind == Kind::Mean)
+            ),
+        }
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
@@ -390,7 +373,7 @@ impl Layer for PoolF32 {
         each(&self.geometry, |at, places| {
             let numbers = places.iter().map(|&i| x[i]);
             y[at] = match self.kind {
-                Kind::Max => numbers.fold(f32::NEG_INFINITY, f32::max),
+                Kind::Max => numbers.fold(f32::MIN, f32::max),
                 Kind::Mean => numbers.sum::<f32>() / places.len() as f32,
                 Kind::MeanOfAll => numbers.sum::<f32>() / taps as f32,
             };

@@ -121,7 +121,7 @@ impl Layer for SoftmaxF32 {
         let f = call.kernel("softmax_f32");
         format!(
             "{f}({}, {}, {}, {});",
-            call.reads[0], call.write, self.rows, self.width
+            self.rows, self.width, call.reads[0], call.write
         )
     }
 

@@ -11,7 +11,7 @@ use crate::lower::{Bounds, Held, Lowering};
 use crate::program::{Data, Element, Grid, Layer};
 
 /// A function of floats.
-struct Unary {
+pub(super) struct Unary {
     kernel: &'static str,
     /// Further numbers that the kernel takes.
     numbers: Vec<f32>,
@@ -27,6 +27,9 @@ static FLOATS: &[Float] = &[
     ("Clip", "clip_f32", |x, n| x.max(n[0]).min(n[1])),
     ("Erf", "erf_f32", |x, _| erf(x)),
     ("Exp", "exp_f32", |x, _| x.exp()),
+    ("Gelu", "gelu_f32", |x, _| {
+        0.5 * x * (1.0 + erf(x / std::f32::consts::SQRT_2))
+    }),
     ("HardSigmoid", "hardsigmoid_f32", |x, n| {
         (n[0] * x + n[1]).clamp(0.0, 1.0)
     }),
@@ -140,12 +143,27 @@ fn table(
     }))
 }
 
+impl Unary {
+    /// Numbers between bounds.
+    pub fn clip(bounds: Bounds, count: usize) -> Self {
+        Self {
+            kernel: "clip_f32",
+            numbers: vec![bounds.lo, bounds.hi],
+            count,
+            eval: |x, n| x.max(n[0]).min(n[1]),
+        }
+    }
+}
+
 fn floats(l: &Lowering, id: NodeId, count: usize) -> Result<Unary> {
     let node = l.graph.node(id);
     let &(_, kernel, eval) = FLOATS.iter().find(|f| node.op == f.0).ok_or_else(|| {
         Error::unsupported(format!("{} has no emitter for floats", node.op))
             .hint("quantised to int8 it has one: a table")
     })?;
+    if node.string("approximate").is_some_and(|a| a != "none") {
+        return Err(Error::unsupported("Gelu by tanh has no emitter for floats"));
+    }
     let numbers = match node.op.as_str() {
         "Relu" | "Clip" => {
             let (lo, hi) = l
@@ -181,8 +199,8 @@ impl Layer for Unary {
             .map(|&n| format!(", {}", c_float(n)))
             .collect();
         format!(
-            "{f}({}, {}, {}{numbers});",
-            call.reads[0], call.write, self.count
+            "{f}({}, {}{numbers}, {});",
+            self.count, call.reads[0], call.write
         )
     }
 
