@@ -73,9 +73,18 @@ pub fn scratch_conv_1x1(flavour: Flavour, g: &Geometry) -> usize {
 }
 
 /// Bytes of scratch of `depthwise8`.
-pub fn scratch_depthwise(_flavour: Flavour, g: &Geometry) -> usize {
+pub fn scratch_depthwise(flavour: Flavour, g: &Geometry) -> usize {
     let span = |i: usize| (g.kernel[i] - 1) * g.dilation[i] + 1;
-    2 * span(0) * ((g.out_w - 1) * g.stride[1] + span(1))
+    let width = (g.out_w - 1) * g.stride[1] + span(1);
+    match flavour {
+        Flavour::C => 2 * span(0) * width,
+        Flavour::Dsp => {
+            let taps = span(1).next_multiple_of(2);
+            let width = ((g.out_w - 1) * g.stride[1] + taps).next_multiple_of(2);
+            2 * span(0) * width + 2 * g.kernel[0] * taps
+        }
+        Flavour::Mve => 4 * span(0) * width,
+    }
 }
 
 /// Whether `depthwise8_3x3` takes columns as rows.
@@ -178,8 +187,21 @@ pub fn pack_conv(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
 }
 
 /// Weights of `depthwise8`, given as [channel, kernel height, kernel width].
-pub fn pack_depthwise(_flavour: Flavour, weights: &[i8], _g: &Geometry) -> Vec<u8> {
-    bytes(weights)
+pub fn pack_depthwise(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
+    let taps = (g.kernel[0] * g.kernel[1]).max(1);
+    match flavour {
+        Flavour::C | Flavour::Dsp => bytes(weights),
+        Flavour::Mve => {
+            let mut out = Vec::new();
+            for four in weights.chunks(4 * taps) {
+                for tap in 0..taps {
+                    let at = |lane: usize| four.get(lane * taps + tap).copied().unwrap_or(0) as u8;
+                    out.extend((0..4).map(at));
+                }
+            }
+            out
+        }
+    }
 }
 
 /// Weights of `depthwise8_3x3`, given as [channel, 3, 3].
