@@ -1,3 +1,28 @@
+/* Products of pairs over rows that lie gap bytes apart behind their pairs. */
+static inline int32_t es_pairs8(const int16_t *x, int32_t gap, const int16_t *w, int32_t pairs, int32_t rows,
+                                int32_t sum)
+{
+    int32_t i;
+    uint32_t a;
+    uint32_t b;
+    __asm__("1:\n"
+            "mov %[i], %[pairs]\n"
+            "2:\n"
+            "ldr %[a], [%[x]], #4\n"
+            "ldr %[b], [%[w]], #4\n"
+            "subs %[i], %[i], #1\n"
+            "smlad %[sum], %[a], %[b], %[sum]\n"
+            "bne 2b\n"
+            "subs %[rows], %[rows], #1\n"
+            "add %[x], %[x], %[gap]\n"
+            "bne 1b\n"
+            : [x] "+r"(x), [w] "+r"(w), [rows] "+r"(rows), [sum] "+r"(sum), [i] "=&r"(i), [a] "=&r"(a),
+              [b] "=&r"(b)
+            : [pairs] "r"(pairs), [gap] "r"(gap)
+            : "cc", "memory");
+    return sum;
+}
+
 /* Any depthwise convolution, channel by channel, two taps at a time. The scratch is a ring of the rows that a window
    spans, with their padding, so that y may be x; behind it lie the weights of a channel by pairs, with zeros between
    the taps of a dilation. */
@@ -51,25 +76,15 @@ static void es_depthwise8(const es_conv *p, const int8_t *x, const int8_t *w, in
                 }
             }
             for (ox = 0; ox < p->out_w; ox++) {
-                const int16_t *pair = weights;
-                int32_t acc = p->to.bias[c];
-                int32_t s = slot;
-                int32_t ky;
-                for (ky = p->kernel_h; ky > 0; ky--) {
-                    const int16_t *at = &ring[(s * width) + (ox * p->stride_w)];
-                    for (i = pairs; i > 0; i--) {
-                        uint32_t a;
-                        uint32_t b;
-                        __builtin_memcpy(&a, at, 4u);
-                        __builtin_memcpy(&b, pair, 4u);
-                        acc = es_dot(a, b, acc);
-                        at = &at[2];
-                        pair = &pair[2];
-                    }
-                    s += p->dilation_h;
-                    if (s >= rows) {
-                        s -= rows;
-                    }
+                /* Taps in the rows from slot to the end of the ring, and in those from its start. */
+                const int32_t before = (rows - slot + p->dilation_h - 1) / p->dilation_h;
+                const int32_t rest = p->kernel_h - before;
+                const int32_t gap = 2 * ((p->dilation_h * width) - (2 * pairs));
+                const int16_t *const at = &ring[ox * p->stride_w];
+                int32_t acc = es_pairs8(&at[slot * width], gap, weights, pairs, before, p->to.bias[c]);
+                if (rest > 0) {
+                    const int32_t start = slot + (before * p->dilation_h) - rows;
+                    acc = es_pairs8(&at[start * width], gap, &weights[2 * pairs * before], pairs, rest, acc);
                 }
                 *out = es_requantise(&p->to, acc, mult);
                 out = &out[channels];
