@@ -14,12 +14,15 @@ use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 use serde_json::json;
 
-use super::proof::{Proof, Samples, prove};
-use super::{OnBoard, Run};
+use super::proof::{self, Proof, Samples, prove};
+use super::{OnBoard, Run, tools};
 use crate::ui;
 
 /// Samples that are run where there is no other number.
 const SAMPLES: usize = 16;
+
+/// Random samples, at most.
+const RANDOM: usize = 4096;
 
 /// Functions that are shown.
 const FUNCTIONS: usize = 12;
@@ -92,11 +95,21 @@ pub fn args(command: clap::Command) -> clap::Command {
         )
 }
 
-/// Runs the firmware as the options ask; `None` where they do not.
+/// What the options ask for.
+pub struct Asked {
+    board: &'static Board,
+    compiler: &'static Compiler,
+    optimize: String,
+    sanitize: bool,
+    limit: Duration,
+    samples: Samples,
+}
+
+/// What the options ask for, with the samples read; `None` where nothing is to run.
 ///
 /// # Errors
-/// As [`prove`].
-pub fn run(matches: &ArgMatches, firmware: &Firmware, target: &str) -> Result<Option<Ran>> {
+/// When they make no sense together, a tool is missing, or the samples do not fit.
+pub fn read(matches: &ArgMatches, firmware: &Firmware, target: &str) -> Result<Option<Asked>> {
     if !matches.get_flag("run") {
         return Ok(None);
     }
@@ -120,6 +133,12 @@ pub fn run(matches: &ArgMatches, firmware: &Firmware, target: &str) -> Result<Op
             .hint("add --board host")
             .into());
     }
+    proof::check(firmware, board)?;
+    tools::find(compiler.program)?;
+    if let Some(machine) = board.machine {
+        tools::find(machine.emulator)?;
+        tools::find(boards::PLUGIN_COMPILER)?;
+    }
     let count = match matches.get_one::<usize>("samples") {
         None => SAMPLES,
         Some(0) => usize::MAX,
@@ -130,32 +149,48 @@ pub fn run(matches: &ArgMatches, firmware: &Firmware, target: &str) -> Result<Op
             let arrays = npz::read(Path::new(path))?;
             Samples::of(&firmware.program, &arrays, count).at(|| path.to_owned())?
         }
-        None => Samples::random(&firmware.program, count.min(4096)),
+        None => Samples::random(&firmware.program, count.min(RANDOM)),
     };
-    let bar = ui::Bar::default();
-    bar.start(board.name, 0);
-    let optimize = word("optimize").unwrap_or("O2");
-    let proof = prove(
-        firmware,
-        &samples,
-        &Run {
-            board,
-            compiler,
-            optimize,
-            sanitize,
-            by_layer: board.machine.is_some(),
-            limit: Duration::from_secs(matches.get_one("limit").copied().unwrap_or(600)),
-            jobs: std::thread::available_parallelism().map_or(1, usize::from),
-            progress: &bar,
-        },
-    );
-    bar.finish();
-    Ok(Some(Ran {
+    Ok(Some(Asked {
         board,
         compiler,
-        optimize: optimize.to_owned(),
-        proof: proof?,
+        optimize: word("optimize").unwrap_or("O2").to_owned(),
+        sanitize,
+        limit: Duration::from_secs(matches.get_one("limit").copied().unwrap_or(600)),
+        samples,
     }))
+}
+
+impl Asked {
+    /// Builds and runs the firmware.
+    ///
+    /// # Errors
+    /// As [`prove`].
+    pub fn run(self, firmware: &Firmware) -> Result<Ran> {
+        let bar = ui::Bar::default();
+        bar.start(self.board.name, 0);
+        let proof = prove(
+            firmware,
+            &self.samples,
+            &Run {
+                board: self.board,
+                compiler: self.compiler,
+                optimize: &self.optimize,
+                sanitize: self.sanitize,
+                by_layer: self.board.machine.is_some(),
+                limit: self.limit,
+                jobs: std::thread::available_parallelism().map_or(1, usize::from),
+                progress: &bar,
+            },
+        );
+        bar.finish();
+        Ok(Ran {
+            board: self.board,
+            compiler: self.compiler,
+            optimize: self.optimize,
+            proof: proof?,
+        })
+    }
 }
 
 /// A run and how it was asked for.

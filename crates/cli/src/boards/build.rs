@@ -199,6 +199,7 @@ impl<'a> Build<'a> {
             objects.push(object);
         }
         self.check_calls(&objects, marks)?;
+        self.check_header()?;
         let mut no_loops = vec!["-fno-builtin"];
         if self.settings.compiler.name == "gcc" {
             // The loop of a memcpy is no call of memcpy.
@@ -234,6 +235,38 @@ impl<'a> Build<'a> {
         self.succeed(&mut command, source, &|said| {
             Error::internal(format!("the generated code does not compile: {said}")).at(source)
         })
+    }
+
+    /// The header is C++ too. A compiler of C alone cannot say.
+    fn check_header(&self) -> Result<()> {
+        let header = format!("{}.h", self.interface.prefix);
+        let mut command = self.cc();
+        if self.settings.board.machine.is_some() {
+            command.args(["-isystem", "include"]);
+        }
+        command.args(["-x", "c++", "-std=c++11", "-fsyntax-only"]);
+        command
+            .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror"])
+            .arg(&header);
+        if self.settings.compiler.name == "clang" {
+            command.arg("-Wno-pragma-once-outside-header");
+        }
+        let ended = process::run(
+            &mut command,
+            self.folder,
+            "header",
+            PATIENCE,
+            self.settings.progress,
+        )?;
+        let has_no_cpp = ended.said.contains("cc1plus");
+        match ended.status.success() || has_no_cpp {
+            true => Ok(()),
+            false => Err(Error::internal(format!(
+                "the generated header is no C++: {}",
+                complaints(&ended.said)
+            ))
+            .at(header)),
+        }
     }
 
     /// Generated code calls nothing but what it has to.

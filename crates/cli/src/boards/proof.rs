@@ -1,7 +1,7 @@
 //! A firmware on its board, held against what the program of its model gives in Rust.
 
 use edgesmith_codegen::Firmware;
-use edgesmith_codegen::boards::{Interface, Port};
+use edgesmith_codegen::boards::{Board, Interface, Port};
 use edgesmith_codegen::program::{self, Data, Element, Program};
 use edgesmith_ir::error::At;
 use edgesmith_ir::random::Random;
@@ -131,18 +131,27 @@ pub fn interface(firmware: &Firmware) -> Interface {
     }
 }
 
+/// Whether a board has the instructions of a firmware.
+///
+/// # Errors
+/// Where it has not.
+pub fn check(firmware: &Firmware, board: &Board) -> Result<()> {
+    match board.flavours.contains(&firmware.flavour) {
+        true => Ok(()),
+        false => Err(Error::usage(format!(
+            "{} has no instructions for the kernels of this target",
+            board.name
+        ))
+        .hint("name another --board, or a --target whose code is portable C, such as rv32imc")),
+    }
+}
+
 /// Runs a firmware on its board and compares every output.
 ///
 /// # Errors
 /// As [`super::run`]; a wrong output is no error here.
 pub fn prove(firmware: &Firmware, samples: &Samples, settings: &Run) -> Result<Proof> {
-    if !settings.board.flavours.contains(&firmware.flavour) {
-        return Err(Error::usage(format!(
-            "{} has no instructions for the kernels of this target",
-            settings.board.name
-        ))
-        .hint("name another --board, or a --target whose code is portable C, such as rv32imc"));
-    }
+    check(firmware, settings.board)?;
     let program = &firmware.program;
     let bytes = |sample: &Vec<Data>| sample.iter().flat_map(Data::to_bytes).collect();
     let inputs: Vec<Vec<u8>> = samples.inputs.iter().map(bytes).collect();

@@ -116,6 +116,19 @@ fn code_with_a_warning_or_a_call_of_the_library_is_refused() {
 }
 
 #[test]
+#[ignore = "needs a compiler of C++"]
+fn a_header_that_is_no_cpp_is_refused() {
+    let mut files = firmware(NETWORK);
+    files[0].1 = files[0].1.replace(
+        "void tiny_init(void);",
+        "void tiny_init(void);\nextern int class;",
+    );
+    let result = run(&files, &interface(), &samples(), &host());
+    let said = result.err().unwrap().to_string();
+    assert!(said.contains("the generated header is no C++"), "{said}");
+}
+
+#[test]
 fn samples_of_another_size_and_no_samples_are_refused() {
     let run = |samples: &[Vec<u8>]| run(&firmware(NETWORK), &interface(), samples, &host());
     assert!(run(&[]).is_err() && run(&[vec![0; 7]]).is_err());

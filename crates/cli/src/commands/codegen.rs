@@ -86,9 +86,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
                 .into(),
         );
     }
+    let asked = asked::read(matches, &firmware, &target.name)?;
     let folder = Path::new(text(matches, "output"));
     write(&firmware, folder, matches.get_flag("force"))?;
-    let ran = asked::run(matches, &firmware, &target.name)?;
+    let ran = asked.map(|a| a.run(&firmware)).transpose()?;
     if matches.get_flag("json") {
         let mut all = as_json(&firmware);
         all["run"] = json!(ran.as_ref().map(Ran::json));

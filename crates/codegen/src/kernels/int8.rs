@@ -103,7 +103,7 @@ pub(super) static DEPTHWISE8: Kernel = Kernel {
         let (c, dsp, mve) = (
             include_str!("depthwise8/c.c"),
             include_str!("depthwise8/dsp.c"),
-            include_str!("depthwise8/dsp.c"),
+            include_str!("depthwise8/mve.c"),
         );
         by(f, [c, dsp, mve])
     },
@@ -117,7 +117,7 @@ pub(super) static DEPTHWISE8_3X3: Kernel = Kernel {
         let (c, dsp, mve) = (
             include_str!("depthwise8_3x3/c.c"),
             include_str!("depthwise8_3x3/dsp.c"),
-            include_str!("depthwise8_3x3/dsp.c"),
+            include_str!("depthwise8_3x3/mve.c"),
         );
         by(f, [c, dsp, mve])
     },
