@@ -313,7 +313,7 @@ impl Firmware {
         let (p, u) = (&self.prefix, self.upper());
         let mut text = format!(
             "/* The network of {source}, as edgesmith wrote it. */\n\
-             #include \"{p}.h\"\n#include \"{p}_kernels.h\"\n#include \"{p}_weights.h\"\n\n\
+             #include \"{p}.h\"\n\n#include <string.h>\n\n#include \"{p}_kernels.h\"\n#include \"{p}_weights.h\"\n\n\
              /* {u}_ARENA_SECTION, a string, puts the arena into a section of the linker script. */\n\
              #if defined({u}_ARENA_SECTION)\n\
              #define {u}_IN_ARENA __attribute__((section({u}_ARENA_SECTION)))\n\

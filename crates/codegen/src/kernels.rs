@@ -106,6 +106,14 @@ pub static KERNELS: &[&Kernel] = &[
     &mixed::FILL_F32,
     &mixed::LEAKY_F32,
     &mixed::HARDSIGMOID_F32,
+    &mixed::FLOOR_OF,
+    &mixed::ELU_F32,
+    &mixed::FLOOR_F32,
+    &mixed::CEIL_F32,
+    &mixed::SIGN_F32,
+    &mixed::RECIPROCAL_F32,
+    &mixed::SOFTSIGN_F32,
+    &mixed::SOFTPLUS_F32,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with

@@ -260,9 +260,9 @@ fn integers(l: &mut Lowering, id: NodeId, pair: &Pair, tail: &Tail) -> Result<Op
 }
 
 fn floats(l: &mut Lowering, id: NodeId, pair: &Pair, tail: &Tail) -> Result<Held> {
-    let first = l.float(&pair.first);
+    let first = l.float(&pair.first)?;
     let (second, constant) = match &pair.second {
-        Side::Computed(h) => (Some(l.float(h)), None),
+        Side::Computed(h) => (Some(l.float(h)?), None),
         Side::Constant(n) => (None, Some(n.clone())),
     };
     let layer = BinaryF32 {
@@ -450,7 +450,7 @@ pub(super) fn batch_norm(l: &mut Lowering, id: NodeId) -> Result<()> {
     }
     let epsilon = f64::from(node.float("epsilon").unwrap_or(1e-5));
     let x = l.read(id, 0)?;
-    let x = l.float(&x);
+    let x = l.float(&x)?;
     let x = l.channels_last(&x);
     let channels = numbers[0].len();
     let factor = |c: usize| f64::from(numbers[0][c]) / (f64::from(numbers[3][c]) + epsilon).sqrt();

@@ -242,7 +242,7 @@ fn in_floats(
         bias,
         bounds: tail.bounds,
     };
-    let x = l.float(x);
+    let x = l.float(x)?;
     let dims = l.typed(tail.value)?.1;
     let clamped = Tail {
         grid: None,

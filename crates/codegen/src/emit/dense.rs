@@ -187,7 +187,7 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail
         bias,
         bounds: tail.bounds,
     };
-    let x = l.float(x);
+    let x = l.float(x)?;
     let dims = l.typed(tail.value)?.1;
     let name = l.graph.value(tail.value).name.clone();
     let made = l.buffer(&name, Element::F32, &dims, None);

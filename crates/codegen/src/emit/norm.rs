@@ -56,7 +56,7 @@ pub(super) fn layer(l: &mut Lowering, id: NodeId) -> Result<()> {
             "its gain or bias is computed, or no row",
         ));
     };
-    let x = l.float(&x);
+    let x = l.float(&x)?;
     let x = l.row_major(&x);
     let layer = LayerNorm {
         rows: x.dims[..axis].iter().product(),
@@ -92,7 +92,7 @@ pub(super) fn reduce(l: &mut Lowering, id: NodeId) -> Result<()> {
             "axes that do not lie beside each other have no emitter",
         ));
     }
-    let x = l.float(&x);
+    let x = l.float(&x)?;
     let x = l.row_major(&x);
     let layer = Reduce {
         fold,

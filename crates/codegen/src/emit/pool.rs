@@ -8,7 +8,7 @@ use crate::arena::Overlap;
 use crate::fixed::Requant;
 use crate::kernels::{Flavour, Geometry};
 use crate::lower::{Held, Lowering, Tail, last};
-use crate::program::{Cost, Data, Element, Layer};
+use crate::program::{Cost, Data, Element, Grid, Layer};
 
 /// What a window gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +74,15 @@ fn make(
 ) -> Result<()> {
     let tail = l.tail(y);
     let dims = l.typed(y)?.1;
-    if let Some(from) = l.grid(x) {
-        // A maximum keeps its grid; what follows may change it.
-        let keeps = kind == Kind::Max;
+    // A maximum keeps its grid; what follows may change it. It is one of integers without a grid too.
+    let keeps = kind == Kind::Max;
+    let is_bytes = l.of(x).element == Element::I8;
+    let plain = Grid {
+        scale: 1.0,
+        zero: 0,
+        unsigned: false,
+    };
+    if let Some(from) = l.grid(x).or((keeps && is_bytes).then_some(plain)) {
         let grid = if keeps { Some(from) } else { tail.grid };
         if let Some(to) = grid {
             let taps = geometry.kernel[0] * geometry.kernel[1];
@@ -95,13 +101,9 @@ fn make(
                 counted,
                 to: Requant::new(&factors, 256 * taps as i64, to.zero, lo, hi)?,
             };
-            let made = result(
-                l,
-                if keeps { y } else { tail.value },
-                Element::I8,
-                &dims,
-                Some(to),
-            );
+            let value = if keeps { y } else { tail.value };
+            let own = if keeps { l.of(x).grid } else { Some(to) };
+            let made = result(l, value, Element::I8, &dims, own);
             l.step(id, &[x], &made, layer);
             match keeps {
                 true => l.hold(y, made),
@@ -110,7 +112,7 @@ fn make(
             return Ok(());
         }
     }
-    let x = l.float(x);
+    let x = l.float(x)?;
     let made = result(l, y, Element::F32, &dims, None);
     l.step(id, &[&x], &made, PoolF32 { kind, geometry });
     let plain = Tail {
@@ -128,7 +130,7 @@ fn result(
     v: edgesmith_ir::ValueId,
     element: Element,
     dims: &[usize],
-    grid: Option<crate::program::Grid>,
+    grid: Option<Grid>,
 ) -> Held {
     let name = l.graph.value(v).name.clone();
     let mut made = l.buffer(&name, element, dims, grid);

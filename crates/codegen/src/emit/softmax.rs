@@ -63,7 +63,7 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
         l.finish(&tail, made);
         return Ok(());
     }
-    let x = l.float(&x);
+    let x = l.float(&x)?;
     let made = like(l, &x, y, Element::F32, None);
     l.step(id, &[&x], &made, SoftmaxF32 { rows, width });
     let alone = Tail {
