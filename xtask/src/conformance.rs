@@ -60,6 +60,14 @@ pub static TASK: Task = Task {
                 .default_value("host")
                 .requires("c"),
         )
+        .arg(
+            Arg::new("int8")
+                .long("int8")
+                .value_name("EDGESMITH")
+                .help("With --c, in INT8: the program that quantises each case by its own data")
+                .requires("c")
+                .value_parser(clap::value_parser!(PathBuf)),
+        )
         .arg(flag("worker", "Answer the cases on standard input").hide(true))
     },
     run,
@@ -120,7 +128,8 @@ fn run(matches: &ArgMatches) -> Result<()> {
         let board = matches
             .get_one::<String>("board")
             .context("it has a default")?;
-        return c::run(folder, filter.map(String::as_str), board);
+        let quantizer = matches.get_one::<PathBuf>("int8").map(PathBuf::as_path);
+        return c::run(folder, filter.map(String::as_str), board, quantizer);
     }
     let folder = match matches.get_one::<PathBuf>("cases") {
         Some(folder) => folder.clone(),

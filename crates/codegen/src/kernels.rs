@@ -6,6 +6,7 @@ pub mod integer;
 mod mixed;
 mod pack;
 mod pack_f32;
+mod pack_w4;
 mod real;
 
 pub use pack::{
@@ -14,6 +15,7 @@ pub use pack::{
 };
 
 pub use pack_f32::{pack_conv_f32, pack_dense_f32, pack_depthwise_f32, scratch_conv_f32};
+pub use pack_w4::{pack_conv_w4, pack_dense_w4, scratch_conv_1x1_w4, scratch_conv_w4};
 
 /// Which instructions the text of a kernel may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +46,21 @@ pub static KERNELS: &[&Kernel] = &[
     &int8::REQUANT,
     &int8::CONV,
     &int8::WINDOW8,
+    &int8::PARTS8,
+    &int8::SEE8,
     &int8::BLOCK8,
+    &int8::BLOCK8_W4,
     &int8::CONV8,
     &int8::CONV8_1X1,
+    &int8::CONV8_W4,
+    &int8::CONV8_1X1_W4,
     &int8::DEPTHWISE8,
     &int8::DEPTHWISE8_3X3,
+    &int8::DENSE,
+    &int8::ROWS8,
+    &int8::ROWS8_W4,
     &int8::DENSE8,
+    &int8::DENSE8_W4,
     &elementwise8::ADD8,
     &elementwise8::MUL8,
     &elementwise8::POOL,
@@ -61,6 +72,9 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise8::MOVE,
     &elementwise8::RESIZE_NEAREST,
     &real::CONVF,
+    &real::TILE,
+    &real::ROW,
+    &real::TAPS,
     &real::BLOCK,
     &real::CONV,
     &real::CONV_1X1,
@@ -130,6 +144,7 @@ pub fn text(flavour: Flavour, names: &[&str], prefix: &str) -> String {
         .iter()
         .filter(|k| wanted.contains(&k.name))
         .map(|k| renamed((k.source)(flavour), prefix))
+        .filter(|t| !t.is_empty())
         .collect();
     parts.join("\n")
 }

@@ -8,12 +8,12 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use edgesmith_codegen::boards::{self, Board};
 use edgesmith_codegen::emit::EMITTERS;
-use edgesmith_codegen::program::{Data, Element};
+use edgesmith_codegen::program::{Data, Element, Program};
 use edgesmith_codegen::{Firmware, Flavour, lower};
 use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::error::Kind;
 use edgesmith_ir::types::Type;
-use edgesmith_ir::{Error, Item, Model, Tensor};
+use edgesmith_ir::{DType, Error, Item, Model, Tensor};
 use edgesmith_passes::{Level, RunOptions, optimize};
 
 use super::cases::{self, Case, DataSet};
@@ -21,6 +21,7 @@ use super::{compare, fetch};
 use crate::workers::{caught, keep_panics};
 
 mod batch;
+mod int8;
 
 /// Cases that are compiled together.
 const TOGETHER: usize = 32;
@@ -36,9 +37,19 @@ enum Verdict {
     Refused(String),
 }
 
+/// How near outputs have to be.
+#[derive(Clone, Copy)]
+enum Near {
+    /// As ONNX's runner wants them.
+    Tolerance(cases::Tolerance),
+    /// A step of the integers at most, where the reference rounds in floats.
+    Step,
+}
+
 /// A case of which code was made.
 struct Made {
-    case: Case,
+    name: String,
+    near: Near,
     /// The operators of the model.
     ops: Vec<String>,
     firmware: Firmware,
@@ -60,7 +71,12 @@ struct Finding {
 ///
 /// # Errors
 /// When a case fails that is not listed, or a tool is missing.
-pub fn run(folder: Option<&Path>, filter: Option<&str>, board: &str) -> Result<()> {
+pub fn run(
+    folder: Option<&Path>,
+    filter: Option<&str>,
+    board: &str,
+    quantizer: Option<&Path>,
+) -> Result<()> {
     let folder = match folder {
         Some(folder) => folder.to_owned(),
         None => fetch::cases()?,
@@ -77,7 +93,7 @@ pub fn run(folder: Option<&Path>, filter: Option<&str>, board: &str) -> Result<(
     for case in cases {
         let name = format!("{}/{}", case.folder, case.name);
         let prefix = format!("c{}", made.len());
-        match caught(|| prepare(case, &prefix, flavour(board))) {
+        match caught(|| prepare(case, &prefix, flavour(board), quantizer)) {
             Ok(Ok(Some(one))) => made.push(one),
             Ok(Ok(None)) => {}
             Ok(Err((ops, verdict))) => findings.push(Finding { name, ops, verdict }),
@@ -120,7 +136,7 @@ fn flavour(board: &Board) -> Flavour {
 
 fn finding(one: &Made, verdict: Verdict) -> Finding {
     Finding {
-        name: format!("{}/{}", one.case.folder, one.case.name),
+        name: one.name.clone(),
         ops: one.ops.clone(),
         verdict,
     }
@@ -131,6 +147,7 @@ fn prepare(
     case: Case,
     prefix: &str,
     flavour: Flavour,
+    quantizer: Option<&Path>,
 ) -> Result<Option<Made>, (Vec<String>, Verdict)> {
     let failed = |ops: &[String], e: anyhow::Error| (ops.to_vec(), verdict_of(&e));
     let read = || -> Result<(Model, Vec<String>, DataSet)> {
@@ -163,6 +180,12 @@ fn prepare(
     if ops.is_empty() {
         return Ok(None);
     }
+    let name = format!("{}/{}", case.folder, case.name);
+    if let Some(quantizer) = quantizer {
+        let made = int8::prepare(&model, &set, quantizer, prefix, flavour);
+        let made = made.map_err(|e| failed(&ops, e))?;
+        return Ok(made.map(|made| Made { name, ops, ..made }));
+    }
     let (program, inputs) = match lowered(&model, &set, false) {
         Ok(done) => done,
         // Weights and parameters are inputs of these cases; code needs them as constants.
@@ -182,7 +205,8 @@ fn prepare(
     };
     let (firmware, inputs, rust) = rest().map_err(|e| failed(&ops, e))?;
     Ok(Some(Made {
-        case,
+        name,
+        near: Near::Tolerance(case.tolerance()),
         ops,
         firmware,
         inputs,
@@ -206,56 +230,73 @@ fn verdict_of(error: &anyhow::Error) -> Verdict {
 
 /// The program of a model and what goes into it: all inputs, or the first alone where the others `are`
 /// constants.
-fn lowered(
-    model: &Model,
-    set: &DataSet,
-    are: bool,
-) -> Result<(edgesmith_codegen::program::Program, Vec<Tensor>)> {
+fn lowered(model: &Model, set: &DataSet, are: bool) -> Result<(Program, Vec<Tensor>)> {
+    let (mut model, inputs) = bound(model, set, are)?;
+    let program = lowered_whole(&mut model)?;
+    ensure!(program.inputs.len() == inputs.len(), "inputs are lost");
+    Ok((program, inputs))
+}
+
+/// The program of a model whose inputs have their lengths.
+fn lowered_whole(model: &mut Model) -> Result<Program> {
+    for (v, ty) in lengths::workable_inputs(model, &[])? {
+        model.graph.value_mut(v).ty = Some(ty);
+    }
+    optimize(model, Level::Basic, &RunOptions::default())?;
+    Ok(lower(model)?)
+}
+
+/// A model with the lengths of its data, and the tensors of its inputs; of the first alone where the others
+/// `are` constants.
+fn bound(model: &Model, set: &DataSet, are: bool) -> Result<(Model, Vec<Tensor>)> {
     let mut model = model.clone();
     let free = cases::inputs(&model);
-    let tensor = |item: &Item| match item {
-        Item::Tensor(t) => Ok(t.clone()),
-        other => Err(Error::unsupported(format!("{other} is no tensor"))),
-    };
     let mut inputs = Vec::new();
     for (i, (&v, item)) in free.iter().zip(&set.inputs).enumerate() {
-        let t = tensor(item)?;
+        let Item::Tensor(t) = item else {
+            return Err(Error::unsupported(format!("{item} is no tensor")).into());
+        };
         model.graph.value_mut(v).ty = Some(Type::from(t.ty()));
         match are && i > 0 {
             true => {
                 model.graph.inputs.retain(|&other| other != v);
-                model.graph.value_mut(v).constant = Some(t);
+                model.graph.value_mut(v).constant = Some(t.clone());
             }
-            false => inputs.push(t),
+            false => inputs.push(t.clone()),
         }
     }
-    for (v, ty) in lengths::workable_inputs(&model, &[])? {
-        model.graph.value_mut(v).ty = Some(ty);
-    }
-    optimize(&mut model, Level::Basic, &RunOptions::default())?;
-    let program = lower(&model)?;
-    ensure!(program.inputs.len() == inputs.len(), "inputs are lost");
-    Ok((program, inputs))
+    Ok((model, inputs))
 }
 
 /// Compares what a board gave with what ONNX expects, and with what Rust gives.
 fn judged(one: &Made, bytes: &[Vec<u8>]) -> Finding {
     let program = &one.firmware.program;
     let judge = || -> Result<Option<String>> {
+        let floats = program.buffers.iter().any(|b| b.element == Element::F32);
         for (i, (bytes, expected)) in bytes.iter().zip(&one.expected).enumerate() {
             let data = program.output_of_bytes(i, bytes)?;
+            if !floats && data != one.rust[i] {
+                return Ok(Some(format!("output {i} is not that of Rust")));
+            }
             let Item::Tensor(expected) = expected else {
                 continue;
             };
             let found = program.output(i, &data, expected.dtype())?;
-            let near = one.case.tolerance();
-            if let Some(what) = compare::difference(&found.into(), &expected.clone().into(), near)?
-            {
+            let grid = program.buffers[program.outputs[i].buffer].grid;
+            let near = match (one.near, expected.dtype()) {
+                (Near::Tolerance(near), _) => near,
+                (Near::Step, DType::F32) => cases::Tolerance {
+                    relative: 1e-3,
+                    absolute: grid.map_or(1e-4, |g| 1.01 * f64::from(g.scale)),
+                },
+                (Near::Step, _) => cases::Tolerance {
+                    relative: 0.0,
+                    absolute: 1.0,
+                },
+            };
+            let what = compare::difference(&found.into(), &expected.clone().into(), near)?;
+            if let Some(what) = what {
                 return Ok(Some(format!("output {i}: {what}")));
-            }
-            let floats = program.buffers.iter().any(|b| b.element == Element::F32);
-            if !floats && data != one.rust[i] {
-                return Ok(Some(format!("output {i} is not that of Rust")));
             }
         }
         Ok(None)

@@ -203,3 +203,29 @@ fn a_fault_on_a_board_is_told() {
     short.limit = Duration::from_millis(500);
     assert!(error(&hangs, &short).contains("it took more than"));
 }
+
+#[test]
+#[ignore = "needs the compilers and emulators of every board"]
+fn what_is_larger_than_the_memory_of_a_board_is_told() {
+    let board = boards::find("cortex-m55").unwrap();
+    let settings = settings(board, board.compiler("gcc").unwrap());
+    let array = "static const volatile int8_t tiny_large[600000] = {1};\n\nstatic union {";
+    let large = NETWORK.replace("static union {", array);
+    let large = large.replace("LAYER(0U);", "sums[0] = tiny_large[7];\n    LAYER(0U);");
+    let said = error(&large, &settings);
+    assert!(
+        said.contains("larger than the memory of this board"),
+        "{said}"
+    );
+    let array = "volatile int8_t large[40000];\n    volatile int32_t sums[4];";
+    let deep = NETWORK.replace("volatile int32_t sums[4];", array);
+    let deep = deep.replace(
+        "LAYER(0U);",
+        "for (i = 0U; i < 40000U; i++) { large[i] = 0; }\n    sums[0] = large[9];\n    LAYER(0U);",
+    );
+    let said = error(&deep, &settings);
+    assert!(
+        said.contains("the stack of 32768 bytes does not suffice"),
+        "{said}"
+    );
+}

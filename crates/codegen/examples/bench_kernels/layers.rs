@@ -1,8 +1,9 @@
 //! The layers that are counted, and the program that calls them.
 
 use edgesmith_codegen::kernels::{
-    Flavour, Geometry, pack_conv, pack_conv_f32, pack_dense, pack_dense_f32, pack_depthwise,
-    pack_depthwise_3x3, pack_depthwise_f32, scratch_conv, scratch_conv_1x1, scratch_depthwise,
+    Flavour, Geometry, pack_conv, pack_conv_f32, pack_conv_w4, pack_dense, pack_dense_f32,
+    pack_dense_w4, pack_depthwise, pack_depthwise_3x3, pack_depthwise_f32, scratch_conv,
+    scratch_conv_1x1, scratch_conv_1x1_w4, scratch_conv_w4, scratch_depthwise,
     scratch_depthwise_3x3,
 };
 
@@ -52,6 +53,9 @@ pub static LAYERS: &[Layer] = &[
     layer("depthwise8", "5x5,12x12x32", [12, 12, 32, 32], [5, 1, 2]),
     layer("dense8", "256->64", [1, 1, 256, 64], [1, 1, 0]),
     layer("dense8", "640->128", [1, 1, 640, 128], [1, 1, 0]),
+    layer("conv8_w4", "3x3,16x16x16->16", [16, 16, 16, 16], [3, 1, 1]),
+    layer("conv8_1x1_w4", "25x5x64->64", [25, 5, 64, 64], [1, 1, 0]),
+    layer("dense8_w4", "256->64", [1, 1, 256, 64], [1, 1, 0]),
     layer("conv_f32", "3x3,16x16x16->16", [16, 16, 16, 16], [3, 1, 1]),
     layer("conv_f32_1x1", "12x12x32->32", [12, 12, 32, 32], [1, 1, 0]),
     layer("depthwise_f32", "3x3,12x12x32", [12, 12, 32, 32], [3, 1, 1]),
@@ -97,6 +101,12 @@ impl Layer {
                 pack_depthwise_3x3(flavour, &raw, g),
                 scratch_depthwise_3x3(flavour, g),
             ),
+            "conv8_w4" => (pack_conv_w4(flavour, &raw, g), scratch_conv_w4(flavour, g)),
+            "conv8_1x1_w4" => (
+                pack_conv_w4(flavour, &raw, g),
+                scratch_conv_1x1_w4(flavour, g),
+            ),
+            "dense8_w4" => (pack_dense_w4(flavour, &raw, g.in_c), 0),
             _ => (pack_dense(flavour, &raw, g.in_c), 0),
         };
         assert!(
@@ -110,7 +120,7 @@ impl Layer {
             list.join(",")
         );
         let requant = "{bias, mult, -128, -128, 127, 0}";
-        let sizes = if self.kernel == "dense8" {
+        let sizes = if self.kernel.starts_with("dense8") {
             format!(
                 "static const es_dense p{i} = {{1, {}, {}, {requant}}};\n",
                 g.in_c, g.out_c
@@ -126,7 +136,7 @@ impl Layer {
 
     fn int8_call(&self, i: usize) -> String {
         let arguments = match self.kernel {
-            "dense8" => format!("(const es_dense *)at, x, w{i}, y"),
+            "dense8" | "dense8_w4" => format!("(const es_dense *)at, x, w{i}, y"),
             _ => format!("(const es_conv *)at, x, w{i}, y, scratch"),
         };
         format!(

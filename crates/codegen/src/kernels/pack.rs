@@ -42,7 +42,16 @@ pub fn pixels(_flavour: Flavour) -> usize {
 }
 
 /// Bytes of what `es_block8` keeps behind the windows.
-const STATE: usize = 48;
+pub(super) const STATE: usize = 48;
+
+/// Bytes of windows that a convolution of the DSP flavour keeps behind their words.
+pub(super) fn bytes_of_windows(g: &Geometry) -> usize {
+    match g.groups {
+        1 if g.in_c.is_multiple_of(4) => 0,
+        1 => g.depth(),
+        _ => 2 * g.depth() * g.groups,
+    }
+}
 
 /// Bytes of scratch of `conv8`.
 pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
@@ -50,14 +59,7 @@ pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
     match flavour {
         Flavour::C if g.groups == 1 => 2 * window,
         Flavour::C => 2 * window + 2 * depth,
-        Flavour::Dsp => {
-            let bytes = match g.groups {
-                1 if g.in_c.is_multiple_of(4) => 0,
-                1 => window,
-                _ => 2 * window,
-            };
-            depth.div_ceil(4) * 16 + STATE + bytes
-        }
+        Flavour::Dsp => depth.div_ceil(4) * 16 + STATE + bytes_of_windows(g),
         Flavour::Mve if g.groups == 1 => 2 * depth.next_multiple_of(16) + STATE,
         Flavour::Mve => 2 * depth.next_multiple_of(16) + STATE + 2 * window,
     }

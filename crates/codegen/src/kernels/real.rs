@@ -1,8 +1,9 @@
-//! The list of kernels on f32, which have one text for all flavours.
+//! The list of kernels on f32.
 
 use super::Kernel;
+use super::int8::by;
 
-/// A row whose text is the same for all flavours.
+/// A row of the list.
 const fn row(
     name: &'static str,
     about: &'static str,
@@ -23,10 +24,76 @@ pub(super) static CONVF: Kernel = row(
     &["base"],
     |_| include_str!("f32/conv.c"),
 );
+pub(super) static TILE: Kernel = row(
+    "tile_f32",
+    "two windows of f32 times four channels",
+    &["base"],
+    |f| {
+        let vectors = concat!(
+            "#if defined(__ARM_FEATURE_MVE) && ((__ARM_FEATURE_MVE & 2) != 0)\n",
+            include_str!("f32/tile_mve.c"),
+            "#else\n",
+            include_str!("f32/tile_c.c"),
+            "#endif\n"
+        );
+        let unit = concat!(
+            "#if defined(__ARM_FEATURE_FMA) && defined(__ARM_FP) && ((__ARM_FP & 4) != 0)\n",
+            include_str!("f32/tile_fpu.c"),
+            "#else\n",
+            include_str!("f32/tile_c.c"),
+            "#endif\n"
+        );
+        by(f, [include_str!("f32/tile_c.c"), unit, vectors])
+    },
+);
+pub(super) static ROW: Kernel = row(
+    "row_f32",
+    "a row of f32 times four channels",
+    &["base"],
+    |f| {
+        let vectors = concat!(
+            "#if defined(__ARM_FEATURE_MVE) && ((__ARM_FEATURE_MVE & 2) != 0)\n",
+            include_str!("f32/row_mve.c"),
+            "#else\n",
+            include_str!("f32/row_c.c"),
+            "#endif\n"
+        );
+        let unit = concat!(
+            "#if defined(__ARM_FEATURE_FMA) && defined(__ARM_FP) && ((__ARM_FP & 4) != 0)\n",
+            include_str!("f32/row_fpu.c"),
+            "#else\n",
+            include_str!("f32/row_c.c"),
+            "#endif\n"
+        );
+        by(f, [include_str!("f32/row_c.c"), unit, vectors])
+    },
+);
+pub(super) static TAPS: Kernel = row(
+    "taps_f32",
+    "four channels of the taps of a window on f32",
+    &["base"],
+    |f| {
+        let vectors = concat!(
+            "#if defined(__ARM_FEATURE_MVE) && ((__ARM_FEATURE_MVE & 2) != 0)\n",
+            include_str!("f32/taps_mve.c"),
+            "#else\n",
+            include_str!("f32/taps_c.c"),
+            "#endif\n"
+        );
+        let unit = concat!(
+            "#if defined(__ARM_FEATURE_FMA) && defined(__ARM_FP) && ((__ARM_FP & 4) != 0)\n",
+            include_str!("f32/taps_fpu.c"),
+            "#else\n",
+            include_str!("f32/taps_c.c"),
+            "#endif\n"
+        );
+        by(f, [include_str!("f32/taps_c.c"), unit, vectors])
+    },
+);
 pub(super) static BLOCK: Kernel = row(
     "block_f32",
     "two windows times all channels on f32",
-    &["base", "convf"],
+    &["convf", "tile_f32"],
     |_| include_str!("f32/block.c"),
 );
 pub(super) static CONV: Kernel = row(
@@ -44,13 +111,13 @@ pub(super) static CONV_1X1: Kernel = row(
 pub(super) static DEPTHWISE: Kernel = row(
     "depthwise_f32",
     "any depthwise convolution on f32",
-    &["convf"],
+    &["convf", "taps_f32"],
     |_| include_str!("f32/depthwise.c"),
 );
 pub(super) static DENSE: Kernel = row(
     "dense_f32",
     "rows of f32 times a matrix",
-    &["convf"],
+    &["convf", "row_f32"],
     |_| include_str!("f32/dense.c"),
 );
 pub(super) static BROADCAST: Kernel = row("broadcast", "two operands by steps", &["base"], |_| {

@@ -17,23 +17,8 @@ static void es_dense_f32(const es_densef *p, const float *x, const float *w, flo
         const float *u = w;
         for (c = 0; c < p->out; c += 4) {
             const int32_t some = ((p->out - c) < 4) ? (p->out - c) : 4;
-            float s0 = 0.0f;
-            float s1 = 0.0f;
-            float s2 = 0.0f;
-            float s3 = 0.0f;
             float sum[4];
-            for (i = 0; i < p->in; i++) {
-                const float v = x[i];
-                s0 += v * u[0];
-                s1 += v * u[1];
-                s2 += v * u[2];
-                s3 += v * u[3];
-                u = &u[4];
-            }
-            sum[0] = s0;
-            sum[1] = s1;
-            sum[2] = s2;
-            sum[3] = s3;
+            u = es_row_f32(p->in, x, u, sum);
             for (i = 0; i < some; i++) {
                 y[c + i] = es_bounded(sum[i] + p->bias[c + i], p->lo, p->hi);
             }
