@@ -1,6 +1,7 @@
 //! A model as C for a microcontroller: made ready, lowered, and held against what a target has.
 
 use anyhow::Result;
+use edgesmith_codegen::program::Program;
 use edgesmith_codegen::{Firmware, Flavour};
 use edgesmith_compress::target::{Code, Target};
 use edgesmith_ir::analysis::lengths;
@@ -68,6 +69,30 @@ pub fn fixed(model: &Model, given: &[(String, usize)]) -> Result<Model> {
         model.graph.value_mut(v).ty = Some(ty);
     }
     Ok(opened::optimized(&model, "basic")?)
+}
+
+/// The share of all MACs that is cheap.
+const CHEAP: f64 = 0.01;
+
+/// The share of all MACs that may be computed again where a model does not fit else.
+const MOST: f64 = 0.5;
+
+/// Splits layers by rows: `never`, where it is `cheap`, or `always`; but for `never`, whatever it costs where
+/// the arena would not fit else.
+pub fn make_fit(program: &mut Program, flavour: Flavour, target: &Target, when: &str) {
+    if when == "never" {
+        return;
+    }
+    let share = if when == "always" { MOST } else { CHEAP };
+    edgesmith_codegen::split(program, flavour, 0, share);
+    if let Some(ram) = target.ram_bytes {
+        edgesmith_codegen::split(
+            program,
+            flavour,
+            ram.saturating_sub(STACK_BYTES) as usize,
+            MOST,
+        );
+    }
 }
 
 /// What would not fit, with the numbers and what would help.

@@ -53,13 +53,18 @@ pub struct Arena {
 }
 
 /// Orders that are tried by chance after those of the strategies.
-const TRIES: usize = 4000;
+pub(crate) const TRIES: usize = 4000;
 
 impl Arena {
     /// The smallest that is found: blocks are placed one by one at the lowest offset that is free, in
     /// the order of several strategies and then in orders that chance makes of the best one (hill
     /// climbing, by a fixed seed), until the bound is met.
     pub fn new(blocks: &[Block], pairs: &[Pair]) -> Self {
+        Self::with(blocks, pairs, TRIES)
+    }
+
+    /// The same with so many orders by chance.
+    pub(crate) fn with(blocks: &[Block], pairs: &[Pair], tries: usize) -> Self {
         let plan = Plan::new(blocks, pairs);
         let (bound, peak) = plan.bound(true);
         let (apart, _) = plan.bound(false);
@@ -72,7 +77,7 @@ impl Arena {
         }
         let (mut bytes, mut offsets, mut order, mut strategy) = best.unwrap_or_default();
         let mut random = Random::new(1);
-        for _ in 0..TRIES {
+        for _ in 0..tries {
             if bytes <= bound || blocks.len() < 2 {
                 break;
             }

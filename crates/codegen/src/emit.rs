@@ -40,7 +40,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Abs", unary::lower),
     onnx("Add", binary::lower),
     onnx("AveragePool", pool::lower),
-    onnx("BatchNormalization", norm::batch),
+    onnx("BatchNormalization", binary::batch_norm),
     onnx("Ceil", unary::lower),
     onnx("Clip", unary::lower),
     onnx("Concat", moves::concat),
@@ -65,6 +65,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("HardSigmoid", unary::lower),
     onnx("HardSwish", unary::lower),
     onnx("Identity", moves::identity),
+    onnx("LayerNormalization", norm::layer),
     onnx("LeakyRelu", unary::lower),
     onnx("Log", unary::lower),
     onnx("MatMul", dense::lower),
@@ -76,7 +77,9 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Pow", unary::lower),
     onnx("QuantizeLinear", quantize::quantize),
     onnx("Reciprocal", unary::lower),
+    onnx("ReduceMax", norm::reduce),
     onnx("ReduceMean", pool::lower),
+    onnx("ReduceSum", norm::reduce),
     onnx("Relu", unary::lower),
     onnx("Reshape", moves::reshape),
     onnx("Round", unary::lower),
@@ -121,6 +124,8 @@ pub(crate) struct Unit {
     known: BTreeMap<Constant, String>,
     /// Parameters of layers, as definitions in C.
     pub parameters: Vec<String>,
+    /// The names of parameters by their types and fields.
+    same: BTreeMap<String, String>,
     /// The kernels.
     pub kernels: BTreeSet<&'static str>,
 }
@@ -133,6 +138,7 @@ impl Unit {
             constants: Vec::new(),
             known: BTreeMap::new(),
             parameters: Vec::new(),
+            same: BTreeMap::new(),
             kernels: BTreeSet::new(),
         }
     }
@@ -148,6 +154,8 @@ pub struct Call<'a> {
     pub(crate) unit: &'a mut Unit,
     /// The step's number.
     pub(crate) step: usize,
+    /// Which part of the step, where it has several.
+    pub(crate) part: usize,
     /// What it reads, as pointers in C.
     pub(crate) reads: Vec<String>,
     /// What it makes, as a pointer in C.
@@ -179,7 +187,7 @@ impl Call<'_> {
         if let Some(name) = self.unit.known.get(&constant) {
             return name.clone();
         }
-        let name = format!("{}_{role}_{}", self.unit.prefix, self.step);
+        let name = format!("{}_{role}_{}", self.unit.prefix, self.place(0));
         self.unit.known.insert(constant.clone(), name.clone());
         self.unit.constants.push((name.clone(), constant));
         name
@@ -232,14 +240,25 @@ impl Call<'_> {
 
     /// The same where a step has several of them.
     pub fn parameters_of(&mut self, ty: &str, fields: &str, part: usize) -> String {
-        let prefix = &self.unit.prefix;
-        let name = match part {
-            0 => format!("{prefix}_layer_{}", self.step),
-            part => format!("{prefix}_layer_{}_{part}", self.step),
-        };
-        let text = format!("static const {prefix}_{ty} {name} = {{{fields}}};");
+        let ty = format!("{}_{ty}", self.unit.prefix);
+        let what = format!("{ty} {fields}");
+        if let Some(name) = self.unit.same.get(&what) {
+            return name.clone();
+        }
+        let name = format!("{}_layer_{}", self.unit.prefix, self.place(part));
+        let text = format!("static const {ty} {name} = {{{fields}}};");
         self.unit.parameters.push(text);
+        self.unit.same.insert(what, name.clone());
         name
+    }
+
+    /// The number of the step, and of the part where it has several.
+    fn place(&self, part: usize) -> String {
+        match (self.part, part) {
+            (0, 0) => self.step.to_string(),
+            (0, part) | (part, 0) => format!("{}_{part}", self.step),
+            (outer, part) => format!("{}_{outer}_{part}", self.step),
+        }
     }
 }
 

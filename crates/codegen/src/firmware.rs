@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use edgesmith_ir::{Error, Result};
 
-use crate::arena::{Arena, Block, Pair};
+use crate::arena::{Arena, Block, Overlap, Pair, TRIES};
 use crate::emit::{Call, Unit, c_float, lines};
 use crate::kernels::{self, Flavour};
-use crate::program::{Element, Port, Program};
+use crate::program::{Element, Port, Program, Step};
 
 /// Offsets of buffers are multiples of so many bytes.
-const ALIGN: usize = 4;
+pub(crate) const ALIGN: usize = 4;
 
 /// Where everything in the arena lies.
 #[derive(Debug, Clone)]
@@ -23,31 +23,82 @@ pub struct Memory {
     pub arena: Arena,
 }
 
+/// A step, as far as memory cares.
+#[derive(Debug, Clone)]
+pub(crate) struct Needs {
+    pub reads: Vec<usize>,
+    pub write: usize,
+    pub scratch: usize,
+    /// How what it makes may lie over each of what it reads.
+    pub overlaps: Vec<Option<Overlap>>,
+}
+
+impl Needs {
+    /// Those of the steps of a program.
+    pub fn of(program: &Program, flavour: Flavour) -> Vec<Self> {
+        let needs = |step: &Step| Self {
+            reads: step.reads.clone(),
+            write: step.write,
+            scratch: step.layer.scratch(flavour),
+            overlaps: (0..step.reads.len())
+                .map(|i| step.layer.overlap(flavour, i))
+                .collect(),
+        };
+        program.steps.iter().map(needs).collect()
+    }
+}
+
 impl Memory {
     /// Places the buffers of a program and what its steps need while they run.
     pub fn plan(program: &Program, flavour: Flavour) -> Self {
-        let end = program.steps.len();
-        let last = program.last_reads();
+        let needs = Needs::of(program, flavour);
+        Self::of(program, &needs, TRIES)
+    }
+
+    /// The same for steps that may be others than those of the program.
+    pub(crate) fn of(program: &Program, steps: &[Needs], tries: usize) -> Self {
+        let end = steps.len();
+        let mut last = vec![0; program.buffers.len()];
+        for (n, step) in steps.iter().enumerate() {
+            for &r in &step.reads {
+                last[r] = n;
+            }
+        }
+        for port in &program.outputs {
+            last[port.buffer] = end;
+        }
+        for state in &program.states {
+            last[state.read] = end;
+        }
+        let mut made = vec![false; program.buffers.len()];
+        for port in &program.inputs {
+            made[port.buffer] = true;
+        }
+        for state in &program.states {
+            made[state.read] = true;
+        }
         let mut blocks: Vec<Block> = program
             .buffers
             .iter()
             .zip(&last)
             .map(|(buffer, &last)| Block {
                 size: buffer.bytes().next_multiple_of(ALIGN),
-                live: (0, last.min(end)),
+                live: (0, last),
                 align: ALIGN,
             })
             .collect();
         let mut pairs = Vec::new();
-        for (n, step) in program.steps.iter().enumerate() {
+        for (n, step) in steps.iter().enumerate() {
             let block = &mut blocks[step.write];
-            block.live.0 = n;
+            if !made[step.write] {
+                block.live.0 = n;
+                made[step.write] = true;
+            }
             block.live.1 = block.live.1.max(n);
             for (i, &read) in step.reads.iter().enumerate() {
-                let again = step.reads[..i].contains(&read);
-                if last[read] == n && !again && step.reads[i + 1..].iter().all(|&r| r != read) {
-                    let overlap = step.layer.overlap(flavour, i);
-                    pairs.extend(overlap.map(|overlap| Pair {
+                let again = step.reads.iter().filter(|&&r| r == read).count() > 1;
+                if last[read] == n && !again {
+                    pairs.extend(step.overlaps[i].map(|overlap| Pair {
                         read,
                         write: step.write,
                         overlap,
@@ -55,9 +106,15 @@ impl Memory {
                 }
             }
         }
+        // What no step touches takes no room.
+        for (block, made) in blocks.iter_mut().zip(&made) {
+            if !made {
+                block.size = 0;
+            }
+        }
         let mut scratch = Vec::with_capacity(end);
-        for (n, step) in program.steps.iter().enumerate() {
-            let size = step.layer.scratch(flavour).next_multiple_of(ALIGN);
+        for (n, step) in steps.iter().enumerate() {
+            let size = step.scratch.next_multiple_of(ALIGN);
             scratch.push((size > 0).then_some(blocks.len()));
             if size > 0 {
                 blocks.push(Block {
@@ -67,7 +124,7 @@ impl Memory {
                 });
             }
         }
-        let arena = Arena::new(&blocks, &pairs);
+        let arena = Arena::with(&blocks, &pairs, tries);
         Self {
             offsets: arena.offsets[..program.buffers.len()].to_vec(),
             scratch: scratch
@@ -147,6 +204,7 @@ impl Firmware {
             let at = |b: usize| pointer(prefix, program.buffers[b].element, memory.offsets[b]);
             let mut call = Call {
                 step: n,
+                part: 0,
                 reads: step.reads.iter().map(|&r| at(r)).collect(),
                 write: at(step.write),
                 count: program.buffers[step.write].count,
@@ -255,7 +313,7 @@ impl Firmware {
         let (p, u) = (&self.prefix, self.upper());
         let mut text = format!(
             "/* The network of {source}, as edgesmith wrote it. */\n\
-             #include \"{p}.h\"\n#include \"{p}_kernels.h\"\n#include \"{p}_weights.h\"\n\n\
+             #include \"{p}.h\"\n\n#include <string.h>\n\n#include \"{p}_kernels.h\"\n#include \"{p}_weights.h\"\n\n\
              /* {u}_ARENA_SECTION, a string, puts the arena into a section of the linker script. */\n\
              #if defined({u}_ARENA_SECTION)\n\
              #define {u}_IN_ARENA __attribute__((section({u}_ARENA_SECTION)))\n\

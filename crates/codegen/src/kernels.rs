@@ -3,12 +3,19 @@
 mod elementwise8;
 mod int8;
 pub mod integer;
+mod mixed;
 mod pack;
+mod pack_f32;
+mod pack_w4;
+mod real;
 
 pub use pack::{
     Geometry, depthwise_in_place, pack_conv, pack_dense, pack_depthwise, pack_depthwise_3x3,
     pixels, scratch_conv, scratch_conv_1x1, scratch_depthwise, scratch_depthwise_3x3,
 };
+
+pub use pack_f32::{pack_conv_f32, pack_dense_f32, pack_depthwise_f32, scratch_conv_f32};
+pub use pack_w4::{pack_conv_w4, pack_dense_w4, scratch_conv_1x1_w4, scratch_conv_w4};
 
 /// Which instructions the text of a kernel may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +46,21 @@ pub static KERNELS: &[&Kernel] = &[
     &int8::REQUANT,
     &int8::CONV,
     &int8::WINDOW8,
+    &int8::PARTS8,
+    &int8::SEE8,
     &int8::BLOCK8,
+    &int8::BLOCK8_W4,
     &int8::CONV8,
     &int8::CONV8_1X1,
+    &int8::CONV8_W4,
+    &int8::CONV8_1X1_W4,
     &int8::DEPTHWISE8,
     &int8::DEPTHWISE8_3X3,
+    &int8::DENSE,
+    &int8::ROWS8,
+    &int8::ROWS8_W4,
     &int8::DENSE8,
+    &int8::DENSE8_W4,
     &elementwise8::ADD8,
     &elementwise8::MUL8,
     &elementwise8::POOL,
@@ -55,6 +71,63 @@ pub static KERNELS: &[&Kernel] = &[
     &elementwise8::SOFTMAX8,
     &elementwise8::MOVE,
     &elementwise8::RESIZE_NEAREST,
+    &real::CONVF,
+    &real::TILE,
+    &real::ROW,
+    &real::TAPS,
+    &real::BLOCK,
+    &real::CONV,
+    &real::CONV_1X1,
+    &real::DEPTHWISE,
+    &real::DENSE,
+    &real::BROADCAST,
+    &real::ADD,
+    &real::SUB,
+    &real::MUL,
+    &real::DIV,
+    &real::MIN,
+    &real::MAX,
+    &real::UNARY,
+    &real::CLIP,
+    &real::EXP_OF,
+    &real::LOG_OF,
+    &real::TANH_OF,
+    &real::SIGMOID_OF,
+    &real::ERF_OF,
+    &real::SQRT_OF,
+    &real::EXP,
+    &real::LOG,
+    &real::TANH,
+    &real::SIGMOID,
+    &real::ERF,
+    &real::SQRT,
+    &real::NEG,
+    &real::ABS,
+    &real::GELU,
+    &real::SILU,
+    &real::HARDSWISH,
+    &real::SOFTMAX,
+    &real::MAXPOOL,
+    &real::AVGPOOL,
+    &real::LAYER_NORM,
+    &real::REDUCE,
+    &real::REDUCE_SUM,
+    &real::REDUCE_MEAN,
+    &real::REDUCE_MAX,
+    &real::QUANTIZE,
+    &real::DEQUANTIZE,
+    &mixed::DENSE8_F32,
+    &mixed::FILL_F32,
+    &mixed::LEAKY_F32,
+    &mixed::HARDSIGMOID_F32,
+    &mixed::FLOOR_OF,
+    &mixed::ELU_F32,
+    &mixed::FLOOR_F32,
+    &mixed::CEIL_F32,
+    &mixed::SIGN_F32,
+    &mixed::RECIPROCAL_F32,
+    &mixed::SOFTSIGN_F32,
+    &mixed::SOFTPLUS_F32,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with
@@ -71,6 +144,7 @@ pub fn text(flavour: Flavour, names: &[&str], prefix: &str) -> String {
         .iter()
         .filter(|k| wanted.contains(&k.name))
         .map(|k| renamed((k.source)(flavour), prefix))
+        .filter(|t| !t.is_empty())
         .collect();
     parts.join("\n")
 }

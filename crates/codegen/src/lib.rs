@@ -10,9 +10,11 @@ pub mod kernels;
 mod lower;
 pub mod program;
 mod provider;
+mod split;
 mod tensors;
 
 pub use firmware::Firmware;
 pub use kernels::Flavour;
 pub use lower::lower;
 pub use provider::PROVIDERS;
+pub use split::split;

@@ -196,6 +196,9 @@ impl<'a> Lowering<'a> {
             Error::unsupported(format!("\"{name}\" has an open shape"))
                 .hint("shapes are fixed when code is made: give --dim NAME=N for open lengths")
         })?;
+        if dims.contains(&0) {
+            return Err(Error::unsupported(format!("\"{name}\" has no elements")));
+        }
         Ok((ty.dtype, dims.to_vec()))
     }
 

@@ -4,7 +4,7 @@ use edgesmith_ir::{DType, Error, Result};
 
 use crate::arena::Overlap;
 use crate::emit::Call;
-use crate::kernels::Flavour;
+use crate::kernels::{Flavour, Geometry};
 
 /// What the elements of a buffer are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,6 +97,17 @@ pub struct Port {
     pub dims: Vec<usize>,
     /// For each axis in memory, outermost first, the axis of the graph's value.
     pub order: Vec<usize>,
+}
+
+/// What is kept from one run to the next.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The name of the input in the graph.
+    pub name: String,
+    /// Where a run finds it.
+    pub read: BufferId,
+    /// Where a run leaves it; it is copied before the next one.
+    pub write: BufferId,
 }
 
 /// Elements of a buffer, for evaluation.
@@ -197,6 +208,16 @@ pub trait Layer: Send + Sync {
         None
     }
 
+    /// The windows that it goes by, row after row, where it can be done a few rows at a time.
+    fn windows(&self) -> Option<&Geometry> {
+        None
+    }
+
+    /// The same for a part of the rows, where [`Self::windows`] says so.
+    fn band(&self, _: Geometry) -> Option<Box<dyn Layer>> {
+        None
+    }
+
     /// What it costs.
     fn cost(&self) -> Cost {
         Cost::default()
@@ -228,6 +249,8 @@ pub struct Program {
     pub inputs: Vec<Port>,
     /// Outputs, in the order of the graph.
     pub outputs: Vec<Port>,
+    /// Inputs and outputs that are one: what a run leaves, the next one finds.
+    pub states: Vec<State>,
     /// What a user should know of the lowering.
     pub notes: Vec<String>,
 }

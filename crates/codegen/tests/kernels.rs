@@ -1,4 +1,6 @@
 //! The kernels in C against plain loops in Rust: on the host under sanitizers, and under QEMU.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
+#![allow(clippy::print_stderr, reason = "a test that could not be run says so")]
 
 #[path = "kernels/build.rs"]
 mod build;
@@ -8,6 +10,8 @@ mod cases;
 mod multiply;
 #[path = "kernels/plain.rs"]
 mod plain;
+#[path = "kernels/real.rs"]
+mod real;
 
 use cases::blob;
 use edgesmith_codegen::kernels::Flavour;
@@ -15,6 +19,7 @@ use edgesmith_codegen::kernels::Flavour;
 fn all(flavour: Flavour) -> Vec<cases::Case> {
     let mut all = multiply::cases(flavour);
     all.extend(plain::cases());
+    all.extend(real::cases());
     all
 }
 

@@ -10,8 +10,9 @@ mod made;
 use std::collections::BTreeMap;
 
 use edgesmith_codegen::program::{Data, Program};
-use edgesmith_codegen::{Firmware, Flavour, lower};
+use edgesmith_codegen::{Firmware, Flavour, lower, split};
 use edgesmith_ir::{DType, Model, Tensor, eval};
+use edgesmith_testkit::{Tolerance, assert_close};
 
 /// The answers of a program in the type of the graph.
 fn answers(program: &Program, x: &Tensor) -> (Vec<Data>, Vec<Tensor>) {
@@ -98,38 +99,110 @@ fn quantised_networks_answer_as_the_reference_does() {
     assert!(lowered >= 20, "{lowered} of 60: {reasons:#?}");
 }
 
+/// A model as a case for a C compiler, its layers split by rows where `by_rows`; nothing where it has no
+/// code. How many chains were split is added to `splits`.
+fn case(
+    name: &str,
+    model: &Model,
+    prefix: &str,
+    by_rows: bool,
+    splits: &mut usize,
+) -> Option<host::Case> {
+    let mut program = lower(model).ok()?;
+    if by_rows {
+        split(&mut program, Flavour::C, 0, 1.0);
+        *splits += program.notes.len();
+    }
+    let inputs: Vec<Tensor> = (0..3).map(|n| made::input(model, n)).collect();
+    let expected = inputs.iter().map(|x| answers(&program, x).0[0].to_bytes());
+    let given = inputs
+        .iter()
+        .map(|x| program.input(0, x).unwrap().to_bytes());
+    let (expected, given) = (expected.collect(), given.collect());
+    Some(host::Case {
+        name: name.to_owned(),
+        firmware: Firmware::new(program, prefix, Flavour::C, name).unwrap(),
+        given,
+        expected,
+    })
+}
+
 #[test]
 fn code_answers_as_its_program_under_sanitizers() {
     let mut all: Vec<(String, Model)> = made::layers();
     all.extend((0..30).map(|seed| (format!("network {seed}"), made::network(seed))));
+    let float = |seed| {
+        (
+            format!("network {seed} of floats"),
+            made::float_network(seed),
+        )
+    };
+    all.extend((0..30).map(float));
+    let mut splits = 0;
     let mut cases = Vec::new();
     for (name, model) in all {
-        let Ok(program) = lower(&model) else { continue };
-        if program
-            .buffers
-            .iter()
-            .any(|b| b.element == edgesmith_codegen::program::Element::F32)
-        {
-            continue;
-        }
-        let inputs: Vec<Tensor> = (0..3).map(|n| made::input(&model, n)).collect();
-        let expected: Vec<Vec<u8>> = inputs
-            .iter()
-            .map(|x| answers(&program, x).0[0].to_bytes())
-            .collect();
-        let given: Vec<Vec<u8>> = inputs
-            .iter()
-            .map(|x| program.input(0, x).unwrap().to_bytes())
-            .collect();
-        let prefix = format!("net{}", cases.len());
-        let firmware = Firmware::new(program, &prefix, Flavour::C, &name).unwrap();
-        cases.push(host::Case {
-            name,
-            firmware,
-            given,
-            expected,
-        });
+        cases.extend(case(
+            &name,
+            &model,
+            &format!("net{}", cases.len()),
+            false,
+            &mut splits,
+        ));
     }
-    assert!(cases.len() > 40, "{} cases", cases.len());
+    assert!(cases.len() > 70, "{} cases", cases.len());
     host::check(&cases);
+}
+
+#[test]
+fn layers_done_by_rows_give_the_same_bytes() {
+    let mut splits = 0;
+    let mut cases = Vec::new();
+    for seed in 0..24 {
+        let name = format!("chain {seed}");
+        let model = made::chain(seed);
+        cases.extend(case(
+            &name,
+            &model,
+            &format!("chain{seed}"),
+            true,
+            &mut splits,
+        ));
+    }
+    assert!(splits >= 6, "{splits} chains were split");
+    host::check(&cases);
+}
+
+#[test]
+fn networks_of_floats_answer_as_the_reference_does() {
+    let mut reasons = BTreeMap::new();
+    let mut lowered = 0;
+    for seed in 0..60 {
+        let model = made::float_network(seed);
+        let program = match lower(&model) {
+            Ok(program) => program,
+            Err(e) => {
+                *reasons.entry(e.to_string()).or_insert(0) += 1;
+                continue;
+            }
+        };
+        lowered += 1;
+        let x = made::input(&model, seed);
+        let expected = eval::evaluate(&model, &[("x", x.clone())]).unwrap();
+        let (_, found) = answers(&program, &x);
+        let near = Tolerance {
+            relative: 1e-4,
+            absolute: 1e-4,
+        };
+        assert_close(&found[0], &expected[0], near);
+    }
+    let unknown = refused(
+        &reasons,
+        &[
+            "has no emitter",
+            "both sides are computed",
+            "bytes of one constant scale",
+        ],
+    );
+    assert!(unknown.is_empty(), "{unknown:#?}");
+    assert!(lowered >= 30, "{lowered} of 60: {reasons:#?}");
 }

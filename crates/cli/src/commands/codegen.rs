@@ -52,6 +52,16 @@ pub static CODEGEN: Command = Command {
                 "What files and names in C begin with [default: the model's file name]",
             ))
             .arg(dim_arg())
+        .arg(
+                option(
+                    "split",
+                    "WHEN",
+                    "Do layers by bands of rows where that makes the arena smaller, though some rows are \
+                     computed twice: never, where it costs at most 1 % more MACs, or always",
+                )
+                .value_parser(["never", "cheap", "always"])
+                .default_value("cheap"),
+            )
             .arg(flag("list", "List the operators that have an emitter"))
             .arg(json_arg())
             .arg(force_arg());
@@ -123,7 +133,8 @@ fn made(matches: &ArgMatches, path: &Path, target: &Target) -> Result<Firmware> 
         Some(name) => name.clone(),
         None => prefix(path),
     };
-    let program = lower(&model).at(|| path.display().to_string())?;
+    let mut program = lower(&model).at(|| path.display().to_string())?;
+    firmware::make_fit(&mut program, flavour, target, text(matches, "split"));
     Ok(Firmware::new(program, &prefix, flavour, &source)?)
 }
 

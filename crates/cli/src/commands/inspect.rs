@@ -112,7 +112,10 @@ fn code(model: &Model, given: &[(String, usize)], target: &Target) -> Option<Cod
     let flavour = firmware::flavour(target).ok()?;
     let made = firmware::fixed(model, given)
         .and_then(|m| Ok(edgesmith_codegen::lower(&m)?))
-        .and_then(|p| Ok(Firmware::new(p, "model", flavour, "the model")?));
+        .and_then(|mut program| {
+            firmware::make_fit(&mut program, flavour, target, "cheap");
+            Ok(Firmware::new(program, "model", flavour, "the model")?)
+        });
     let firmware = match made {
         Ok(firmware) => firmware,
         Err(e) => {

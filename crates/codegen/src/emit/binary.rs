@@ -2,7 +2,8 @@
 
 use edgesmith_ir::{Error, NodeId, Result, ValueId};
 
-use super::{Call, c_float};
+use super::Call;
+use super::unary::Unary;
 use crate::arena::Overlap;
 use crate::fixed::Requant;
 use crate::kernels::Flavour;
@@ -61,7 +62,6 @@ struct BinaryF32 {
     op: Op,
     count: usize,
     period: usize,
-    bounds: Bounds,
     constant: Option<Vec<f32>>,
     swapped: bool,
 }
@@ -260,22 +260,27 @@ fn integers(l: &mut Lowering, id: NodeId, pair: &Pair, tail: &Tail) -> Result<Op
 }
 
 fn floats(l: &mut Lowering, id: NodeId, pair: &Pair, tail: &Tail) -> Result<Held> {
-    let first = l.float(&pair.first);
+    let first = l.float(&pair.first)?;
     let (second, constant) = match &pair.second {
-        Side::Computed(h) => (Some(l.float(h)), None),
+        Side::Computed(h) => (Some(l.float(h)?), None),
         Side::Constant(n) => (None, Some(n.clone())),
     };
     let layer = BinaryF32 {
         op: pair.op,
         count: first.dims.iter().product(),
         period: pair.period,
-        bounds: tail.bounds,
         constant,
         swapped: pair.swapped,
     };
-    let made = result(l, pair, tail.value, Element::F32, None);
+    let mut made = result(l, pair, tail.value, Element::F32, None);
     let reads: Vec<&Held> = std::iter::once(&first).chain(&second).collect();
     l.step(id, &reads, &made, layer);
+    if tail.bounds != Bounds::NONE {
+        let clip = Unary::clip(tail.bounds, made.dims.iter().product());
+        let clipped = super::unary::like(l, &made, tail.value, Element::F32, None);
+        l.step(id, &[&made], &clipped, clip);
+        made = clipped;
+    }
     Ok(l.quantized(made, tail))
 }
 
@@ -397,17 +402,19 @@ impl Layer for BinaryF32 {
             Some(data) => call.f32s("operand", data),
             None => call.reads[1].clone(),
         };
-        let fields = format!(
-            ".count = {}, .b_count = {}, .swapped = {}, .lo = {}, .hi = {}",
-            self.count,
-            self.period,
-            i32::from(self.swapped),
-            c_float(self.bounds.lo),
-            c_float(self.bounds.hi)
-        );
-        let layer = call.parameters("binary", &fields);
+        let (whole, part) = (self.count / self.period.max(1), self.period);
+        let full = format!("{{0, 0, 0, {part}, 1}}");
+        let again = "{0, 0, 0, 0, 1}".to_owned();
+        let x = call.reads[0].clone();
+        let [(a, a_steps), (b, b_steps)] = match self.swapped {
+            true => [(b, again), (x, full)],
+            false => [(x, full), (b, again)],
+        };
+        let fields =
+            format!(".size = {{1, 1, 1, {whole}, {part}}}, .a = {a_steps}, .b = {b_steps}");
+        let layer = call.parameters("broadcast", &fields);
         let f = call.kernel(self.kernel());
-        format!("{f}(&{layer}, {}, {b}, {});", call.reads[0], call.write)
+        format!("{f}(&{layer}, {a}, {b}, {});", call.write)
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
@@ -415,13 +422,12 @@ impl Layer for BinaryF32 {
         let b = self.constant.as_deref().unwrap_or_else(|| reads[1].f32());
         let made = a.iter().zip(b.iter().cycle()).map(|(&a, &b)| {
             let (a, b) = if self.swapped { (b, a) } else { (a, b) };
-            let y = match self.op {
+            match self.op {
                 Op::Add => a + b,
                 Op::Sub => a - b,
                 Op::Mul => a * b,
                 Op::Div => a / b,
-            };
-            y.max(self.bounds.lo).min(self.bounds.hi)
+            }
         });
         *write = Data::F32(made.collect());
     }
@@ -429,6 +435,41 @@ impl Layer for BinaryF32 {
     fn overlap(&self, _: Flavour, read: usize) -> Option<Overlap> {
         over(read, self.count, self.period)
     }
+}
+
+/// BatchNormalization of fixed statistics: a factor and a summand for each channel.
+pub(super) fn batch_norm(l: &mut Lowering, id: NodeId) -> Result<()> {
+    let node = l.graph.node(id);
+    let y = node
+        .output(0)
+        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let mut numbers = Vec::with_capacity(4);
+    for i in 1..5 {
+        let row = node.input(i).and_then(|v| l.floats(v));
+        numbers.push(row.ok_or_else(|| Error::unsupported("its statistics are computed"))?);
+    }
+    let epsilon = f64::from(node.float("epsilon").unwrap_or(1e-5));
+    let x = l.read(id, 0)?;
+    let x = l.float(&x)?;
+    let x = l.channels_last(&x);
+    let channels = numbers[0].len();
+    let factor = |c: usize| f64::from(numbers[0][c]) / (f64::from(numbers[3][c]) + epsilon).sqrt();
+    let add = |c: usize| f64::from(numbers[1][c]) - f64::from(numbers[2][c]) * factor(c);
+    let by_channel = |op: Op, constant: Vec<f32>| BinaryF32 {
+        op,
+        count: x.dims.iter().product(),
+        period: channels,
+        constant: Some(constant),
+        swapped: false,
+    };
+    let scaled = super::unary::like(l, &x, y, Element::F32, None);
+    let factors = by_channel(Op::Mul, (0..channels).map(|c| factor(c) as f32).collect());
+    l.step(id, &[&x], &scaled, factors);
+    let made = super::unary::like(l, &x, y, Element::F32, None);
+    let summands = by_channel(Op::Add, (0..channels).map(|c| add(c) as f32).collect());
+    l.step(id, &[&scaled], &made, summands);
+    l.hold(y, made);
+    Ok(())
 }
 
 #[cfg(test)]

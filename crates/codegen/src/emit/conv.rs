@@ -1,5 +1,7 @@
 //! Conv of one or two spatial axes: bytes by bytes, or floats.
 
+use std::sync::Arc;
+
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{Error, NodeId, Result};
 
@@ -42,13 +44,14 @@ impl Kind {
 }
 
 /// A convolution of bytes.
+#[derive(Clone)]
 pub(super) struct Conv8 {
     kind: Kind,
     geometry: Geometry,
     /// Output channel, row, column, input channel of its group.
-    weights: Vec<i8>,
+    weights: Arc<[i8]>,
     /// Of each output channel, with the zero point of the input in it.
-    bias: Vec<i32>,
+    bias: Arc<[i32]>,
     in_zero: i32,
     to: Requant,
 }
@@ -182,8 +185,8 @@ fn in_bytes(
     let conv = Conv8 {
         kind: Kind::of(g),
         geometry: g.clone(),
-        weights: data,
-        bias,
+        weights: data.into(),
+        bias: bias.into(),
         in_zero: from.zero,
         to: Requant::new(&factors, bound, to.zero, lo, hi)?,
     };
@@ -239,7 +242,7 @@ fn in_floats(
         bias,
         bounds: tail.bounds,
     };
-    let x = l.float(x);
+    let x = l.float(x)?;
     let dims = l.typed(tail.value)?.1;
     let clamped = Tail {
         grid: None,
@@ -373,6 +376,18 @@ impl Layer for Conv8 {
         }
     }
 
+    fn windows(&self) -> Option<&Geometry> {
+        (self.geometry.groups == 1 || self.is_depthwise()).then_some(&self.geometry)
+    }
+
+    fn band(&self, geometry: Geometry) -> Option<Box<dyn Layer>> {
+        Some(Box::new(Self {
+            kind: Kind::of(&geometry),
+            geometry,
+            ..self.clone()
+        }))
+    }
+
     fn cost(&self) -> Cost {
         Cost {
             macs: macs(&self.geometry),
@@ -416,6 +431,12 @@ fn windows<T: Copy>(g: &Geometry, x: &[T], zero: T, mut sums: impl FnMut(usize, 
     }
 }
 
+impl ConvF32 {
+    fn is_depthwise(&self) -> bool {
+        matches!(self.kind, Kind::Depthwise | Kind::Depthwise3x3)
+    }
+}
+
 impl Layer for ConvF32 {
     fn kernel(&self) -> &'static str {
         match self.kind {
@@ -427,7 +448,11 @@ impl Layer for ConvF32 {
 
     fn emit(&self, call: &mut Call) -> String {
         let g = &self.geometry;
-        let weights = call.f32s("weights", &self.weights);
+        let packed = match self.kind {
+            Kind::Depthwise | Kind::Depthwise3x3 => kernels::pack_depthwise_f32(&self.weights, g),
+            Kind::Any | Kind::Pointwise => kernels::pack_conv_f32(&self.weights, g),
+        };
+        let weights = call.f32s("weights", &packed);
         let bias = call.f32s("bias", &self.bias);
         let fields = format!(
             "{}, .bias = {bias}, .lo = {}, .hi = {}",
@@ -435,10 +460,13 @@ impl Layer for ConvF32 {
             c_float(self.bounds.lo),
             c_float(self.bounds.hi)
         );
-        let layer = call.parameters("conv_floats", &fields);
+        let layer = call.parameters("convf", &fields);
         let f = call.kernel(self.kernel());
-        let (x, y, scratch) = (&call.reads[0], &call.write, &call.scratch);
-        format!("{f}(&{layer}, {x}, {weights}, {y}, {scratch});")
+        let (x, y) = (&call.reads[0], &call.write);
+        match self.is_depthwise() {
+            true => format!("{f}(&{layer}, {x}, {weights}, {y});"),
+            false => format!("{f}(&{layer}, {x}, {weights}, {y}, {});", call.scratch),
+        }
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
@@ -453,6 +481,18 @@ impl Layer for ConvF32 {
                 y[at + c] = sum.max(self.bounds.lo).min(self.bounds.hi);
             }
         });
+    }
+
+    fn scratch(&self, _: Flavour) -> usize {
+        match self.is_depthwise() {
+            true => 0,
+            false => kernels::scratch_conv_f32(&self.geometry),
+        }
+    }
+
+    fn overlap(&self, flavour: Flavour, _: usize) -> Option<Overlap> {
+        let g = &self.geometry;
+        (g.groups == 1).then(|| Overlap::Behind(distance(g, kernels::pixels(flavour), 4)))
     }
 
     fn cost(&self) -> Cost {

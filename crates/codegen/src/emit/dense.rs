@@ -187,7 +187,7 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail
         bias,
         bounds: tail.bounds,
     };
-    let x = l.float(x);
+    let x = l.float(x)?;
     let dims = l.typed(tail.value)?.1;
     let name = l.graph.value(tail.value).name.clone();
     let made = l.buffer(&name, Element::F32, &dims, None);
@@ -224,7 +224,7 @@ impl Layer for Dense8 {
                 let scales = call.f32s("scale", scales);
                 let (lo, hi) = (c_float(bounds.lo), c_float(bounds.hi));
                 let to = format!(".bias = {bias}, .scale = {scales}, .lo = {lo}, .hi = {hi}");
-                call.parameters("dense_to_floats", &format!("{sizes}, {to}"))
+                call.parameters("dense8f", &format!("{sizes}, {to}"))
             }
         };
         format!(
@@ -270,7 +270,8 @@ impl Layer for DenseF32 {
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let weights = call.f32s("weights", &self.weights);
+        let packed = kernels::pack_dense_f32(&self.weights, self.depth);
+        let weights = call.f32s("weights", &packed);
         let bias = call.f32s("bias", &self.bias);
         let fields = format!(
             ".rows = {}, .in = {}, .out = {}, .bias = {bias}, .lo = {}, .hi = {}",
@@ -280,7 +281,7 @@ impl Layer for DenseF32 {
             c_float(self.bounds.lo),
             c_float(self.bounds.hi)
         );
-        let layer = call.parameters("dense_floats", &fields);
+        let layer = call.parameters("densef", &fields);
         let f = call.kernel("dense_f32");
         format!(
             "{f}(&{layer}, {}, {weights}, {});",

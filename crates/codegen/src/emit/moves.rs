@@ -178,7 +178,7 @@ impl Layer for Moves {
             }
             Some(Fill::F32(x)) => {
                 let f = call.kernel("fill_f32");
-                text.push(format!("{f}({}, {y}, {});", call.count, super::c_float(x)));
+                text.push(format!("{f}({}, {}, {y});", call.count, super::c_float(x)));
             }
             None => {}
         }
@@ -260,6 +260,12 @@ pub(crate) fn identity(l: &mut Lowering, id: NodeId) -> Result<()> {
     {
         return Err(Error::unsupported("the mask of Dropout is read"));
     }
+    if node.is("Dropout") && node.input(2).is_some() {
+        let off = node.input(2).and_then(|v| l.constant(v)?.bools().ok());
+        if off != Some(vec![false]) {
+            return Err(Error::unsupported("a Dropout of training has no emitter"));
+        }
+    }
     l.hold(y, x);
     Ok(())
 }
@@ -332,7 +338,7 @@ pub(crate) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
     for part in &parts {
         let part = match grid {
             Some(grid) => l.to_grid(part, grid),
-            None => l.float(part),
+            None => l.float(part)?,
         };
         laid.push(l.ordered(&part, &first.order));
     }

@@ -8,7 +8,7 @@ use crate::arena::Overlap;
 use crate::fixed::Requant;
 use crate::kernels::{Flavour, Geometry};
 use crate::lower::{Held, Lowering, Tail, last};
-use crate::program::{Cost, Data, Element, Layer};
+use crate::program::{Cost, Data, Element, Grid, Layer};
 
 /// What a window gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,7 @@ enum Kind {
 }
 
 /// Windows of bytes.
+#[derive(Clone)]
 struct Pool8 {
     kind: Kind,
     geometry: Geometry,
@@ -54,7 +55,8 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
         _ => Kind::Mean,
     };
     let geometry = match node.op.as_str() {
-        "ReduceMean" => whole(l, id, &x)?,
+        "ReduceMean" if is_whole(l, id, &x)? => all(&x.dims)?,
+        "ReduceMean" => return super::norm::reduce(l, id),
         "GlobalAveragePool" | "GlobalMaxPool" => all(&x.dims)?,
         _ => windows(l, id, &x.dims)?,
     };
@@ -72,9 +74,15 @@ fn make(
 ) -> Result<()> {
     let tail = l.tail(y);
     let dims = l.typed(y)?.1;
-    if let Some(from) = l.grid(x) {
-        // A maximum keeps its grid; what follows may change it.
-        let keeps = kind == Kind::Max;
+    // A maximum keeps its grid; what follows may change it. It is one of integers without a grid too.
+    let keeps = kind == Kind::Max;
+    let is_bytes = l.of(x).element == Element::I8;
+    let plain = Grid {
+        scale: 1.0,
+        zero: 0,
+        unsigned: false,
+    };
+    if let Some(from) = l.grid(x).or((keeps && is_bytes).then_some(plain)) {
         let grid = if keeps { Some(from) } else { tail.grid };
         if let Some(to) = grid {
             let taps = geometry.kernel[0] * geometry.kernel[1];
@@ -93,13 +101,9 @@ fn make(
                 counted,
                 to: Requant::new(&factors, 256 * taps as i64, to.zero, lo, hi)?,
             };
-            let made = result(
-                l,
-                if keeps { y } else { tail.value },
-                Element::I8,
-                &dims,
-                Some(to),
-            );
+            let value = if keeps { y } else { tail.value };
+            let own = if keeps { l.of(x).grid } else { Some(to) };
+            let made = result(l, value, Element::I8, &dims, own);
             l.step(id, &[x], &made, layer);
             match keeps {
                 true => l.hold(y, made),
@@ -108,7 +112,7 @@ fn make(
             return Ok(());
         }
     }
-    let x = l.float(x);
+    let x = l.float(x)?;
     let made = result(l, y, Element::F32, &dims, None);
     l.step(id, &[&x], &made, PoolF32 { kind, geometry });
     let plain = Tail {
@@ -126,7 +130,7 @@ fn result(
     v: edgesmith_ir::ValueId,
     element: Element,
     dims: &[usize],
-    grid: Option<crate::program::Grid>,
+    grid: Option<Grid>,
 ) -> Held {
     let name = l.graph.value(v).name.clone();
     let mut made = l.buffer(&name, element, dims, grid);
@@ -190,27 +194,11 @@ fn all(dims: &[usize]) -> Result<Geometry> {
     })
 }
 
-/// A mean over every spatial axis.
-fn whole(l: &Lowering, id: NodeId, x: &Held) -> Result<Geometry> {
-    let node = l.graph.node(id);
-    let axes = match node.input(1).and_then(|v| l.constant(v)) {
-        Some(t) => Some(t.to_i64()?),
-        None => node.ints("axes").map(<[i64]>::to_vec),
-    };
-    let rank = x.dims.len() as i64;
-    let mut axes: Vec<i64> = axes
-        .unwrap_or_default()
-        .iter()
-        .map(|a| if *a < 0 { a + rank } else { *a })
-        .collect();
-    axes.sort_unstable();
-    let spatial: Vec<i64> = (2..rank).collect();
-    if axes != spatial || rank < 3 {
-        return Err(Error::unsupported(
-            "a mean over other axes than those of an image",
-        ));
-    }
-    all(&x.dims)
+/// Whether a mean is over every spatial axis of one image, and no other.
+fn is_whole(l: &Lowering, id: NodeId, x: &Held) -> Result<bool> {
+    let spatial: Vec<usize> = (2..x.dims.len()).collect();
+    let axes = super::norm::axes(l, id, x.dims.len())?;
+    Ok((3..=4).contains(&x.dims.len()) && x.dims[0] == 1 && axes == spatial)
 }
 
 fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
@@ -334,6 +322,17 @@ impl Layer for Pool8 {
         (g.out_h * g.out_w == 1 || g.kernel == [1, 1]).then_some(Overlap::Behind(0))
     }
 
+    fn windows(&self) -> Option<&Geometry> {
+        Some(&self.geometry)
+    }
+
+    fn band(&self, geometry: Geometry) -> Option<Box<dyn Layer>> {
+        Some(Box::new(Self {
+            geometry,
+            ..self.clone()
+        }))
+    }
+
     fn cost(&self) -> Cost {
         Cost {
             macs: 0,
@@ -357,18 +356,16 @@ impl Layer for PoolF32 {
 
     fn emit(&self, call: &mut Call) -> String {
         let at = fields(&self.geometry);
-        let layer = match self.kind {
-            Kind::Max => call.parameters("pool", &at),
-            kind => {
-                let fields = format!(
-                    ".at = {{{at}}}, .counted = {}",
-                    i32::from(kind == Kind::Mean)
-                );
-                call.parameters("avgpool_floats", &fields)
-            }
-        };
+        let layer = call.parameters("pool", &at);
         let f = call.kernel(self.kernel());
-        format!("{f}(&{layer}, {}, {});", call.reads[0], call.write)
+        let (x, y) = (&call.reads[0], &call.write);
+        match self.kind {
+            Kind::Max => format!("{f}(&{layer}, {x}, {y});"),
+            kind => format!(
+                "{f}(&{layer}, {}, {x}, {y});",
+                i32::from(kind == Kind::Mean)
+            ),
+        }
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
@@ -378,7 +375,7 @@ impl Layer for PoolF32 {
         each(&self.geometry, |at, places| {
             let numbers = places.iter().map(|&i| x[i]);
             y[at] = match self.kind {
-                Kind::Max => numbers.fold(f32::NEG_INFINITY, f32::max),
+                Kind::Max => numbers.fold(f32::MIN, f32::max),
                 Kind::Mean => numbers.sum::<f32>() / places.len() as f32,
                 Kind::MeanOfAll => numbers.sum::<f32>() / taps as f32,
             };

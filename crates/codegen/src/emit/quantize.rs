@@ -114,14 +114,14 @@ pub(super) fn dequantize(l: &mut Lowering, id: NodeId) -> Result<()> {
 
 impl Layer for Quantize {
     fn kernel(&self) -> &'static str {
-        "quantize"
+        "quantize8"
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let f = call.kernel("quantize");
+        let f = call.kernel("quantize8");
         let (x, y) = (&call.reads[0], &call.write);
         let Grid { scale, zero, .. } = self.grid;
-        format!("{f}({x}, {y}, {}, {}, {zero});", self.count, c_float(scale))
+        format!("{f}({}, {}, {zero}, {x}, {y});", self.count, c_float(scale))
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {
@@ -136,14 +136,14 @@ impl Layer for Quantize {
 
 impl Layer for Dequantize {
     fn kernel(&self) -> &'static str {
-        "dequantize"
+        "dequantize8"
     }
 
     fn emit(&self, call: &mut Call) -> String {
-        let f = call.kernel("dequantize");
+        let f = call.kernel("dequantize8");
         let (x, y) = (&call.reads[0], &call.write);
         let Grid { scale, zero, .. } = self.grid;
-        format!("{f}({x}, {y}, {}, {}, {zero});", self.count, c_float(scale))
+        format!("{f}({}, {}, {zero}, {x}, {y});", self.count, c_float(scale))
     }
 
     fn eval(&self, reads: &[&Data], write: &mut Data) {

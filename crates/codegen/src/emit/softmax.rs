@@ -63,7 +63,7 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
         l.finish(&tail, made);
         return Ok(());
     }
-    let x = l.float(&x);
+    let x = l.float(&x)?;
     let made = like(l, &x, y, Element::F32, None);
     l.step(id, &[&x], &made, SoftmaxF32 { rows, width });
     let alone = Tail {
@@ -121,7 +121,7 @@ impl Layer for SoftmaxF32 {
         let f = call.kernel("softmax_f32");
         format!(
             "{f}({}, {}, {}, {});",
-            call.reads[0], call.write, self.rows, self.width
+            self.rows, self.width, call.reads[0], call.write
         )
     }
 

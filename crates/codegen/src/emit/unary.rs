@@ -11,7 +11,7 @@ use crate::lower::{Bounds, Held, Lowering};
 use crate::program::{Data, Element, Grid, Layer};
 
 /// A function of floats.
-struct Unary {
+pub(super) struct Unary {
     kernel: &'static str,
     /// Further numbers that the kernel takes.
     numbers: Vec<f32>,
@@ -24,9 +24,15 @@ type Float = (&'static str, &'static str, fn(f32, &[f32]) -> f32);
 
 static FLOATS: &[Float] = &[
     ("Abs", "abs_f32", |x, _| x.abs()),
+    ("Ceil", "ceil_f32", |x, _| x.ceil()),
     ("Clip", "clip_f32", |x, n| x.max(n[0]).min(n[1])),
+    ("Elu", "elu_f32", elu),
     ("Erf", "erf_f32", |x, _| erf(x)),
     ("Exp", "exp_f32", |x, _| x.exp()),
+    ("Floor", "floor_f32", |x, _| x.floor()),
+    ("Gelu", "gelu_f32", |x, _| {
+        0.5 * x * (1.0 + erf(x / std::f32::consts::SQRT_2))
+    }),
     ("HardSigmoid", "hardsigmoid_f32", |x, n| {
         (n[0] * x + n[1]).clamp(0.0, 1.0)
     }),
@@ -36,15 +42,35 @@ static FLOATS: &[Float] = &[
     (
         "LeakyRelu",
         "leaky_f32",
-        |x, n| if x < 0.0 { n[0] * x } else { x },
+        |x, n| {
+            if x < 0.0 { n[0] * x } else { x }
+        },
     ),
     ("Log", "log_f32", |x, _| x.ln()),
     ("Neg", "neg_f32", |x, _| -x),
+    ("Reciprocal", "reciprocal_f32", |x, _| 1.0 / x),
     ("Relu", "clip_f32", |x, n| x.max(n[0]).min(n[1])),
+    ("Selu", "elu_f32", elu),
     ("Sigmoid", "sigmoid_f32", |x, _| 1.0 / (1.0 + (-x).exp())),
+    (
+        "Sign",
+        "sign_f32",
+        |x, _| {
+            if x == 0.0 { x } else { x.signum() }
+        },
+    ),
+    ("Softplus", "softplus_f32", |x, _| {
+        x.max(0.0) + (-x.abs()).exp().ln_1p()
+    }),
+    ("Softsign", "softsign_f32", |x, _| x / (1.0 + x.abs())),
     ("Sqrt", "sqrt_f32", |x, _| x.sqrt()),
     ("Tanh", "tanh_f32", |x, _| x.tanh()),
 ];
+
+/// `scale * x`, or `scale * alpha * (e^x - 1)` below 0.
+fn elu(x: f32, n: &[f32]) -> f32 {
+    n[1] * if x < 0.0 { n[0] * x.exp_m1() } else { x }
+}
 
 /// The error function: Abramowitz and Stegun 7.1.26 is too coarse, so its series and continued fraction
 /// in f64.
@@ -84,7 +110,7 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
         l.finish(&tail, made);
         return Ok(());
     }
-    let x = l.float(&x);
+    let x = l.float(&x)?;
     let layer = floats(l, id, x.dims.iter().product())?;
     let made = like(l, &x, y, Element::F32, None);
     l.step(id, &[&x], &made, layer);
@@ -140,12 +166,27 @@ fn table(
     }))
 }
 
+impl Unary {
+    /// Numbers between bounds.
+    pub fn clip(bounds: Bounds, count: usize) -> Self {
+        Self {
+            kernel: "clip_f32",
+            numbers: vec![bounds.lo, bounds.hi],
+            count,
+            eval: |x, n| x.max(n[0]).min(n[1]),
+        }
+    }
+}
+
 fn floats(l: &Lowering, id: NodeId, count: usize) -> Result<Unary> {
     let node = l.graph.node(id);
     let &(_, kernel, eval) = FLOATS.iter().find(|f| node.op == f.0).ok_or_else(|| {
         Error::unsupported(format!("{} has no emitter for floats", node.op))
             .hint("quantised to int8 it has one: a table")
     })?;
+    if node.string("approximate").is_some_and(|a| a != "none") {
+        return Err(Error::unsupported("Gelu by tanh has no emitter for floats"));
+    }
     let numbers = match node.op.as_str() {
         "Relu" | "Clip" => {
             let (lo, hi) = l
@@ -156,6 +197,11 @@ fn floats(l: &Lowering, id: NodeId, count: usize) -> Result<Unary> {
         "HardSigmoid" => vec![
             node.float("alpha").unwrap_or(0.2),
             node.float("beta").unwrap_or(0.5),
+        ],
+        "Elu" => vec![node.float("alpha").unwrap_or(1.0), 1.0],
+        "Selu" => vec![
+            node.float("alpha").unwrap_or(1.673_263_2),
+            node.float("gamma").unwrap_or(1.050_701),
         ],
         "LeakyRelu" => vec![node.float("alpha").unwrap_or(0.01)],
         _ => Vec::new(),
@@ -181,8 +227,8 @@ impl Layer for Unary {
             .map(|&n| format!(", {}", c_float(n)))
             .collect();
         format!(
-            "{f}({}, {}, {}{numbers});",
-            call.reads[0], call.write, self.count
+            "{f}({}, {}{numbers}, {});",
+            self.count, call.reads[0], call.write
         )
     }
 

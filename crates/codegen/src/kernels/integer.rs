@@ -12,7 +12,9 @@ pub fn requantise(acc: i32, mult: i32, shift: u32, zero: i32, bounds: [i32; 2]) 
 /// nothing where that is 2^31 or more.
 pub fn multiplier(factor: f64, shift: u32) -> Option<i32> {
     let mult = (factor * 2f64.powi(32 - shift as i32)).round();
-    (mult >= 0.0 && mult < 2_147_483_648.0).then_some(mult as i32)
+    (0.0..2_147_483_648.0)
+        .contains(&mult)
+        .then_some(mult as i32)
 }
 
 /// The numbers of `add8`: `y = clamp(zero + ((a * mult_a + b * mult_b + bias) >> shift), lo, hi)`.

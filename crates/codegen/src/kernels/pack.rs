@@ -42,7 +42,16 @@ pub fn pixels(_flavour: Flavour) -> usize {
 }
 
 /// Bytes of what `es_block8` keeps behind the windows.
-const STATE: usize = 48;
+pub(super) const STATE: usize = 48;
+
+/// Bytes of windows that a convolution of the DSP flavour keeps behind their words.
+pub(super) fn bytes_of_windows(g: &Geometry) -> usize {
+    match g.groups {
+        1 if g.in_c.is_multiple_of(4) => 0,
+        1 => g.depth(),
+        _ => 2 * g.depth() * g.groups,
+    }
+}
 
 /// Bytes of scratch of `conv8`.
 pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
@@ -50,14 +59,7 @@ pub fn scratch_conv(flavour: Flavour, g: &Geometry) -> usize {
     match flavour {
         Flavour::C if g.groups == 1 => 2 * window,
         Flavour::C => 2 * window + 2 * depth,
-        Flavour::Dsp => {
-            let bytes = match g.groups {
-                1 if g.in_c % 4 == 0 => 0,
-                1 => window,
-                _ => 2 * window,
-            };
-            depth.div_ceil(4) * 16 + STATE + bytes
-        }
+        Flavour::Dsp => depth.div_ceil(4) * 16 + STATE + bytes_of_windows(g),
         Flavour::Mve if g.groups == 1 => 2 * depth.next_multiple_of(16) + STATE,
         Flavour::Mve => 2 * depth.next_multiple_of(16) + STATE + 2 * window,
     }
@@ -73,27 +75,43 @@ pub fn scratch_conv_1x1(flavour: Flavour, g: &Geometry) -> usize {
 }
 
 /// Bytes of scratch of `depthwise8`.
-pub fn scratch_depthwise(_flavour: Flavour, g: &Geometry) -> usize {
+pub fn scratch_depthwise(flavour: Flavour, g: &Geometry) -> usize {
     let span = |i: usize| (g.kernel[i] - 1) * g.dilation[i] + 1;
-    2 * span(0) * ((g.out_w - 1) * g.stride[1] + span(1))
+    let width = (g.out_w - 1) * g.stride[1] + span(1);
+    match flavour {
+        Flavour::C => 2 * span(0) * width,
+        Flavour::Dsp => {
+            let taps = span(1).next_multiple_of(2);
+            let width = ((g.out_w - 1) * g.stride[1] + taps).next_multiple_of(2);
+            2 * span(0) * width + 2 * g.kernel[0] * taps
+        }
+        Flavour::Mve => 4 * span(0) * width,
+    }
 }
 
-/// Whether `depthwise8_3x3` of the DSP flavour takes columns as rows.
-fn turned(g: &Geometry) -> bool {
-    g.stride == [1, 1] && g.in_w == g.out_w && g.out_h > g.out_w
+/// Whether `depthwise8_3x3` takes columns as rows.
+fn turned(flavour: Flavour, g: &Geometry) -> bool {
+    let whole = g.stride == [1, 1] && g.in_w == g.out_w && g.out_h > g.out_w;
+    match flavour {
+        Flavour::C => false,
+        Flavour::Dsp => whole,
+        Flavour::Mve => whole && g.in_w * g.in_c < 9362,
+    }
 }
 
 /// Bytes of scratch of `depthwise8_3x3`.
 pub fn scratch_depthwise_3x3(flavour: Flavour, g: &Geometry) -> usize {
-    let length = if turned(g) { g.out_h } else { g.out_w };
+    let length = if turned(flavour, g) { g.out_h } else { g.out_w };
     let pairs = if g.stride[1] == 1 {
         length.div_ceil(2)
     } else {
         length
     };
+    let width = (length - 1) * g.stride[1] + 3;
     match flavour {
-        Flavour::C => scratch_depthwise(flavour, g),
-        Flavour::Dsp | Flavour::Mve => 12 * (pairs + 1),
+        Flavour::C => 3 * width,
+        Flavour::Dsp => 12 * (pairs + 1),
+        Flavour::Mve => 6 * width,
     }
 }
 
@@ -171,21 +189,34 @@ pub fn pack_conv(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
 }
 
 /// Weights of `depthwise8`, given as [channel, kernel height, kernel width].
-pub fn pack_depthwise(_flavour: Flavour, weights: &[i8], _g: &Geometry) -> Vec<u8> {
-    bytes(weights)
+pub fn pack_depthwise(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
+    let taps = (g.kernel[0] * g.kernel[1]).max(1);
+    match flavour {
+        Flavour::C | Flavour::Dsp => bytes(weights),
+        Flavour::Mve => {
+            let mut out = Vec::new();
+            for four in weights.chunks(4 * taps) {
+                for tap in 0..taps {
+                    let at = |lane: usize| four.get(lane * taps + tap).copied().unwrap_or(0) as u8;
+                    out.extend((0..4).map(at));
+                }
+            }
+            out
+        }
+    }
 }
 
 /// Weights of `depthwise8_3x3`, given as [channel, 3, 3].
 pub fn pack_depthwise_3x3(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
-    if flavour == Flavour::C {
-        return bytes(weights);
-    }
-    let (across, down) = if turned(g) { (3, 1) } else { (1, 3) };
+    let (across, down) = if turned(flavour, g) { (3, 1) } else { (1, 3) };
     let mut out = Vec::new();
     for channel in weights.chunks(9) {
         for row in 0..3 {
             let at = |i: usize| channel[row * down + i * across] as u8;
-            out.extend([at(0), at(1), at(1), at(2)]);
+            match flavour {
+                Flavour::Dsp => out.extend([at(0), at(1), at(1), at(2)]),
+                Flavour::C | Flavour::Mve => out.extend([at(0), at(1), at(2)]),
+            }
         }
     }
     out

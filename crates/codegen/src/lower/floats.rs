@@ -1,14 +1,26 @@
 //! Steps between integers and floats that operators ask for.
 
+use edgesmith_ir::{Error, Result};
+
 use super::{Held, Lowering, Tail};
 use crate::emit::quantize::{Dequantize, Lookup, Quantize};
 use crate::program::{Element, Grid};
 
 impl Lowering<'_> {
     /// The value in floats.
-    pub fn float(&mut self, held: &Held) -> Held {
+    ///
+    /// # Errors
+    /// When it is of integers that stand for no floats.
+    pub fn float(&mut self, held: &Held) -> Result<Held> {
         let Some(grid) = self.grid(held) else {
-            return held.clone();
+            let buffer = self.of(held);
+            if buffer.element == Element::F32 {
+                return Ok(held.clone());
+            }
+            return Err(Error::unsupported(format!(
+                "\"{}\" is of integers without a scale: code computes on floats and on quantised bytes",
+                buffer.name
+            )));
         };
         let name = self.of(held).name.clone();
         let mut made = self.buffer(&format!("{name} (floats)"), Element::F32, &held.dims, None);
@@ -20,7 +32,7 @@ impl Lowering<'_> {
             &made,
             Box::new(Dequantize::new(grid, made.dims.iter().product())),
         );
-        made
+        Ok(made)
     }
 
     /// What floats become by the quantisation behind an operator, if there is any.

@@ -61,7 +61,7 @@ static int run_cases(const uint8_t *bytes)
             memset(y, 0x77, (size_t)sizes[5]);
         }
         call(kernel, q, arrays, y, scratch);
-        k = test_differs(kernel, (const uint8_t *)arrays[5], y, sizes[5]);
+        k = test_differs(kernel, q, (const uint8_t *)arrays[5], y, sizes[5]);
         if (k >= 0) {
             test_report(i, kernel, k, ((const uint8_t *)arrays[5])[k], y[k]);
             wrong++;

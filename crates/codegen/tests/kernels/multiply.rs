@@ -2,8 +2,9 @@
 
 use super::cases::{Case, bytes, int8, words};
 use edgesmith_codegen::kernels::{
-    Flavour, Geometry, depthwise_in_place, pack_conv, pack_dense, pack_depthwise,
-    pack_depthwise_3x3, scratch_conv, scratch_conv_1x1, scratch_depthwise, scratch_depthwise_3x3,
+    Flavour, Geometry, depthwise_in_place, pack_conv, pack_conv_w4, pack_dense, pack_dense_w4,
+    pack_depthwise, pack_depthwise_3x3, scratch_conv, scratch_conv_1x1, scratch_conv_1x1_w4,
+    scratch_conv_w4, scratch_depthwise, scratch_depthwise_3x3,
 };
 use edgesmith_ir::random::Random;
 
@@ -107,7 +108,7 @@ fn parameters(g: &Geometry, zero: i8, to: &Requant) -> Vec<i32> {
 }
 
 /// Sizes of a convolution with padding that is less than the kernel.
-fn geometry(r: &mut Random, kernel: [usize; 2], channels: [usize; 3], most: usize) -> Geometry {
+pub fn geometry(r: &mut Random, kernel: [usize; 2], channels: [usize; 3], most: usize) -> Geometry {
     let stride = [1 + r.below(2), 1 + r.below(2)];
     let dilation = [[1, 1], [1, 1], [1, 1], [2, 1], [1, 3]][r.below(5)];
     let span = |i: usize| (kernel[i] - 1) * dilation[i] + 1;
@@ -153,14 +154,29 @@ fn lead(g: &Geometry, step: usize) -> usize {
     ends.max().unwrap_or(0)
 }
 
+/// Weights, by 16 times what is packed for a kernel of 4 bits.
+fn weights(r: &mut Random, kernel: i32, count: usize) -> (Vec<i8>, Vec<i8>) {
+    let raw = int8(r, count);
+    if kernel < 14 {
+        return (raw.clone(), raw);
+    }
+    let four: Vec<i8> = raw.iter().map(|w| w >> 4).collect();
+    (four.iter().map(|w| w * 16).collect(), four)
+}
+
 fn conv_case(r: &mut Random, flavour: Flavour, kernel: i32, g: &Geometry) -> Case {
     let x = int8(r, g.in_h * g.in_w * g.in_c);
-    let w = int8(r, g.out_c * g.depth());
+    let (w, raw) = weights(r, kernel, g.out_c * g.depth());
     let zero = int8(r, 1)[0];
     let to = Requant::random(r, g.out_c, g.depth());
     let (packed, scratch) = match kernel {
         0 => (pack_conv(flavour, &w, g), scratch_conv(flavour, g)),
         1 => (pack_conv(flavour, &w, g), scratch_conv_1x1(flavour, g)),
+        14 => (pack_conv_w4(flavour, &raw, g), scratch_conv_w4(flavour, g)),
+        15 => (
+            pack_conv_w4(flavour, &raw, g),
+            scratch_conv_1x1_w4(flavour, g),
+        ),
         2 => (
             pack_depthwise(flavour, &w, g),
             scratch_depthwise(flavour, g),
@@ -186,9 +202,10 @@ fn conv_case(r: &mut Random, flavour: Flavour, kernel: i32, g: &Geometry) -> Cas
         answer: bytes(&y),
     };
     if r.below(2) == 0 {
-        if kernel >= 2 && depthwise_in_place(g) {
+        let depthwise = kernel == 2 || kernel == 3;
+        if depthwise && depthwise_in_place(g) {
             case.overlap = Some(0);
-        } else if kernel < 2 {
+        } else if !depthwise {
             over(
                 &mut case,
                 lead(g, edgesmith_codegen::kernels::pixels(flavour)),
@@ -212,10 +229,10 @@ fn over(case: &mut Case, lead: usize) {
     }
 }
 
-fn dense_case(r: &mut Random, flavour: Flavour, sizes: [usize; 3]) -> Case {
+fn dense_case(r: &mut Random, flavour: Flavour, kernel: i32, sizes: [usize; 3]) -> Case {
     let [rows, inputs, outputs] = sizes;
     let x = int8(r, rows * inputs);
-    let w = int8(r, inputs * outputs);
+    let (w, raw) = weights(r, kernel, inputs * outputs);
     let to = Requant::random(r, outputs, inputs);
     let mut y = Vec::new();
     for row in x.chunks(inputs) {
@@ -231,12 +248,15 @@ fn dense_case(r: &mut Random, flavour: Flavour, sizes: [usize; 3]) -> Case {
     q.resize(16, 0);
     q.extend(to.parameters());
     Case {
-        kernel: 4,
+        kernel,
         parameters: q,
         arrays: [
             bytes(&x),
             Vec::new(),
-            pack_dense(flavour, &w, inputs),
+            match kernel {
+                4 => pack_dense(flavour, &w, inputs),
+                _ => pack_dense_w4(flavour, &raw, inputs),
+            },
             words(&to.bias),
             words(&to.mult),
         ],
@@ -250,7 +270,7 @@ pub fn cases(flavour: Flavour) -> Vec<Case> {
     let mut r = Random::new(20);
     let r = &mut r;
     let mut out = Vec::new();
-    for i in 0..70 {
+    for i in 0..100 {
         let kernel = [1 + r.below(5), 1 + r.below(5)];
         let channels = if i % 4 == 3 {
             let (groups, per, outs) = (1 + r.below(4), 1 + r.below(5), 1 + r.below(3));
@@ -259,7 +279,7 @@ pub fn cases(flavour: Flavour) -> Vec<Case> {
             [[1, 3, 4, 8, 5, 16, 20][r.below(7)], 1 + r.below(11), 1]
         };
         let g = geometry(r, kernel, channels, 5);
-        out.push(conv_case(r, flavour, 0, &g));
+        out.push(conv_case(r, flavour, if i % 3 == 2 { 14 } else { 0 }, &g));
     }
     for (rows, columns, inputs, outputs) in [
         (1, 1, 1, 1),
@@ -288,6 +308,7 @@ pub fn cases(flavour: Flavour) -> Vec<Case> {
         };
         out.push(conv_case(r, flavour, 1, &g));
         out.push(conv_case(r, flavour, 1, &g));
+        out.push(conv_case(r, flavour, 15, &g));
     }
     for _ in 0..40 {
         let c = [1, 2, 3, 5, 8, 16, 19, 33][r.below(8)];
@@ -312,7 +333,8 @@ pub fn cases(flavour: Flavour) -> Vec<Case> {
         [1, 129, 6],
         [2, 32, 9],
     ] {
-        out.push(dense_case(r, flavour, sizes));
+        out.push(dense_case(r, flavour, 4, sizes));
+        out.push(dense_case(r, flavour, 16, sizes));
     }
     out
 }

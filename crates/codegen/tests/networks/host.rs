@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use edgesmith_codegen::Firmware;
+use edgesmith_codegen::program::Element;
 
 /// Code with what it is given and what it has to answer.
 pub struct Case {
@@ -25,6 +26,29 @@ const FLAGS: &[&str] = &[
     "-fno-sanitize-recover=all",
 ];
 
+/// The head of the program, with the comparison of floats.
+const FAR: &str = "#include <stdio.h>
+#include <string.h>
+static int far(const void *a, const void *b, size_t bytes)
+{
+    size_t i;
+    for (i = 0u; i < bytes; i += sizeof(float)) {
+        float x;
+        float y;
+        float apart;
+        float size;
+        memcpy(&x, (const char *)a + i, sizeof(x));
+        memcpy(&y, (const char *)b + i, sizeof(y));
+        apart = x < y ? y - x : x - y;
+        size = y < 0.0f ? -y : y;
+        if (!(apart <= 2e-5f + 1e-4f * size)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+";
+
 fn bytes(name: &str, all: &[Vec<u8>]) -> String {
     let numbers: Vec<String> = all.iter().flatten().map(u8::to_string).collect();
     format!(
@@ -35,7 +59,7 @@ fn bytes(name: &str, all: &[Vec<u8>]) -> String {
 
 /// The program that runs every case and prints the numbers of those that differ.
 fn main_text(cases: &[Case]) -> String {
-    let mut text = "#include <stdio.h>\n#include <string.h>\n".to_owned();
+    let mut text = FAR.to_owned();
     for case in cases {
         let _ = writeln!(text, "#include \"{}.h\"", case.firmware.prefix);
     }
@@ -43,17 +67,19 @@ fn main_text(cases: &[Case]) -> String {
         text += &bytes(&format!("given{i}"), &case.given);
         text += &bytes(&format!("expected{i}"), &case.expected);
     }
-    text += "int main(void)\n{\n    unsigned int n;\n";
+    text += "int main(void)\n{\n    unsigned int n;\n    (void)far;\n";
     for (i, case) in cases.iter().enumerate() {
         let p = &case.firmware.prefix;
         let input = &case.firmware.program.inputs[0].c_name;
         let output = &case.firmware.program.outputs[0].c_name;
         let (x, y) = (case.given[0].len(), case.expected[0].len());
+        let floats = matches!(&case.firmware.program, p if p.buffers[p.outputs[0].buffer].element == Element::F32);
+        let differ = if floats { "far" } else { "memcmp" };
         let _ = write!(
             text,
             "    {p}_init();\n    for (n = 0u; n < {}u; n++) {{\n        \
              memcpy((void *){p}_input_{input}(), &given{i}[n * {x}u], {x}u);\n        {p}_invoke();\n        \
-             if (memcmp((const void *){p}_output_{output}(), &expected{i}[n * {y}u], {y}u) != 0) {{\n            \
+             if ({differ}((const void *){p}_output_{output}(), &expected{i}[n * {y}u], {y}u) != 0) {{\n            \
              printf(\"{i} \");\n        }}\n    }}\n",
             case.given.len()
         );
@@ -67,7 +93,12 @@ pub fn check(cases: &[Case]) {
         eprintln!("no C compiler called cc: the code was not run");
         return;
     }
-    let folder = std::env::temp_dir().join(format!("edgesmith-codegen-{}", std::process::id()));
+    let name = format!(
+        "edgesmith-{}-{}",
+        cases[0].firmware.prefix,
+        std::process::id()
+    );
+    let folder = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&folder).unwrap();
     let mut sources = vec!["main.c".to_owned()];
     for case in cases {

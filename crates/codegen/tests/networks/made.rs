@@ -69,6 +69,47 @@ pub fn network(seed: u64) -> Model {
     quantised(&networks::images(seed), "")
 }
 
+/// A random network of images, in floats.
+pub fn float_network(seed: u64) -> Model {
+    single(networks::images(seed))
+}
+
+/// Convolutions one after another on an image that is larger than they are, quantised.
+pub fn chain(seed: u64) -> Model {
+    let mut rng = Rng::new(seed);
+    let mut nodes = String::new();
+    let (mut channels, mut last) = (3, "x".to_owned());
+    for i in 0..5 {
+        let next = format!("c{i}");
+        let wide = [4, 8, 12][rng.below(3)];
+        let step = 1 + rng.below(2);
+        nodes += &match rng.below(4) {
+            0 => format!(
+                "w{i}: f32[{channels},1,3,3] = {{W{}}} {next} = Conv({last}, w{i}) {{group={channels}, \
+                 pads=[1,1,1,1], strides=[{step},{step}]}} ",
+                9 * channels
+            ),
+            1 => format!("{next} = MaxPool({last}) {{kernel_shape=[2,2], strides=[1,1]}} "),
+            n => {
+                let (k, pad) = if n == 2 { (1, 0) } else { (3, 1) };
+                let before = channels;
+                channels = wide;
+                format!(
+                    "w{i}: f32[{wide},{before},{k},{k}] = {{W{}}} {next} = Conv({last}, w{i}) \
+                     {{pads=[{pad},{pad},{pad},{pad}]}} ",
+                    wide * before * k * k
+                )
+            }
+        };
+        last = next;
+    }
+    nodes += &format!(
+        "wl: f32[2,{channels},1,1] = {{W{}}} y = Conv({last}, wl)",
+        2 * channels
+    );
+    quantised(&model("[n,3,29,13]", &nodes, seed), "")
+}
+
 /// A model from the text of its nodes; `W120` in braces stands for 120 random numbers, `I120` for
 /// integers.
 fn model(input: &str, nodes: &str, seed: u64) -> Model {

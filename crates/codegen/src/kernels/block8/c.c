@@ -1,3 +1,9 @@
+/* Bytes of the weights of so many channels. */
+static inline int32_t es_block8_bytes(int32_t channels, int32_t k)
+{
+    return channels * k;
+}
+
 /* Two windows of k bytes, one after the other, times all channels: the two pixels y0 and y1. */
 ES_NOINLINE static void es_block8(const es_requant *to, int32_t out_c, int32_t k, const int8_t *a,
                                   const int8_t *w, int8_t *y0, int8_t *y1)

@@ -38,7 +38,7 @@ static void es_conv8(const es_conv *p, const int8_t *x, const int8_t *w, int8_t 
             to.mult = &to.mult[g * channels];
             es_copy(both, &window[g * k], k);
             es_copy(&both[k], &second[g * k], k);
-            es_block8(&to, channels, k, both, &w[g * channels * k], &y0[g * channels],
+            es_block8(&to, channels, k, both, &w[g * es_block8_bytes(channels, k)], &y0[g * channels],
                       &y1[g * channels]);
         }
     }

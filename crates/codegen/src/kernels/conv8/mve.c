@@ -3,9 +3,9 @@ static void es_conv8(const es_conv *p, const int8_t *x, const int8_t *w, int8_t 
 {
     const int32_t pixels = p->out_h * p->out_w;
     const int32_t k = p->kernel_h * p->kernel_w * (p->in_c / p->groups);
-    const int32_t size = (k + 15) & ~15;
+    const int32_t size = es_block8_size(k);
     const int32_t channels = p->out_c / p->groups;
-    const int32_t group = ((channels + 3) & ~3) * size;
+    const int32_t group = es_block8_bytes(channels, k);
     int8_t *const windows = (int8_t *)scratch;
     int8_t *const behind = &windows[(2 * size) + (int32_t)sizeof(es_block8_state)];
     int8_t *const first = (p->groups == 1) ? windows : behind;

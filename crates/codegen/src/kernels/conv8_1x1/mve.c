@@ -3,7 +3,7 @@ static void es_conv8_1x1(const es_conv *p, const int8_t *x, const int8_t *w, int
 {
     const int32_t pixels = p->out_h * p->out_w;
     const int32_t k = p->in_c;
-    const int32_t size = (k + 15) & ~15;
+    const int32_t size = es_block8_size(k);
     int8_t *const windows = (int8_t *)scratch;
     int32_t i;
     for (i = 0; i < pixels; i += 2) {

@@ -1,11 +1,3 @@
-/* rows of in times out channels of in. */
-typedef struct {
-    int32_t rows;
-    int32_t in;
-    int32_t out;
-    es_requant to;
-} es_dense;
-
 /* Weights lie by fours of channels: 16 bytes of each in turn. */
 static void es_dense8(const es_dense *p, const int8_t *x, const int8_t *w, int8_t *y)
 {

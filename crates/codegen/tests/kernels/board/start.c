@@ -77,13 +77,31 @@ void *memset(void *to, int value, size_t count)
     return to;
 }
 
+/* The names by which clang calls them. */
+void __aeabi_memcpy(void *to, const void *from, size_t count)
+{
+    memcpy(to, from, count);
+}
+
+void __aeabi_memcpy4(void *to, const void *from, size_t count)
+{
+    memcpy(to, from, count);
+}
+
+void __aeabi_memclr4(void *to, size_t count)
+{
+    memset(to, 0, count);
+}
+
 static void fault(void)
 {
     board_print("fault\n");
     board_exit(99);
 }
 
-static void reset(void)
+void reset(void);
+
+void reset(void)
 {
     uint32_t *d;
     const uint32_t *s = &data_load;

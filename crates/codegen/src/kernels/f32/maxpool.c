@@ -1,0 +1,31 @@
+/* The greatest of each window; padding is less than all. y lies as that of es_maxpool8. */
+static void es_maxpool_f32(const es_pool *p, const float *x, float *y)
+{
+    const int32_t c = p->in_c;
+    int32_t oy;
+    int32_t ox;
+    int32_t i;
+    int32_t ky;
+    int32_t kx;
+    for (oy = 0; oy < p->out_h; oy++) {
+        int32_t top;
+        const int32_t rows = es_clip((oy * p->stride_h) - p->pad_top, p->kernel_h, p->in_h, &top);
+        for (ox = 0; ox < p->out_w; ox++) {
+            int32_t left;
+            const int32_t columns = es_clip((ox * p->stride_w) - p->pad_left, p->kernel_w, p->in_w, &left);
+            const float *const start = &x[((top * p->in_w) + left) * c];
+            for (i = 0; i < c; i++) {
+                float most = -3.4028234e38f;
+                for (ky = 0; ky < rows; ky++) {
+                    const float *at = &start[(ky * p->in_w * c) + i];
+                    for (kx = 0; kx < columns; kx++) {
+                        most = (*at > most) ? *at : most;
+                        at = &at[c];
+                    }
+                }
+                *y = most;
+                y++;
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+ES_UNARY_F32(es_tanh_f32, es_tanh_of(v))
