@@ -142,6 +142,13 @@ pub struct Line {
     made: Made,
 }
 
+/// A network that could not be built or run.
+struct Failure {
+    network: &'static str,
+    way: Way,
+    why: String,
+}
+
 impl Line {
     fn macs(&self) -> u64 {
         self.made.layers.iter().map(|l| l.macs).sum()
@@ -160,6 +167,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let work = std::env::temp_dir().join(format!("edgesmith-boards-{}", std::process::id()));
     std::fs::create_dir_all(&work)?;
     let mut lines = Vec::new();
+    let mut failures = Vec::new();
     let mut one = |network, folder: &Path| -> Result<()> {
         for way in WAYS {
             if filter.is_some_and(|f| !format!("{network} {}", way.name()).contains(f.as_str())) {
@@ -169,13 +177,18 @@ fn run(matches: &ArgMatches) -> Result<()> {
             if !file.is_file() {
                 quantize(program, folder, way, &file)?;
             }
-            let made = codegen(program, &file, folder, network, way, samples, &work)?;
-            println!("{network} on {}: {}", way.name(), told(&made));
-            lines.push(Line {
-                network,
-                way: *way,
-                made,
-            });
+            let made = codegen(program, &file, folder, network, way, samples, &work);
+            let told = made.as_ref().map_or_else(|e| format!("{e:#}"), told);
+            println!("{network} on {}: {told}", way.name());
+            let way = *way;
+            match made {
+                Ok(made) => lines.push(Line { network, way, made }),
+                Err(e) => failures.push(Failure {
+                    network,
+                    way,
+                    why: format!("{e:#}"),
+                }),
+            }
         }
         Ok(())
     };
@@ -192,13 +205,17 @@ fn run(matches: &ArgMatches) -> Result<()> {
         one(layer.name, &folder)?;
     }
     std::fs::remove_dir_all(&work)?;
-    let text = page(&lines);
+    let text = page(&lines, &failures);
     println!("\n{text}");
     if matches.get_flag("write") {
         std::fs::write(tidy::root().join("docs/boards.md"), text)?;
     }
     let wrong: usize = lines.iter().map(|l| l.made.run.wrong).sum();
-    ensure!(wrong == 0, "{wrong} samples have a wrong output");
+    ensure!(
+        wrong == 0 && failures.is_empty(),
+        "{wrong} samples have a wrong output, {} builds failed",
+        failures.len()
+    );
     Ok(())
 }
 
@@ -255,7 +272,7 @@ fn codegen(
 }
 
 /// The tables and the bars.
-fn page(lines: &[Line]) -> String {
+fn page(lines: &[Line], failures: &[Failure]) -> String {
     let mut text = String::from(
         "# Generated C on emulated boards\n\nMade by `cargo xtask boards --models FOLDER --write`: INT8 by \
          `edgesmith quantize --to int8`, C by\n`edgesmith codegen --run`, under QEMU. Instructions are \
@@ -297,6 +314,13 @@ fn page(lines: &[Line]) -> String {
                 grouped(b.flash.weights)
             ),
         };
+    }
+    if !failures.is_empty() {
+        text += "\n## Not run\n\n";
+    }
+    for Failure { network, way, why } in failures {
+        let why = why.lines().next().unwrap_or_default();
+        let _ = writeln!(text, "- {network} on {}: {why}", way.name());
     }
     text += &bars::table(lines);
     let mut versions: Vec<&str> = lines
