@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches};
 
 use crate::{Task, flag};
 
+mod c;
 mod cases;
 mod compare;
 mod exceptions;
@@ -47,6 +48,26 @@ pub static TASK: Task = Task {
         )
         .arg(flag("json", "Print JSON"))
         .arg(flag("write", "Write docs/reference/conformance.md").conflicts_with("filter"))
+        .arg(
+            flag("c", "Run the operators that have an emitter in generated C")
+                .conflicts_with_all(["json", "write", "program"]),
+        )
+        .arg(
+            Arg::new("board")
+                .long("board")
+                .value_name("B")
+                .help("The board of --c: this machine with the sanitizers, or an emulated one")
+                .default_value("host")
+                .requires("c"),
+        )
+        .arg(
+            Arg::new("int8")
+                .long("int8")
+                .value_name("EDGESMITH")
+                .help("With --c, in INT8: the program that quantises each case by its own data")
+                .requires("c")
+                .value_parser(clap::value_parser!(PathBuf)),
+        )
         .arg(flag("worker", "Answer the cases on standard input").hide(true))
     },
     run,
@@ -101,6 +122,15 @@ impl Finding {
 /// # Errors
 /// When a case fails that is not listed as an exception, or a listed one passes.
 fn run(matches: &ArgMatches) -> Result<()> {
+    let filter = matches.get_one::<String>("filter");
+    if matches.get_flag("c") {
+        let folder = matches.get_one::<PathBuf>("cases").map(PathBuf::as_path);
+        let board = matches
+            .get_one::<String>("board")
+            .context("it has a default")?;
+        let quantizer = matches.get_one::<PathBuf>("int8").map(PathBuf::as_path);
+        return c::run(folder, filter.map(String::as_str), board, quantizer);
+    }
     let folder = match matches.get_one::<PathBuf>("cases") {
         Some(folder) => folder.clone(),
         None => fetch::cases()?,
@@ -117,7 +147,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
             reason.name
         );
     }
-    if let Some(part) = matches.get_one::<String>("filter") {
+    if let Some(part) = filter {
         cases.retain(|c| format!("{}/{}", c.folder, c.name).contains(part));
     }
     let program: Vec<OsString> = matches

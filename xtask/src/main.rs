@@ -7,6 +7,7 @@
 
 mod aarch64;
 mod bench;
+mod boards;
 mod ci;
 mod conformance;
 mod mutate;
@@ -30,6 +31,7 @@ struct Task {
 static TASKS: &[&Task] = &[
     &aarch64::TASK,
     &bench::TASK,
+    &boards::TASK,
     &ci::TASK,
     &conformance::TASK,
     &mutate::TASK,

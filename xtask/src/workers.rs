@@ -120,17 +120,22 @@ static PANIC: Mutex<String> = Mutex::new(String::new());
 /// # Errors
 /// When the other side is gone or `answer` fails.
 pub fn serve(answer: &dyn Fn(&str) -> Result<String>) -> Result<()> {
-    panic::set_hook(Box::new(|info| {
-        if let Ok(mut said) = PANIC.lock() {
-            *said = info.to_string().replace('\n', " ");
-        }
-    }));
+    keep_panics();
     let mut out = std::io::stdout();
     for line in std::io::stdin().lock().lines() {
         writeln!(out, "{}", answer(&line?)?)?;
         out.flush()?;
     }
     Ok(())
+}
+
+/// Panics are said to [`caught`] alone.
+pub fn keep_panics() {
+    panic::set_hook(Box::new(|info| {
+        if let Ok(mut said) = PANIC.lock() {
+            *said = info.to_string().replace('\n', " ");
+        }
+    }));
 }
 
 /// What `work` gives, or what it said when it panicked.

@@ -8,6 +8,7 @@ use crate::opened;
 
 pub mod apply;
 pub mod bench;
+pub mod codegen;
 pub mod compare;
 pub mod completions;
 pub mod convert;
@@ -55,6 +56,7 @@ pub static COMMANDS: &[&Command] = &[
     &apply::APPLY,
     &convert::CONVERT,
     &prepare::PREPARE,
+    &codegen::CODEGEN,
     &ops::OPS,
     &formats::FORMATS,
     &targets::TARGETS,

@@ -1,9 +1,11 @@
 //! The `edgesmith` program: parse the words, run the command, say what went wrong.
 
 mod arrays;
+mod boards;
 mod commands;
 mod evidence;
 mod exit;
+mod firmware;
 mod follow;
 mod groups;
 mod kept;

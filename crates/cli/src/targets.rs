@@ -26,6 +26,10 @@ static FILES: &[(&str, &str)] = &[
         include_str!("../../../targets/cortex-m0plus.toml"),
     ),
     (
+        "cortex-m3.toml",
+        include_str!("../../../targets/cortex-m3.toml"),
+    ),
+    (
         "cortex-m33.toml",
         include_str!("../../../targets/cortex-m33.toml"),
     ),

@@ -13,6 +13,8 @@ use edgesmith_ir::types::{Dim, Shape, TensorType};
 use edgesmith_ir::{DType, Graph, Model, Node, Tensor};
 use expect_test::{Expect, expect, expect_file};
 
+#[path = "it/boards.rs"]
+mod boards;
 #[path = "it/evidence.rs"]
 mod evidence;
 #[path = "it/floats.rs"]

@@ -4,6 +4,7 @@ mod elementwise8;
 mod int16;
 mod int8;
 pub mod integer;
+mod mixed;
 mod pack;
 mod pack_f32;
 mod pack_w4;
@@ -125,6 +126,18 @@ pub static KERNELS: &[&Kernel] = &[
     &int16::REQUANT16,
     &int16::CONV16,
     &int16::DENSE16,
+    &mixed::DENSE8_F32,
+    &mixed::FILL_F32,
+    &mixed::LEAKY_F32,
+    &mixed::HARDSIGMOID_F32,
+    &mixed::FLOOR_OF,
+    &mixed::ELU_F32,
+    &mixed::FLOOR_F32,
+    &mixed::CEIL_F32,
+    &mixed::SIGN_F32,
+    &mixed::RECIPROCAL_F32,
+    &mixed::SOFTSIGN_F32,
+    &mixed::SOFTPLUS_F32,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with

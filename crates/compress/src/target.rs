@@ -67,6 +67,18 @@ pub enum PairSums {
     Saturate,
 }
 
+/// Kernels of generated C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// C99 alone.
+    C,
+    /// The DSP extension of Cortex-M.
+    Dsp,
+    /// Helium, the vectors of Cortex-M.
+    Mve,
+}
+
 /// How a device computes on bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -119,6 +131,9 @@ pub struct Target {
     pub int4: Nibbles,
     /// Which zeros it skips.
     pub sparsity: Sparsity,
+    /// Which kernels of generated C it runs; absent where no code is made for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
     /// Where this is written: documents by name, and what they say.
     pub source: Vec<String>,
     /// How it computes on bytes.
@@ -171,6 +186,7 @@ impl Target {
             ("per-tensor", self.int8.weights == Scales::PerTensor),
             ("reduce-range", self.int8.pair_sums == PairSums::Saturate),
             ("power-of-two", self.int8.power_of_two_scales),
+            ("integer-outputs", self.code.is_some()),
         ];
         let set = flags.into_iter().filter(|(_, set)| *set);
         std::iter::once(("activations", activations))

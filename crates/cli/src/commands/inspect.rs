@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::ArgMatches;
-use edgesmith_compress::target::Needs;
+use edgesmith_codegen::Firmware;
+use edgesmith_compress::target::{Needs, Target};
 use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::{Model, ops};
 use edgesmith_report::evidence::ModelFacts;
@@ -16,8 +17,7 @@ use serde_json::{Value, json};
 
 use super::{Command, dim_arg, dims, json_arg, level_arg, model_arg, option, text};
 use crate::opened::{self, Figures};
-use crate::targets;
-use crate::ui;
+use crate::{firmware, targets, ui};
 
 /// The command.
 pub static INSPECT: Command = Command {
@@ -69,6 +69,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
         }),
         None => Vec::new(),
     };
+    let code = match matches.get_one::<String>("target") {
+        Some(name) => code(&model, &dims(matches, &model)?, &targets::find(name)?),
+        None => None,
+    };
     let places = match matches.contains_id("providers") {
         true => placements(matches, &model)?,
         false => Vec::new(),
@@ -76,6 +80,9 @@ fn run(matches: &ArgMatches) -> Result<()> {
     if matches.get_flag("json") {
         let mut object = as_json(&model, &facts, &figures, &ops, &notes);
         object["placements"] = places.iter().map(place_json).collect();
+        if let Some(code) = code {
+            object["code"] = code.json;
+        }
         return ui::print_json(&object);
     }
     if !places.is_empty() {
@@ -87,7 +94,58 @@ fn run(matches: &ArgMatches) -> Result<()> {
     for note in notes {
         ui::print(&format!("note: {note}"))?;
     }
+    if let Some(code) = code {
+        ui::print(&code.text)?;
+    }
     Ok(())
+}
+
+/// What code for a microcontroller would be.
+struct Code {
+    text: String,
+    json: Value,
+}
+
+/// Whether a model fits as code for a target, by how much, and what would help; nothing where no code is
+/// made for the target.
+fn code(model: &Model, given: &[(String, usize)], target: &Target) -> Option<Code> {
+    let flavour = firmware::flavour(target).ok()?;
+    let made = firmware::fixed(model, given)
+        .and_then(|m| Ok(edgesmith_codegen::lower(&m)?))
+        .and_then(|mut program| {
+            firmware::make_fit(&mut program, flavour, target, "cheap");
+            Ok(Firmware::new(program, "model", flavour, "the model")?)
+        });
+    let firmware = match made {
+        Ok(firmware) => firmware,
+        Err(e) => {
+            return Some(Code {
+                text: format!("code for {}: none is made: {e:#}", target.name),
+                json: json!({"target": target.name, "fits": false, "error": format!("{e:#}")}),
+            });
+        }
+    };
+    let lacks = firmware::lacks(&firmware, target);
+    let mut text = format!(
+        "code for {}\n{}",
+        target.name,
+        firmware::summary(&firmware, Some(target))
+    );
+    match lacks.as_slice() {
+        [] => text += "it fits",
+        lacks => {
+            text += &format!(
+                "it does not fit: {}\n{}",
+                lacks.join("; "),
+                firmware::remedy(&firmware)
+            );
+        }
+    }
+    let arena = &firmware.memory.arena;
+    let peak = firmware.layers.get(arena.peak).map(|l| &l.name);
+    let json = json!({"target": target.name, "fits": lacks.is_empty(), "lacks": lacks,
+        "arena_bytes": arena.bytes, "arena_bound": arena.bound, "weight_bytes": firmware.weights, "peak": peak});
+    Some(Code { text, json })
 }
 
 /// Where the nodes would run, once optimised.

@@ -61,6 +61,6 @@ fn list() -> impl Iterator<Item = (&'static Provider, Option<String>)> {
         ..Asked::default()
     };
     let all = edgesmith_runtime::PROVIDERS.iter();
-    let all = all.chain(edgesmith_engines::PROVIDERS).copied();
+    let all = all.chain(super::run::MORE.iter()).copied();
     all.map(move |p| (p, p.check(&asked).err().map(|e| e.to_string())))
 }

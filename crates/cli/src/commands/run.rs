@@ -1,13 +1,14 @@
 //! `edgesmith run`: npz in, npz out.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_formats::npz;
 use edgesmith_ir::Error;
 use edgesmith_kernels::cpu::Isa;
-use edgesmith_runtime::{Options, Session};
+use edgesmith_runtime::{Options, Provider, Session};
 
 use super::{
     Command, force_arg, level_arg, model_arg, option, precision_arg, providers_arg, text,
@@ -56,11 +57,17 @@ fn run(matches: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
+/// Providers of other crates than the runtime's.
+pub static MORE: LazyLock<Vec<&'static Provider>> = LazyLock::new(|| {
+    let all = edgesmith_engines::PROVIDERS.iter();
+    all.chain(edgesmith_codegen::PROVIDERS).copied().collect()
+});
+
 /// The runtime options of a command with `--threads`, `--precision` and `--providers`.
 pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
     let mut options = Options {
         isa: Some(isa()?),
-        more: edgesmith_engines::PROVIDERS,
+        more: &MORE,
         libraries: peers::folders(),
         packed: Some(edgesmith_formats::release),
         ..Options::default()

@@ -73,7 +73,7 @@ pub struct Softmax8 {
 impl Softmax8 {
     /// For rows of `n` numbers of this scale.
     pub fn of(scale: f64, n: usize) -> Self {
-        let bits = 31 - (n.max(1) as u64).next_power_of_two().ilog2().min(30);
+        let bits = 30 - (n.max(1) as u64).next_power_of_two().ilog2().min(29);
         let one = f64::from(1u32 << bits);
         let value = |d: u32| (one * (-f64::from(d) * scale).exp()).round() as u32;
         Self {

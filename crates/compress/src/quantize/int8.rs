@@ -108,6 +108,9 @@ pub struct Settings {
     pub keep_first: bool,
     /// The last product stays as it is.
     pub keep_last: bool,
+    /// Outputs of the model are rounded to integers too, and Softmax computes on them: nothing is left
+    /// that needs floats.
+    pub integer_outputs: bool,
     /// Nodes that stay as they are, by name; `*` stands for any text.
     pub exclude: Vec<String>,
     /// Operators quantised beyond the default ones.
@@ -136,6 +139,7 @@ impl Default for Settings {
             bias_correction: true,
             keep_first: false,
             keep_last: false,
+            integer_outputs: false,
             exclude: Vec::new(),
             also: Vec::new(),
         }

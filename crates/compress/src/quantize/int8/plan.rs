@@ -141,7 +141,9 @@ impl<'a> Planner<'a> {
     fn qualifies(&self, site: &Site) -> Result<&'static Rule, String> {
         let node = site.node;
         let rule = rules::find(node).ok_or("the operator has no quantised form")?;
-        if !rule.default && !self.settings.also.contains(&node.op) {
+        let asked = self.settings.also.contains(&node.op)
+            || self.settings.integer_outputs && node.is("Softmax");
+        if !rule.default && !asked {
             return Err("the operator is quantised only when asked for".into());
         }
         if self.is_excluded(node) {
@@ -304,16 +306,18 @@ impl<'a> Planner<'a> {
         self.chosen.contains_key(&id).then_some(id)
     }
 
-    /// True where a chosen node reads an output of `node` as an activation.
+    /// True where a chosen node reads an output of `node` as an activation, or an output of the model is
+    /// to be integers.
     fn feeds(&self, node: &Node) -> bool {
         let reads = |&(id, i): &(NodeId, usize)| {
             let rule = self.chosen.get(&id);
             rule.is_some_and(|r| i < r.data_inputs(self.graph.node(id)))
         };
         let outputs = node.outputs().iter().flatten();
-        outputs
-            .copied()
-            .any(|v| self.graph.value(v).consumers().iter().any(reads))
+        outputs.copied().any(|v| {
+            let is_output = self.settings.integer_outputs && self.graph.is_output(v);
+            is_output || self.graph.value(v).consumers().iter().any(reads)
+        })
     }
 
     /// The chosen node that alone feeds the bound `node` and feeds nothing else.
@@ -394,7 +398,11 @@ impl<'a> Planner<'a> {
             let kept = !self.observed(made).clips_to(lo, hi);
             self.plan.bounds.insert(id, Bound { node: next, kept });
         }
-        let affine = self.observed(made);
+        let mut affine = self.observed(made);
+        if node.is("Softmax") && self.settings.integer_outputs {
+            // Probabilities: none is cut off.
+            affine = self.settings.affine((0.0, 1.0), self.settings.activations);
+        }
         self.plan.made.insert(made, affine);
     }
 

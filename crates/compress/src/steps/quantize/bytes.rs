@@ -152,6 +152,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Flag,
     },
     Key {
+        name: "integer-outputs",
+        value: "",
+        about: "Outputs are integers too, and Softmax computes on them; for devices without floats",
+        kind: Kind::Flag,
+    },
+    Key {
         name: "also",
         value: "OP",
         about: "An operator that is quantised only when asked for, such as Softmax",
@@ -251,6 +257,7 @@ pub fn settings(given: &Given) -> Result<Settings> {
         bias_correction: !given.flag("no-bias-correction"),
         keep_first: given.flag("keep-first"),
         keep_last: given.flag("keep-last"),
+        integer_outputs: given.flag("integer-outputs"),
         exclude: super::excluded(given)?,
         also,
     })

@@ -1,0 +1,297 @@
+//! Models of one layer, and random networks, quantised by the steps of recipes.
+
+use edgesmith_compress::recipe::{Recipe, Supplies};
+use edgesmith_compress::{Batch, Samples};
+use edgesmith_ir::types::{Shape, TensorType};
+use edgesmith_ir::{Model, NoProgress, Result, Tensor, text};
+use edgesmith_passes::{Level, RunOptions};
+use edgesmith_testkit::{Rng, networks};
+
+/// Random samples of the input `x`.
+struct Drawn(Vec<usize>);
+
+const SAMPLES: usize = 12;
+
+impl Samples for Drawn {
+    fn count(&self) -> usize {
+        SAMPLES
+    }
+
+    fn batches(&self, size: usize) -> Box<dyn Iterator<Item = Result<Batch>> + '_> {
+        Box::new((0..SAMPLES).step_by(size.max(1)).map(move |first| {
+            let range = first..(first + size).min(SAMPLES);
+            let mut dims = self.0.clone();
+            dims[0] = range.len();
+            let x = Rng::new(1000 + first as u64).floats(&dims, -1.0, 1.0);
+            Ok((range, vec![("x".into(), x)]))
+        }))
+    }
+}
+
+/// The lengths of the input for one sample.
+fn dims(model: &Model) -> Vec<usize> {
+    let ty = model.graph.value(model.graph.inputs[0]).tensor_type();
+    let shape = ty.and_then(|t| t.shape.clone()).unwrap();
+    shape.0.iter().map(|d| d.known().unwrap_or(1)).collect()
+}
+
+/// A sample.
+pub fn input(model: &Model, seed: u64) -> Tensor {
+    Rng::new(seed).floats(&dims(model), -1.0, 1.0)
+}
+
+/// The model for one sample, cleaned.
+fn single(mut model: Model) -> Model {
+    let v = model.graph.inputs[0];
+    let ty = model.graph.value(v).tensor_type().unwrap().dtype;
+    let fixed = TensorType::new(ty, Shape::fixed(&dims(&model)));
+    model.graph.value_mut(v).ty = Some(fixed.into());
+    edgesmith_passes::optimize(&mut model, Level::Basic, &RunOptions::default()).unwrap();
+    model
+}
+
+fn quantised(model: &Model, more: &str) -> Model {
+    let samples = Drawn(dims(model));
+    let supplies = Supplies {
+        samples: Some(&samples),
+        ..Supplies::default()
+    };
+    let recipe = format!(
+        "[[step]]\ndo = \"quantize\"\nto = \"int8\"\nactivations = \"s8\"\ninteger-outputs = true\n{more}"
+    );
+    let recipe = Recipe::parse("r", &recipe).unwrap();
+    let (model, _) = recipe.run(model, &supplies, &NoProgress).unwrap();
+    single(model)
+}
+
+/// A random network of images.
+pub fn network(seed: u64) -> Model {
+    quantised(&networks::images(seed), "")
+}
+
+/// A random network of images, in floats.
+pub fn float_network(seed: u64) -> Model {
+    single(networks::images(seed))
+}
+
+/// Convolutions one after another on an image that is larger than they are, quantised.
+pub fn chain(seed: u64) -> Model {
+    let mut rng = Rng::new(seed);
+    let mut nodes = String::new();
+    let (mut channels, mut last) = (3, "x".to_owned());
+    for i in 0..5 {
+        let next = format!("c{i}");
+        let wide = [4, 8, 12][rng.below(3)];
+        let step = 1 + rng.below(2);
+        nodes += &match rng.below(4) {
+            0 => format!(
+                "w{i}: f32[{channels},1,3,3] = {{W{}}} {next} = Conv({last}, w{i}) {{group={channels}, \
+                 pads=[1,1,1,1], strides=[{step},{step}]}} ",
+                9 * channels
+            ),
+            1 => format!("{next} = MaxPool({last}) {{kernel_shape=[2,2], strides=[1,1]}} "),
+            n => {
+                let (k, pad) = if n == 2 { (1, 0) } else { (3, 1) };
+                let before = channels;
+                channels = wide;
+                format!(
+                    "w{i}: f32[{wide},{before},{k},{k}] = {{W{}}} {next} = Conv({last}, w{i}) \
+                     {{pads=[{pad},{pad},{pad},{pad}]}} ",
+                    wide * before * k * k
+                )
+            }
+        };
+        last = next;
+    }
+    nodes += &format!(
+        "wl: f32[2,{channels},1,1] = {{W{}}} y = Conv({last}, wl)",
+        2 * channels
+    );
+    quantised(&model("[n,3,29,13]", &nodes, seed), "")
+}
+
+/// A model from the text of its nodes; `W120` in braces stands for 120 random numbers, `I120` for
+/// integers.
+fn model(input: &str, nodes: &str, seed: u64) -> Model {
+    let mut rng = Rng::new(seed);
+    let mut source = format!("opset 17 graph net(x: f32{input}) -> (y) {{ {nodes} }}");
+    while let Some(at) = source.find("{W") {
+        let end = at + source[at..].find('}').unwrap();
+        let count: usize = source[at + 2..end].parse().unwrap();
+        let numbers: Vec<String> = (0..count)
+            .map(|_| format!("{:?}", rng.uniform(-0.5, 0.5)))
+            .collect();
+        source.replace_range(at..=end, &format!("{{{}}}", numbers.join(",")));
+    }
+    while let Some(at) = source.find("{I") {
+        let end = at + source[at..].find('}').unwrap();
+        let count: usize = source[at + 2..end].parse().unwrap();
+        let numbers: Vec<String> = (0..count)
+            .map(|_| (rng.below(255) as i64 - 127).to_string())
+            .collect();
+        source.replace_range(at..=end, &format!("{{{}}}", numbers.join(",")));
+    }
+    text::parse(&source).unwrap()
+}
+
+/// Models of one layer each, by name.
+pub fn layers() -> Vec<(String, Model)> {
+    let mut all = Vec::new();
+    let mut add = |name: &str, input: &str, nodes: &str| {
+        let seed = all.len() as u64;
+        all.push((
+            name.to_owned(),
+            quantised(&model(input, nodes, seed), "also = [\"Softmax\"]\n"),
+        ));
+    };
+    for (name, shape, w, attributes) in [
+        (
+            "1x1",
+            "[n,5,4,3]",
+            "w: f32[7,5,1,1] = {W35} b: f32[7] = {W7}",
+            "",
+        ),
+        (
+            "3x3",
+            "[n,3,6,5]",
+            "w: f32[4,3,3,3] = {W108} b: f32[4] = {W4}",
+            "pads=[1,1,1,1]",
+        ),
+        (
+            "3x3 steps",
+            "[n,3,7,8]",
+            "w: f32[5,3,3,3] = {W135} b: f32[5] = {W5}",
+            "pads=[0,0,1,1], strides=[2,2]",
+        ),
+        (
+            "5x3 gaps",
+            "[n,2,12,9]",
+            "w: f32[3,2,5,3] = {W90} b: f32[3] = {W3}",
+            "dilations=[2,1], pads=[4,1,4,1]",
+        ),
+        (
+            "one channel",
+            "[n,1,9,5]",
+            "w: f32[6,1,4,2] = {W48} b: f32[6] = {W6}",
+            "strides=[2,1]",
+        ),
+        (
+            "depthwise",
+            "[n,6,7,5]",
+            "w: f32[6,1,3,3] = {W54} b: f32[6] = {W6}",
+            "group=6, pads=[1,1,1,1]",
+        ),
+        (
+            "depthwise steps",
+            "[n,5,8,7]",
+            "w: f32[5,1,3,3] = {W45} b: f32[5] = {W5}",
+            "group=5, pads=[0,0,1,1], strides=[2,2]",
+        ),
+        (
+            "depthwise 5x5",
+            "[n,3,9,6]",
+            "w: f32[3,1,5,5] = {W75} b: f32[3] = {W3}",
+            "group=3, pads=[2,2,2,2]",
+        ),
+        (
+            "groups",
+            "[n,6,5,5]",
+            "w: f32[4,3,3,3] = {W108} b: f32[4] = {W4}",
+            "group=2, pads=[1,1,1,1]",
+        ),
+        (
+            "one axis",
+            "[n,4,19]",
+            "w: f32[5,4,3] = {W60} b: f32[5] = {W5}",
+            "pads=[1,1], strides=[2]",
+        ),
+    ] {
+        add(
+            name,
+            shape,
+            &format!("{w} y = Conv(x, w, b) {{{attributes}}}").replace(" {}", ""),
+        );
+        add(
+            &format!("{name}, relu"),
+            shape,
+            &format!("{w} c = Conv(x, w, b) {{{attributes}}} y = Relu(c)").replace(" {}", ""),
+        );
+    }
+    add(
+        "gemm",
+        "[n,10]",
+        "w: f32[10,7] = {W70} b: f32[7] = {W7} y = Gemm(x, w, b)",
+    );
+    add(
+        "gemm turned",
+        "[n,33]",
+        "w: f32[5,33] = {W165} b: f32[5] = {W5} y = Gemm(x, w, b) {transB=1}",
+    );
+    add("rows", "[n,3,8]", "w: f32[8,9] = {W72} y = MatMul(x, w)");
+    let conv = "w: f32[4,2,1,1] = {W8} b: f32[4] = {W4} c = Conv(x, w, b)";
+    let image = "[n,2,6,5]";
+    for (name, nodes) in [
+        (
+            "max pool",
+            "y = MaxPool(c) {kernel_shape=[2,2], strides=[2,2]}",
+        ),
+        (
+            "max pool, pads",
+            "y = MaxPool(c) {kernel_shape=[3,3], pads=[1,1,1,1]}",
+        ),
+        (
+            "average pool",
+            "y = AveragePool(c) {kernel_shape=[3,2], strides=[1,2]}",
+        ),
+        (
+            "average pool, pads",
+            "y = AveragePool(c) {kernel_shape=[3,3], pads=[1,1,1,1]}",
+        ),
+        (
+            "average pool of all",
+            "y = AveragePool(c) {kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1}",
+        ),
+        ("global mean", "y = GlobalAveragePool(c)"),
+        ("sigmoid", "y = Sigmoid(c)"),
+        ("hard swish", "y = HardSwish(c)"),
+        ("leaky", "y = LeakyRelu(c)"),
+        ("sum", "v: f32[4,2,1,1] = {W8} d = Conv(x, v) y = Add(c, d)"),
+        (
+            "sum, clip",
+            "v: f32[4,2,1,1] = {W8} d = Conv(x, v) s = Add(c, d) y = Relu(s)",
+        ),
+        (
+            "product",
+            "v: f32[4,2,1,1] = {W8} d = Conv(x, v) y = Mul(c, d)",
+        ),
+        (
+            "gate",
+            "g = GlobalAveragePool(c) s = Sigmoid(g) y = Mul(c, s)",
+        ),
+        (
+            "join",
+            "v: f32[3,2,1,1] = {W6} d = Conv(x, v) y = Concat(c, d) {axis=1}",
+        ),
+    ] {
+        add(name, image, &format!("{conv} {nodes}"));
+    }
+    for (name, attributes) in [
+        ("transposed", "strides=[2,2]"),
+        (
+            "transposed, pads",
+            "strides=[2,1], pads=[1,1,1,1], output_padding=[1,0]",
+        ),
+    ] {
+        let nodes = format!(
+            "s: f32[] = {{0.010173}} zx: i8[] = {{-5}} sw: f32[4] = {{0.00313,0.002071,0.004519,0.0010133}}
+             sy: f32[] = {{0.0041237}} zy: i8[] = {{3}} wi: i8[3,4,3,3] = {{I108}} bi: i32[4] = {{I4}}
+             sb: f32[4] = {{3.184149318258278e-05,2.1068282876512967e-05,4.597179213305935e-05,1.0308302080375142e-05}} b = DequantizeLinear(bi, sb) {{axis=0}}
+             xq = QuantizeLinear(x, s, zx) xd = DequantizeLinear(xq, s, zx)
+             w = DequantizeLinear(wi, sw) {{axis=1}}
+             c = ConvTranspose(xd, w, b) {{{attributes}}}
+             yq = QuantizeLinear(c, sy, zy) y = DequantizeLinear(yq, sy, zy)"
+        );
+        all.push((name.to_owned(), single(model("[n,3,5,4]", &nodes, 9))));
+    }
+    all
+}
