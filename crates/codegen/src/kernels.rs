@@ -1,6 +1,7 @@
 //! Kernels in C: what each is called, the text of each by flavour, and how weights are packed for it.
 
 mod elementwise8;
+mod int16;
 mod int8;
 pub mod integer;
 mod mixed;
@@ -14,7 +15,11 @@ pub use pack::{
     pixels, scratch_conv, scratch_conv_1x1, scratch_depthwise, scratch_depthwise_3x3,
 };
 
-pub use pack_f32::{pack_conv_f32, pack_dense_f32, pack_depthwise_f32, scratch_conv_f32};
+pub use int16::requantise16;
+pub use pack_f32::{
+    bias_gru_f32, bias_lstm_f32, pack_conv_f32, pack_dense_f32, pack_depthwise_f32, pack_gru_f32,
+    pack_lstm_f32, scratch_conv_f32,
+};
 pub use pack_w4::{pack_conv_w4, pack_dense_w4, scratch_conv_1x1_w4, scratch_conv_w4};
 
 /// Which instructions the text of a kernel may use.
@@ -114,6 +119,8 @@ pub static KERNELS: &[&Kernel] = &[
     &real::REDUCE_SUM,
     &real::REDUCE_MEAN,
     &real::REDUCE_MAX,
+    &real::LSTM,
+    &real::GRU,
     &real::QUANTIZE,
     &real::DEQUANTIZE,
     &mixed::DENSE8_F32,
@@ -128,6 +135,9 @@ pub static KERNELS: &[&Kernel] = &[
     &mixed::RECIPROCAL_F32,
     &mixed::SOFTSIGN_F32,
     &mixed::SOFTPLUS_F32,
+    &int16::REQUANT16,
+    &int16::CONV16,
+    &int16::DENSE16,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with

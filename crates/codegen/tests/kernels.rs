@@ -12,6 +12,8 @@ mod multiply;
 mod plain;
 #[path = "kernels/real.rs"]
 mod real;
+#[path = "kernels/recurrent.rs"]
+mod recurrent;
 
 use cases::blob;
 use edgesmith_codegen::kernels::Flavour;
@@ -20,6 +22,7 @@ fn all(flavour: Flavour) -> Vec<cases::Case> {
     let mut all = multiply::cases(flavour);
     all.extend(plain::cases());
     all.extend(real::cases());
+    all.extend(recurrent::cases());
     all
 }
 

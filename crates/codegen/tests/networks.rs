@@ -206,3 +206,33 @@ fn networks_of_floats_answer_as_the_reference_does() {
     assert!(unknown.is_empty(), "{unknown:#?}");
     assert!(lowered >= 30, "{lowered} of 60: {reasons:#?}");
 }
+
+#[test]
+fn a_state_that_is_kept_goes_from_run_to_run() {
+    let model = edgesmith_ir::text::parse(
+        "opset 17 graph g(x: f32[1,4], h: f32[1,4]) -> (y, k) {
+            a: f32[4,4] = {0.5,0,0,0,0,0.5,0,0,0,0,0.5,0,0.25,0,0,0.5}
+            m = MatMul(h, a) k = Add(x, m) y = Relu(k) }",
+    )
+    .unwrap();
+    let mut program = lower(&model).unwrap();
+    program.keep("h", "k").unwrap();
+    let mut states = program.rest();
+    let x = Data::F32(vec![1.0, -2.0, 3.0, 4.0]);
+    let first = program
+        .run_on(&mut states, std::slice::from_ref(&x))
+        .unwrap();
+    assert_eq!(first, [Data::F32(vec![1.0, 0.0, 3.0, 4.0])]);
+    let second = program.run_on(&mut states, &[x]).unwrap();
+    assert_eq!(second, [Data::F32(vec![2.5, 0.0, 4.5, 6.0])]);
+    assert_eq!(states, [Data::F32(vec![2.5, -3.0, 4.5, 6.0])]);
+    let firmware = Firmware::new(program, "kept", Flavour::C, "test").unwrap();
+    let expected = [[1.0f32, 0.0, 3.0, 4.0], [2.5, 0.0, 4.5, 6.0]];
+    let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    host::check(&[host::Case {
+        name: "kept".into(),
+        firmware,
+        given: vec![bytes(&[1.0, -2.0, 3.0, 4.0]); 2],
+        expected: expected.iter().map(|e| bytes(e)).collect(),
+    }]);
+}

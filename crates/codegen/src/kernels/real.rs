@@ -302,3 +302,17 @@ pub(super) static QUANTIZE: Kernel = row("quantize8", "f32 to int8", &["base"], 
 pub(super) static DEQUANTIZE: Kernel = row("dequantize8", "int8 to f32", &["base"], |_| {
     include_str!("f32/dequantize.c")
 });
+
+pub(super) static LSTM: Kernel = row(
+    "lstm_f32",
+    "a step of an LSTM on f32",
+    &["row_f32", "sigmoid_of", "tanh_of"],
+    |_| include_str!("f32/lstm.c"),
+);
+
+pub(super) static GRU: Kernel = row(
+    "gru_f32",
+    "a step of a GRU on f32",
+    &["row_f32", "sigmoid_of", "tanh_of"],
+    |_| include_str!("f32/gru.c"),
+);

@@ -122,6 +122,7 @@ pub fn host(flavour: Flavour, blob: &[u8]) -> Option<Output> {
             "-Wextra",
             "-Werror",
             "-Wpedantic",
+            "-Wno-unused-function",
         ])
         .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
         .arg("-o")
@@ -162,6 +163,7 @@ pub fn board(board: &Board, level: &str, blob: &[u8]) -> Output {
             "-Wextra",
             "-Werror",
             "-Wpedantic",
+            "-Wno-unused-function",
         ])
         .args(["-ffreestanding", "-c", "-isystem"])
         .arg(&here)

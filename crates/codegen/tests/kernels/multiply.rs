@@ -49,7 +49,7 @@ impl Requant {
 }
 
 /// The sum of an output element over its window; outside is `zero`.
-fn sum(g: &Geometry, x: &[i8], w: &[i8], zero: i8, at: [usize; 3]) -> i64 {
+pub fn sum(g: &Geometry, x: &[i64], w: &[i8], zero: i64, at: [usize; 3]) -> i64 {
     let (per, channels) = (g.in_c / g.groups, g.out_c / g.groups);
     let group = at[2] / channels;
     let mut acc = 0;
@@ -64,7 +64,7 @@ fn sum(g: &Geometry, x: &[i8], w: &[i8], zero: i8, at: [usize; 3]) -> i64 {
                     zero
                 };
                 let k = ((at[2] * g.kernel[0] + ky) * g.kernel[1] + kx) * per + c;
-                acc += i64::from(v) * i64::from(w[k]);
+                acc += v * i64::from(w[k]);
             }
         }
     }
@@ -72,11 +72,15 @@ fn sum(g: &Geometry, x: &[i8], w: &[i8], zero: i8, at: [usize; 3]) -> i64 {
 }
 
 fn answer(g: &Geometry, x: &[i8], w: &[i8], zero: i8, to: &Requant) -> Vec<i8> {
+    let (wide, zero) = (
+        x.iter().map(|v| i64::from(*v)).collect::<Vec<_>>(),
+        i64::from(zero),
+    );
     let mut y = Vec::new();
     for oy in 0..g.out_h {
         for ox in 0..g.out_w {
             for c in 0..g.out_c {
-                y.push(to.of(c, sum(g, x, w, zero, [oy, ox, c])));
+                y.push(to.of(c, sum(g, &wide, w, zero, [oy, ox, c])));
             }
         }
     }

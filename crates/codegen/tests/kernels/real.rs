@@ -7,16 +7,18 @@ use edgesmith_codegen::kernels::{
 };
 use edgesmith_ir::random::Random;
 
-fn floats(values: &[f32]) -> Vec<u8> {
+/// Bytes of f32.
+pub fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-fn near(r: &mut Random, count: usize) -> Vec<f32> {
+/// Numbers from -1 to 1.
+pub fn near(r: &mut Random, count: usize) -> Vec<f32> {
     (0..count).map(|_| (r.unit() * 2.0 - 1.0) as f32).collect()
 }
 
 /// A case whose answers may differ by `part` 1e-8 of themselves and of `least`.
-fn case(kernel: i32, q: &[usize], [part, least]: [i32; 2], x: &[f32], y: &[f64]) -> Case {
+pub fn case(kernel: i32, q: &[usize], [part, least]: [i32; 2], x: &[f32], y: &[f64]) -> Case {
     let mut parameters: Vec<i32> = q.iter().map(|v| *v as i32).collect();
     parameters.resize(21, 0);
     parameters.extend([least, part]);

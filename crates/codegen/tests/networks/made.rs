@@ -275,6 +275,26 @@ pub fn layers() -> Vec<(String, Model)> {
     ] {
         add(name, image, &format!("{conv} {nodes}"));
     }
+    for (name, shape, nodes) in [
+        (
+            "4 bits",
+            "[n,5,6,7]",
+            "w: f32[7,5,3,3] = {W315} b: f32[7] = {W7} y = Conv(x, w, b) {pads=[1,1,1,1]}",
+        ),
+        (
+            "4 bits, 1x1",
+            "[n,5,6,7]",
+            "w: f32[6,5,1,1] = {W30} b: f32[6] = {W6} y = Conv(x, w, b)",
+        ),
+        (
+            "4 bits, gemm",
+            "[n,19]",
+            "w: f32[5,19] = {W95} b: f32[5] = {W5} y = Gemm(x, w, b) {transB=1}",
+        ),
+    ] {
+        let narrow = quantised(&model(shape, nodes, 5), "weights = \"s4\"\n");
+        all.push((name.to_owned(), narrow));
+    }
     for (name, attributes) in [
         ("transposed", "strides=[2,2]"),
         (
