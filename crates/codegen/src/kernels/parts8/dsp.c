@@ -27,7 +27,7 @@ static inline int32_t es_spread8(const int8_t *x, int32_t words, uint32_t *to, i
                      "strd %[even], %[odd], [%[to]], #16\n"
                      "subs %[words], %[words], #2\n"
                      "bgt 1b\n"
-                     : [x] "+r"(x), [words] "+r"(words), [to] "+r"(to), [sum] "+r"(sum), [even] "=&r"(even),
+                     : [x] "+&r"(x), [words] "+&r"(words), [to] "+&r"(to), [sum] "+&r"(sum), [even] "=&r"(even),
                        [odd] "=&r"(odd)
                      : [flip] "r"(0xff80ff80u), [one] "r"(0x00010001u)
                      : "cc", "memory");
