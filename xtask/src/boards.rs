@@ -51,6 +51,8 @@ pub struct Way {
     target: &'static str,
     compiler: &'static str,
     optimize: &'static str,
+    /// What `edgesmith quantize --to` makes; the floats of the model where it is f32.
+    to: &'static str,
     sanitize: bool,
 }
 
@@ -65,8 +67,13 @@ const fn way(
         target,
         compiler,
         optimize,
+        to: "int8",
         sanitize: false,
     }
+}
+
+const fn of(to: &'static str, way: Way) -> Way {
+    Way { to, ..way }
 }
 
 /// Every way, in the order of the table.
@@ -81,6 +88,8 @@ static WAYS: &[Way] = &[
     way("cortex-m55", "cortex-m55", "clang", "O2"),
     way("cortex-m55", "cortex-m55", "gcc", "O2"),
     way("rv32", "rv32imc", "gcc", "O2"),
+    of("f32", way("cortex-m4", "cortex-m4", "gcc", "O2")),
+    of("f32", way("cortex-m55", "cortex-m55", "clang", "O2")),
     Way {
         sanitize: true,
         ..way("host", "rv32imc", "gcc", "O2")
@@ -90,8 +99,9 @@ static WAYS: &[Way] = &[
 impl Way {
     fn name(&self) -> String {
         let sanitize = if self.sanitize { ", sanitizers" } else { "" };
+        let to = self.to.to_uppercase();
         format!(
-            "{} {} -{}{sanitize}",
+            "{to} {} {} -{}{sanitize}",
             self.board, self.compiler, self.optimize
         )
     }
@@ -142,6 +152,13 @@ pub struct Line {
     made: Made,
 }
 
+/// A network that could not be built or run.
+struct Failure {
+    network: &'static str,
+    way: Way,
+    why: String,
+}
+
 impl Line {
     fn macs(&self) -> u64 {
         self.made.layers.iter().map(|l| l.macs).sum()
@@ -160,22 +177,31 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let work = std::env::temp_dir().join(format!("edgesmith-boards-{}", std::process::id()));
     std::fs::create_dir_all(&work)?;
     let mut lines = Vec::new();
+    let mut failures = Vec::new();
     let mut one = |network, folder: &Path| -> Result<()> {
         for way in WAYS {
             if filter.is_some_and(|f| !format!("{network} {}", way.name()).contains(f.as_str())) {
                 continue;
             }
-            let file = work.join(format!("{network}-{}.onnx", way.target));
+            let mut file = work.join(format!("{network}-{}-{}.onnx", way.to, way.target));
+            if way.to == "f32" {
+                file = folder.join("model.onnx");
+            }
             if !file.is_file() {
                 quantize(program, folder, way, &file)?;
             }
-            let made = codegen(program, &file, folder, network, way, samples, &work)?;
-            println!("{network} on {}: {}", way.name(), told(&made));
-            lines.push(Line {
-                network,
-                way: *way,
-                made,
-            });
+            let made = codegen(program, &file, folder, network, way, samples, &work);
+            let told = made.as_ref().map_or_else(|e| format!("{e:#}"), told);
+            println!("{network} on {}: {told}", way.name());
+            let way = *way;
+            match made {
+                Ok(made) => lines.push(Line { network, way, made }),
+                Err(e) => failures.push(Failure {
+                    network,
+                    way,
+                    why: format!("{e:#}"),
+                }),
+            }
         }
         Ok(())
     };
@@ -192,13 +218,17 @@ fn run(matches: &ArgMatches) -> Result<()> {
         one(layer.name, &folder)?;
     }
     std::fs::remove_dir_all(&work)?;
-    let text = page(&lines);
+    let text = page(&lines, &failures);
     println!("\n{text}");
     if matches.get_flag("write") {
         std::fs::write(tidy::root().join("docs/boards.md"), text)?;
     }
     let wrong: usize = lines.iter().map(|l| l.made.run.wrong).sum();
-    ensure!(wrong == 0, "{wrong} samples have a wrong output");
+    ensure!(
+        wrong == 0 && failures.is_empty(),
+        "{wrong} samples have a wrong output, {} builds failed",
+        failures.len()
+    );
     Ok(())
 }
 
@@ -215,8 +245,11 @@ fn told(made: &Made) -> String {
 fn quantize(program: &Path, folder: &Path, way: &Way, to: &Path) -> Result<()> {
     let mut command = Command::new(program);
     command.arg("quantize").arg(folder.join("model.onnx"));
-    command.args(["--to", "int8", "--target", way.target, "--calibrate"]);
-    command.arg(folder.join("calib.npz")).arg("-o").arg(to);
+    command.args(["--to", way.to]).arg("-o").arg(to);
+    if way.to == "int8" {
+        command.args(["--target", way.target, "--calibrate"]);
+        command.arg(folder.join("calib.npz"));
+    }
     let output = command.stdout(Stdio::null()).output();
     let output = output.context("starting the program: `cargo build --release` makes it")?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -250,19 +283,20 @@ fn codegen(
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     // A wrong output is told at the end, behind the table.
+    ensure!(!output.stdout.is_empty(), "{}", said.trim());
     let made = serde_json::from_slice(&output.stdout);
     made.with_context(|| format!("{network} on {}: {said}", way.name()))
 }
 
 /// The tables and the bars.
-fn page(lines: &[Line]) -> String {
+fn page(lines: &[Line], failures: &[Failure]) -> String {
     let mut text = String::from(
         "# Generated C on emulated boards\n\nMade by `cargo xtask boards --models FOLDER --write`: INT8 by \
          `edgesmith quantize --to int8`, C by\n`edgesmith codegen --run`, under QEMU. Instructions are \
          counted, exactly, from the call of an inference to its\nreturn, the most of all samples; they are \
-         no times. *Equal* samples have every bit of the outputs of the\nprogram evaluated in Rust. *Code* \
-         is flash without weights: instructions, parameters of layers, tables,\narithmetic of the compiler, \
-         `memcpy` and `memset`.\n",
+         no times. *Equal* samples have every bit of the outputs of the\nprogram evaluated in Rust; floats are \
+         near where they are not equal. *Code* is flash without weights: instructions,\nparameters of layers, \
+         tables, arithmetic of the compiler, `memcpy` and `memset`.\n",
     );
     let mut network = "";
     for line in lines {
@@ -297,6 +331,13 @@ fn page(lines: &[Line]) -> String {
                 grouped(b.flash.weights)
             ),
         };
+    }
+    if !failures.is_empty() {
+        text += "\n## Not run\n\n";
+    }
+    for Failure { network, way, why } in failures {
+        let why = why.lines().next().unwrap_or_default();
+        let _ = writeln!(text, "- {network} on {}: {why}", way.name());
     }
     text += &bars::table(lines);
     let mut versions: Vec<&str> = lines

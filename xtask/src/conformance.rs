@@ -47,7 +47,13 @@ pub static TASK: Task = Task {
                 .value_parser(clap::value_parser!(OsString)),
         )
         .arg(flag("json", "Print JSON"))
-        .arg(flag("write", "Write docs/reference/conformance.md").conflicts_with("filter"))
+        .arg(
+            flag(
+                "write",
+                "Write docs/reference/conformance.md, with --c conformance-c.md",
+            )
+            .conflicts_with("filter"),
+        )
         .arg(
             flag("c", "Run the operators that have an emitter in generated C")
                 .conflicts_with_all(["json", "write", "program"]),
@@ -124,12 +130,15 @@ impl Finding {
 fn run(matches: &ArgMatches) -> Result<()> {
     let filter = matches.get_one::<String>("filter");
     if matches.get_flag("c") {
-        let folder = matches.get_one::<PathBuf>("cases").map(PathBuf::as_path);
-        let board = matches
-            .get_one::<String>("board")
-            .context("it has a default")?;
-        let quantizer = matches.get_one::<PathBuf>("int8").map(PathBuf::as_path);
-        return c::run(folder, filter.map(String::as_str), board, quantizer);
+        return c::run(&c::Asked {
+            folder: matches.get_one::<PathBuf>("cases").map(PathBuf::as_path),
+            filter: filter.map(String::as_str),
+            board: matches
+                .get_one::<String>("board")
+                .context("it has a default")?,
+            quantizer: matches.get_one::<PathBuf>("int8").map(PathBuf::as_path),
+            write: matches.get_flag("write"),
+        });
     }
     let folder = match matches.get_one::<PathBuf>("cases") {
         Some(folder) => folder.clone(),

@@ -268,9 +268,16 @@ impl Firmware {
         }
         let _ = write!(
             text,
-            "/* Makes the network ready; call it once. */\nvoid {p}_init(void);\n\n\
+            "/* Makes the network ready{}; call it first. */\nvoid {p}_init(void);\n\n\
              /* Runs the network once. Inputs are overwritten: fill them before each call. */\n\
-             void {p}_invoke(void);\n\n#ifdef __cplusplus\n}}\n#endif\n\n#endif\n"
+             void {p}_invoke(void);\n\n#ifdef __cplusplus\n}}\n#endif\n\n#endif\n",
+            match self.program.states.as_slice() {
+                [] => String::new(),
+                states => {
+                    let names: Vec<&str> = states.iter().map(|s| s.name.as_str()).collect();
+                    format!(" and forgets what it kept ({})", names.join(", "))
+                }
+            }
         );
         text
     }
@@ -344,9 +351,21 @@ impl Firmware {
         ports(&mut text, &self.program.outputs, "output", "const ");
         let _ = write!(
             text,
-            "\nvoid {p}_init(void)\n{{\n    (void)memset({p}_arena.bytes, 0, sizeof({p}_arena.bytes));\n}}\n\n\
-             void {p}_invoke(void)\n{{\n"
+            "\nvoid {p}_init(void)\n{{\n    (void)memset({p}_arena.bytes, 0, sizeof({p}_arena.bytes));\n"
         );
+        for state in &self.program.states {
+            let buffer = &self.program.buffers[state.read];
+            if let Some(grid) = buffer.grid.filter(|g| g.zero != 0) {
+                let at = self.memory.offsets[state.read];
+                let _ = writeln!(
+                    text,
+                    "    (void)memset(&{p}_arena.bytes[{at}], {}, {}u);",
+                    grid.zero,
+                    buffer.bytes()
+                );
+            }
+        }
+        let _ = write!(text, "}}\n\nvoid {p}_invoke(void)\n{{\n");
         for (n, (call, step)) in calls.iter().zip(&self.program.steps).enumerate() {
             let name = step.name.replace("*/", "* /").replace("/*", "/ *");
             let _ = write!(

@@ -4,6 +4,7 @@ use edgesmith_ir::{DType, Error, Result};
 
 use crate::arena::Overlap;
 use crate::emit::Call;
+use crate::emit::moves::Moves;
 use crate::kernels::{Flavour, Geometry};
 
 /// What the elements of a buffer are.
@@ -256,27 +257,92 @@ pub struct Program {
 }
 
 impl Program {
-    /// What the outputs hold after a run on `inputs`, in the program's elements and order.
+    /// Makes an input and an output one: what a run leaves in the output, the next one finds in the input.
+    /// Neither is a port any more. The first run finds zeros.
+    ///
+    /// # Errors
+    /// When there is no such port, or the two are not alike.
+    pub fn keep(&mut self, input: &str, output: &str) -> Result<()> {
+        let find = |ports: &[Port], name: &str, what: &str| {
+            let names = ports.iter().map(|p| p.name.as_str());
+            let found = ports.iter().position(|p| p.name == name);
+            found.ok_or_else(|| Error::unknown(what, name, names))
+        };
+        let from = find(&self.inputs, input, "input")?;
+        let to = find(&self.outputs, output, "output")?;
+        let (a, b) = (&self.inputs[from], &self.outputs[to]);
+        let (x, y) = (&self.buffers[a.buffer], &self.buffers[b.buffer]);
+        let same_grid = x.grid.map(|g| (g.scale, g.zero)) == y.grid.map(|g| (g.scale, g.zero));
+        if a.dims != b.dims || a.order != b.order || x.element != y.element || !same_grid {
+            return Err(Error::unsupported(format!(
+                "\"{input}\" and \"{output}\" differ in lengths, type or scale: no state can be kept in them"
+            ))
+            .hint("a state that is kept has the same type and scale on both sides"));
+        }
+        let (read, write) = (a.buffer, b.buffer);
+        self.steps.push(Step {
+            name: input.to_owned(),
+            op: "state".into(),
+            reads: vec![write],
+            write: read,
+            layer: Box::new(Moves::permute(x.element, &[x.count], &[0])),
+        });
+        self.inputs.remove(from);
+        self.outputs.remove(to);
+        self.states.push(State {
+            name: input.to_owned(),
+            read,
+            write,
+        });
+        Ok(())
+    }
+
+    /// What states hold before the first run: what stands for 0.
+    pub fn rest(&self) -> Vec<Data> {
+        let zeros = |state: &State| {
+            let buffer = &self.buffers[state.read];
+            match (buffer.element, buffer.grid) {
+                (Element::I8, Some(grid)) => Data::I8(vec![grid.zero as i8; buffer.count]),
+                (element, _) => Data::zeros(element, buffer.count),
+            }
+        };
+        self.states.iter().map(zeros).collect()
+    }
+
+    /// What the outputs hold after a first run on `inputs`, in the program's elements and order.
     ///
     /// # Errors
     /// When an input does not fit.
     pub fn run(&self, inputs: &[Data]) -> Result<Vec<Data>> {
+        self.run_on(&mut self.rest(), inputs)
+    }
+
+    /// The same for a run that finds `states` and leaves its own there.
+    ///
+    /// # Errors
+    /// When an input or a state does not fit.
+    pub fn run_on(&self, states: &mut [Data], inputs: &[Data]) -> Result<Vec<Data>> {
         let mut held: Vec<Option<Data>> = vec![None; self.buffers.len()];
-        if inputs.len() != self.inputs.len() {
+        if inputs.len() != self.inputs.len() || states.len() != self.states.len() {
             let (given, wanted) = (inputs.len(), self.inputs.len());
             return Err(Error::invalid(format!(
                 "{given} inputs were given, {wanted} are wanted"
             )));
         }
-        for (port, data) in self.inputs.iter().zip(inputs) {
-            let buffer = &self.buffers[port.buffer];
+        let ports = self.inputs.iter().map(|p| (&p.name, p.buffer)).zip(inputs);
+        let kept = self
+            .states
+            .iter()
+            .map(|s| (&s.name, s.read))
+            .zip(states.iter());
+        for ((name, at), data) in ports.chain(kept) {
+            let buffer = &self.buffers[at];
             if data.to_bytes().len() != buffer.bytes() {
                 return Err(Error::invalid(format!(
-                    "input \"{}\" has other lengths",
-                    port.name
+                    "input \"{name}\" has other lengths"
                 )));
             }
-            held[port.buffer] = Some(data.clone());
+            held[at] = Some(data.clone());
         }
         let last = self.last_reads();
         for (n, step) in self.steps.iter().enumerate() {
@@ -299,10 +365,12 @@ impl Program {
                 }
             }
         }
+        let missing = || Error::internal("an output is made by no step");
+        for (state, kept) in self.states.iter().zip(states) {
+            *kept = held[state.read].clone().ok_or_else(missing)?;
+        }
         let outputs = self.outputs.iter().map(|port| held[port.buffer].clone());
-        outputs
-            .map(|data| data.ok_or_else(|| Error::internal("an output is made by no step")))
-            .collect()
+        outputs.map(|data| data.ok_or_else(missing)).collect()
     }
 
     /// For each buffer the last step that reads it; `usize::MAX` for outputs.
@@ -315,6 +383,9 @@ impl Program {
         }
         for port in &self.outputs {
             last[port.buffer] = usize::MAX;
+        }
+        for state in &self.states {
+            last[state.read] = usize::MAX;
         }
         last
     }

@@ -138,6 +138,7 @@ fn code_answers_as_its_program_under_sanitizers() {
         )
     };
     all.extend((0..30).map(float));
+    all.extend(made::float_layers());
     let mut splits = 0;
     let mut cases = Vec::new();
     for (name, model) in all {
@@ -173,6 +174,21 @@ fn layers_done_by_rows_give_the_same_bytes() {
 }
 
 #[test]
+fn layers_of_floats_answer_as_the_reference_does() {
+    for (name, model) in made::float_layers() {
+        let program = lower(&model).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let x = made::input(&model, 1);
+        let expected = eval::evaluate(&model, &[("x", x.clone())]).unwrap();
+        let (_, found) = answers(&program, &x);
+        let near = Tolerance {
+            relative: 1e-5,
+            absolute: 1e-6,
+        };
+        assert_close(&found[0], &expected[0], near);
+    }
+}
+
+#[test]
 fn networks_of_floats_answer_as_the_reference_does() {
     let mut reasons = BTreeMap::new();
     let mut lowered = 0;
@@ -205,4 +221,34 @@ fn networks_of_floats_answer_as_the_reference_does() {
     );
     assert!(unknown.is_empty(), "{unknown:#?}");
     assert!(lowered >= 30, "{lowered} of 60: {reasons:#?}");
+}
+
+#[test]
+fn a_state_that_is_kept_goes_from_run_to_run() {
+    let model = edgesmith_ir::text::parse(
+        "opset 17 graph g(x: f32[1,4], h: f32[1,4]) -> (y, k) {
+            a: f32[4,4] = {0.5,0,0,0,0,0.5,0,0,0,0,0.5,0,0.25,0,0,0.5}
+            m = MatMul(h, a) k = Add(x, m) y = Relu(k) }",
+    )
+    .unwrap();
+    let mut program = lower(&model).unwrap();
+    program.keep("h", "k").unwrap();
+    let mut states = program.rest();
+    let x = Data::F32(vec![1.0, -2.0, 3.0, 4.0]);
+    let first = program
+        .run_on(&mut states, std::slice::from_ref(&x))
+        .unwrap();
+    assert_eq!(first, [Data::F32(vec![1.0, 0.0, 3.0, 4.0])]);
+    let second = program.run_on(&mut states, &[x]).unwrap();
+    assert_eq!(second, [Data::F32(vec![2.5, 0.0, 4.5, 6.0])]);
+    assert_eq!(states, [Data::F32(vec![2.5, -3.0, 4.5, 6.0])]);
+    let firmware = Firmware::new(program, "kept", Flavour::C, "test").unwrap();
+    let expected = [[1.0f32, 0.0, 3.0, 4.0], [2.5, 0.0, 4.5, 6.0]];
+    let bytes = |v: &[f32]| v.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    host::check(&[host::Case {
+        name: "kept".into(),
+        firmware,
+        given: vec![bytes(&[1.0, -2.0, 3.0, 4.0]); 2],
+        expected: expected.iter().map(|e| bytes(e)).collect(),
+    }]);
 }

@@ -1,4 +1,4 @@
-//! Networks of one convolution, by which kernels are compared with those of others.
+//! Networks of one layer, by which kernels are compared with those of others.
 
 use std::path::Path;
 
@@ -8,41 +8,49 @@ use edgesmith_ir::random::Random;
 use edgesmith_ir::types::{Dim, Shape, TensorType};
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor};
 
-/// A convolution of a square image, padded to the same size.
+/// A layer, its activation with it.
 pub struct Layer {
     /// Its name.
     pub name: &'static str,
-    /// Height and width of the image.
+    /// What it is.
+    kind: Kind,
+    /// Height and width of the image, to whose size convolutions are padded.
     image: [usize; 2],
     /// Channels that go in and come out.
     channels: [usize; 2],
     /// Height and width of the window.
     window: usize,
-    /// Each channel by itself.
-    depthwise: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Conv,
+    Depthwise,
+    Dense,
 }
 
 /// Every layer.
 pub static LAYERS: &[Layer] = &[
-    layer("conv1x1_64", [25, 5], [64, 64], 1, false),
-    layer("depthwise3x3_64", [25, 5], [64, 64], 3, true),
-    layer("conv3x3_32", [32, 32], [16, 16], 3, false),
-    layer("conv3x3_16", [16, 16], [16, 16], 3, false),
+    layer("conv1x1_64", Kind::Conv, [25, 5], [64, 64], 1),
+    layer("depthwise3x3_64", Kind::Depthwise, [25, 5], [64, 64], 3),
+    layer("conv3x3_32", Kind::Conv, [32, 32], [16, 16], 3),
+    layer("conv3x3_16", Kind::Conv, [16, 16], [16, 16], 3),
+    layer("dense_256", Kind::Dense, [1, 1], [256, 64], 1),
 ];
 
 const fn layer(
     name: &'static str,
+    kind: Kind,
     image: [usize; 2],
     channels: [usize; 2],
     window: usize,
-    depthwise: bool,
 ) -> Layer {
     Layer {
         name,
+        kind,
         image,
         channels,
         window,
-        depthwise,
     }
 }
 
@@ -57,28 +65,36 @@ impl Layer {
         let mut numbers =
             |n: usize| -> Vec<f32> { (0..n).map(|_| (random.unit() * 2.0 - 1.0) as f32).collect() };
         let ([h, w], [from, to]) = (self.image, self.channels);
+        let lengths = |channels| match self.kind {
+            Kind::Dense => vec![channels],
+            _ => vec![channels, h, w],
+        };
         let images = |channels| {
-            let dims = [
-                Dim::symbol("batch"),
-                Dim::Known(channels),
-                Dim::Known(h),
-                Dim::Known(w),
-            ]
-            .into_iter()
-            .collect();
+            let known = lengths(channels).into_iter().map(Dim::Known);
+            let dims = [Dim::symbol("batch")].into_iter().chain(known).collect();
             TensorType::new(DType::F32, Shape(dims))
         };
         let mut graph = Graph::new(self.name);
         let x = graph.add_input("input", images(from));
-        let each = if self.depthwise { 1 } else { from };
-        let dims = [to, each, self.window, self.window];
+        let each = if self.kind == Kind::Depthwise {
+            1
+        } else {
+            from
+        };
+        let dims = match self.kind {
+            Kind::Dense => vec![from, to],
+            _ => vec![to, each, self.window, self.window],
+        };
         let weights = Tensor::from_vec(&dims, numbers(dims.iter().product()))?;
         let weights = graph.add_constant("weights", weights);
         let bias = graph.add_constant("bias", Tensor::vector(numbers(to)));
         let pad = (self.window / 2) as i64;
-        let node = Node::new("Conv", "conv")
-            .with("pads", Attribute::Ints(vec![pad; 4]))
-            .with("group", Attribute::Int((from / each) as i64));
+        let node = match self.kind {
+            Kind::Dense => Node::new("Gemm", "dense"),
+            _ => Node::new("Conv", "conv")
+                .with("pads", Attribute::Ints(vec![pad; 4]))
+                .with("group", Attribute::Int((from / each) as i64)),
+        };
         let y = graph.add_op(node, &[x, weights, bias], "y");
         let y = graph.add_op(Node::new("Relu", "relu"), &[y], "output");
         graph.value_mut(y).ty = Some(images(to).into());
@@ -89,7 +105,8 @@ impl Layer {
         };
         edgesmith_formats::write(&Model::new(graph, 17), &folder.join("model.onnx"), &options)?;
         for name in ["calib.npz", "test.npz"] {
-            let samples = Tensor::from_vec(&[8, from, h, w], numbers(8 * from * h * w))?;
+            let dims = [vec![8], lengths(from)].concat();
+            let samples = Tensor::from_vec(&dims, numbers(dims.iter().product()))?;
             npz::write(&folder.join(name), &[("input".into(), samples)], true)?;
         }
         Ok(())

@@ -169,6 +169,11 @@ impl Asked {
     pub fn run(self, firmware: &Firmware) -> Result<Ran> {
         let bar = ui::Bar::default();
         bar.start(self.board.name, 0);
+        // Samples of a network that keeps a state follow each other.
+        let jobs = match firmware.program.states.as_slice() {
+            [] => std::thread::available_parallelism().map_or(1, usize::from),
+            _ => 1,
+        };
         let proof = prove(
             firmware,
             &self.samples,
@@ -179,7 +184,7 @@ impl Asked {
                 sanitize: self.sanitize,
                 by_layer: self.board.machine.is_some(),
                 limit: self.limit,
-                jobs: std::thread::available_parallelism().map_or(1, usize::from),
+                jobs,
                 progress: &bar,
             },
         );

@@ -190,9 +190,10 @@ pub fn prove(firmware: &Firmware, samples: &Samples, settings: &Run) -> Result<P
 fn evaluate(program: &Program, inputs: &[Vec<Data>], settings: &Run) -> Result<Vec<Vec<Data>>> {
     let each = inputs.len().div_ceil(settings.jobs.max(1)).max(1);
     let part = |part: &[Vec<Data>]| -> Result<Vec<Vec<Data>>> {
+        let mut states = program.rest();
         let one = |sample: &Vec<Data>| {
             settings.progress.check()?;
-            program.run(sample)
+            program.run_on(&mut states, sample)
         };
         part.iter().map(one).collect()
     };

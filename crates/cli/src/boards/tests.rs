@@ -229,3 +229,43 @@ fn what_is_larger_than_the_memory_of_a_board_is_told() {
         "{said}"
     );
 }
+
+#[test]
+#[ignore = "needs the compilers and emulators of every board"]
+fn a_loop_of_two_instructions_is_counted_exactly_and_in_its_layer() {
+    for (name, code) in [
+        (
+            "cortex-m0plus",
+            ".syntax unified\\n ldr r3, =@\\n 1: subs r3, r3, #1\\n bne 1b\" ::: \"r3\", \"cc\"",
+        ),
+        (
+            "cortex-m55",
+            ".syntax unified\\n ldr r3, =@\\n 1: subs r3, r3, #1\\n bne 1b\" ::: \"r3\", \"cc\"",
+        ),
+        (
+            "rv32",
+            "li t0, @\\n 1: addi t0, t0, -1\\n bnez t0, 1b\" ::: \"t0\"",
+        ),
+    ] {
+        let board = boards::find(name).unwrap();
+        let settings = settings(board, board.compilers[0]);
+        let counts = |times: &str| {
+            let line = format!("LAYER(1U);\n    __asm__ volatile(\"{code});").replace('@', times);
+            let network = NETWORK.replace("LAYER(1U);", &line);
+            let measured = run(
+                &firmware(&network),
+                &interface(),
+                &samples()[..1],
+                &settings,
+            );
+            let board = measured.unwrap().board.unwrap();
+            (board.instructions.1, board.layers)
+        };
+        // Both take as many instructions to load.
+        let (few, few_layers) = counts("100000");
+        let (many, many_layers) = counts("1100000");
+        assert_eq!(many - few, 2_000_000, "{name}");
+        assert_eq!(many_layers[1] - few_layers[1], 2_000_000, "{name}");
+        assert_eq!(many_layers[0], few_layers[0], "{name}");
+    }
+}

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_codegen::emit::EMITTERS;
+use edgesmith_codegen::expand::operators;
 use edgesmith_codegen::{Firmware, lower};
 use edgesmith_compress::target::Target;
 use edgesmith_ir::Error;
@@ -62,6 +63,15 @@ pub static CODEGEN: Command = Command {
                 .value_parser(["never", "cheap", "always"])
                 .default_value("cheap"),
             )
+            .arg(
+                option(
+                    "state",
+                    "INPUT=OUTPUT",
+                    "Keep an output for the next run, which finds it in this input; for streaming models",
+                )
+                .action(clap::ArgAction::Append)
+                .value_parser(parse_state),
+            )
             .arg(flag("list", "List the operators that have an emitter"))
             .arg(json_arg())
             .arg(force_arg());
@@ -106,13 +116,22 @@ fn run(matches: &ArgMatches) -> Result<()> {
     ran.check()
 }
 
+fn parse_state(text: &str) -> Result<(String, String), String> {
+    let parts = text
+        .split_once('=')
+        .filter(|(i, o)| !i.is_empty() && !o.is_empty());
+    let owned = parts.map(|(i, o)| (i.to_owned(), o.to_owned()));
+    owned.ok_or_else(|| "expected INPUT=OUTPUT, such as h_in=h_out".into())
+}
+
 /// The operators that have an emitter.
 fn list(matches: &ArgMatches) -> Result<()> {
-    let name = |e: &edgesmith_codegen::emit::Emitter| match e.domain {
-        "" => e.op.to_owned(),
-        domain => format!("{domain}.{}", e.op),
+    let name = |(domain, op): (&str, &str)| match domain {
+        "" => op.to_owned(),
+        domain => format!("{domain}.{op}"),
     };
-    let names: Vec<String> = EMITTERS.iter().map(name).collect();
+    let emitted = EMITTERS.iter().map(|e| (e.domain, e.op));
+    let names: Vec<String> = emitted.chain(operators()).map(name).collect();
     if matches.get_flag("json") {
         return ui::print_json(&names);
     }
@@ -134,6 +153,13 @@ fn made(matches: &ArgMatches, path: &Path, target: &Target) -> Result<Firmware> 
         None => prefix(path),
     };
     let mut program = lower(&model).at(|| path.display().to_string())?;
+    for pair in matches
+        .get_many::<(String, String)>("state")
+        .into_iter()
+        .flatten()
+    {
+        program.keep(&pair.0, &pair.1).at(|| "--state")?;
+    }
     firmware::make_fit(&mut program, flavour, target, text(matches, "split"));
     Ok(Firmware::new(program, &prefix, flavour, &source)?)
 }

@@ -54,7 +54,12 @@ pub(super) struct Conv8 {
     bias: Arc<[i32]>,
     in_zero: i32,
     to: Requant,
+    /// Weights have 4 bits; kernels take them 16 times, and so are the biases.
+    nibbles: bool,
 }
+
+/// What kernels of weights of 4 bits take them times.
+pub(super) const TIMES: i32 = 16;
 
 /// A convolution of floats.
 struct ConvF32 {
@@ -179,11 +184,15 @@ fn in_bytes(
     let products: Vec<f64> = products.collect();
     let bias = l.bias(node.input(2), &products)?;
     let data = channels_last(&weights.data, g);
-    let factors: Vec<f64> = products.iter().map(|p| p / f64::from(to.scale)).collect();
+    let mut factors: Vec<f64> = products.iter().map(|p| p / f64::from(to.scale)).collect();
     let (lo, hi) = tail.bounds.bytes(to);
-    let (bias, bound) = folded(&data, &bias.0, from.zero)?;
+    let (mut bias, mut bound) = folded(&data, &bias.0, from.zero)?;
+    let kind = Kind::of(g);
+    let nibbles = weights.nibbles && matches!(kind, Kind::Any | Kind::Pointwise);
+    let nibbles = nibbles && times(&mut bias, &mut bound, &mut factors);
     let conv = Conv8 {
-        kind: Kind::of(g),
+        kind,
+        nibbles,
         geometry: g.clone(),
         weights: data.into(),
         bias: bias.into(),
@@ -194,6 +203,17 @@ fn in_bytes(
     let made = result(l, tail, Element::I8, &dims);
     l.step(id, &[x], &made, conv);
     Ok(Some(made))
+}
+
+/// Sums by weights that are taken 16 times; false where they do not fit in 32 bits.
+pub(super) fn times(bias: &mut [i32], bound: &mut i64, factors: &mut [f64]) -> bool {
+    if *bound * i64::from(TIMES) > i64::from(i32::MAX) {
+        return false;
+    }
+    *bound *= i64::from(TIMES);
+    bias.iter_mut().for_each(|b| *b *= TIMES);
+    factors.iter_mut().for_each(|f| *f /= f64::from(TIMES));
+    true
 }
 
 /// Biases less what the zero point of the input adds to each sum of rows of weights, and what no sum
@@ -308,6 +328,8 @@ fn distance(g: &Geometry, pixels: usize, bytes: usize) -> usize {
 impl Conv8 {
     fn name(&self) -> &'static str {
         match self.kind {
+            Kind::Any if self.nibbles => "conv8_w4",
+            Kind::Pointwise if self.nibbles => "conv8_1x1_w4",
             Kind::Any => "conv8",
             Kind::Pointwise => "conv8_1x1",
             Kind::Depthwise => "depthwise8",
@@ -330,6 +352,7 @@ impl Layer for Conv8 {
         let packed = match self.kind {
             Kind::Depthwise => kernels::pack_depthwise(flavour, &self.weights, g),
             Kind::Depthwise3x3 => kernels::pack_depthwise_3x3(flavour, &self.weights, g),
+            _ if self.nibbles => kernels::pack_conv_w4(flavour, &self.weights, g),
             Kind::Any | Kind::Pointwise => kernels::pack_conv(flavour, &self.weights, g),
         };
         let weights = call.bytes("weights", &packed);
@@ -350,6 +373,7 @@ impl Layer for Conv8 {
                 let weights = self.weights[(first + c) * window.len()..].iter();
                 let products = window.iter().zip(weights);
                 let sum: i32 = products.map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
+                let sum = if self.nibbles { TIMES * sum } else { sum };
                 y[at + c] = self.to.apply(self.bias[first + c] + sum, first + c) as i8;
             }
         });
@@ -358,6 +382,8 @@ impl Layer for Conv8 {
     fn scratch(&self, flavour: Flavour) -> usize {
         let g = &self.geometry;
         match self.kind {
+            Kind::Any if self.nibbles => kernels::scratch_conv_w4(flavour, g),
+            Kind::Pointwise if self.nibbles => kernels::scratch_conv_1x1_w4(flavour, g),
             Kind::Any => kernels::scratch_conv(flavour, g),
             Kind::Pointwise => kernels::scratch_conv_1x1(flavour, g),
             Kind::Depthwise => kernels::scratch_depthwise(flavour, g),
@@ -391,7 +417,7 @@ impl Layer for Conv8 {
     fn cost(&self) -> Cost {
         Cost {
             macs: macs(&self.geometry),
-            weights: self.weights.len() + 8 * self.bias.len(),
+            weights: self.weights.len() / (1 + usize::from(self.nibbles)) + 8 * self.bias.len(),
         }
     }
 }

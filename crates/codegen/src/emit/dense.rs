@@ -2,7 +2,7 @@
 
 use edgesmith_ir::{Error, NodeId, Result};
 
-use super::conv::folded;
+use super::conv::{TIMES, folded, times};
 use super::{Call, c_float};
 use crate::fixed::Requant;
 use crate::kernels;
@@ -18,6 +18,8 @@ struct Dense8 {
     weights: Vec<i8>,
     bias: Vec<i32>,
     to: To,
+    /// Weights have 4 bits; the kernel takes them 16 times, and so are the biases.
+    nibbles: bool,
 }
 
 /// What sums become.
@@ -129,10 +131,13 @@ fn integers(
     let products: Vec<f64> = weights.scales.iter().map(scale).collect();
     let bias = l.bias(node.input(2), &products)?;
     let data = product.turned(&weights.data);
-    let (bias, bound) = folded(&data, &bias.0, from.zero)?;
+    let (mut bias, mut bound) = folded(&data, &bias.0, from.zero)?;
+    let mut nibbles = false;
     let (to, element) = match tail.grid {
         Some(grid) => {
-            let factors: Vec<f64> = products.iter().map(|p| p / f64::from(grid.scale)).collect();
+            let factors = products.iter().map(|p| p / f64::from(grid.scale));
+            let mut factors: Vec<f64> = factors.collect();
+            nibbles = weights.nibbles && times(&mut bias, &mut bound, &mut factors);
             let (lo, hi) = tail.bounds.bytes(grid);
             (
                 To::Bytes(Requant::new(&factors, bound, grid.zero, lo, hi)?),
@@ -154,6 +159,7 @@ fn integers(
         weights: data,
         bias,
         to,
+        nibbles,
     };
     l.step(id, &[x], &made, dense);
     Ok(Some(made))
@@ -198,6 +204,7 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail
 impl Layer for Dense8 {
     fn kernel(&self) -> &'static str {
         match self.to {
+            To::Bytes(_) if self.nibbles => "dense8_w4",
             To::Bytes(_) => "dense8",
             To::Floats(..) => "dense8_f32",
         }
@@ -205,6 +212,9 @@ impl Layer for Dense8 {
 
     fn emit(&self, call: &mut Call) -> String {
         let packed = match self.to {
+            To::Bytes(_) if self.nibbles => {
+                kernels::pack_dense_w4(call.flavour(), &self.weights, self.depth)
+            }
             To::Bytes(_) => kernels::pack_dense(call.flavour(), &self.weights, self.depth),
             To::Floats(..) => self.weights.iter().map(|&w| w as u8).collect(),
         };
@@ -243,7 +253,8 @@ impl Layer for Dense8 {
                     .iter()
                     .zip(column)
                     .map(|(&a, &b)| i32::from(a) * i32::from(b));
-                let acc = self.bias[c] + products.sum::<i32>();
+                let times = if self.nibbles { TIMES } else { 1 };
+                let acc = self.bias[c] + times * products.sum::<i32>();
                 let at = r * self.columns + c;
                 match (&self.to, &mut *write) {
                     (To::Bytes(to), Data::I8(y)) => y[at] = to.apply(acc, c) as i8,
@@ -259,7 +270,7 @@ impl Layer for Dense8 {
     fn cost(&self) -> Cost {
         Cost {
             macs: (self.rows * self.depth * self.columns) as u64,
-            weights: self.weights.len() + 8 * self.bias.len(),
+            weights: self.weights.len() / (1 + usize::from(self.nibbles)) + 8 * self.bias.len(),
         }
     }
 }

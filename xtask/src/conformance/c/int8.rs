@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use edgesmith_codegen::program::{Data, Element};
 use edgesmith_codegen::{Firmware, Flavour};
 use edgesmith_formats::{WriteOptions, npz};
-use edgesmith_ir::{DType, Error, Graph, Item, Model, Node, Tensor, ValueId};
+use edgesmith_ir::{DType, Error, Graph, Item, Model, Node, NodeId, Tensor, ValueId};
 use edgesmith_runtime::{Options, Session};
 
-use super::{DataSet, Made, Near, bound, lowered_whole};
+use super::{DataSet, Made, Near, bound, first_output, lowered_whole};
 
 /// The target whose form of integers code takes.
 const TARGET: &str = "cortex-m4";
@@ -36,7 +36,11 @@ pub fn prepare(
 ) -> Result<Option<Made>> {
     let ops: Vec<&str> = model.graph.nodes().map(|(_, n)| n.op.as_str()).collect();
     let all = !ops.iter().any(|op| SEVERAL.contains(op));
-    let (mut model, inputs) = bound(model, set, all)?;
+    let model = match ops == ["LayerNormalization"] {
+        true => first_output(model),
+        false => model.clone(),
+    };
+    let (mut model, inputs) = bound(&model, set, all)?;
     if inputs
         .iter()
         .any(|t| t.dtype() != DType::F32 || t.count() == 0)
@@ -44,8 +48,8 @@ pub fn prepare(
         return Ok(None);
     }
     let mut quantised = match ops.iter().any(|op| PRODUCTS.contains(op)) {
-        true => by_program(&model, &inputs[0], quantizer)?,
-        false => {
+        true if !ops.contains(&"ConvTranspose") => by_program(&model, &inputs[0], quantizer)?,
+        _ => {
             surround(&mut model, &inputs, set)?;
             model
         }
@@ -124,6 +128,10 @@ fn surround(model: &mut Model, inputs: &[Tensor], set: &DataSet) -> Result<()> {
         return Err(Error::unsupported(old).into());
     }
     let graph = &mut model.graph;
+    let transposed = graph.nodes().filter(|(_, n)| n.op == "ConvTranspose");
+    for id in transposed.map(|(id, _)| id).collect::<Vec<_>>() {
+        weights(graph, id)?;
+    }
     for (v, t) in graph.inputs.clone().into_iter().zip(inputs) {
         let readers = graph.value(v).consumers().to_vec();
         let pair = pair(graph, v, t)?;
@@ -131,7 +139,7 @@ fn surround(model: &mut Model, inputs: &[Tensor], set: &DataSet) -> Result<()> {
             graph.set_input(id, i, Some(pair));
         }
     }
-    for (at, item) in set.outputs.iter().enumerate() {
+    for (at, item) in set.outputs.iter().take(graph.outputs.len()).enumerate() {
         let (Item::Tensor(t), v) = (item, graph.outputs[at]) else {
             continue;
         };
@@ -139,6 +147,30 @@ fn surround(model: &mut Model, inputs: &[Tensor], set: &DataSet) -> Result<()> {
             graph.outputs[at] = pair(graph, v, t)?;
         }
     }
+    Ok(())
+}
+
+/// Makes the weights of a node bytes of one scale.
+fn weights(graph: &mut Graph, id: NodeId) -> Result<()> {
+    let Some(v) = graph.node(id).input(1) else {
+        return Ok(());
+    };
+    let Some(w) = graph.constant(v).cloned() else {
+        return Ok(());
+    };
+    let numbers = w.to_f32()?;
+    let most = numbers.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+    let scale = most / 127.0;
+    let bytes = numbers.iter().map(|x| (x / scale).round() as i8).collect();
+    let q = graph.add_constant(
+        &graph.fresh_name("w_q"),
+        Tensor::from_vec::<i8>(w.dims(), bytes)?,
+    );
+    let scale = graph.add_constant(&graph.fresh_name("w_scale"), Tensor::scalar(scale));
+    let zero = graph.add_constant(&graph.fresh_name("w_zero"), Tensor::scalar(0i8));
+    let d = Node::new("DequantizeLinear", "w_dq");
+    let d = graph.add_op(d, &[q, scale, zero], "w_dq");
+    graph.set_input(id, 1, Some(d));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 #include <arm_mve.h>
 
 #if defined(__GNUC__)
-#define ES_NOINLINE __attribute__((noinline))
+#define ES_NOINLINE __attribute__((noinline, unused))
 #else
 #define ES_NOINLINE
 #endif
