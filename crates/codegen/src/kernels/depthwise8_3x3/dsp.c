@@ -33,7 +33,7 @@ static inline void es_row8_3(const int8_t *x, int32_t step, int32_t n, uint32_t 
                      "ldrsb %[a], [%[x]]\n"
                      "strh %[a], [%[to]]\n"
                      "4:\n"
-                     : [x] "+r"(x), [to] "+r"(to), [pairs] "=&r"(pairs), [a] "=&r"(a), [b] "=&r"(b)
+                     : [x] "+&r"(x), [to] "+&r"(to), [pairs] "=&r"(pairs), [a] "=&r"(a), [b] "=&r"(b)
                      : [n] "r"(n), [step] "r"(step)
                      : "cc", "memory");
 }
@@ -106,7 +106,7 @@ ES_NOINLINE static void es_taps8_3x3(const es_row8_state *state)
                      "3:\n"
                      "add sp, sp, #16\n"
                      "pop {r7}\n"
-                     : "+r"(at)
+                     : "+&r"(at)
                      :
                      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r14", "cc",
                        "memory");
@@ -140,7 +140,7 @@ ES_NOINLINE static void es_taps8_3x3_wide(const es_row8_state *state)
                      "bne 1b\n"
                      "add sp, sp, #16\n"
                      "pop {r7}\n"
-                     : "+r"(at)
+                     : "+&r"(at)
                      :
                      : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r14", "cc",
                        "memory");

@@ -27,7 +27,7 @@ static inline int32_t es_spread8(const int8_t *x, int32_t words, uint32_t *to, i
                      "strd %[even], %[odd], [%[to]], #16\n"
                      "subs %[words], %[words], #2\n"
                      "bgt 1b\n"
-                     : [x] "+r"(x), [words] "+r"(words), [to] "+r"(to), [sum] "+r"(sum), [even] "=&r"(even),
+                     : [x] "+&r"(x), [words] "+&r"(words), [to] "+&r"(to), [sum] "+&r"(sum), [even] "=&r"(even),
                        [odd] "=&r"(odd)
                      : [flip] "r"(0xff80ff80u), [one] "r"(0x00010001u)
                      : "cc", "memory");
@@ -100,10 +100,12 @@ typedef struct {
     "ldrd r5, r6, [r0, #28]\n"        \
     "ldrd r3, r4, [r2], #8\n"         \
     "str r2, [r0, #16]\n"             \
+    "cbz r6, 3f\n"                    \
     "lsl r9, r9, r6\n"                \
     "lsl r10, r10, r6\n"              \
     "lsl r11, r11, r6\n"              \
     "lsl r12, r12, r6\n"              \
+    "3:\n"                            \
     "ldrd r7, r14, [r0, #36]\n"       \
     "smmlar r9, r9, r3, r5\n"         \
     "smmlar r10, r10, r3, r5\n"       \
