@@ -14,6 +14,7 @@ pub(crate) mod moves;
 mod norm;
 mod pool;
 pub(crate) mod quantize;
+mod recurrent;
 mod softmax;
 mod transposed;
 mod unary;
@@ -57,6 +58,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Expand", moves::expand),
     onnx("Flatten", moves::reshape),
     onnx("Floor", unary::lower),
+    onnx("GRU", recurrent::lower),
     onnx("Gather", moves::gather),
     onnx("Gelu", unary::lower),
     onnx("Gemm", dense::lower),
@@ -65,6 +67,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("HardSigmoid", unary::lower),
     onnx("HardSwish", unary::lower),
     onnx("Identity", moves::identity),
+    onnx("LSTM", recurrent::lower),
     onnx("LayerNormalization", norm::layer),
     onnx("LeakyRelu", unary::lower),
     onnx("Log", unary::lower),

@@ -123,6 +123,9 @@ pub static KERNELS: &[&Kernel] = &[
     &real::GRU,
     &real::QUANTIZE,
     &real::DEQUANTIZE,
+    &int16::REQUANT16,
+    &int16::CONV16,
+    &int16::DENSE16,
     &mixed::DENSE8_F32,
     &mixed::FILL_F32,
     &mixed::LEAKY_F32,
@@ -135,9 +138,6 @@ pub static KERNELS: &[&Kernel] = &[
     &mixed::RECIPROCAL_F32,
     &mixed::SOFTSIGN_F32,
     &mixed::SOFTPLUS_F32,
-    &int16::REQUANT16,
-    &int16::CONV16,
-    &int16::DENSE16,
 ];
 
 /// The C text of the named kernels and of what they need, each once, in the order of [`KERNELS`], with

@@ -4,6 +4,7 @@
 pub mod arena;
 pub mod boards;
 pub mod emit;
+pub mod expand;
 pub mod firmware;
 pub mod fixed;
 pub mod kernels;

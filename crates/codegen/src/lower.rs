@@ -7,6 +7,7 @@ use edgesmith_ir::infer::{Inferred, infer};
 use edgesmith_ir::{DType, Error, Graph, Model, Node, NodeId, Result, Tensor, ValueId};
 
 use crate::emit::EMITTERS;
+use crate::expand::expanded;
 use crate::program::{Buffer, BufferId, Element, Grid, Layer, Port, Program, Step};
 
 mod floats;
@@ -56,6 +57,8 @@ pub(crate) struct Lowering<'a> {
 /// When a shape is open, an operator has no emitter, or one is used in a way that has none; the node
 /// and what to do are named.
 pub fn lower(model: &Model) -> Result<Program> {
+    let expanded = expanded(model);
+    let model = expanded.as_ref().unwrap_or(model);
     let types = infer(model, &[])?;
     let mut lowering = Lowering {
         model,

@@ -10,6 +10,7 @@ use edgesmith_runtime::Provider;
 use edgesmith_runtime::device::{Asked, Device, Part, Unit};
 
 use crate::emit::EMITTERS;
+use crate::expand::operators;
 use crate::lower::lower;
 use crate::program::Program;
 
@@ -35,9 +36,9 @@ fn open(asked: &Asked) -> Result<Arc<dyn Device>> {
 impl Device for Mcu {
     fn verdict(&self, unit: &Unit) -> std::result::Result<(), String> {
         let node = unit.node();
-        let known = EMITTERS
-            .iter()
-            .any(|e| node.op == e.op && node.domain == e.domain);
+        let emitted = EMITTERS.iter().map(|e| (e.domain, e.op));
+        let mut all = emitted.chain(operators());
+        let known = all.any(|(domain, op)| node.op == op && node.domain == domain);
         if known {
             Ok(())
         } else {

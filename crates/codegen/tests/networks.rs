@@ -138,6 +138,7 @@ fn code_answers_as_its_program_under_sanitizers() {
         )
     };
     all.extend((0..30).map(float));
+    all.extend(made::float_layers());
     let mut splits = 0;
     let mut cases = Vec::new();
     for (name, model) in all {
@@ -170,6 +171,21 @@ fn layers_done_by_rows_give_the_same_bytes() {
     }
     assert!(splits >= 6, "{splits} chains were split");
     host::check(&cases);
+}
+
+#[test]
+fn layers_of_floats_answer_as_the_reference_does() {
+    for (name, model) in made::float_layers() {
+        let program = lower(&model).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let x = made::input(&model, 1);
+        let expected = eval::evaluate(&model, &[("x", x.clone())]).unwrap();
+        let (_, found) = answers(&program, &x);
+        let near = Tolerance {
+            relative: 1e-5,
+            absolute: 1e-6,
+        };
+        assert_close(&found[0], &expected[0], near);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_codegen::emit::EMITTERS;
+use edgesmith_codegen::expand::operators;
 use edgesmith_codegen::{Firmware, lower};
 use edgesmith_compress::target::Target;
 use edgesmith_ir::Error;
@@ -125,11 +126,12 @@ fn parse_state(text: &str) -> Result<(String, String), String> {
 
 /// The operators that have an emitter.
 fn list(matches: &ArgMatches) -> Result<()> {
-    let name = |e: &edgesmith_codegen::emit::Emitter| match e.domain {
-        "" => e.op.to_owned(),
-        domain => format!("{domain}.{}", e.op),
+    let name = |(domain, op): (&str, &str)| match domain {
+        "" => op.to_owned(),
+        domain => format!("{domain}.{op}"),
     };
-    let names: Vec<String> = EMITTERS.iter().map(name).collect();
+    let emitted = EMITTERS.iter().map(|e| (e.domain, e.op));
+    let names: Vec<String> = emitted.chain(operators()).map(name).collect();
     if matches.get_flag("json") {
         return ui::print_json(&names);
     }

@@ -1,12 +1,22 @@
 //! The list of kernels on int8 that do not multiply by weights.
 
 use super::Kernel;
+use super::int8::by;
 
 pub(super) static ADD8: Kernel = Kernel {
     name: "add8",
     about: "the sum or difference of two int8 of own scales",
     needs: &["base"],
-    source: |_| include_str!("add8/c.c"),
+    source: |f| {
+        by(
+            f,
+            [
+                include_str!("add8/c.c"),
+                include_str!("add8/c.c"),
+                include_str!("add8/mve.c"),
+            ],
+        )
+    },
 };
 
 pub(super) static MUL8: Kernel = Kernel {
@@ -27,14 +37,32 @@ pub(super) static MAXPOOL8: Kernel = Kernel {
     name: "maxpool8",
     about: "the greatest int8 of each window",
     needs: &["pool"],
-    source: |_| include_str!("maxpool8/c.c"),
+    source: |f| {
+        by(
+            f,
+            [
+                include_str!("maxpool8/c.c"),
+                include_str!("maxpool8/dsp.c"),
+                include_str!("maxpool8/mve.c"),
+            ],
+        )
+    },
 };
 
 pub(super) static AVGPOOL8: Kernel = Kernel {
     name: "avgpool8",
     about: "the mean of the int8 of each window",
     needs: &["pool", "requant"],
-    source: |_| include_str!("avgpool8/c.c"),
+    source: |f| {
+        by(
+            f,
+            [
+                include_str!("avgpool8/c.c"),
+                include_str!("avgpool8/c.c"),
+                include_str!("avgpool8/mve.c"),
+            ],
+        )
+    },
 };
 
 pub(super) static MEAN8: Kernel = Kernel {
@@ -48,7 +76,16 @@ pub(super) static LOOKUP8: Kernel = Kernel {
     name: "lookup8",
     about: "a function of int8 by a table",
     needs: &["base"],
-    source: |_| include_str!("lookup8/c.c"),
+    source: |f| {
+        by(
+            f,
+            [
+                include_str!("lookup8/c.c"),
+                include_str!("lookup8/c.c"),
+                include_str!("lookup8/mve.c"),
+            ],
+        )
+    },
 };
 
 pub(super) static SOFTMAX8: Kernel = Kernel {

@@ -74,6 +74,80 @@ pub fn float_network(seed: u64) -> Model {
     single(networks::images(seed))
 }
 
+/// Models of one layer of floats each, by name.
+pub fn float_layers() -> Vec<(String, Model)> {
+    let mut all = Vec::new();
+    let mut add = |name: &str, input: &str, nodes: &str| {
+        all.push((
+            name.to_owned(),
+            single(model(input, nodes, all.len() as u64)),
+        ));
+    };
+    let lstm = "w: f32[1,20,3] = {W60} r: f32[1,20,5] = {W100} b: f32[1,40] = {W40}";
+    add(
+        "lstm",
+        "[7,1,3]",
+        &format!("{lstm} y = LSTM(x, w, r, b) {{hidden_size=5}}"),
+    );
+    add(
+        "lstm, last",
+        "[7,1,3]",
+        &format!(
+            "{lstm} a, h, c = LSTM(x, w, r, b) {{hidden_size=5, direction=\"reverse\"}} y = Add(h, c)"
+        ),
+    );
+    let gru = "w: f32[2,12,3] = {W72} r: f32[2,12,4] = {W96} b: f32[2,24] = {W48}";
+    for after in [0, 1] {
+        add(
+            &format!("gru {after}"),
+            "[6,1,3]",
+            &format!(
+                "{gru} y = GRU(x, w, r, b) {{hidden_size=4, direction=\"bidirectional\", linear_before_reset={after}}}"
+            ),
+        );
+    }
+    add(
+        "layer norm",
+        "[1,6,11]",
+        "g: f32[11] = {W11} b: f32[11] = {W11} y = LayerNormalization(x, g, b)",
+    );
+    for op in ["ReduceMean", "ReduceSum", "ReduceMax"] {
+        add(
+            op,
+            "[1,4,5,6]",
+            &format!("a: i64[2] = {{1,2}} m = {op}(x, a) y = Neg(m)"),
+        );
+    }
+    for op in [
+        "Abs",
+        "Ceil",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Neg",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Softplus",
+        "Softsign",
+        "Tanh",
+        "Softmax",
+    ] {
+        add(
+            op,
+            "[1,3,17]",
+            &format!("k: f32[] = {{5}} m = Mul(x, k) y = {op}(m)"),
+        );
+    }
+    all
+}
+
 /// Convolutions one after another on an image that is larger than they are, quantised.
 pub fn chain(seed: u64) -> Model {
     let mut rng = Rng::new(seed);
@@ -114,7 +188,7 @@ pub fn chain(seed: u64) -> Model {
 /// integers.
 fn model(input: &str, nodes: &str, seed: u64) -> Model {
     let mut rng = Rng::new(seed);
-    let mut source = format!("opset 17 graph net(x: f32{input}) -> (y) {{ {nodes} }}");
+    let mut source = format!("opset 20 graph net(x: f32{input}) -> (y) {{ {nodes} }}");
     while let Some(at) = source.find("{W") {
         let end = at + source[at..].find('}').unwrap();
         let count: usize = source[at + 2..end].parse().unwrap();
