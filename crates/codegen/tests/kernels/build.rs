@@ -98,9 +98,9 @@ fn source(folder: &Path, flavour: Flavour, head: &str, main: &str) -> String {
     ["#include \"kernels.h\"", head, &driver, main].join("\n")
 }
 
-/// Runs the cases on this machine; nothing where there is no compiler.
-pub fn host(flavour: Flavour, blob: &[u8]) -> Option<Output> {
-    let folder = folder("host");
+/// Runs the cases on this machine, with a word defined; nothing where there is no compiler.
+pub fn host(flavour: Flavour, define: &str, blob: &[u8]) -> Option<Output> {
+    let folder = folder(&format!("host-{define}"));
     let (c, cases, program) = (folder.join("t.c"), folder.join("t.bin"), folder.join("t"));
     fs::write(
         &c,
@@ -125,6 +125,7 @@ pub fn host(flavour: Flavour, blob: &[u8]) -> Option<Output> {
             "-Wno-unused-function",
         ])
         .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+        .arg(format!("-D{define}"))
         .arg("-o")
         .arg(&program)
         .arg(&c)
