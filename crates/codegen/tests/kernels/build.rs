@@ -98,9 +98,9 @@ fn source(folder: &Path, flavour: Flavour, head: &str, main: &str) -> String {
     ["#include \"kernels.h\"", head, &driver, main].join("\n")
 }
 
-/// Runs the cases on this machine, with a word defined; nothing where there is no compiler.
-pub fn host(flavour: Flavour, define: &str, blob: &[u8]) -> Option<Output> {
-    let folder = folder(&format!("host-{define}"));
+/// Runs the cases on this machine, with words defined; nothing where there is no compiler.
+pub fn host(flavour: Flavour, defines: &[&str], blob: &[u8]) -> Option<Output> {
+    let folder = folder(&["host", &defines.join("-")].concat());
     let (c, cases, program) = (folder.join("t.c"), folder.join("t.bin"), folder.join("t"));
     fs::write(
         &c,
@@ -125,7 +125,7 @@ pub fn host(flavour: Flavour, define: &str, blob: &[u8]) -> Option<Output> {
             "-Wno-unused-function",
         ])
         .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
-        .arg(format!("-D{define}"))
+        .args(defines.iter().map(|d| format!("-D{d}")))
         .arg("-o")
         .arg(&program)
         .arg(&c)
