@@ -14,8 +14,8 @@ use crate::{opened, ui};
 /// What code of kernels takes at most, about, in bytes of flash.
 const CODE_BYTES: u64 = 9 * 1024;
 
-/// What the stack takes at most, about, in bytes of RAM.
-const STACK_BYTES: u64 = 1024;
+/// What the stack takes at most, in bytes of RAM.
+const STACK_BYTES: u64 = edgesmith_codegen::firmware::STACK_BYTES as u64;
 
 /// The kernels of a target.
 ///

@@ -10,6 +10,7 @@ use crate::lower::Lower;
 mod binary;
 mod conv;
 mod dense;
+pub(crate) mod int16;
 pub(crate) mod moves;
 mod norm;
 mod pool;

@@ -130,6 +130,8 @@ pub static KERNELS: &[&Kernel] = &[
     &mixed::FILL_F32,
     &mixed::LEAKY_F32,
     &mixed::HARDSIGMOID_F32,
+    &mixed::QUANTIZE16,
+    &mixed::DEQUANTIZE16,
     &mixed::FLOOR_OF,
     &mixed::ELU_F32,
     &mixed::FLOOR_F32,

@@ -85,6 +85,11 @@ impl Program {
                 let bytes: Vec<u8> = v.iter().map(|&q| (i32::from(q) + 128) as u8).collect();
                 Tensor::from_vec(&port.dims, turned(&bytes, &places))
             }
+            Data::I16(v) if dtype == DType::F32 => {
+                let scale = grid.map_or(1.0, |g| g.scale);
+                let numbers: Vec<f32> = v.iter().map(|&q| f32::from(q) * scale).collect();
+                Tensor::from_vec(&port.dims, turned(&numbers, &places))
+            }
             Data::I8(v) => Tensor::from_vec(&port.dims, turned(v, &places)),
             Data::I16(v) => Tensor::from_vec(&port.dims, turned(v, &places)),
             Data::I32(v) => Tensor::from_vec(&port.dims, turned(v, &places)),

@@ -6,7 +6,7 @@ use super::conv::{TIMES, folded, times};
 use super::{Call, c_float};
 use crate::fixed::Requant;
 use crate::kernels;
-use crate::lower::{Bounds, Held, Lowering, Tail};
+use crate::lower::{Bounds, Held, Lowering, Tail, Weights};
 use crate::program::{Cost, Data, Element, Layer};
 
 /// Rows of bytes by a matrix of bytes.
@@ -102,6 +102,9 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     if x.dims.last() != Some(&product.depth) {
         return Err(Error::invalid("rows and weights differ in length"));
     }
+    if let Some(()) = wide(l, id, &x, &product, y)? {
+        return Ok(());
+    }
     let tail = l.tail(y);
     let made = match integers(l, id, &x, &product, &tail)? {
         Some(made) => made,
@@ -109,6 +112,27 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     };
     l.finish(&tail, made);
     Ok(())
+}
+
+/// The product of integers of 16 bits by bytes, where it is one.
+fn wide(
+    l: &mut Lowering,
+    id: NodeId,
+    x: &Held,
+    product: &Product,
+    y: edgesmith_ir::ValueId,
+) -> Result<Option<()>> {
+    let weights = l.graph.node(id).input(1);
+    let weights = weights.and_then(|w| l.weights(w, usize::from(!product.by_columns)));
+    let plain = product.alpha == 1.0 && product.beta == 1.0;
+    let Some(weights) = weights.filter(|_| plain) else {
+        return Ok(None);
+    };
+    let turned = Weights {
+        data: product.turned(&weights.data),
+        ..weights
+    };
+    super::int16::dense(l, id, x, turned, y)
 }
 
 fn integers(

@@ -12,7 +12,7 @@ pub(super) static ADD8: Kernel = Kernel {
             f,
             [
                 include_str!("add8/c.c"),
-                include_str!("add8/c.c"),
+                include_str!("add8/dsp.c"),
                 include_str!("add8/mve.c"),
             ],
         )
@@ -58,7 +58,7 @@ pub(super) static AVGPOOL8: Kernel = Kernel {
             f,
             [
                 include_str!("avgpool8/c.c"),
-                include_str!("avgpool8/c.c"),
+                include_str!("avgpool8/dsp.c"),
                 include_str!("avgpool8/mve.c"),
             ],
         )

@@ -214,7 +214,7 @@ fn rows(r: &mut Random, out: &mut Vec<Case>) {
         let mut one = case(26, &[rows, n], [300, 0], &x, &y);
         one.overlap = (r.below(2) == 0).then_some(0);
         out.push(one);
-        let (gain, shift, epsilon) = (near(r, n), near(r, n), 1e-5f32);
+        let (gain, shift, epsilon) = (near(r, n), near(r, n), 30f32);
         let norm = |row: &[f32]| -> Vec<f64> {
             let row: Vec<f64> = row.iter().map(|v| f64::from(*v)).collect();
             let mean = row.iter().sum::<f64>() / n as f64;

@@ -46,7 +46,7 @@ static void es_add8(const es_add *p, const int8_t *a, const int8_t *b, int8_t *y
                          "vmin.s32 q0, q0, q4\n"
                          "vstrb.32 q0, [%[y]], #4\n"
                          "letp lr, 1b\n"
-                         : [a] "+l"(ai), [b] "+l"(bi), [y] "+l"(yi), [ma] "=&r"(ma), [mb] "=&r"(mb),
+                         : [a] "+&l"(ai), [b] "+&l"(bi), [y] "+&l"(yi), [ma] "=&r"(ma), [mb] "=&r"(mb),
                            [down] "=&r"(down), [zero] "=&r"(zero)
                          : [p] "r"(p)
                          : "q0", "q1", "q2", "q3", "q4", "q5", "lr", "cc", "memory");

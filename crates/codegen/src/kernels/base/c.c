@@ -2,7 +2,7 @@
 #include <string.h>
 
 #if defined(__GNUC__)
-#define ES_NOINLINE __attribute__((noinline))
+#define ES_NOINLINE __attribute__((noinline, unused))
 #else
 #define ES_NOINLINE
 #endif

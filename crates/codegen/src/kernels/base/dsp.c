@@ -2,7 +2,7 @@
 #include <string.h>
 
 #if defined(__GNUC__)
-#define ES_NOINLINE __attribute__((noinline))
+#define ES_NOINLINE __attribute__((noinline, unused))
 #else
 #define ES_NOINLINE
 #endif
@@ -59,7 +59,7 @@ static inline void es_copy(int8_t *to, const int8_t *from, int32_t count)
                      "subs %2, %2, #1\n"
                      "bne 3b\n"
                      "4:\n"
-                     : "+r"(to), "+r"(from), "+r"(count), "=&r"(word)
+                     : "+&r"(to), "+&r"(from), "+&r"(count), "=&r"(word)
                      :
                      : "cc", "memory");
 }
@@ -81,7 +81,7 @@ static inline void es_fill(int8_t *to, int32_t value, int32_t count)
                      "subs %1, %1, #1\n"
                      "bne 3b\n"
                      "4:\n"
-                     : "+r"(to), "+r"(count)
+                     : "+&r"(to), "+&r"(count)
                      : "r"(word)
                      : "cc", "memory");
 }

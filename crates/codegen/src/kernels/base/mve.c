@@ -3,7 +3,7 @@
 #include <arm_mve.h>
 
 #if defined(__GNUC__)
-#define ES_NOINLINE __attribute__((noinline))
+#define ES_NOINLINE __attribute__((noinline, unused))
 #else
 #define ES_NOINLINE
 #endif
@@ -49,7 +49,7 @@ static inline void es_copy(int8_t *to, const int8_t *from, int32_t count)
                      "vstrb.8 q0, [%0], #16\n"
                      "letp lr, 1b\n"
                      "2:\n"
-                     : "+r"(to), "+r"(from)
+                     : "+&r"(to), "+&r"(from)
                      : "r"(count)
                      : "q0", "lr", "memory");
 }
@@ -62,7 +62,7 @@ static inline void es_fill(int8_t *to, int32_t value, int32_t count)
                      "vstrb.8 q0, [%0], #16\n"
                      "letp lr, 1b\n"
                      "2:\n"
-                     : "+r"(to)
+                     : "+&r"(to)
                      : "r"(value), "r"(count)
                      : "q0", "lr", "memory");
 }

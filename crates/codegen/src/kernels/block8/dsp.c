@@ -38,7 +38,7 @@ ES_NOINLINE static void es_block8(const es_requant *to, int32_t out_c, int32_t k
         __asm__ volatile(ES_BLOCK8_BEGIN("48")
                          ES_BLOCK8_STEP ES_BLOCK8_STEP ES_BLOCK8_STEP ES_BLOCK8_STEP
                          ES_BLOCK8_END
-                         : "+r"(at), "+r"(weight)
+                         : "+&r"(at), "+&r"(weight)
                          :
                          : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "r14", "cc",
                            "memory");

@@ -61,7 +61,7 @@ ES_NOINLINE static void es_block8(const es_requant *to, int32_t out_c, int32_t s
                      "bne 2b\n"
                      "3:\n"
                      ES_BLOCK8_END
-                     : "+r"(at), "+r"(weight)
+                     : "+&r"(at), "+&r"(weight)
                      :
                      : "r0", "r1", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "r12", "lr", "q0", "q1", "q2",
                        "q3", "q4", "q5", "q6", "q7", "cc", "memory");

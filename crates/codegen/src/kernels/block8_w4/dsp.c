@@ -53,7 +53,7 @@ ES_NOINLINE static void es_block8_w4(const es_requant *to, int32_t out_c, int32_
         __asm__ volatile(ES_BLOCK8_BEGIN("116")
                          ES_BLOCK8_W4_STEP ES_BLOCK8_W4_STEP
                          ES_BLOCK8_END
-                         : "+r"(at), "+r"(weight)
+                         : "+&r"(at), "+&r"(weight)
                          :
                          : "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "r14", "cc",
                            "memory");

@@ -27,8 +27,8 @@ static void es_dense8(const es_dense *p, const int8_t *x, const int8_t *w, int8_
                              "vmladava.s8 %[s2], q0, q1\n"
                              "vmladava.s8 %[s3], q0, q2\n"
                              "letp lr, 1b\n"
-                             : [x] "+r"(at), [w] "+r"(weight), [s0] "+r"(s0), [s1] "+r"(s1), [s2] "+r"(s2),
-                               [s3] "+r"(s3)
+                             : [x] "+&r"(at), [w] "+&r"(weight), [s0] "+&r"(s0), [s1] "+&r"(s1), [s2] "+&r"(s2),
+                               [s3] "+&r"(s3)
                              : [n] "r"(p->in)
                              : "q0", "q1", "q2", "lr", "memory");
             sum = vldrwq_z_s32(&p->to.bias[c], some);

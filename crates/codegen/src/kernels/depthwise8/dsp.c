@@ -16,7 +16,7 @@ static inline int32_t es_pairs8(const int16_t *x, int32_t gap, const int16_t *w,
             "subs %[rows], %[rows], #1\n"
             "add %[x], %[x], %[gap]\n"
             "bne 1b\n"
-            : [x] "+r"(x), [w] "+r"(w), [rows] "+r"(rows), [sum] "+r"(sum), [i] "=&r"(i), [a] "=&r"(a),
+            : [x] "+&r"(x), [w] "+&r"(w), [rows] "+&r"(rows), [sum] "+&r"(sum), [i] "=&r"(i), [a] "=&r"(a),
               [b] "=&r"(b)
             : [pairs] "r"(pairs), [gap] "r"(gap)
             : "cc", "memory");

@@ -33,106 +33,117 @@ static inline void es_row8_3(const int8_t *x, int32_t step, int32_t n, uint32_t 
                      "ldrsb %[a], [%[x]]\n"
                      "strh %[a], [%[to]]\n"
                      "4:\n"
-                     : [x] "+r"(x), [to] "+r"(to), [pairs] "=&r"(pairs), [a] "=&r"(a), [b] "=&r"(b)
+                     : [x] "+&r"(x), [to] "+&r"(to), [pairs] "=&r"(pairs), [a] "=&r"(a), [b] "=&r"(b)
                      : [n] "r"(n), [step] "r"(step)
                      : "cc", "memory");
 }
 
-/* A row of outputs of a channel by stride 1, two at a time, or by stride 2. */
-ES_NOINLINE static void es_taps8_3x3(const uint32_t *ring, const uint32_t *w, int32_t bias, int32_t mult,
-                                     int32_t zero, int8_t *y, int32_t step, int32_t n, int32_t stride)
+/* What a row of outputs of a channel is made of, in the order in which it is loaded. */
+typedef struct {
+    const uint32_t *ring;
+    int8_t *y;
+    const uint32_t *weights;
+    int32_t step;
+    int32_t mult;
+    int32_t zero;
+    const uint32_t *last;
+    const uint32_t *end;
+    int32_t bias;
+} es_row8_state;
+
+#define ES_TAPS8_BEGIN                                \
+    "push {r7}\n"                                     \
+    "ldm r12, {r0, r1, r2, r3, r8, r9, r10, r11}\n"   \
+    "ldr r12, [r12, #32]\n"                           \
+    "mov r14, r3\n"                                   \
+    "push {r8, r9, r10, r11}\n"                       \
+    "ldm r2, {r2, r3, r4, r5, r6, r7}\n"
+
+/* By stride 1, two at a time to last; what is left to end is one. */
+ES_NOINLINE static void es_taps8_3x3(const es_row8_state *state)
 {
-    register const uint32_t *at __asm__("r0") = ring;
-    register int8_t *out __asm__("r1") = y;
-    register const uint32_t *weights __asm__("r2") = w;
-    register int32_t m __asm__("r8") = mult;
-    register int32_t z __asm__("r9") = zero;
-    register const uint32_t *last __asm__("r10") = &ring[3 * ((stride == 1) ? (n >> 1) : n)];
-    register const uint32_t *end __asm__("r11") = &ring[3 * ((stride == 1) ? ((n + 1) >> 1) : n)];
-    register int32_t b __asm__("r12") = bias;
-    register int32_t s __asm__("r14") = step;
-    if (stride == 1) {
-        __asm__ volatile("push {r7}\n"
-                         "push {r8, r9, r10, r11}\n"
-                         "ldm r2, {r2, r3, r4, r5, r6, r7}\n"
-                         "cmp r0, r10\n"
-                         "beq 2f\n"
-                         "1:\n"
-                         "ldr r8, [r0], #12\n"
-                         "ldr r9, [r0]\n"
-                         "smlad r10, r8, r2, r12\n"
-                         "smlatb r11, r8, r2, r12\n"
-                         "ldr r8, [r0, #-8]\n"
-                         "smlabt r10, r9, r3, r10\n"
-                         "smlad r11, r9, r3, r11\n"
-                         "ldr r9, [r0, #4]\n"
-                         "smlad r10, r8, r4, r10\n"
-                         "smlatb r11, r8, r4, r11\n"
-                         "ldr r8, [r0, #-4]\n"
-                         "smlabt r10, r9, r5, r10\n"
-                         "smlad r11, r9, r5, r11\n"
-                         "ldr r9, [r0, #8]\n"
-                         "smlad r10, r8, r6, r10\n"
-                         "smlatb r11, r8, r6, r11\n"
-                         "smlabt r10, r9, r7, r10\n"
-                         "smlad r11, r9, r7, r11\n"
-                         "ldrd r8, r9, [sp]\n"
-                         "smmlar r10, r10, r8, r9\n"
-                         "smmlar r11, r11, r8, r9\n"
-                         "ldr r8, [sp, #8]\n"
-                         "ssat r10, #8, r10\n"
-                         "ssat r11, #8, r11\n"
-                         "cmp r0, r8\n"
-                         "strb r11, [r1, r14]\n"
-                         "strb r10, [r1]\n"
-                         "add r1, r1, r14, lsl #1\n"
-                         "bne 1b\n"
-                         "2:\n"
-                         "ldr r8, [sp, #12]\n"
-                         "cmp r0, r8\n"
-                         "beq 3f\n"
-                         "str r8, [sp, #8]\n"
-                         "mov r14, #0\n"
-                         "b 1b\n"
-                         "3:\n"
-                         "add sp, sp, #16\n"
-                         "pop {r7}\n"
-                         : "+r"(at), "+r"(out), "+r"(weights), "+r"(m), "+r"(z), "+r"(last), "+r"(end),
-                           "+r"(b), "+r"(s)
-                         :
-                         : "r3", "r4", "r5", "r6", "cc", "memory");
-    } else {
-        __asm__ volatile("push {r7}\n"
-                         "push {r8, r9, r10, r11}\n"
-                         "ldm r2, {r2, r3, r4, r5, r6, r7}\n"
-                         "1:\n"
-                         "ldr r8, [r0], #12\n"
-                         "ldr r9, [r0]\n"
-                         "smlad r10, r8, r2, r12\n"
-                         "ldr r8, [r0, #-8]\n"
-                         "smlabt r10, r9, r3, r10\n"
-                         "ldr r9, [r0, #4]\n"
-                         "smlad r10, r8, r4, r10\n"
-                         "ldr r8, [r0, #-4]\n"
-                         "smlabt r10, r9, r5, r10\n"
-                         "ldr r9, [r0, #8]\n"
-                         "smlad r10, r8, r6, r10\n"
-                         "smlabt r10, r9, r7, r10\n"
-                         "ldrd r8, r9, [sp]\n"
-                         "smmlar r10, r10, r8, r9\n"
-                         "ldr r8, [sp, #8]\n"
-                         "ssat r10, #8, r10\n"
-                         "cmp r0, r8\n"
-                         "strb r10, [r1]\n"
-                         "add r1, r1, r14\n"
-                         "bne 1b\n"
-                         "add sp, sp, #16\n"
-                         "pop {r7}\n"
-                         : "+r"(at), "+r"(out), "+r"(weights), "+r"(m), "+r"(z), "+r"(last), "+r"(end),
-                           "+r"(b), "+r"(s)
-                         :
-                         : "r3", "r4", "r5", "r6", "cc", "memory");
-    }
+    register const es_row8_state *at __asm__("r12") = state;
+    __asm__ volatile(ES_TAPS8_BEGIN
+                     "cmp r0, r10\n"
+                     "beq 2f\n"
+                     "1:\n"
+                     "ldr r8, [r0], #12\n"
+                     "ldr r9, [r0]\n"
+                     "smlad r10, r8, r2, r12\n"
+                     "smlatb r11, r8, r2, r12\n"
+                     "ldr r8, [r0, #-8]\n"
+                     "smlabt r10, r9, r3, r10\n"
+                     "smlad r11, r9, r3, r11\n"
+                     "ldr r9, [r0, #4]\n"
+                     "smlad r10, r8, r4, r10\n"
+                     "smlatb r11, r8, r4, r11\n"
+                     "ldr r8, [r0, #-4]\n"
+                     "smlabt r10, r9, r5, r10\n"
+                     "smlad r11, r9, r5, r11\n"
+                     "ldr r9, [r0, #8]\n"
+                     "smlad r10, r8, r6, r10\n"
+                     "smlatb r11, r8, r6, r11\n"
+                     "smlabt r10, r9, r7, r10\n"
+                     "smlad r11, r9, r7, r11\n"
+                     "ldrd r8, r9, [sp]\n"
+                     "smmlar r10, r10, r8, r9\n"
+                     "smmlar r11, r11, r8, r9\n"
+                     "ldr r8, [sp, #8]\n"
+                     "ssat r10, #8, r10\n"
+                     "ssat r11, #8, r11\n"
+                     "cmp r0, r8\n"
+                     "strb r11, [r1, r14]\n"
+                     "strb r10, [r1]\n"
+                     "add r1, r1, r14, lsl #1\n"
+                     "bne 1b\n"
+                     "2:\n"
+                     "ldr r8, [sp, #12]\n"
+                     "cmp r0, r8\n"
+                     "beq 3f\n"
+                     "str r8, [sp, #8]\n"
+                     "mov r14, #0\n"
+                     "b 1b\n"
+                     "3:\n"
+                     "add sp, sp, #16\n"
+                     "pop {r7}\n"
+                     : "+&r"(at)
+                     :
+                     : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r14", "cc",
+                       "memory");
+}
+
+/* By stride 2, to last. */
+ES_NOINLINE static void es_taps8_3x3_wide(const es_row8_state *state)
+{
+    register const es_row8_state *at __asm__("r12") = state;
+    __asm__ volatile(ES_TAPS8_BEGIN
+                     "1:\n"
+                     "ldr r8, [r0], #12\n"
+                     "ldr r9, [r0]\n"
+                     "smlad r10, r8, r2, r12\n"
+                     "ldr r8, [r0, #-8]\n"
+                     "smlabt r10, r9, r3, r10\n"
+                     "ldr r9, [r0, #4]\n"
+                     "smlad r10, r8, r4, r10\n"
+                     "ldr r8, [r0, #-4]\n"
+                     "smlabt r10, r9, r5, r10\n"
+                     "ldr r9, [r0, #8]\n"
+                     "smlad r10, r8, r6, r10\n"
+                     "smlabt r10, r9, r7, r10\n"
+                     "ldrd r8, r9, [sp]\n"
+                     "smmlar r10, r10, r8, r9\n"
+                     "ldr r8, [sp, #8]\n"
+                     "ssat r10, #8, r10\n"
+                     "cmp r0, r8\n"
+                     "strb r10, [r1]\n"
+                     "add r1, r1, r14\n"
+                     "bne 1b\n"
+                     "add sp, sp, #16\n"
+                     "pop {r7}\n"
+                     : "+&r"(at)
+                     :
+                     : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r14", "cc",
+                       "memory");
 }
 
 /* The three rows of weights of a channel as six words of pairs, twice, shifted. */
@@ -174,21 +185,28 @@ static void es_depthwise8_3x3(const es_conv *p, const int8_t *x, const int8_t *w
     const int32_t start = 3 * ((from + 1) >> 1);
     const uint32_t empty = ((uint32_t)p->in_zero & 0xffffu) * 0x00010001u;
     uint32_t *const ring = (uint32_t *)scratch;
+    es_row8_state state;
     int32_t channel;
     int32_t i;
     for (i = 0; i < (3 * words); i++) {
         ring[i] = empty;
     }
+    state.ring = ring;
+    state.step = step;
+    state.zero = p->to.zero;
+    state.last = &ring[3 * ((p->stride_w == 1) ? (out_n >> 1) : out_n)];
+    state.end = &ring[3 * (words - 1)];
     for (channel = 0; channel < c; channel++) {
-        const int32_t bias = (int32_t)((uint32_t)p->to.bias[channel] << (uint32_t)p->to.shift);
         const int8_t *in = &x[channel];
-        int8_t *out = &y[channel];
         int32_t next = -above;
         int32_t end = 3 - above;
         int32_t slot = 0;
         int32_t row;
         uint32_t weights[12];
         es_weights8_3x3(&w[12 * channel], (uint32_t)p->to.shift, weights);
+        state.y = &y[channel];
+        state.mult = p->to.mult[channel];
+        state.bias = (int32_t)((uint32_t)p->to.bias[channel] << (uint32_t)p->to.shift);
         for (row = 0; row < out_rows; row++) {
             for (; next < end; next++) {
                 uint32_t *const to = &ring[slot];
@@ -208,9 +226,13 @@ static void es_depthwise8_3x3(const es_conv *p, const int8_t *x, const int8_t *w
                 }
                 slot = (slot == 2) ? 0 : (slot + 1);
             }
-            es_taps8_3x3(ring, &weights[(slot == 0) ? 0 : (6 - (2 * slot))], bias, p->to.mult[channel],
-                         p->to.zero, out, step, out_n, p->stride_w);
-            out = &out[y_row];
+            state.weights = &weights[(slot == 0) ? 0 : (6 - (2 * slot))];
+            if (p->stride_w == 1) {
+                es_taps8_3x3(&state);
+            } else {
+                es_taps8_3x3_wide(&state);
+            }
+            state.y = &state.y[y_row];
             end += p->stride_h;
         }
     }

@@ -15,7 +15,7 @@ static inline void es_row8_3(const int8_t *x, int32_t step, int32_t n, int16_t *
                      "vstrh.16 q1, [%0], #16\n"
                      "letp lr, 1b\n"
                      "2:\n"
-                     : "+r"(to), "+r"(x)
+                     : "+&r"(to), "+&r"(x)
                      : "r"(step), "r"(n)
                      : "r0", "q0", "q1", "lr", "cc", "memory");
 }
@@ -28,7 +28,7 @@ static inline void es_clear16(int16_t *to, int32_t value, int32_t n)
                      "vstrh.16 q0, [%0], #16\n"
                      "letp lr, 1b\n"
                      "2:\n"
-                     : "+r"(to)
+                     : "+&r"(to)
                      : "r"(value), "r"(n)
                      : "q0", "lr", "memory");
 }
@@ -100,8 +100,8 @@ ES_NOINLINE static void es_taps8_3x3(const int16_t *ring, int32_t width, const i
                          ES_TAPS8_ROW("r1", "vmla.s32", "r6", "r7", "r8")
                          ES_TAPS8_ROW("r2", "vmla.s32", "r9", "r10", "r11")
                          ES_TAPS8_END
-                         : "+r"(weights), "+r"(b), "+r"(m), "+r"(z), "+r"(s), "+r"(count), "+r"(row0),
-                           "+r"(row1), "+r"(row2), "+r"(out)
+                         : "+&r"(weights), "+&r"(b), "+&r"(m), "+&r"(z), "+&r"(s), "+&r"(count), "+&r"(row0),
+                           "+&r"(row1), "+&r"(row2), "+&r"(out)
                          :
                          : "r9", "r10", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
     } else {
@@ -110,8 +110,8 @@ ES_NOINLINE static void es_taps8_3x3(const int16_t *ring, int32_t width, const i
                          ES_TAPS8_ROW2("r1", "vmla.s32", "r6", "r7", "r8")
                          ES_TAPS8_ROW2("r2", "vmla.s32", "r9", "r10", "r11")
                          ES_TAPS8_END
-                         : "+r"(weights), "+r"(b), "+r"(m), "+r"(z), "+r"(s), "+r"(count), "+r"(row0),
-                           "+r"(row1), "+r"(row2), "+r"(out)
+                         : "+&r"(weights), "+&r"(b), "+&r"(m), "+&r"(z), "+&r"(s), "+&r"(count), "+&r"(row0),
+                           "+&r"(row1), "+&r"(row2), "+&r"(out)
                          :
                          : "r9", "r10", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
     }

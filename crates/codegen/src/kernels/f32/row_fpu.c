@@ -29,7 +29,7 @@ static const float *es_row_f32(int32_t n, const float *x, const float *w, float 
                          "vfma.f32 s15, s1, s11\n"
                          "bne 1b\n"
                          "vstm %[sum], {s12-s15}\n"
-                         : [x] "+r"(x), [w] "+r"(w), [n] "+r"(n)
+                         : [x] "+&r"(x), [w] "+&r"(w), [n] "+&r"(n)
                          : [sum] "r"(sum)
                          : "s0", "s1", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12", "s13", "s14",
                            "s15", "cc", "memory");

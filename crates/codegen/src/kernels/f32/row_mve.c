@@ -9,7 +9,7 @@ static const float *es_row_f32(int32_t n, const float *x, const float *w, float 
                      "vfma.f32 q0, q2, r2\n"
                      "le lr, 1b\n"
                      "vstrw.32 q0, [%[sum]]\n"
-                     : [x] "+r"(x), [w] "+r"(w)
+                     : [x] "+&r"(x), [w] "+&r"(w)
                      : [n] "r"(n), [sum] "r"(sum)
                      : "r2", "q0", "q2", "lr", "cc", "memory");
     return w;

@@ -20,7 +20,7 @@ static void es_taps_f32(int32_t rows, int32_t columns, const float *x, const int
                          "vfma.f32 s11, s3, s7\n"
                          "bne 1b\n"
                          "vstm %[sum], {s8-s11}\n"
-                         : [v] "+r"(v), [u] "+r"(u), [i] "+r"(i)
+                         : [v] "+&r"(v), [u] "+&r"(u), [i] "+&r"(i)
                          : [sum] "r"(sum), [dv] "r"(step[0]), [du] "r"(step[2])
                          : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "cc",
                            "memory");

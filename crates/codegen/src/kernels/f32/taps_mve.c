@@ -16,7 +16,7 @@ static void es_taps_f32(int32_t rows, int32_t columns, const float *x, const int
                          "vfma.f32 q0, q1, q2\n"
                          "le lr, 1b\n"
                          "vstrw.32 q0, [%[sum]]\n"
-                         : [v] "+r"(v), [u] "+r"(u)
+                         : [v] "+&r"(v), [u] "+&r"(u)
                          : [sum] "r"(sum), [dv] "r"(step[0]), [du] "r"(step[2]), [columns] "r"(columns)
                          : "q0", "q1", "q2", "lr", "cc", "memory");
         x = &x[step[1]];

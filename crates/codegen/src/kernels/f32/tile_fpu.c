@@ -39,7 +39,7 @@ static const float *es_tile_f32(int32_t k, const float *x, const float *w, float
                          "vfma.f32 s19, s3, s11\n"
                          "bne 1b\n"
                          "vstm %[sum], {s12-s19}\n"
-                         : [x] "+r"(x), [w] "+r"(w), [k] "+r"(k)
+                         : [x] "+&r"(x), [w] "+&r"(w), [k] "+&r"(k)
                          : [sum] "r"(sum)
                          : "s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "s12",
                            "s13", "s14", "s15", "s16", "s17", "s18", "s19", "cc", "memory");

@@ -13,7 +13,7 @@ static const float *es_tile_f32(int32_t k, const float *x, const float *w, float
                      "le lr, 1b\n"
                      "vstrw.32 q0, [%[sum]]\n"
                      "vstrw.32 q1, [%[sum], #16]\n"
-                     : [x] "+r"(x), [w] "+r"(w)
+                     : [x] "+&r"(x), [w] "+&r"(w)
                      : [k] "r"(k), [sum] "r"(sum)
                      : "r2", "r3", "q0", "q1", "q2", "lr", "cc", "memory");
     return w;

@@ -8,7 +8,7 @@ static void es_lookup8(int32_t count, const int8_t *x, const int8_t *table, int8
                      "vstrb.8 q1, [%[y]], #16\n"
                      "letp lr, 1b\n"
                      "2:\n"
-                     : [x] "+r"(x), [y] "+r"(y)
+                     : [x] "+&r"(x), [y] "+&r"(y)
                      : [n] "r"(count), [table] "r"(table)
                      : "q0", "q1", "lr", "memory");
 }

@@ -24,7 +24,7 @@ static void es_maxpool8(const es_pool *p, const int8_t *x, int8_t *y)
                         uint32_t less;
                         __asm__("ssub8 %0, %1, %2\n"
                                 "sel %1, %1, %2\n"
-                                : "=&r"(less), "+r"(most)
+                                : "=&r"(less), "+&r"(most)
                                 : "r"(es_word(at)));
                         at = &at[c];
                     }

@@ -3,35 +3,52 @@
        half * x_even + odd * (x_odd - 128 - 256 * x_even) = even * x_even + odd * x_odd + 128 * (x_even - odd),
    where the last term is known for a window (less) and for a channel (the correction). */
 
-/* Bytes to two words of halves for each four, 16 bytes apart: the even ones x, and the odd ones less
-   256 * the even ones less 128. The rest of the last word is 0. Returns -128 * the sum of the even ones. */
-ES_NOINLINE static int32_t es_expand8(const int8_t *x, int32_t count, uint32_t *to)
+/* Words of four bytes, at least one, to two words of halves for each, 16 bytes apart: the even ones x, and the odd
+   ones less 256 * the even ones less 128. Returns the sum and the even ones. */
+static inline int32_t es_spread8(const int8_t *x, int32_t words, uint32_t *to, int32_t sum)
 {
-    int32_t sum = 0;
-    uint32_t word;
     uint32_t even;
     uint32_t odd;
-    for (; count >= 4; count -= 4) {
-        word = es_word(x);
-        even = es_even(word);
-        sum = es_dot(even, 0x00010001u, sum);
-        __asm__("rev16 %0, %1" : "=r"(odd) : "r"(word));
-        to[0] = even;
-        to[1] = odd ^ 0xff80ff80u;
-        to = &to[4];
-        x = &x[4];
+    __asm__ volatile("lsls %[even], %[words], #31\n"
+                     "bmi 2f\n"
+                     "1:\n"
+                     "ldr %[even], [%[x]], #4\n"
+                     "rev16 %[odd], %[even]\n"
+                     "sxtb16 %[even], %[even]\n"
+                     "eor %[odd], %[odd], %[flip]\n"
+                     "smlad %[sum], %[even], %[one], %[sum]\n"
+                     "strd %[even], %[odd], [%[to]], #16\n"
+                     "2:\n"
+                     "ldr %[even], [%[x]], #4\n"
+                     "rev16 %[odd], %[even]\n"
+                     "sxtb16 %[even], %[even]\n"
+                     "eor %[odd], %[odd], %[flip]\n"
+                     "smlad %[sum], %[even], %[one], %[sum]\n"
+                     "strd %[even], %[odd], [%[to]], #16\n"
+                     "subs %[words], %[words], #2\n"
+                     "bgt 1b\n"
+                     : [x] "+&r"(x), [words] "+&r"(words), [to] "+&r"(to), [sum] "+&r"(sum), [even] "=&r"(even),
+                       [odd] "=&r"(odd)
+                     : [flip] "r"(0xff80ff80u), [one] "r"(0x00010001u)
+                     : "cc", "memory");
+    return sum;
+}
+
+/* Bytes by es_spread8, the rest of the last word 0. Returns -128 * the sum of the even ones. */
+ES_NOINLINE static int32_t es_expand8(const int8_t *x, int32_t count, uint32_t *to)
+{
+    const int32_t whole = count & ~3;
+    int32_t sum = 0;
+    if (whole > 0) {
+        sum = es_spread8(x, whole >> 2, to, 0);
     }
-    if (count > 0) {
+    if (whole != count) {
+        int8_t last[4] = {0, 0, 0, 0};
         int32_t i;
-        word = 0u;
-        for (i = 0; i < count; i++) {
-            word |= (uint32_t)(uint8_t)x[i] << (uint32_t)(8 * i);
+        for (i = whole; i < count; i++) {
+            last[i - whole] = x[i];
         }
-        even = es_even(word);
-        sum = es_dot(even, 0x00010001u, sum);
-        __asm__("rev16 %0, %1" : "=r"(odd) : "r"(word));
-        to[0] = even;
-        to[1] = odd ^ 0xff80ff80u;
+        sum = es_spread8(last, 1, &to[4 * (whole >> 2)], sum);
     }
     return -128 * sum;
 }
@@ -83,10 +100,12 @@ typedef struct {
     "ldrd r5, r6, [r0, #28]\n"        \
     "ldrd r3, r4, [r2], #8\n"         \
     "str r2, [r0, #16]\n"             \
+    "cbz r6, 3f\n"                    \
     "lsl r9, r9, r6\n"                \
     "lsl r10, r10, r6\n"              \
     "lsl r11, r11, r6\n"              \
     "lsl r12, r12, r6\n"              \
+    "3:\n"                            \
     "ldrd r7, r14, [r0, #36]\n"       \
     "smmlar r9, r9, r3, r5\n"         \
     "smmlar r10, r10, r3, r5\n"       \

@@ -44,8 +44,8 @@ ES_NOINLINE static const int8_t *es_dense8_steps(const int8_t *x, uint32_t steps
                      "subs r8, r8, #1\n"
                      "bne 2b\n"
                      "pop {r7}\n"
-                     : "+r"(at), "+r"(weight), "+r"(entry), "+r"(rounds), "+r"(c0), "+r"(c1), "+r"(c2),
-                       "+r"(c3)
+                     : "+&r"(at), "+&r"(weight), "+&r"(entry), "+&r"(rounds), "+&r"(c0), "+&r"(c1), "+&r"(c2),
+                       "+&r"(c3)
                      : "r"(flip)
                      : "r3", "r4", "r5", "r6", "cc", "memory");
     sum[0] = c0;

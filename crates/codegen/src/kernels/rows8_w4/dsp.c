@@ -52,7 +52,7 @@ ES_NOINLINE static const int8_t *es_dense8_w4_steps(const int8_t *x, uint32_t st
                      "subs r8, r8, #1\n"
                      "bne 1b\n"
                      "pop {r7}\n"
-                     : "+r"(at), "+r"(weight), "+r"(rounds), "+r"(c0), "+r"(c1), "+r"(c2), "+r"(c3)
+                     : "+&r"(at), "+&r"(weight), "+&r"(rounds), "+&r"(c0), "+&r"(c1), "+&r"(c2), "+&r"(c3)
                      :
                      : "r2", "r3", "r4", "r5", "r6", "r14", "cc", "memory");
     sum[0] = c0;
