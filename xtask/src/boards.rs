@@ -224,10 +224,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
         std::fs::write(tidy::root().join("docs/boards.md"), text)?;
     }
     let wrong: usize = lines.iter().map(|l| l.made.run.wrong).sum();
+    let is_fault = |f: &&Failure| !f.why.contains("it does not fit");
+    let failed = failures.iter().filter(is_fault).count();
     ensure!(
-        wrong == 0 && failures.is_empty(),
-        "{wrong} samples have a wrong output, {} builds failed",
-        failures.len()
+        wrong == 0 && failed == 0,
+        "{wrong} samples have a wrong output, {failed} builds failed"
     );
     Ok(())
 }

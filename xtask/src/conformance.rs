@@ -56,7 +56,7 @@ pub static TASK: Task = Task {
         )
         .arg(
             flag("c", "Run the operators that have an emitter in generated C")
-                .conflicts_with_all(["json", "write", "program"]),
+                .conflicts_with_all(["json", "program"]),
         )
         .arg(
             Arg::new("board")

@@ -36,6 +36,8 @@ pub struct Machine {
     pub flash: Memory,
     /// Variables and the stack.
     pub ram: Memory,
+    /// Where weights are that flash has no room for; the same as flash where that is large.
+    pub weights: Memory,
 }
 
 /// Words of QEMU for every machine: no windows, files of the host for the program, and time that counts
@@ -162,13 +164,23 @@ pub fn plugin_api(major: u32) -> u32 {
 }
 
 fn script(machine: &Machine) -> String {
-    let (flash, ram) = (machine.flash, machine.ram);
+    let (flash, ram, weights) = (machine.flash, machine.ram, machine.weights);
+    let (more, alias) = match weights == flash {
+        true => (String::new(), "REGION_ALIAS(\"WEIGHTS\", FLASH);\n"),
+        false => {
+            let Memory { origin, bytes } = weights;
+            (
+                format!("WEIGHTS (r) : ORIGIN = {origin:#x}, LENGTH = {bytes:#x}\n"),
+                "",
+            )
+        }
+    };
     format!(
         "ENTRY(board_reset)\n\
          MEMORY {{\n\
          FLASH (rx) : ORIGIN = {:#x}, LENGTH = {:#x}\n\
-         RAM (rwx) : ORIGIN = {:#x}, LENGTH = {:#x}\n\
-         }}\n\
+         RAM (rwx) : ORIGIN = {:#x}, LENGTH = {:#x}\n{more}\
+         }}\n{alias}\
          board_stack_top = ORIGIN(RAM) + LENGTH(RAM);\n\
          board_stack_limit = board_stack_top - {:#x};\n{}",
         flash.origin,

@@ -37,6 +37,9 @@ const fn row(
     }
 }
 
+/// Operators of Microsoft's domain that are the same in ONNX's own.
+const PAIR: &[&str] = &["DequantizeLinear", "QuantizeLinear"];
+
 static ROWS: &[Row] = &[
     row("QLinearConv", "", "Conv", &[0, 3], 6, Some(8)),
     row("QLinearMatMul", "", "MatMul", &[0, 3], 6, None),
@@ -66,7 +69,8 @@ static ROWS: &[Row] = &[
 
 /// Operators that are taken apart, with their domains.
 pub fn operators() -> impl Iterator<Item = (&'static str, &'static str)> {
-    ROWS.iter().map(|r| (r.domain, r.op))
+    let pair = PAIR.iter().map(|op| (MICROSOFT, *op));
+    ROWS.iter().map(|r| (r.domain, r.op)).chain(pair)
 }
 
 /// The model with these operators taken apart; nothing where it has none.
@@ -80,10 +84,21 @@ pub(crate) fn expanded(model: &Model) -> Option<Model> {
         .nodes()
         .filter_map(|(id, node)| Some((id, find(node)?)))
         .collect();
-    if found.is_empty() {
+    // Of integers of 16 bits before opset 21.
+    let is_pair = |n: &Node| n.domain == MICROSOFT && PAIR.iter().any(|op| n.op == *op);
+    let pairs: Vec<NodeId> = model
+        .graph
+        .nodes()
+        .filter(|(_, n)| is_pair(n))
+        .map(|(id, _)| id)
+        .collect();
+    if found.is_empty() && pairs.is_empty() {
         return None;
     }
     let mut made = model.clone();
+    for id in pairs {
+        made.graph.node_mut(id).domain = "".into();
+    }
     for (id, row) in found {
         expand(&mut made.graph, id, row);
     }

@@ -8,6 +8,10 @@ use crate::arena::{Arena, Block, Overlap, Pair, TRIES};
 use crate::emit::{Call, Unit, c_float, lines};
 use crate::kernels::{self, Flavour};
 use crate::program::{Element, Port, Program, Step};
+use crate::readme::page;
+
+/// Bytes that the stack grows by in a run, at most; every proof on a board checks it.
+pub const STACK_BYTES: usize = 1024;
 
 /// Offsets of buffers are multiples of so many bytes.
 pub(crate) const ALIGN: usize = 4;
@@ -234,6 +238,7 @@ impl Firmware {
             ),
             (format!("{prefix}_kernels.h"), firmware.kernels(&unit)),
             (format!("{prefix}_weights.h"), firmware.constants(&unit)),
+            (format!("{prefix}.md"), page(&firmware, source)),
         ];
         Ok(firmware)
     }
@@ -252,6 +257,8 @@ impl Firmware {
              #define {u}_ARENA_BYTES {}u\n\
              /* Bytes of constants in flash: weights, biases, multipliers, tables. */\n\
              #define {u}_WEIGHTS_BYTES {}u\n\
+             /* Bytes that the stack grows by in a run, at most. */\n\
+             #define {u}_STACK_BYTES {STACK_BYTES}u\n\
              /* Steps that {u}_PROFILE is told of. */\n\
              #define {u}_LAYERS {}u\n\n",
             self.memory.arena.bytes,
@@ -303,7 +310,7 @@ impl Firmware {
             let _ = write!(
                 text,
                 "/* number = SCALE * (integer - ZERO_POINT) */\n#define {name}_SCALE {}\n\
-                 #define {name}_ZERO_POINT {}\n",
+                 #define {name}_ZERO_POINT ({})\n",
                 c_float(grid.scale),
                 grid.zero
             );

@@ -61,6 +61,58 @@ impl Requant {
     }
 }
 
+/// Multipliers of channels for sums of 64 bits, with their common shift.
+///
+/// `y = clamp((acc * mult + 2^(shift - 1)) >> shift, lo, hi)`; zero points are 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requant16 {
+    /// Of each channel.
+    pub mult: Vec<i32>,
+    /// Products are shifted to the right by so many bits.
+    pub shift: u32,
+    /// The least result.
+    pub lo: i32,
+    /// The greatest result.
+    pub hi: i32,
+}
+
+impl Requant16 {
+    /// For `factors`, the real numbers that sums are multiplied by, where no sum is farther from 0 than
+    /// `bound`: with as many bits as 63 hold of a product.
+    ///
+    /// # Errors
+    /// When a factor is not a positive number, or leaves no bits.
+    pub fn new(factors: &[f64], bound: i64, lo: i32, hi: i32) -> Result<Self> {
+        let most = factors.iter().copied().fold(0.0, f64::max);
+        let sound = factors.iter().all(|f| f.is_finite() && *f >= 0.0);
+        let room = bound.max(1).leading_zeros().saturating_sub(2).min(31);
+        let shift = (1..=62)
+            .rev()
+            .find(|&s| (most * exp2(s)).round() < exp2(room))
+            .filter(|_| sound)
+            .ok_or_else(|| {
+                Error::unsupported(format!(
+                    "sums of up to {bound} times {most:e} do not fit the 64 bits of the device"
+                ))
+            })?;
+        Ok(Self {
+            mult: factors
+                .iter()
+                .map(|f| (f * exp2(shift)).round() as i32)
+                .collect(),
+            shift,
+            lo,
+            hi,
+        })
+    }
+
+    /// The result of a sum of channel `c`.
+    pub fn apply(&self, acc: i64, c: usize) -> i16 {
+        let y = (acc * i64::from(self.mult[c]) + (1 << (self.shift - 1))) >> self.shift;
+        y.clamp(i64::from(self.lo), i64::from(self.hi)) as i16
+    }
+}
+
 fn exp2(n: u32) -> f64 {
     2f64.powi(n as i32)
 }
@@ -81,6 +133,22 @@ mod tests {
                 let found = r.apply(acc, c);
                 assert!((found - float).abs() <= 1, "{acc} {f}");
                 assert!(found == float || half < 1e-3, "{acc} {f}: {found} {float}");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_64_bits_are_within_one_of_floats() {
+        for factor in [0.3, 1e-4, 3e-7] {
+            let bound = (40_000.0 / factor) as i64;
+            let r = Requant16::new(&[factor], bound, -32768, 32767).unwrap();
+            for n in -1000..1000 {
+                let acc = bound / 1000 * n;
+                let exact = (acc as f64 * factor).clamp(-32768.0, 32767.0);
+                assert!(
+                    (f64::from(r.apply(acc, 0)) - exact).abs() < 0.51,
+                    "{acc} {factor}"
+                );
             }
         }
     }

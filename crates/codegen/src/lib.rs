@@ -11,6 +11,7 @@ pub mod kernels;
 mod lower;
 pub mod program;
 mod provider;
+mod readme;
 mod split;
 mod tensors;
 

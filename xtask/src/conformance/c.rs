@@ -11,7 +11,7 @@ use edgesmith_codegen::{Firmware, Flavour, lower};
 use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::error::Kind;
 use edgesmith_ir::types::Type;
-use edgesmith_ir::{DType, Error, Item, Model, Node, NodeId, Tensor};
+use edgesmith_ir::{DType, Error, Item, Model, Node, NodeId, Tensor, ValueId};
 use edgesmith_passes::{Level, RunOptions, optimize};
 
 use super::cases::{self, Case, DataSet};
@@ -20,6 +20,7 @@ use crate::workers::{caught, keep_panics};
 
 mod batch;
 mod int8;
+mod sample;
 mod table;
 
 /// Cases that are compiled together.
@@ -250,13 +251,19 @@ fn prepare(
         ops.dedup();
         Ok((model, ops, sets.swap_remove(0)))
     };
-    let (model, ops, set) = read().map_err(|e| failed(&[], e))?;
+    let (model, ops, mut set) = read().map_err(|e| failed(&[], e))?;
     if ops.is_empty() {
         return Ok(None);
     }
     let name = format!("{}/{}", case.folder, case.name);
     if let Some(quantizer) = quantizer {
         let made = int8::prepare(&model, &set, quantizer, prefix, flavour);
+        let made = made.or_else(|e| match sample::first(&model, &ops, &set) {
+            Ok(Some(cut)) => {
+                int8::prepare(&without_lengths(&model), &cut, quantizer, prefix, flavour)
+            }
+            _ => Err(e),
+        });
         let made = made.map_err(|e| failed(&ops, e))?;
         return Ok(made.map(|made| Made { name, ops, ..made }));
     }
@@ -264,8 +271,19 @@ fn prepare(
     let tried = lowered(&model, &set, false).or_else(|_| lowered(&model, &set, true));
     let (program, inputs) = match tried {
         Ok(done) => done,
-        // Means that norms give besides are left out.
-        Err(e) => lowered(&first_output(&model), &set, true).map_err(|_| failed(&ops, e))?,
+        // Means that norms give besides are left out, and samples behind the first.
+        Err(e) => {
+            let alone = lowered(&first_output(&model), &set, true);
+            let mut one = || {
+                let cut = sample::first(&model, &ops, &set)?.context("it has no samples")?;
+                let model = without_lengths(&model);
+                let done = lowered(&model, &cut, true)
+                    .or_else(|_| lowered(&first_output(&model), &cut, true));
+                set = cut;
+                done
+            };
+            alone.or_else(|_| one()).map_err(|_| failed(&ops, e))?
+        }
     };
     let rest = || -> Result<(Firmware, Vec<Data>, Vec<Data>)> {
         let given = inputs.iter().enumerate();
@@ -311,6 +329,18 @@ fn lowered(model: &Model, set: &DataSet, are: bool) -> Result<(Program, Vec<Tens
     let program = lowered_whole(&mut model)?;
     ensure!(program.inputs.len() == inputs.len(), "inputs are lost");
     Ok((program, inputs))
+}
+
+/// The model without the lengths of what it computes, which were those of all samples.
+fn without_lengths(model: &Model) -> Model {
+    let mut model = model.clone();
+    let values: Vec<ValueId> = model.graph.values().map(|(v, _)| v).collect();
+    for v in values {
+        if model.graph.value(v).constant.is_none() && !model.graph.is_input(v) {
+            model.graph.value_mut(v).ty = None;
+        }
+    }
+    model
 }
 
 /// The model with its first output alone.

@@ -94,6 +94,7 @@ const fn mps(words: &'static [&'static str], flash: Memory, ram: Memory) -> Mach
         core: Core::CortexM,
         flash,
         ram,
+        weights: flash,
     }
 }
 
@@ -101,7 +102,8 @@ const fn arm_gcc(flags: &'static [&'static str]) -> Compiler {
     Compiler {
         name: "gcc",
         program: &ARM_GCC,
-        target: &[],
+        // Halves are a type only then.
+        target: &["-mfp16-format=ieee"],
         flags,
         arithmetic: None,
     }
@@ -118,7 +120,7 @@ const fn arm_clang(flags: &'static [&'static str]) -> Compiler {
 }
 
 // Memory maps: Application Notes AN385, AN386, AN500, AN505 and AN547 of Arm. MPS2 has more memory than
-// microcontrollers have.
+// microcontrollers have; the SRAM of AN547 is at its secure address.
 
 static CORTEX_M0PLUS: Board = Board {
     name: "cortex-m0plus",
@@ -250,11 +252,14 @@ static CORTEX_M55: Board = Board {
     compilers: &[&CORTEX_M55_CLANG, &CORTEX_M55_GCC],
 };
 
-static CORTEX_M55_MACHINE: Machine = mps(
-    &["-M", "mps3-an547"],
-    memory(0, 512 << 10),
-    memory(0x2000_0000, 512 << 10),
-);
+static CORTEX_M55_MACHINE: Machine = Machine {
+    weights: memory(0x1100_0000, 2 << 20),
+    ..mps(
+        &["-M", "mps3-an547"],
+        memory(0, 512 << 10),
+        memory(0x2000_0000, 512 << 10),
+    )
+};
 
 const CORTEX_M55_FLAGS: &[&str] = &["-mthumb", "-mcpu=cortex-m55", "-mfloat-abi=hard"];
 
@@ -277,6 +282,7 @@ static RV32_MACHINE: Machine = Machine {
     core: Core::RiscV,
     flash: memory(0x8000_0000, 4 << 20),
     ram: memory(0x8040_0000, 4 << 20),
+    weights: memory(0x8000_0000, 4 << 20),
 };
 
 const RV32_FLAGS: &[&str] = &["-march=rv32imc", "-mabi=ilp32"];

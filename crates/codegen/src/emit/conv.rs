@@ -78,8 +78,14 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let x = l.read(id, 0)?;
     let w_dims = l.typed(w)?.1;
     let geometry = geometry(l, id, &x.dims, &w_dims)?;
-    let tail = l.tail(y);
     let x = l.channels_last(&x);
+    if let Some(()) = super::int16::conv(l, id, &x, &geometry, [w, y])? {
+        return Ok(());
+    }
+    if let Some(()) = super::half::conv(l, id, &x, &geometry, [w, y])? {
+        return Ok(());
+    }
+    let tail = l.tail(y);
     let ints = l.weights(w, 0);
     let floats = l.floats(w);
     let made = convolved(l, id, &x, &geometry, &tail, ints, floats)?;
@@ -146,7 +152,7 @@ fn geometry(l: &Lowering, id: NodeId, x: &[usize], w: &[usize]) -> Result<Geomet
 }
 
 /// From output, input, row, column to output, row, column, input.
-fn channels_last<T: Copy>(weights: &[T], g: &Geometry) -> Vec<T> {
+pub(super) fn channels_last<T: Copy>(weights: &[T], g: &Geometry) -> Vec<T> {
     let (taps, depth) = (g.kernel[0] * g.kernel[1], g.in_c / g.groups);
     let mut laid = Vec::with_capacity(weights.len());
     for channel in weights.chunks(taps * depth) {
@@ -158,7 +164,7 @@ fn channels_last<T: Copy>(weights: &[T], g: &Geometry) -> Vec<T> {
 }
 
 /// The buffer of the result, channels-last.
-fn result(l: &mut Lowering, tail: &Tail, element: Element, dims: &[usize]) -> Held {
+pub(super) fn result(l: &mut Lowering, tail: &Tail, element: Element, dims: &[usize]) -> Held {
     let name = l.graph.value(tail.value).name.clone();
     let mut made = l.buffer(&name, element, dims, tail.grid);
     made.order = last(dims.len());
@@ -274,7 +280,7 @@ fn in_floats(
 }
 
 /// The fields of `es_conv` but for what becomes of sums.
-fn fields(g: &Geometry) -> String {
+pub(super) fn fields(g: &Geometry) -> String {
     let Geometry {
         kernel,
         stride,
@@ -306,7 +312,7 @@ fn fields(g: &Geometry) -> String {
 
 /// The distance that the result keeps from the input so that no step of `pixels` output pixels writes
 /// over what a later one reads.
-fn distance(g: &Geometry, pixels: usize, bytes: usize) -> usize {
+pub(super) fn distance(g: &Geometry, pixels: usize, bytes: usize) -> usize {
     let start = |p: usize| {
         let (row, column) = (p / g.out_w, p % g.out_w);
         let y = (row * g.stride[0]).saturating_sub(g.pad[0]);
@@ -422,13 +428,18 @@ impl Layer for Conv8 {
     }
 }
 
-fn macs(g: &Geometry) -> u64 {
+pub(super) fn macs(g: &Geometry) -> u64 {
     (g.out_h * g.out_w * g.out_c * g.kernel[0] * g.kernel[1] * (g.in_c / g.groups)) as u64
 }
 
 /// Calls `sums` for each output pixel and group with the place of the first element that it makes there,
 /// its first channel, and the window: numbers of the input, `zero` in the padding.
-fn windows<T: Copy>(g: &Geometry, x: &[T], zero: T, mut sums: impl FnMut(usize, usize, &[T])) {
+pub(super) fn windows<T: Copy>(
+    g: &Geometry,
+    x: &[T],
+    zero: T,
+    mut sums: impl FnMut(usize, usize, &[T]),
+) {
     let depth = g.in_c / g.groups;
     let in_group = g.out_c / g.groups;
     let mut window = Vec::new();

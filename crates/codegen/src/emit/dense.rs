@@ -1,12 +1,12 @@
 //! Gemm and MatMul by constant weights.
 
-use edgesmith_ir::{Error, NodeId, Result};
+use edgesmith_ir::{DType, Error, NodeId, Result};
 
 use super::conv::{TIMES, folded, times};
 use super::{Call, c_float};
 use crate::fixed::Requant;
 use crate::kernels;
-use crate::lower::{Bounds, Held, Lowering, Tail};
+use crate::lower::{Bounds, Held, Lowering, Tail, Weights};
 use crate::program::{Cost, Data, Element, Layer};
 
 /// Rows of bytes by a matrix of bytes.
@@ -102,6 +102,13 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     if x.dims.last() != Some(&product.depth) {
         return Err(Error::invalid("rows and weights differ in length"));
     }
+    if let Some(()) = wide(l, id, &x, &product, y)? {
+        return Ok(());
+    }
+    if l.typed(y)?.0 == DType::F16 {
+        let (weights, bias) = numbers(l, id, &product)?;
+        return super::half::dense(l, id, &x, weights, bias, y);
+    }
     let tail = l.tail(y);
     let made = match integers(l, id, &x, &product, &tail)? {
         Some(made) => made,
@@ -109,6 +116,27 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     };
     l.finish(&tail, made);
     Ok(())
+}
+
+/// The product of integers of 16 bits by bytes, where it is one.
+fn wide(
+    l: &mut Lowering,
+    id: NodeId,
+    x: &Held,
+    product: &Product,
+    y: edgesmith_ir::ValueId,
+) -> Result<Option<()>> {
+    let weights = l.graph.node(id).input(1);
+    let weights = weights.and_then(|w| l.weights(w, usize::from(!product.by_columns)));
+    let plain = product.alpha == 1.0 && product.beta == 1.0;
+    let Some(weights) = weights.filter(|_| plain) else {
+        return Ok(None);
+    };
+    let turned = Weights {
+        data: product.turned(&weights.data),
+        ..weights
+    };
+    super::int16::dense(l, id, x, turned, y)
 }
 
 fn integers(
@@ -165,7 +193,8 @@ fn integers(
     Ok(Some(made))
 }
 
-fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail) -> Result<Held> {
+/// Weights column by column and biases, in floats.
+fn numbers(l: &Lowering, id: NodeId, product: &Product) -> Result<(Vec<f32>, Vec<f32>)> {
     let node = l.graph.node(id);
     let weights = node.input(1).and_then(|w| l.floats(w)).ok_or_else(|| {
         Error::unsupported("both sides are computed").hint("code is made for constant weights")
@@ -185,6 +214,11 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail
     };
     let mut weights = product.turned(&weights);
     weights.iter_mut().for_each(|w| *w *= product.alpha);
+    Ok((weights, bias))
+}
+
+fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail) -> Result<Held> {
+    let (weights, bias) = numbers(l, id, product)?;
     let dense = DenseF32 {
         rows: x.dims.iter().product::<usize>() / product.depth.max(1),
         depth: product.depth,

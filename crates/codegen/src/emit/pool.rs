@@ -376,8 +376,8 @@ impl Layer for PoolF32 {
             let numbers = places.iter().map(|&i| x[i]);
             y[at] = match self.kind {
                 Kind::Max => numbers.fold(f32::MIN, f32::max),
-                Kind::Mean => numbers.sum::<f32>() / places.len() as f32,
-                Kind::MeanOfAll => numbers.sum::<f32>() / taps as f32,
+                Kind::Mean => numbers.sum::<f32>() * (1.0 / places.len() as f32),
+                Kind::MeanOfAll => numbers.sum::<f32>() * (1.0 / taps as f32),
             };
         });
     }

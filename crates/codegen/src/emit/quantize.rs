@@ -75,6 +75,11 @@ pub(super) fn quantize(l: &mut Lowering, id: NodeId) -> Result<()> {
         .output(0)
         .ok_or_else(|| Error::invalid("it has no output"))?;
     let x = l.read(id, 0)?;
+    if let Some(scale) = l.scale16(id) {
+        let made = l.to_16(&x, scale)?;
+        l.hold(y, made);
+        return Ok(());
+    }
     let grid = l.grid_of(id)?.ok_or_else(unusual)?;
     let made = l.to_grid(&x, grid);
     l.hold(y, made);
@@ -82,7 +87,7 @@ pub(super) fn quantize(l: &mut Lowering, id: NodeId) -> Result<()> {
 }
 
 fn unusual() -> Error {
-    Error::unsupported("its integers are not bytes of one constant scale")
+    Error::unsupported("its integers are not bytes of one constant scale, nor s16 around 0")
         .hint("quantise with --activations s8 or u8")
 }
 
@@ -97,10 +102,19 @@ pub(super) fn dequantize(l: &mut Lowering, id: NodeId) -> Result<()> {
         return Ok(());
     }
     let held: Held = l.value(x)?;
-    let grid = l.grid_of(id)?.ok_or_else(unusual)?;
+    let wide = l.scale16(id).map(|scale| Grid {
+        scale,
+        zero: 0,
+        unsigned: false,
+    });
+    let grid = match wide {
+        Some(grid) => grid,
+        None => l.grid_of(id)?.ok_or_else(unusual)?,
+    };
     let buffer = &mut l.program.buffers[held.buffer];
     match buffer.grid {
-        None if buffer.element == Element::I8 => buffer.grid = Some(grid),
+        None if buffer.element == Element::I8 && wide.is_none() => buffer.grid = Some(grid),
+        None if buffer.element == Element::I16 && wide.is_some() => buffer.grid = Some(grid),
         Some(own) if own == grid => {}
         _ => {
             return Err(Error::unsupported(

@@ -85,3 +85,17 @@ pub(super) static ELU_F32: Kernel = Kernel {
     needs: &["exp_of"],
     source: |_| include_str!("mixed/elu.c"),
 };
+
+pub(super) static QUANTIZE16: Kernel = Kernel {
+    name: "quantize16",
+    about: "f32 to int16",
+    needs: &["base"],
+    source: |_| include_str!("mixed/quantize16.c"),
+};
+
+pub(super) static DEQUANTIZE16: Kernel = Kernel {
+    name: "dequantize16",
+    about: "int16 to f32",
+    needs: &["base"],
+    source: |_| include_str!("mixed/dequantize16.c"),
+};

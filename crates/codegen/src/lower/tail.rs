@@ -111,6 +111,43 @@ impl Lowering<'_> {
         Some((id, grid, node.output(0)?))
     }
 
+    /// The scale of the integers of 16 bits behind a value and a Relu or Clip, with what is taken along.
+    pub fn tail16(&self, y: ValueId) -> Option<(Tail, f32)> {
+        let tail = self.tail(y);
+        let id = self.reader(tail.value).filter(|_| tail.grid.is_none())?;
+        if !self.graph.node(id).is("QuantizeLinear") {
+            return None;
+        }
+        let scale = self.scale16(id)?;
+        let mut nodes = tail.nodes;
+        nodes.push(id);
+        let made = Tail {
+            nodes,
+            value: self.graph.node(id).output(0)?,
+            ..tail
+        };
+        Some((made, scale))
+    }
+
+    /// The scale of a QuantizeLinear or DequantizeLinear of signed integers of 16 bits around 0.
+    pub fn scale16(&self, id: NodeId) -> Option<f32> {
+        let node = self.graph.node(id);
+        let integers = match node.is("QuantizeLinear") {
+            true => node.output(0)?,
+            false => node.input(0)?,
+        };
+        let scale = self.floats(node.input(1)?)?;
+        let zero = match node.input(2) {
+            Some(v) => self.constant(v)?.to_i64().ok()?,
+            None => vec![0],
+        };
+        let is_16 = self.typed(integers).ok()?.0 == DType::I16;
+        match (scale.as_slice(), zero.as_slice()) {
+            (&[scale], &[0]) if is_16 && scale.is_finite() && scale > 0.0 => Some(scale),
+            _ => None,
+        }
+    }
+
     /// The grid of a QuantizeLinear or DequantizeLinear of 8 bits and one constant scale; `None` where
     /// it is another.
     pub fn grid_of(&self, id: NodeId) -> Result<Option<Grid>> {

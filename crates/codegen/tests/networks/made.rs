@@ -51,13 +51,17 @@ fn single(mut model: Model) -> Model {
 }
 
 fn quantised(model: &Model, more: &str) -> Model {
+    quantised_to(model, "s8", more)
+}
+
+fn quantised_to(model: &Model, activations: &str, more: &str) -> Model {
     let samples = Drawn(dims(model));
     let supplies = Supplies {
         samples: Some(&samples),
         ..Supplies::default()
     };
     let recipe = format!(
-        "[[step]]\ndo = \"quantize\"\nto = \"int8\"\nactivations = \"s8\"\ninteger-outputs = true\n{more}"
+        "[[step]]\ndo = \"quantize\"\nto = \"int8\"\nactivations = \"{activations}\"\ninteger-outputs = true\n{more}"
     );
     let recipe = Recipe::parse("r", &recipe).unwrap();
     let (model, _) = recipe.run(model, &supplies, &NoProgress).unwrap();
@@ -72,6 +76,16 @@ pub fn network(seed: u64) -> Model {
 /// A random network of images, in floats.
 pub fn float_network(seed: u64) -> Model {
     single(networks::images(seed))
+}
+
+/// A random network of images, in halves.
+pub fn half_network(seed: u64) -> Model {
+    let recipe = Recipe::parse("r", "[[step]]\ndo = \"quantize\"\nto = \"fp16\"\n").unwrap();
+    let model = single(networks::images(seed));
+    let (model, _) = recipe
+        .run(&model, &Supplies::default(), &NoProgress)
+        .unwrap();
+    single(model)
 }
 
 /// Models of one layer of floats each, by name.
@@ -368,6 +382,26 @@ pub fn layers() -> Vec<(String, Model)> {
     ] {
         let narrow = quantised(&model(shape, nodes, 5), "weights = \"s4\"\n");
         all.push((name.to_owned(), narrow));
+    }
+    for (name, shape, nodes) in [
+        (
+            "16 bits",
+            "[n,5,6,7]",
+            "w: f32[7,5,3,3] = {W315} b: f32[7] = {W7} y = Conv(x, w, b) {pads=[1,1,1,1]}",
+        ),
+        (
+            "16 bits, depthwise",
+            "[n,5,6,7]",
+            "w: f32[5,1,3,3] = {W45} b: f32[5] = {W5} c = Conv(x, w, b) {group=5} y = Relu(c)",
+        ),
+        (
+            "16 bits, gemm",
+            "[n,19]",
+            "w: f32[5,19] = {W95} b: f32[5] = {W5} y = Gemm(x, w, b) {transB=1}",
+        ),
+    ] {
+        let wide = quantised_to(&model(shape, nodes, 6), "s16", "symmetric = true\n");
+        all.push((name.to_owned(), wide));
     }
     for (name, attributes) in [
         ("transposed", "strides=[2,2]"),

@@ -19,8 +19,14 @@ static inline int8_t es_requantise(const es_requant *to, int32_t acc, int32_t mu
     return (int8_t)y;
 }
 
-/* The bounds of the layer, where they are narrower than int8. */
-ES_NOINLINE static void es_bound(const es_requant *to, int8_t *y, int32_t count)
+#if defined(__GNUC__)
+#define ES_UNUSED __attribute__((unused))
+#else
+#define ES_UNUSED
+#endif
+
+/* The bounds of the layer, where they are narrower than int8. Kernels with vectors do without. */
+ES_UNUSED ES_NOINLINE static void es_bound(const es_requant *to, int8_t *y, int32_t count)
 {
     int32_t i;
     if ((to->lo <= -128) && (to->hi >= 127)) {
