@@ -1,9 +1,9 @@
 //! A model as C for a microcontroller: made ready, lowered, and held against what a target has.
 
 use anyhow::Result;
-use edgesmith_codegen::program::Program;
+use edgesmith_codegen::program::{Element, Program};
 use edgesmith_codegen::{Firmware, Flavour};
-use edgesmith_compress::target::{Code, Target};
+use edgesmith_compress::target::{Code, Floats, Target};
 use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::{Dim, Error, Model};
 use edgesmith_report::format;
@@ -69,6 +69,27 @@ pub fn fixed(model: &Model, given: &[(String, usize)]) -> Result<Model> {
         model.graph.value_mut(v).ty = Some(ty);
     }
     Ok(opened::optimized(&model, "basic")?)
+}
+
+/// Refuses halves where the core does not compute with them.
+///
+/// # Errors
+/// When there are some, and the core only converts them and `emulate` is not set, or does not even that.
+pub fn check_halves(program: &Program, target: &Target, emulate: bool) -> Result<()> {
+    let halves = program.buffers.iter().any(|b| b.element == Element::F16);
+    let fault = match target.fp16 {
+        _ if !halves => return Ok(()),
+        Floats::Compute => return Ok(()),
+        Floats::Convert if emulate => return Ok(()),
+        Floats::Convert => Error::unsupported(format!(
+            "{} converts FP16 but does not compute with it",
+            target.name
+        ))
+        .hint("INT8 is faster and smaller; --emulate-fp16 makes code all the same, at the cost in docs/microcontrollers.md"),
+        Floats::None => Error::unsupported(format!("{} has no FP16 at all", target.name))
+            .hint("quantise to int8"),
+    };
+    Err(fault.into())
 }
 
 /// The share of all MACs that is cheap.
@@ -142,7 +163,7 @@ pub fn remedy(firmware: &Firmware) -> String {
         .program
         .buffers
         .iter()
-        .any(|b| b.element == edgesmith_codegen::program::Element::F32 && b.bytes() > 1024);
+        .any(|b| b.element == Element::F32 && b.bytes() > 1024);
     match floats {
         true => "quantise it first: `edgesmith quantize --to int8 --target T --calibrate DATA` takes a \
                  quarter of both"

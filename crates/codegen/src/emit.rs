@@ -10,6 +10,7 @@ use crate::lower::Lower;
 mod binary;
 mod conv;
 mod dense;
+pub(crate) mod half;
 pub(crate) mod int16;
 pub(crate) mod moves;
 mod norm;
@@ -43,6 +44,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("Add", binary::lower),
     onnx("AveragePool", pool::lower),
     onnx("BatchNormalization", binary::batch_norm),
+    onnx("Cast", half::cast),
     onnx("Ceil", unary::lower),
     onnx("Clip", unary::lower),
     onnx("Concat", moves::concat),
@@ -223,6 +225,16 @@ impl Call<'_> {
             c: "uint32_t",
             numbers: data.iter().map(|n| format!("{n}u")).collect(),
             bytes: 4 * data.len(),
+        };
+        self.constant(role, constant)
+    }
+
+    /// 16-bit unsigned integers in flash; the name.
+    pub fn u16s(&mut self, role: &str, data: &[u16]) -> String {
+        let constant = Constant {
+            c: "uint16_t",
+            numbers: data.iter().map(|n| format!("{n}u")).collect(),
+            bytes: 2 * data.len(),
         };
         self.constant(role, constant)
     }

@@ -1,6 +1,7 @@
 //! Kernels in C: what each is called, the text of each by flavour, and how weights are packed for it.
 
 mod elementwise8;
+mod half;
 mod int16;
 mod int8;
 pub mod integer;
@@ -15,6 +16,7 @@ pub use pack::{
     pixels, scratch_conv, scratch_conv_1x1, scratch_depthwise, scratch_depthwise_3x3,
 };
 
+pub use half::{pack_conv_f16, pack_dense_f16, pack_depthwise_f16};
 pub use int16::requantise16;
 pub use pack_f32::{
     bias_gru_f32, bias_lstm_f32, pack_conv_f32, pack_dense_f32, pack_depthwise_f32, pack_gru_f32,
@@ -126,6 +128,13 @@ pub static KERNELS: &[&Kernel] = &[
     &int16::REQUANT16,
     &int16::CONV16,
     &int16::DENSE16,
+    &half::HALF,
+    &half::BLOCK_F16,
+    &half::CONV_F16,
+    &half::DEPTHWISE_F16,
+    &half::DENSE_F16,
+    &half::TO_HALF,
+    &half::FROM_HALF,
     &mixed::DENSE8_F32,
     &mixed::FILL_F32,
     &mixed::LEAKY_F32,

@@ -318,6 +318,7 @@ pub(crate) fn element(dtype: DType) -> Result<Element> {
         DType::I16 => Ok(Element::I16),
         DType::I32 => Ok(Element::I32),
         DType::F32 => Ok(Element::F32),
+        DType::F16 => Ok(Element::F16),
         other => Err(
             Error::unsupported(format!("code has no elements of type {}", other.name()))
                 .hint("convert the model to f32 or quantise it to int8 first"),

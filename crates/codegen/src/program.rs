@@ -1,6 +1,7 @@
 //! What a graph is lowered to: steps over buffers of fixed size, in the arithmetic of the device.
 
 use edgesmith_ir::{DType, Error, Result};
+use half::f16;
 
 use crate::arena::Overlap;
 use crate::emit::Call;
@@ -18,6 +19,8 @@ pub enum Element {
     I32,
     /// 32-bit floats.
     F32,
+    /// 16-bit floats.
+    F16,
 }
 
 impl Element {
@@ -25,7 +28,7 @@ impl Element {
     pub fn bytes(self) -> usize {
         match self {
             Self::I8 => 1,
-            Self::I16 => 2,
+            Self::I16 | Self::F16 => 2,
             Self::I32 | Self::F32 => 4,
         }
     }
@@ -37,6 +40,8 @@ impl Element {
             Self::I16 => "int16_t",
             Self::I32 => "int32_t",
             Self::F32 => "float",
+            // The bits: not every compiler has the type.
+            Self::F16 => "uint16_t",
         }
     }
 
@@ -47,6 +52,7 @@ impl Element {
             Self::I16 => DType::I16,
             Self::I32 => DType::I32,
             Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
         }
     }
 }
@@ -122,6 +128,8 @@ pub enum Data {
     I32(Vec<i32>),
     /// 32-bit floats.
     F32(Vec<f32>),
+    /// 16-bit floats.
+    F16(Vec<f16>),
 }
 
 impl Data {
@@ -132,6 +140,7 @@ impl Data {
             Element::I16 => Self::I16(vec![0; count]),
             Element::I32 => Self::I32(vec![0; count]),
             Element::F32 => Self::F32(vec![0.0; count]),
+            Element::F16 => Self::F16(vec![f16::ZERO; count]),
         }
     }
 
@@ -142,6 +151,7 @@ impl Data {
             Self::I16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::I32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::F16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
         }
     }
 
@@ -175,6 +185,24 @@ impl Data {
         match self {
             Self::F32(v) => v,
             _ => panic!("a step reads floats where there are none"),
+        }
+    }
+}
+
+impl Data {
+    /// Halves next to these numbers.
+    pub fn halves(numbers: impl Iterator<Item = f32>) -> Self {
+        Self::F16(numbers.map(f16::from_f32).collect())
+    }
+
+    /// The halves.
+    ///
+    /// # Panics
+    /// Where the elements are others.
+    pub fn f16(&self) -> &[f16] {
+        match self {
+            Self::F16(v) => v,
+            _ => panic!("a step reads halves where there are none"),
         }
     }
 }

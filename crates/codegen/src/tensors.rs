@@ -1,6 +1,7 @@
 //! Tensors of a graph as what a program's ports hold, and back.
 
 use edgesmith_ir::{DType, Error, Result, Tensor};
+use half::f16;
 
 use crate::program::{Data, Element, Port, Program};
 
@@ -61,6 +62,10 @@ impl Program {
                 let all = tensor.to_f32()?;
                 Data::F32(places.iter().map(|&p| all[p]).collect())
             }
+            Element::F16 => {
+                let all = tensor.to_f32()?;
+                Data::F16(places.iter().map(|&p| f16::from_f32(all[p])).collect())
+            }
         })
     }
 
@@ -93,7 +98,16 @@ impl Program {
             Data::I8(v) => Tensor::from_vec(&port.dims, turned(v, &places)),
             Data::I16(v) => Tensor::from_vec(&port.dims, turned(v, &places)),
             Data::I32(v) => Tensor::from_vec(&port.dims, turned(v, &places)),
+            Data::F32(v) if dtype == DType::F16 => {
+                let v: Vec<f16> = v.iter().map(|&x| f16::from_f32(x)).collect();
+                Tensor::from_vec(&port.dims, turned(&v, &places))
+            }
             Data::F32(v) => Tensor::from_vec(&port.dims, turned(v, &places)),
+            Data::F16(v) if dtype == DType::F32 => {
+                let v: Vec<f32> = v.iter().map(|x| x.to_f32()).collect();
+                Tensor::from_vec(&port.dims, turned(&v, &places))
+            }
+            Data::F16(v) => Tensor::from_vec(&port.dims, turned(v, &places)),
         }
     }
 
@@ -117,6 +131,7 @@ impl Program {
             Element::I16 => Data::I16(numbers(bytes, i16::from_le_bytes)),
             Element::I32 => Data::I32(numbers(bytes, i32::from_le_bytes)),
             Element::F32 => Data::F32(numbers(bytes, f32::from_le_bytes)),
+            Element::F16 => Data::F16(numbers(bytes, f16::from_le_bytes)),
         })
     }
 }

@@ -28,11 +28,18 @@ fn all(flavour: Flavour) -> Vec<cases::Case> {
 
 #[test]
 fn the_portable_kernels_are_the_plain_loops_under_sanitizers() {
-    let Some(output) = build::host(Flavour::C, &blob(&all(Flavour::C))) else {
-        eprintln!("no C compiler called cc: the kernels were not run");
-        return;
-    };
-    assert!(output.status.success(), "{}", build::shown(&output));
+    let cases = blob(&all(Flavour::C));
+    for defines in [&[][..], &["ES_NARROW", "ES_BY_FOUR"]] {
+        let Some(output) = build::host(Flavour::C, defines, &cases) else {
+            eprintln!("no C compiler called cc: the kernels were not run");
+            return;
+        };
+        assert!(
+            output.status.success(),
+            "{defines:?}: {}",
+            build::shown(&output)
+        );
+    }
 }
 
 #[test]

@@ -9,6 +9,9 @@ use edgesmith_ir::{Error, Result, Tensor};
 
 use super::{Measured, Run};
 
+/// The same where the network computes in halves, whose sums have 11 bits.
+const NEAR_HALVES: f64 = 0.03;
+
 /// How far floats may be from those of Rust, as part of 1 and of the number: compilers may add in another
 /// order, and multiply and add in one rounding.
 const NEAR: f32 = 1e-4;
@@ -81,6 +84,7 @@ impl Samples {
             Element::I16 => Data::I16((0..n).map(|_| random.below(512) as i16 - 256).collect()),
             Element::I32 => Data::I32((0..n).map(|_| random.below(512) as i32 - 256).collect()),
             Element::F32 => Data::F32((0..n).map(|_| (random.unit() * 2.0 - 1.0) as f32).collect()),
+            Element::F16 => Data::halves((0..n).map(|_| (random.unit() * 2.0 - 1.0) as f32)),
         };
         let mut sample = || {
             let buffers = program.inputs.iter().map(|p| &program.buffers[p.buffer]);
@@ -234,6 +238,7 @@ fn numbers(data: &Data) -> Vec<f64> {
         Data::I16(v) => v.iter().map(|&x| f64::from(x)).collect(),
         Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
         Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
     }
 }
 
@@ -248,9 +253,10 @@ fn largest(data: &Data) -> Option<usize> {
 /// integers that were rounded from them may be one apart.
 fn difference(program: &Program, found: &[Data], expected: &[Data]) -> Option<String> {
     let floats = program.buffers.iter().any(|b| b.element == Element::F32);
+    let halves = program.buffers.iter().any(|b| b.element == Element::F16);
     for ((port, found), expected) in program.outputs.iter().zip(found).zip(expected) {
-        let near = f64::from(NEAR);
-        let is_float = matches!(found, Data::F32(_));
+        let near = if halves { NEAR_HALVES } else { f64::from(NEAR) };
+        let is_float = matches!(found, Data::F32(_) | Data::F16(_));
         let wrong = |(_, (a, b)): &(usize, (f64, f64))| {
             let apart = match (is_float, floats) {
                 (true, _) => near * (1.0 + b.abs()),

@@ -72,6 +72,11 @@ pub static CODEGEN: Command = Command {
                 .action(clap::ArgAction::Append)
                 .value_parser(parse_state),
             )
+            .arg(flag(
+                "emulate-fp16",
+                "Make code of FP16 models for a core that converts halves but does not compute with them: \
+                 half the flash and RAM of f32, and slower",
+            ))
             .arg(flag("list", "List the operators that have an emitter"))
             .arg(json_arg())
             .arg(force_arg());
@@ -160,6 +165,7 @@ fn made(matches: &ArgMatches, path: &Path, target: &Target) -> Result<Firmware> 
     {
         program.keep(&pair.0, &pair.1).at(|| "--state")?;
     }
+    firmware::check_halves(&program, target, matches.get_flag("emulate-fp16"))?;
     firmware::make_fit(&mut program, flavour, target, text(matches, "split"));
     Ok(Firmware::new(program, &prefix, flavour, &source)?)
 }

@@ -102,7 +102,8 @@ const fn arm_gcc(flags: &'static [&'static str]) -> Compiler {
     Compiler {
         name: "gcc",
         program: &ARM_GCC,
-        target: &[],
+        // Halves are a type only then.
+        target: &["-mfp16-format=ieee"],
         flags,
         arithmetic: None,
     }

@@ -82,6 +82,9 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     if let Some(()) = super::int16::conv(l, id, &x, &geometry, [w, y])? {
         return Ok(());
     }
+    if let Some(()) = super::half::conv(l, id, &x, &geometry, [w, y])? {
+        return Ok(());
+    }
     let tail = l.tail(y);
     let ints = l.weights(w, 0);
     let floats = l.floats(w);

@@ -1,6 +1,6 @@
 //! Gemm and MatMul by constant weights.
 
-use edgesmith_ir::{Error, NodeId, Result};
+use edgesmith_ir::{DType, Error, NodeId, Result};
 
 use super::conv::{TIMES, folded, times};
 use super::{Call, c_float};
@@ -105,6 +105,10 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     if let Some(()) = wide(l, id, &x, &product, y)? {
         return Ok(());
     }
+    if l.typed(y)?.0 == DType::F16 {
+        let (weights, bias) = numbers(l, id, &product)?;
+        return super::half::dense(l, id, &x, weights, bias, y);
+    }
     let tail = l.tail(y);
     let made = match integers(l, id, &x, &product, &tail)? {
         Some(made) => made,
@@ -189,7 +193,8 @@ fn integers(
     Ok(Some(made))
 }
 
-fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail) -> Result<Held> {
+/// Weights column by column and biases, in floats.
+fn numbers(l: &Lowering, id: NodeId, product: &Product) -> Result<(Vec<f32>, Vec<f32>)> {
     let node = l.graph.node(id);
     let weights = node.input(1).and_then(|w| l.floats(w)).ok_or_else(|| {
         Error::unsupported("both sides are computed").hint("code is made for constant weights")
@@ -209,6 +214,11 @@ fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail
     };
     let mut weights = product.turned(&weights);
     weights.iter_mut().for_each(|w| *w *= product.alpha);
+    Ok((weights, bias))
+}
+
+fn floats(l: &mut Lowering, id: NodeId, x: &Held, product: &Product, tail: &Tail) -> Result<Held> {
+    let (weights, bias) = numbers(l, id, product)?;
     let dense = DenseF32 {
         rows: x.dims.iter().product::<usize>() / product.depth.max(1),
         depth: product.depth,

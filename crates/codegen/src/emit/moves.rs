@@ -205,6 +205,7 @@ impl Layer for Moves {
                     (Data::I16(x), Data::I16(y)) => y[b] = x[a],
                     (Data::I32(x), Data::I32(y)) => y[b] = x[a],
                     (Data::F32(x), Data::F32(y)) => y[b] = x[a],
+                    (Data::F16(x), Data::F16(y)) => y[b] = x[a],
                     _ => {}
                 }
             }
@@ -458,7 +459,10 @@ pub(crate) fn pad(l: &mut Lowering, id: NodeId) -> Result<()> {
     let y = node
         .output(0)
         .ok_or_else(|| Error::invalid("it has no output"))?;
-    let x = l.read(id, 0)?;
+    let mut x = l.read(id, 0)?;
+    if l.of(&x).element == Element::F16 {
+        x = l.float(&x)?;
+    }
     let mode = node.string("mode").unwrap_or("constant");
     if mode != "constant" {
         return Err(Error::unsupported(format!("mode {mode} has no emitter")));

@@ -3,6 +3,7 @@
 use edgesmith_ir::{Error, Result};
 
 use super::{Held, Lowering, Tail};
+use crate::emit::half::FromHalf;
 use crate::emit::int16::{Dequantize16, Quantize16};
 use crate::emit::quantize::{Dequantize, Lookup, Quantize};
 use crate::program::{Element, Grid};
@@ -17,6 +18,15 @@ impl Lowering<'_> {
             let buffer = self.of(held);
             if buffer.element == Element::F32 {
                 return Ok(held.clone());
+            }
+            if buffer.element == Element::F16 {
+                let name = buffer.name.clone();
+                let mut made =
+                    self.buffer(&format!("{name} (floats)"), Element::F32, &held.dims, None);
+                made.order = held.order.clone();
+                let layer = FromHalf(made.dims.iter().product());
+                self.add(name, "Cast".into(), &[held], &made, Box::new(layer));
+                return Ok(made);
             }
             if let (Element::I16, Some(grid)) = (buffer.element, buffer.grid) {
                 return Ok(self.float16(held, grid));

@@ -22,6 +22,8 @@ pub struct Board {
 }
 
 const LEVELS: &[&str] = &["-O2", "-Os", "-O0"];
+const M4: &[&str] = &["-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"];
+const M55: &[&str] = &["-mcpu=cortex-m55", "-mfloat-abi=hard"];
 const CLANG: &[&str] = &[
     "--target=arm-none-eabi",
     "-mcpu=cortex-m55",
@@ -42,9 +44,25 @@ pub static BOARDS: &[Board] = &[
         name: "m4",
         machine: "mps2-an386",
         compiler: "arm-none-eabi-gcc",
-        core: &["-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"],
+        core: M4,
         flavour: Flavour::Dsp,
         levels: LEVELS,
+    },
+    Board {
+        name: "m4-soft",
+        machine: "mps2-an386",
+        compiler: "arm-none-eabi-gcc",
+        core: &["-mcpu=cortex-m4", "-mfloat-abi=soft"],
+        flavour: Flavour::Dsp,
+        levels: &["-O2"],
+    },
+    Board {
+        name: "m7",
+        machine: "mps2-an500",
+        compiler: "arm-none-eabi-gcc",
+        core: &["-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-d16"],
+        flavour: Flavour::Dsp,
+        levels: &["-O2"],
     },
     Board {
         name: "m4-clang",
@@ -62,7 +80,7 @@ pub static BOARDS: &[Board] = &[
         name: "m55",
         machine: "mps3-an547",
         compiler: "arm-none-eabi-gcc",
-        core: &["-mcpu=cortex-m55", "-mfloat-abi=hard"],
+        core: M55,
         flavour: Flavour::Mve,
         levels: LEVELS,
     },
@@ -98,9 +116,9 @@ fn source(folder: &Path, flavour: Flavour, head: &str, main: &str) -> String {
     ["#include \"kernels.h\"", head, &driver, main].join("\n")
 }
 
-/// Runs the cases on this machine; nothing where there is no compiler.
-pub fn host(flavour: Flavour, blob: &[u8]) -> Option<Output> {
-    let folder = folder("host");
+/// Runs the cases on this machine, with words defined; nothing where there is no compiler.
+pub fn host(flavour: Flavour, defines: &[&str], blob: &[u8]) -> Option<Output> {
+    let folder = folder(&["host", &defines.join("-")].concat());
     let (c, cases, program) = (folder.join("t.c"), folder.join("t.bin"), folder.join("t"));
     fs::write(
         &c,
@@ -125,6 +143,7 @@ pub fn host(flavour: Flavour, blob: &[u8]) -> Option<Output> {
             "-Wno-unused-function",
         ])
         .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
+        .args(defines.iter().map(|d| format!("-D{d}")))
         .arg("-o")
         .arg(&program)
         .arg(&c)
@@ -177,12 +196,10 @@ pub fn board(board: &Board, level: &str, blob: &[u8]) -> Output {
         board.name,
         shown(&built)
     );
-    let core = if board.machine == "mps3-an547" {
-        &["-mcpu=cortex-m55", "-mfloat-abi=hard"][..]
-    } else if board.flavour == Flavour::Dsp {
-        &["-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
-    } else {
-        board.core
+    let core = match (board.compiler, board.flavour) {
+        ("arm-none-eabi-gcc", _) => board.core,
+        (_, Flavour::Mve) => M55,
+        _ => M4,
     };
     let linked = Command::new("arm-none-eabi-gcc")
         .args(core)

@@ -12,6 +12,8 @@ pub struct Case {
     pub firmware: Firmware,
     pub given: Vec<Vec<u8>>,
     pub expected: Vec<Vec<u8>>,
+    /// How far floats may be apart, as part of 1 and of the number.
+    pub near: f32,
 }
 
 const FLAGS: &[&str] = &[
@@ -29,7 +31,7 @@ const FLAGS: &[&str] = &[
 /// The head of the program, with the comparison of floats.
 const FAR: &str = "#include <stdio.h>
 #include <string.h>
-static int far(const void *a, const void *b, size_t bytes)
+static int far(const void *a, const void *b, size_t bytes, float near)
 {
     size_t i;
     for (i = 0u; i < bytes; i += sizeof(float)) {
@@ -41,7 +43,7 @@ static int far(const void *a, const void *b, size_t bytes)
         memcpy(&y, (const char *)b + i, sizeof(y));
         apart = x < y ? y - x : x - y;
         size = y < 0.0f ? -y : y;
-        if (!(apart <= 2e-5f + 1e-4f * size)) {
+        if (!(apart <= near * (1.0f + size))) {
             return 1;
         }
     }
@@ -75,11 +77,15 @@ fn main_text(cases: &[Case]) -> String {
         let (x, y) = (case.given[0].len(), case.expected[0].len());
         let floats = matches!(&case.firmware.program, p if p.buffers[p.outputs[0].buffer].element == Element::F32);
         let differ = if floats { "far" } else { "memcmp" };
+        let near = match floats {
+            true => format!(", {:?}f", case.near),
+            false => String::new(),
+        };
         let _ = write!(
             text,
             "    {p}_init();\n    for (n = 0u; n < {}u; n++) {{\n        \
              memcpy((void *){p}_input_{input}(), &given{i}[n * {x}u], {x}u);\n        {p}_invoke();\n        \
-             if ({differ}((const void *){p}_output_{output}(), &expected{i}[n * {y}u], {y}u) != 0) {{\n            \
+             if ({differ}((const void *){p}_output_{output}(), &expected{i}[n * {y}u], {y}u{near}) != 0) {{\n            \
              printf(\"{i} \");\n        }}\n    }}\n",
             case.given.len()
         );

@@ -78,6 +78,16 @@ pub fn float_network(seed: u64) -> Model {
     single(networks::images(seed))
 }
 
+/// A random network of images, in halves.
+pub fn half_network(seed: u64) -> Model {
+    let recipe = Recipe::parse("r", "[[step]]\ndo = \"quantize\"\nto = \"fp16\"\n").unwrap();
+    let model = single(networks::images(seed));
+    let (model, _) = recipe
+        .run(&model, &Supplies::default(), &NoProgress)
+        .unwrap();
+    single(model)
+}
+
 /// Models of one layer of floats each, by name.
 pub fn float_layers() -> Vec<(String, Model)> {
     let mut all = Vec::new();

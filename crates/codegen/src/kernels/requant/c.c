@@ -8,11 +8,27 @@ typedef struct {
     int32_t shift;
 } es_requant;
 
+/* round(a * b / 2^32), halves up, for b that is not negative. */
+static inline int32_t es_high(int32_t a, int32_t b)
+{
+#if defined(ES_NARROW) || defined(__ARM_ARCH_6M__) || defined(__ARM_ARCH_8M_BASE__)
+    /* By products of 16 bits: a core without a product of 64 bits would call a function. */
+    const int32_t a_high = a >> 16;
+    const uint32_t a_low = (uint32_t)a & 0xffffu;
+    const uint32_t b_high = (uint32_t)b >> 16;
+    const uint32_t b_low = (uint32_t)b & 0xffffu;
+    const uint32_t low = (a_low * b_high) + ((a_low * b_low) >> 16);
+    const int32_t middle = (a_high * (int32_t)b_low) + (int32_t)(low & 0xffffu);
+    return (a_high * (int32_t)b_high) + (int32_t)(low >> 16) + (middle >> 16) + ((middle >> 15) & 1);
+#else
+    return (int32_t)((((int64_t)a * b) + INT64_C(0x80000000)) >> 32);
+#endif
+}
+
 static inline int8_t es_requantise(const es_requant *to, int32_t acc, int32_t mult)
 {
     const int32_t scaled = (int32_t)((uint32_t)acc << (uint32_t)to->shift);
-    const int64_t wide = ((int64_t)scaled * mult) + INT64_C(0x80000000);
-    int32_t y = to->zero + (int32_t)(wide >> 32);
+    int32_t y = to->zero + es_high(scaled, mult);
     if (y < to->lo) {
         y = to->lo;
     }
