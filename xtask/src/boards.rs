@@ -90,6 +90,8 @@ static WAYS: &[Way] = &[
     way("rv32", "rv32imc", "gcc", "O2"),
     of("f32", way("cortex-m4", "cortex-m4", "gcc", "O2")),
     of("f32", way("cortex-m55", "cortex-m55", "clang", "O2")),
+    of("fp16", way("cortex-m4", "cortex-m4", "gcc", "O2")),
+    of("fp16", way("cortex-m55", "cortex-m55", "clang", "O2")),
     Way {
         sanitize: true,
         ..way("host", "rv32imc", "gcc", "O2")
@@ -280,6 +282,9 @@ fn codegen(
     command.arg(folder.join("test.npz"));
     if way.sanitize {
         command.arg("--sanitize");
+    }
+    if way.to == "fp16" {
+        command.arg("--emulate-fp16");
     }
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);

@@ -129,6 +129,7 @@ pub static KERNELS: &[&Kernel] = &[
     &int16::CONV16,
     &int16::DENSE16,
     &half::HALF,
+    &half::WINDOW_F16,
     &half::BLOCK_F16,
     &half::CONV_F16,
     &half::DEPTHWISE_F16,

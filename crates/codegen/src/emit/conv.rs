@@ -196,14 +196,19 @@ fn in_bytes(
     let kind = Kind::of(g);
     let nibbles = weights.nibbles && matches!(kind, Kind::Any | Kind::Pointwise);
     let nibbles = nibbles && times(&mut bias, &mut bound, &mut factors);
+    let requant = Requant::new(&factors, bound, to.zero, lo, hi)?;
     let conv = Conv8 {
-        kind,
+        // That of 3x3 shifts by no more.
+        kind: match kind {
+            Kind::Depthwise3x3 if requant.shift > 8 => Kind::Depthwise,
+            kind => kind,
+        },
         nibbles,
         geometry: g.clone(),
         weights: data.into(),
         bias: bias.into(),
         in_zero: from.zero,
-        to: Requant::new(&factors, bound, to.zero, lo, hi)?,
+        to: requant,
     };
     let dims = l.typed(tail.value)?.1;
     let made = result(l, tail, Element::I8, &dims);
@@ -413,8 +418,12 @@ impl Layer for Conv8 {
     }
 
     fn band(&self, geometry: Geometry) -> Option<Box<dyn Layer>> {
+        let kind = match self.kind {
+            Kind::Depthwise => Kind::Depthwise,
+            _ => Kind::of(&geometry),
+        };
         Some(Box::new(Self {
-            kind: Kind::of(&geometry),
+            kind,
             geometry,
             ..self.clone()
         }))

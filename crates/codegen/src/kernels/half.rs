@@ -24,10 +24,17 @@ pub(super) static BLOCK_F16: Kernel = Kernel {
     },
 };
 
+pub(super) static WINDOW_F16: Kernel = Kernel {
+    name: "window_f16",
+    about: "what an output pixel sees, on f16",
+    needs: &["half"],
+    source: |_| include_str!("f16/window.c"),
+};
+
 pub(super) static CONV_F16: Kernel = Kernel {
     name: "conv_f16",
     about: "any convolution on f16",
-    needs: &["block_f16"],
+    needs: &["window_f16", "block_f16"],
     source: |_| include_str!("f16/conv.c"),
 };
 

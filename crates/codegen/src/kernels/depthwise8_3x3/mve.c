@@ -79,42 +79,49 @@ static inline void es_clear16(int16_t *to, int32_t value, int32_t n)
     "add " row ", " row ", #12\n"               \
     "vmla.s32 q0, q1, " w2 "\n"
 
-/* A row of n outputs of a channel. */
-ES_NOINLINE static void es_taps8_3x3(const int16_t *ring, int32_t width, const int32_t *w, int32_t bias,
-                                     int32_t mult, int32_t zero, int8_t *y, int32_t step, int32_t n,
-                                     int32_t stride)
+/* What a row of outputs of a channel is made of, in the order in which it is loaded. */
+typedef struct {
+    const int16_t *row[3];
+    int32_t bias;
+    int32_t mult;
+    int32_t zero;
+    int32_t step;
+    int32_t n;
+    const int32_t *weights;
+    int8_t *y;
+} es_row8_state;
+
+#define ES_TAPS8_LOAD "ldm r12, {r0, r1, r2, r3, r4, r5, r6, r8, r11, r12}\n"
+
+ES_NOINLINE static void es_taps8_3x3(const es_row8_state *state)
 {
-    register const int32_t *weights __asm__("r11") = w;
-    register int32_t b __asm__("r3") = bias;
-    register int32_t m __asm__("r4") = mult;
-    register int32_t z __asm__("r5") = zero;
-    register int32_t s __asm__("r6") = step;
-    register int32_t count __asm__("r8") = n;
-    register const int16_t *row0 __asm__("r0") = ring;
-    register const int16_t *row1 __asm__("r1") = &ring[width];
-    register const int16_t *row2 __asm__("r2") = &ring[2 * width];
-    register int8_t *out __asm__("r12") = y;
-    if (stride == 1) {
-        __asm__ volatile(ES_TAPS8_BEGIN
-                         ES_TAPS8_ROW("r0", "vmul.i32", "r3", "r4", "r5")
-                         ES_TAPS8_ROW("r1", "vmla.s32", "r6", "r7", "r8")
-                         ES_TAPS8_ROW("r2", "vmla.s32", "r9", "r10", "r11")
-                         ES_TAPS8_END
-                         : "+&r"(weights), "+&r"(b), "+&r"(m), "+&r"(z), "+&r"(s), "+&r"(count), "+&r"(row0),
-                           "+&r"(row1), "+&r"(row2), "+&r"(out)
-                         :
-                         : "r9", "r10", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
-    } else {
-        __asm__ volatile(ES_TAPS8_BEGIN
-                         ES_TAPS8_ROW2("r0", "vmul.i32", "r3", "r4", "r5")
-                         ES_TAPS8_ROW2("r1", "vmla.s32", "r6", "r7", "r8")
-                         ES_TAPS8_ROW2("r2", "vmla.s32", "r9", "r10", "r11")
-                         ES_TAPS8_END
-                         : "+&r"(weights), "+&r"(b), "+&r"(m), "+&r"(z), "+&r"(s), "+&r"(count), "+&r"(row0),
-                           "+&r"(row1), "+&r"(row2), "+&r"(out)
-                         :
-                         : "r9", "r10", "lr", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
-    }
+    register const es_row8_state *at __asm__("r12") = state;
+    __asm__ volatile(ES_TAPS8_LOAD
+                     ES_TAPS8_BEGIN
+                     ES_TAPS8_ROW("r0", "vmul.i32", "r3", "r4", "r5")
+                     ES_TAPS8_ROW("r1", "vmla.s32", "r6", "r7", "r8")
+                     ES_TAPS8_ROW("r2", "vmla.s32", "r9", "r10", "r11")
+                     ES_TAPS8_END
+                     : "+&r"(at)
+                     :
+                     : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1",
+                       "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
+}
+
+/* By stride 2. */
+ES_NOINLINE static void es_taps8_3x3_wide(const es_row8_state *state)
+{
+    register const es_row8_state *at __asm__("r12") = state;
+    __asm__ volatile(ES_TAPS8_LOAD
+                     ES_TAPS8_BEGIN
+                     ES_TAPS8_ROW2("r0", "vmul.i32", "r3", "r4", "r5")
+                     ES_TAPS8_ROW2("r1", "vmla.s32", "r6", "r7", "r8")
+                     ES_TAPS8_ROW2("r2", "vmla.s32", "r9", "r10", "r11")
+                     ES_TAPS8_END
+                     : "+&r"(at)
+                     :
+                     : "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1",
+                       "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
 }
 
 static void es_depthwise8_3x3(const es_conv *p, const int8_t *x, const int8_t *w, int8_t *y, void *scratch)
@@ -134,13 +141,18 @@ static void es_depthwise8_3x3(const es_conv *p, const int8_t *x, const int8_t *w
     const int32_t width = ((out_n - 1) * p->stride_w) + 3;
     const int32_t n = ((in_n + from) < width) ? in_n : (width - from);
     int16_t *const ring = (int16_t *)scratch;
+    es_row8_state state;
     int32_t channel;
     int32_t i;
     es_clear16(ring, p->in_zero, 3 * width);
+    for (i = 0; i < 3; i++) {
+        state.row[i] = &ring[i * width];
+    }
+    state.zero = p->to.zero;
+    state.step = step;
+    state.n = out_n;
     for (channel = 0; channel < c; channel++) {
-        const int32_t bias = (int32_t)((uint32_t)p->to.bias[channel] << (uint32_t)p->to.shift);
         const int8_t *in = &x[channel];
-        int8_t *out = &y[channel];
         int32_t next = -above;
         int32_t end = 3 - above;
         int32_t slot = 0;
@@ -151,6 +163,9 @@ static void es_depthwise8_3x3(const es_conv *p, const int8_t *x, const int8_t *w
             weights[i + 9] = weights[i];
         }
         w = &w[9];
+        state.bias = (int32_t)((uint32_t)p->to.bias[channel] << (uint32_t)p->to.shift);
+        state.mult = p->to.mult[channel];
+        state.y = &y[channel];
         for (row = 0; row < out_rows; row++) {
             for (; next < end; next++) {
                 int16_t *const to = &ring[(slot * width) + from];
@@ -162,9 +177,13 @@ static void es_depthwise8_3x3(const es_conv *p, const int8_t *x, const int8_t *w
                 }
                 slot = (slot == 2) ? 0 : (slot + 1);
             }
-            es_taps8_3x3(ring, width, &weights[(slot == 0) ? 0 : (9 - (3 * slot))], bias,
-                         p->to.mult[channel], p->to.zero, out, step, out_n, p->stride_w);
-            out = &out[y_row];
+            state.weights = &weights[(slot == 0) ? 0 : (9 - (3 * slot))];
+            if (p->stride_w == 1) {
+                es_taps8_3x3(&state);
+            } else {
+                es_taps8_3x3_wide(&state);
+            }
+            state.y = &state.y[y_row];
             end += p->stride_h;
         }
     }
