@@ -249,6 +249,12 @@ impl<'a> Lowering<'a> {
         self.value(v)
     }
 
+    /// The value that a node makes as its output `i`.
+    pub fn output(&self, id: NodeId, i: usize) -> Result<ValueId> {
+        let v = self.graph.node(id).output(i);
+        v.ok_or_else(|| Error::invalid("it has no output"))
+    }
+
     /// A computed value.
     pub fn value(&self, v: ValueId) -> Result<Held> {
         self.held.get(&v).cloned().ok_or_else(|| {

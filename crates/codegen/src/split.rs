@@ -131,8 +131,8 @@ impl Bands {
         let n = self.stages.len();
         let of = |i: usize| self.parts.iter().map(move |band| &band[i].layer);
         let image = |i: usize| {
-            let bytes = |l: &Box<dyn Layer>| l.windows().map_or(0, |g| g.out_h * g.out_w * g.out_c);
-            of(i).map(bytes).max().unwrap_or(0)
+            let bytes = |l: &dyn Layer| l.windows().map_or(0, |g| g.out_h * g.out_w * g.out_c);
+            of(i).map(|l| bytes(l.as_ref())).max().unwrap_or(0)
         };
         let mut blocks = Vec::new();
         let mut pairs = Vec::new();

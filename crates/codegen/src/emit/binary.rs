@@ -440,9 +440,7 @@ impl Layer for BinaryF32 {
 /// BatchNormalization of fixed statistics: a factor and a summand for each channel.
 pub(super) fn batch_norm(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let mut numbers = Vec::with_capacity(4);
     for i in 1..5 {
         let row = node.input(i).and_then(|v| l.floats(v));

@@ -92,10 +92,7 @@ impl Product {
 }
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
-    let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let product = Product::of(l, id)?;
     let x = l.read(id, 0)?;
     let x = l.row_major(&x);

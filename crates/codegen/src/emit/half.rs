@@ -108,10 +108,7 @@ fn bias(l: &Lowering, id: NodeId, channels: usize) -> Result<Vec<f32>> {
 
 /// Cast between floats and halves.
 pub(super) fn cast(l: &mut Lowering, id: NodeId) -> Result<()> {
-    let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let x = l.read(id, 0)?;
     let made = match l.typed(y)?.0 {
         DType::F16 => l.half(&x)?,

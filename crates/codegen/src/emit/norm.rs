@@ -33,9 +33,7 @@ struct Reduce {
 
 pub(super) fn layer(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     if node.outputs().len() > 1 {
         return Err(Error::unsupported("its mean and deviation are asked for"));
     }
@@ -74,9 +72,7 @@ pub(super) fn layer(l: &mut Lowering, id: NodeId) -> Result<()> {
 /// A fold over axes that lie beside each other in row-major order.
 pub(super) fn reduce(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let fold = match node.op.as_str() {
         "ReduceMean" => Fold::Mean,
         "ReduceSum" => Fold::Sum,

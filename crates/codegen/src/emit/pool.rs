@@ -40,9 +40,7 @@ struct PoolF32 {
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     if node.output(1).is_some() {
         return Err(Error::unsupported(
             "the places of the greatest elements are asked for",

@@ -70,18 +70,15 @@ impl Lookup {
 
 /// QuantizeLinear of a computed value.
 pub(super) fn quantize(l: &mut Lowering, id: NodeId) -> Result<()> {
-    let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let x = l.read(id, 0)?;
     if let Some(scale) = l.scale16(id) {
-        let made = l.to_16(&x, scale)?;
+        let made = l.int16(&x, scale)?;
         l.hold(y, made);
         return Ok(());
     }
     let grid = l.grid_of(id)?.ok_or_else(unusual)?;
-    let made = l.to_grid(&x, grid);
+    let made = l.on_grid(&x, grid);
     l.hold(y, made);
     Ok(())
 }

@@ -40,6 +40,7 @@ struct Recurrent {
     given: [bool; 2],
 }
 
+/// LSTM and GRU over one sequence.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let is_lstm = node.is("LSTM");
@@ -60,15 +61,32 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     };
     let gates = if is_lstm { 4 } else { 3 };
     let directions = directions(l, id, [gates, hidden, inputs])?;
-    let count = directions.len();
     let mut reads = vec![l.float(&x)?];
+    let given = states(l, id, if is_lstm { 2 } else { 1 }, &mut reads)?;
+    reads[0] = l.row_major(&reads[0]);
+    let layer = Recurrent {
+        cell,
+        steps,
+        inputs,
+        hidden,
+        directions,
+        given,
+    };
+    let (whole, parts) = (layer.count(), layer.parts());
+    let name = format!("{} (all)", l.graph.node(id).name);
+    let all = l.buffer(&name, Element::F32, &[whole], None);
+    let reads: Vec<&Held> = reads.iter().collect();
+    l.step(id, &reads, &all, layer);
+    outputs(l, id, &all, parts)
+}
+
+/// Reads the first states that are computed, h and then c, behind x; says which they are.
+fn states(l: &mut Lowering, id: NodeId, count: usize, reads: &mut Vec<Held>) -> Result<[bool; 2]> {
     let mut given = [false; 2];
-    for (i, given) in given
-        .iter_mut()
-        .enumerate()
-        .take(if is_lstm { 2 } else { 1 })
-    {
-        let Some(v) = node.input(5 + i) else { continue };
+    for (i, given) in given.iter_mut().enumerate().take(count) {
+        let Some(v) = l.graph.node(id).input(5 + i) else {
+            continue;
+        };
         match l.is_held(v) {
             true => {
                 let state = l.value(v)?;
@@ -84,27 +102,12 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
             }
         }
     }
-    reads[0] = l.row_major(&reads[0]);
-    let layer = Recurrent {
-        cell,
-        steps,
-        inputs,
-        hidden,
-        directions,
-        given,
-    };
-    let whole = layer.count();
-    let name = format!("{} (all)", l.graph.node(id).name);
-    let all = l.buffer(&name, Element::F32, &[whole], None);
-    let reads: Vec<&Held> = reads.iter().collect();
-    l.step(id, &reads, &all, layer);
-    let far = steps * count * hidden;
-    let parts = [
-        (0, far),
-        (far, count * hidden),
-        (far + count * hidden, count * hidden),
-    ];
-    for (&v, (first, length)) in node.outputs().iter().zip(parts) {
+    Ok(given)
+}
+
+/// Copies each output that is read out of what the layer makes: where it begins, and its length.
+fn outputs(l: &mut Lowering, id: NodeId, all: &Held, parts: [(usize, usize); 3]) -> Result<()> {
+    for (&v, (first, length)) in l.graph.node(id).outputs().iter().zip(parts) {
         let Some(v) =
             v.filter(|&v| l.graph.is_output(v) || !l.graph.value(v).consumers().is_empty())
         else {
@@ -120,12 +123,8 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
             first,
             at: 0,
         };
-        l.step(
-            id,
-            &[&all],
-            &made,
-            Moves::new(Element::F32, vec![copies], None)?,
-        );
+        let layer = Moves::new(Element::F32, vec![copies], None)?;
+        l.step(id, &[all], &made, layer);
         l.hold(v, made);
     }
     Ok(())
@@ -158,6 +157,7 @@ fn plain(l: &Lowering, id: NodeId, is_lstm: bool) -> Result<()> {
     Ok(())
 }
 
+/// The weights and biases of each direction.
 fn directions(
     l: &Lowering,
     id: NodeId,
@@ -200,6 +200,7 @@ fn directions(
 }
 
 impl Recurrent {
+    /// States of each direction.
     fn states(&self) -> usize {
         if self.cell == Cell::Lstm { 2 } else { 1 }
     }
@@ -209,7 +210,67 @@ impl Recurrent {
         self.directions.len() * self.hidden * (self.steps + self.states())
     }
 
-    /// One step; `state` is h, and c behind it.
+    /// Where its outputs begin in what it makes, and their lengths: all steps, h, c.
+    fn parts(&self) -> [(usize, usize); 3] {
+        let own = self.directions.len() * self.hidden;
+        let far = self.steps * own;
+        [(0, far), (far, own), (far + own, own)]
+    }
+
+    /// Which of the values that it reads is first state `i`, where it is given.
+    fn given(&self, i: usize) -> Option<usize> {
+        let from = self.given[..i].iter().filter(|g| **g).count() + 1;
+        self.given[i].then_some(from)
+    }
+
+    /// The statements that set the states of direction `d` to the first ones.
+    fn first(&self, call: &Call, d: usize, states: &[String; 2]) -> String {
+        let (at, bytes) = (d * self.hidden, 4 * self.hidden);
+        let mut text = String::new();
+        for (i, state) in states.iter().enumerate().take(self.states()) {
+            let _ = match self.given(i) {
+                Some(from) => writeln!(
+                    text,
+                    "    (void)memcpy({state}, &(({})[{at}]), {bytes}u);",
+                    call.reads[from]
+                ),
+                None => writeln!(text, "    (void)memset({state}, 0, {bytes}u);"),
+            };
+        }
+        text
+    }
+
+    /// The names of a direction's parameters and of its weights.
+    fn numbers(&self, call: &mut Call, direction: &Direction) -> (String, String) {
+        let (n, inputs) = (self.hidden, self.inputs);
+        let Direction { w, r, bias, .. } = direction;
+        let (bx, bh) = bias.split_at(bias.len() / 2);
+        match self.cell {
+            Cell::Lstm => {
+                let packed = kernels::pack_lstm_f32(w, r, inputs, n);
+                let bias = call.f32s("bias", &kernels::bias_lstm_f32(bx, bh, n));
+                let weights = call.f32s("weights", &packed);
+                let fields = format!(".in = {inputs}, .hidden = {n}, .bias = {bias}");
+                (call.parameters("recurrent", &fields), weights)
+            }
+            Cell::Gru { after } => {
+                let (packed, again) = kernels::pack_gru_f32(w, r, inputs, n, after);
+                let bias = call.f32s("bias", &kernels::bias_gru_f32(bx, bh, n));
+                let weights = call.f32s("weights", &packed);
+                let again = match again.as_slice() {
+                    [] => "(void *)0".to_owned(),
+                    again => call.f32s("again", again),
+                };
+                let fields = format!(
+                    ".in = {inputs}, .hidden = {n}, .after = {}, .bias = {bias}, .again = {again}",
+                    i32::from(after)
+                );
+                (call.parameters("gru", &fields), weights)
+            }
+        }
+    }
+
+    /// One step of a direction; `h` and `c` are its states, and `c` is of an LSTM.
     fn step(&self, d: &Direction, x: &[f32], h: &mut [f32], c: &mut [f32]) {
         let n = self.hidden;
         let dot = |m: &[f32], v: &[f32], row: usize| {
@@ -268,52 +329,10 @@ impl Layer for Recurrent {
         let mut text = String::from("{\n    int32_t t;\n");
         for (d, direction) in self.directions.iter().enumerate() {
             call.part = d + 1;
-            let (bx, bh) = direction.bias.split_at(direction.bias.len() / 2);
             let states = [at(far + d * n), at(far + (count + d) * n)];
-            for (i, state) in states.iter().enumerate().take(self.states()) {
-                let from = self.given[..i].iter().filter(|g| **g).count() + 1;
-                let _ = match self.given[i] {
-                    true => writeln!(
-                        text,
-                        "    (void)memcpy({state}, &(({})[{}]), {}u);",
-                        call.reads[from],
-                        d * n,
-                        4 * n
-                    ),
-                    false => writeln!(text, "    (void)memset({state}, 0, {}u);", 4 * n),
-                };
-            }
-            let (layer, weights, rest) = match self.cell {
-                Cell::Lstm => {
-                    let packed = kernels::pack_lstm_f32(&direction.w, &direction.r, self.inputs, n);
-                    let bias = call.f32s("bias", &kernels::bias_lstm_f32(bx, bh, n));
-                    let weights = call.f32s("weights", &packed);
-                    let fields = format!(".in = {}, .hidden = {n}, .bias = {bias}", self.inputs);
-                    let layer = call.parameters("recurrent", &fields);
-                    (
-                        layer,
-                        weights,
-                        format!("{}, {}, {scratch}", states[0], states[1]),
-                    )
-                }
-                Cell::Gru { after } => {
-                    let (packed, again) =
-                        kernels::pack_gru_f32(&direction.w, &direction.r, self.inputs, n, after);
-                    let bias = call.f32s("bias", &kernels::bias_gru_f32(bx, bh, n));
-                    let weights = call.f32s("weights", &packed);
-                    let again = match again.as_slice() {
-                        [] => "(void *)0".to_owned(),
-                        again => call.f32s("again", again),
-                    };
-                    let fields = format!(
-                        ".in = {}, .hidden = {n}, .after = {}, .bias = {bias}, .again = {again}",
-                        self.inputs,
-                        i32::from(after)
-                    );
-                    let layer = call.parameters("gru", &fields);
-                    (layer, weights, format!("{}, {scratch}", states[0]))
-                }
-            };
+            text += &self.first(call, d, &states);
+            let (layer, weights) = self.numbers(call, direction);
+            let rest = format!("{}, {scratch}", states[..self.states()].join(", "));
             let place = match direction.backward {
                 true => format!("({} - t)", self.steps - 1),
                 false => "t".to_owned(),
@@ -340,12 +359,9 @@ impl Layer for Recurrent {
         let (n, count) = (self.hidden, self.directions.len());
         let far = self.steps * count * n;
         for (d, direction) in self.directions.iter().enumerate() {
-            let first = |i: usize| {
-                let from = self.given[..i].iter().filter(|g| **g).count() + 1;
-                match self.given[i] {
-                    true => reads[from].f32()[d * n..(d + 1) * n].to_vec(),
-                    false => vec![0.0; n],
-                }
+            let first = |i: usize| match self.given(i) {
+                Some(from) => reads[from].f32()[d * n..(d + 1) * n].to_vec(),
+                None => vec![0.0; n],
             };
             let (mut h, mut c) = (first(0), first(1));
             for t in 0..self.steps {

@@ -26,9 +26,7 @@ struct SoftmaxF32 {
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let x = l.read(id, 0)?;
     let rank = x.dims.len() as i64;
     let since_13 = l.model.opset() >= 13;

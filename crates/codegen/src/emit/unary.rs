@@ -97,10 +97,7 @@ fn erf(x: f32) -> f32 {
 }
 
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
-    let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let x = l.read(id, 0)?;
     let tail = l.tail(y);
     if let (Some(from), Some(to)) = (l.grid(&x), tail.grid) {

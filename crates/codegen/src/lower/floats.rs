@@ -68,7 +68,7 @@ impl Lowering<'_> {
     ///
     /// # Errors
     /// When it is of integers that stand for no floats.
-    pub fn to_16(&mut self, held: &Held, scale: f32) -> Result<Held> {
+    pub fn int16(&mut self, held: &Held, scale: f32) -> Result<Held> {
         let grid = Grid {
             scale,
             zero: 0,
@@ -101,13 +101,13 @@ impl Lowering<'_> {
     /// What floats become by the quantisation behind an operator, if there is any.
     pub fn quantized(&mut self, held: Held, tail: &Tail) -> Held {
         match tail.grid {
-            Some(grid) => self.to_grid(&held, grid),
+            Some(grid) => self.on_grid(&held, grid),
             None => held,
         }
     }
 
     /// The value in integers of `grid`.
-    pub fn to_grid(&mut self, held: &Held, grid: Grid) -> Held {
+    pub fn on_grid(&mut self, held: &Held, grid: Grid) -> Held {
         let from = self.grid(held);
         if from.is_some_and(|f| (f.scale, f.zero) == (grid.scale, grid.zero)) {
             return held.clone();

@@ -86,10 +86,7 @@ impl Lowering<'_> {
 
     /// Node `id` gives what it reads another shape: no step.
     pub fn reshaped(&mut self, id: NodeId) -> Result<()> {
-        let node = self.graph.node(id);
-        let y = node
-            .output(0)
-            .ok_or_else(|| Error::invalid("it has no output"))?;
+        let y = self.output(id, 0)?;
         let x = self.read(id, 0)?;
         let dims = self.typed(y)?.1;
         if dims.iter().product::<usize>() != x.dims.iter().product::<usize>() {
