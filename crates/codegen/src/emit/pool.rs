@@ -38,6 +38,7 @@ struct PoolF32 {
     geometry: Geometry,
 }
 
+/// Pools, and means over whole images.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let y = l.output(id, 0)?;
@@ -165,6 +166,7 @@ fn fields(g: &Geometry) -> String {
     )
 }
 
+/// Rows and columns of a single image; rows are one where it has one axis.
 fn image(dims: &[usize]) -> Result<[usize; 2]> {
     match *dims {
         [1, _, w] => Ok([1, w]),
@@ -175,6 +177,7 @@ fn image(dims: &[usize]) -> Result<[usize; 2]> {
     }
 }
 
+/// One window over the whole image.
 fn all(dims: &[usize]) -> Result<Geometry> {
     let [h, w] = image(dims)?;
     Ok(Geometry {
@@ -199,6 +202,7 @@ fn is_whole(l: &Lowering, id: NodeId, x: &Held) -> Result<bool> {
     Ok((3..=4).contains(&x.dims.len()) && x.dims[0] == 1 && axes == spatial)
 }
 
+/// The windows of a node.
 fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
     let node = l.graph.node(id);
     image(dims)?;
