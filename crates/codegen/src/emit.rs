@@ -17,6 +17,7 @@ mod norm;
 mod pool;
 pub(crate) mod quantize;
 mod recurrent;
+mod resize;
 mod softmax;
 mod transposed;
 mod unary;
@@ -88,6 +89,7 @@ pub static EMITTERS: &[Emitter] = &[
     onnx("ReduceSum", norm::reduce),
     onnx("Relu", unary::lower),
     onnx("Reshape", moves::reshape),
+    onnx("Resize", resize::lower),
     onnx("Round", unary::lower),
     onnx("Selu", unary::lower),
     onnx("Sigmoid", unary::lower),

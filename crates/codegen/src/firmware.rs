@@ -342,6 +342,13 @@ impl Firmware {
     /// The file that is compiled.
     fn network(&self, unit: &Unit, calls: &[String], source: &str) -> String {
         let (p, u) = (&self.prefix, self.upper());
+        // GCC 12 takes what vectors of Helium wrote for unchanged, where it has loaded it before.
+        let between = match self.flavour {
+            Flavour::Mve => format!(
+                "#elif defined(__GNUC__)\n#define {u}_STEP(n) __asm__ volatile(\"\" ::: \"memory\")\n"
+            ),
+            _ => String::new(),
+        };
         let mut text = format!(
             "/* The network of {source}, as edgesmith wrote it. */\n\
              #include \"{p}.h\"\n\n#include <string.h>\n\n#include \"{p}_kernels.h\"\n#include \"{p}_weights.h\"\n\n\
@@ -352,6 +359,7 @@ impl Firmware {
              /* {u}_PROFILE, a function, is told of each step before it runs, and of the end. */\n\
              #if defined({u}_PROFILE)\nvoid {u}_PROFILE(unsigned int layer);\n\
              #define {u}_STEP(n) {u}_PROFILE(n)\n\
+             {between}\
              #else\n#define {u}_STEP(n)\n#endif\n\n\
              static union {{\n    int8_t bytes[{u}_ARENA_BYTES];\n    int64_t align;\n}} {p}_arena {u}_IN_ARENA;\n\n"
         );

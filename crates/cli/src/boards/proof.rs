@@ -2,6 +2,7 @@
 
 use edgesmith_codegen::Firmware;
 use edgesmith_codegen::boards::{Board, Interface, Port};
+use edgesmith_codegen::firmware::STACK_BYTES;
 use edgesmith_codegen::program::{self, Data, Element, Program};
 use edgesmith_ir::error::At;
 use edgesmith_ir::random::Random;
@@ -160,6 +161,16 @@ pub fn prove(firmware: &Firmware, samples: &Samples, settings: &Run) -> Result<P
     let bytes = |sample: &Vec<Data>| sample.iter().flat_map(Data::to_bytes).collect();
     let inputs: Vec<Vec<u8>> = samples.inputs.iter().map(bytes).collect();
     let measured = super::run(&firmware.files, &interface(firmware), &inputs, settings)?;
+    if let Some(board) = measured
+        .board
+        .as_ref()
+        .filter(|b| b.stack > STACK_BYTES as u64)
+    {
+        return Err(Error::internal(format!(
+            "the stack grew by {} bytes in a run, and the header promises {STACK_BYTES} at most",
+            board.stack
+        )));
+    }
     let expected = evaluate(program, &samples.inputs, settings)?;
     let mut proof = Proof {
         samples: inputs.len(),

@@ -40,8 +40,8 @@ int main(void) {
         board_say("a file of the harness cannot be opened\n");
         return 3;
     }
+    @prefix@_init();
     while (got > 0) {
-        @prefix@_init();
         got = fill(samples);
         if (got > 0) {
             uint32_t stack;

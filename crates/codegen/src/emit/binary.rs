@@ -441,6 +441,9 @@ impl Layer for BinaryF32 {
 /// BatchNormalization of fixed statistics: a factor and a summand for each channel.
 pub(super) fn batch_norm(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
+    if node.int("training_mode").unwrap_or(0) != 0 {
+        return Err(Error::unsupported("a norm of training has no emitter"));
+    }
     let y = l.output(id, 0)?;
     let mut numbers = Vec::with_capacity(4);
     for i in 1..5 {

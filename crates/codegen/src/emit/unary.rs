@@ -147,7 +147,12 @@ fn table(
             None => None,
             Some(v) => Some(
                 l.float_constant(*v)
-                    .ok_or_else(|| Error::unsupported("an input behind the first is computed"))?,
+                    .filter(|t| t.count() <= 1)
+                    .ok_or_else(|| {
+                        Error::unsupported(
+                            "an input behind the first is computed, or several numbers",
+                        )
+                    })?,
             ),
         });
     }

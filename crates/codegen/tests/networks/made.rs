@@ -127,6 +127,11 @@ pub fn float_layers() -> Vec<(String, Model)> {
         "[1,6,11]",
         "g: f32[11] = {W11} b: f32[11] = {W11} y = LayerNormalization(x, g, b)",
     );
+    add(
+        "resize",
+        "[1,3,4,5]",
+        "r: f32[0] = {} s: f32[4] = {1,1,2,1.6} m = Resize(x, r, s) {mode=\"nearest\"} y = Neg(m)",
+    );
     for op in ["ReduceMean", "ReduceSum", "ReduceMax"] {
         add(
             op,
