@@ -40,6 +40,7 @@ const fn row(
 /// Operators of Microsoft's domain that are the same in ONNX's own.
 const PAIR: &[&str] = &["DequantizeLinear", "QuantizeLinear"];
 
+/// Every operator that is taken apart.
 static ROWS: &[Row] = &[
     row("QLinearConv", "", "Conv", &[0, 3], 6, Some(8)),
     row("QLinearMatMul", "", "MatMul", &[0, 3], 6, None),
@@ -161,6 +162,7 @@ fn expand(graph: &mut Graph, id: NodeId, row: &Row) -> Option<()> {
     Some(())
 }
 
+/// The floats of integers, by a new DequantizeLinear.
 fn dequantized(
     graph: &mut Graph,
     name: &str,

@@ -30,8 +30,11 @@ pub struct Memory {
 /// A step, as far as memory cares.
 #[derive(Debug, Clone)]
 pub(crate) struct Needs {
+    /// The buffers that it reads.
     pub reads: Vec<usize>,
+    /// The buffer that it makes.
     pub write: usize,
+    /// Bytes that it needs while it runs.
     pub scratch: usize,
     /// How what it makes may lie over each of what it reads.
     pub overlaps: Vec<Option<Overlap>>,
@@ -61,62 +64,8 @@ impl Memory {
 
     /// The same for steps that may be others than those of the program.
     pub(crate) fn of(program: &Program, steps: &[Needs], tries: usize) -> Self {
-        let end = steps.len();
-        let mut last = vec![0; program.buffers.len()];
-        for (n, step) in steps.iter().enumerate() {
-            for &r in &step.reads {
-                last[r] = n;
-            }
-        }
-        for port in &program.outputs {
-            last[port.buffer] = end;
-        }
-        for state in &program.states {
-            last[state.read] = end;
-        }
-        let mut made = vec![false; program.buffers.len()];
-        for port in &program.inputs {
-            made[port.buffer] = true;
-        }
-        for state in &program.states {
-            made[state.read] = true;
-        }
-        let mut blocks: Vec<Block> = program
-            .buffers
-            .iter()
-            .zip(&last)
-            .map(|(buffer, &last)| Block {
-                size: buffer.bytes().next_multiple_of(ALIGN),
-                live: (0, last),
-                align: ALIGN,
-            })
-            .collect();
-        let mut pairs = Vec::new();
-        for (n, step) in steps.iter().enumerate() {
-            let block = &mut blocks[step.write];
-            if !made[step.write] {
-                block.live.0 = n;
-                made[step.write] = true;
-            }
-            block.live.1 = block.live.1.max(n);
-            for (i, &read) in step.reads.iter().enumerate() {
-                let again = step.reads.iter().filter(|&&r| r == read).count() > 1;
-                if last[read] == n && !again {
-                    pairs.extend(step.overlaps[i].map(|overlap| Pair {
-                        read,
-                        write: step.write,
-                        overlap,
-                    }));
-                }
-            }
-        }
-        // What no step touches takes no room.
-        for (block, made) in blocks.iter_mut().zip(&made) {
-            if !made {
-                block.size = 0;
-            }
-        }
-        let mut scratch = Vec::with_capacity(end);
+        let (mut blocks, pairs) = blocks(program, steps);
+        let mut scratch = Vec::with_capacity(steps.len());
         for (n, step) in steps.iter().enumerate() {
             let size = step.scratch.next_multiple_of(ALIGN);
             scratch.push((size > 0).then_some(blocks.len()));
@@ -138,6 +87,71 @@ impl Memory {
             arena,
         }
     }
+}
+
+/// For each buffer the last step that reads it; behind all steps for outputs and states.
+fn lasts(program: &Program, steps: &[Needs]) -> Vec<usize> {
+    let mut last = vec![0; program.buffers.len()];
+    for (n, step) in steps.iter().enumerate() {
+        for &r in &step.reads {
+            last[r] = n;
+        }
+    }
+    for port in &program.outputs {
+        last[port.buffer] = steps.len();
+    }
+    for state in &program.states {
+        last[state.read] = steps.len();
+    }
+    last
+}
+
+/// The buffers as blocks, in their order, and what may lie over what.
+fn blocks(program: &Program, steps: &[Needs]) -> (Vec<Block>, Vec<Pair>) {
+    let last = lasts(program, steps);
+    let mut made = vec![false; program.buffers.len()];
+    for port in &program.inputs {
+        made[port.buffer] = true;
+    }
+    for state in &program.states {
+        made[state.read] = true;
+    }
+    let mut blocks: Vec<Block> = program
+        .buffers
+        .iter()
+        .zip(&last)
+        .map(|(buffer, &last)| Block {
+            size: buffer.bytes().next_multiple_of(ALIGN),
+            live: (0, last),
+            align: ALIGN,
+        })
+        .collect();
+    let mut pairs = Vec::new();
+    for (n, step) in steps.iter().enumerate() {
+        let block = &mut blocks[step.write];
+        if !made[step.write] {
+            block.live.0 = n;
+            made[step.write] = true;
+        }
+        block.live.1 = block.live.1.max(n);
+        for (i, &read) in step.reads.iter().enumerate() {
+            let again = step.reads.iter().filter(|&&r| r == read).count() > 1;
+            if last[read] == n && !again {
+                pairs.extend(step.overlaps[i].map(|overlap| Pair {
+                    read,
+                    write: step.write,
+                    overlap,
+                }));
+            }
+        }
+    }
+    // What no step touches takes no room.
+    for (block, made) in blocks.iter_mut().zip(&made) {
+        if !made {
+            block.size = 0;
+        }
+    }
+    (blocks, pairs)
 }
 
 /// A step, for reports.
@@ -195,7 +209,7 @@ pub fn check_prefix(prefix: &str) -> Result<()> {
 }
 
 impl Firmware {
-    /// Writes a program as C.
+    /// Writes a program as C; `source` is what the texts call the model.
     ///
     /// # Errors
     /// When `prefix` is no name.
@@ -247,6 +261,7 @@ impl Firmware {
         self.prefix.to_ascii_uppercase()
     }
 
+    /// The header that an application includes.
     fn header(&self, source: &str) -> String {
         let (p, u) = (&self.prefix, self.upper());
         let mut text = format!(
@@ -289,6 +304,7 @@ impl Firmware {
         text
     }
 
+    /// What the header says of an input or output.
     fn port(&self, text: &mut String, port: &Port, way: &str) {
         let (p, u) = (&self.prefix, self.upper());
         let buffer = &self.program.buffers[port.buffer];
@@ -323,6 +339,7 @@ impl Firmware {
         };
     }
 
+    /// The file that is compiled.
     fn network(&self, unit: &Unit, calls: &[String], source: &str) -> String {
         let (p, u) = (&self.prefix, self.upper());
         // GCC 12 takes what vectors of Helium wrote for unchanged, where it has loaded it before.
@@ -350,20 +367,42 @@ impl Firmware {
             text.push_str(parameters);
             text.push('\n');
         }
-        let ports = |text: &mut String, ports: &[Port], way: &str, cv: &str| {
-            for port in ports {
-                let element = self.program.buffers[port.buffer].element;
-                let at = pointer(p, element, self.memory.offsets[port.buffer]);
-                let _ = write!(
-                    text,
-                    "\n{cv}{} *{p}_{way}_{}(void)\n{{\n    return {at};\n}}\n",
-                    element.c(),
-                    port.c_name
-                );
-            }
-        };
-        ports(&mut text, &self.program.inputs, "input", "");
-        ports(&mut text, &self.program.outputs, "output", "const ");
+        self.pointers(&mut text, &self.program.inputs, "input", "");
+        self.pointers(&mut text, &self.program.outputs, "output", "const ");
+        self.init(&mut text);
+        let _ = write!(text, "\nvoid {p}_invoke(void)\n{{\n");
+        for (n, (call, step)) in calls.iter().zip(&self.program.steps).enumerate() {
+            let name = step.name.replace("*/", "* /").replace("/*", "/ *");
+            let _ = write!(
+                text,
+                "    /* {}: {name} */\n    {u}_STEP({n}u);\n    ",
+                step.op
+            );
+            text.push_str(&call.replace('\n', "\n    "));
+            text.push('\n');
+        }
+        let _ = write!(text, "    {u}_STEP({u}_LAYERS);\n}}\n");
+        text
+    }
+
+    /// The functions that tell where inputs or outputs lie.
+    fn pointers(&self, text: &mut String, ports: &[Port], way: &str, cv: &str) {
+        let p = &self.prefix;
+        for port in ports {
+            let element = self.program.buffers[port.buffer].element;
+            let at = pointer(p, element, self.memory.offsets[port.buffer]);
+            let _ = write!(
+                text,
+                "\n{cv}{} *{p}_{way}_{}(void)\n{{\n    return {at};\n}}\n",
+                element.c(),
+                port.c_name
+            );
+        }
+    }
+
+    /// The function that makes the network ready: zeros, and what stands for 0 in states.
+    fn init(&self, text: &mut String) {
+        let p = &self.prefix;
         let _ = write!(
             text,
             "\nvoid {p}_init(void)\n{{\n    (void)memset({p}_arena.bytes, 0, sizeof({p}_arena.bytes));\n"
@@ -380,21 +419,10 @@ impl Firmware {
                 );
             }
         }
-        let _ = write!(text, "}}\n\nvoid {p}_invoke(void)\n{{\n");
-        for (n, (call, step)) in calls.iter().zip(&self.program.steps).enumerate() {
-            let name = step.name.replace("*/", "* /").replace("/*", "/ *");
-            let _ = write!(
-                text,
-                "    /* {}: {name} */\n    {u}_STEP({n}u);\n    ",
-                step.op
-            );
-            text.push_str(&call.replace('\n', "\n    "));
-            text.push('\n');
-        }
-        let _ = write!(text, "    {u}_STEP({u}_LAYERS);\n}}\n");
-        text
+        text.push_str("}\n");
     }
 
+    /// The kernels that steps ask for.
     fn kernels(&self, unit: &Unit) -> String {
         let u = self.upper();
         let names: Vec<&str> = unit.kernels.iter().copied().collect();
@@ -405,6 +433,7 @@ impl Firmware {
         )
     }
 
+    /// The numbers in flash.
     fn constants(&self, unit: &Unit) -> String {
         let u = self.upper();
         let mut text = format!(
@@ -440,13 +469,14 @@ fn pointer(prefix: &str, element: Element, offset: usize) -> String {
     }
 }
 
+/// The steps of a program, for reports.
 fn layers(program: &Program, memory: &Memory) -> Vec<LayerReport> {
     let last = program.last_reads();
     let mut first = vec![0; program.buffers.len()];
     for (n, step) in program.steps.iter().enumerate() {
         first[step.write] = n;
     }
-    let of = |(n, step): (usize, &crate::program::Step)| {
+    let of = |(n, step): (usize, &Step)| {
         let cost = step.layer.cost();
         // Bytes that lie over each other count once.
         let mut spans: Vec<(usize, usize)> = (0..program.buffers.len())

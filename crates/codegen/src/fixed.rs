@@ -27,7 +27,7 @@ impl Requant {
     /// than `bound`.
     ///
     /// # Errors
-    /// When a factor is not a positive number, or so large that sums would not fit in 32 bits.
+    /// When a factor is negative or not finite, or so large that sums do not fit in 32 bits.
     pub fn new(factors: &[f64], bound: i64, zero: i32, lo: i32, hi: i32) -> Result<Self> {
         let most = factors.iter().copied().fold(0.0, f64::max);
         let sound = factors.iter().all(|f| f.is_finite() && *f >= 0.0);
@@ -81,7 +81,7 @@ impl Requant16 {
     /// `bound`: with as many bits as 63 hold of a product.
     ///
     /// # Errors
-    /// When a factor is not a positive number, or leaves no bits.
+    /// When a factor is negative or not finite, or leaves no bits.
     pub fn new(factors: &[f64], bound: i64, lo: i32, hi: i32) -> Result<Self> {
         let most = factors.iter().copied().fold(0.0, f64::max);
         let sound = factors.iter().all(|f| f.is_finite() && *f >= 0.0);

@@ -42,9 +42,12 @@ impl Held {
 
 /// A graph that is being lowered.
 pub(crate) struct Lowering<'a> {
+    /// The model.
     pub model: &'a Model,
+    /// Its graph.
     pub graph: &'a Graph,
     types: Inferred,
+    /// What it becomes.
     pub program: Program,
     held: BTreeMap<ValueId, Held>,
     /// Nodes that another step took along.
@@ -89,6 +92,7 @@ fn emitter(node: &Node) -> Option<Lower> {
 }
 
 impl<'a> Lowering<'a> {
+    /// Lowers a node.
     fn node(&mut self, id: NodeId) -> Result<()> {
         let node = self.graph.node(id);
         let lower = emitter(node).ok_or_else(|| {
@@ -98,6 +102,7 @@ impl<'a> Lowering<'a> {
         lower(self, id)
     }
 
+    /// Places the inputs: in bytes where all that reads them wants bytes of one grid.
     fn inputs(&mut self) -> Result<()> {
         for &v in &self.graph.inputs {
             if self.graph.constant(v).is_some() {
@@ -149,6 +154,7 @@ impl<'a> Lowering<'a> {
         found
     }
 
+    /// Names the outputs; those that share memory with a port get a copy.
     fn outputs(&mut self) -> Result<()> {
         for &v in &self.graph.outputs {
             let name = &self.graph.value(v).name;
@@ -160,7 +166,7 @@ impl<'a> Lowering<'a> {
             let is_input = self.program.inputs.iter().any(|p| p.buffer == held.buffer);
             let is_output = self.program.outputs.iter().any(|p| p.buffer == held.buffer);
             let held = match is_input || is_output {
-                true => self.copied(&held, name)?,
+                true => self.copied(&held, name),
                 false => held,
             };
             self.port(name, &held, false);
@@ -168,6 +174,7 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
+    /// Adds an input or output.
     fn port(&mut self, name: &str, held: &Held, input: bool) {
         let mut c_name: String = name
             .chars()

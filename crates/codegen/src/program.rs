@@ -33,7 +33,7 @@ impl Element {
         }
     }
 
-    /// The type in C.
+    /// The type in C; of halves that of their bits.
     pub fn c(self) -> &'static str {
         match self {
             Self::I8 => "int8_t",
@@ -187,9 +187,7 @@ impl Data {
             _ => panic!("a step reads floats where there are none"),
         }
     }
-}
 
-impl Data {
     /// Halves next to these numbers.
     pub fn halves(numbers: impl Iterator<Item = f32>) -> Self {
         Self::F16(numbers.map(f16::from_f32).collect())

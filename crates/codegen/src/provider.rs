@@ -98,14 +98,17 @@ fn single(part: &Model, types: &Inferred) -> Option<(Model, usize)> {
     Some((one, samples.count))
 }
 
+/// A part of a model as a program.
 struct Lowered {
     program: Program,
+    /// The types that the graph gives its outputs.
     outputs: Vec<DType>,
     /// How many samples a run has, one after the other, where they are several.
     batch: Option<usize>,
 }
 
 impl Lowered {
+    /// Runs one sample.
     fn one(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let given = inputs.iter().enumerate();
         let given: Result<Vec<_>> = given.map(|(i, t)| self.program.input(i, t)).collect();

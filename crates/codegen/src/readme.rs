@@ -8,8 +8,7 @@ use crate::program::Port;
 
 /// The page of a firmware made of the model `source`.
 pub(crate) fn page(firmware: &Firmware, source: &str) -> String {
-    let (p, arena) = (&firmware.prefix, &firmware.memory.arena);
-    let macs: u64 = firmware.layers.iter().map(|l| l.macs).sum();
+    let p = &firmware.prefix;
     let needs = match firmware.flavour {
         Flavour::C => "C99 alone",
         Flavour::Dsp => "the DSP extension (Cortex-M4, M7, M33), by inline assembly of GNU C",
@@ -55,6 +54,18 @@ pub(crate) fn page(firmware: &Firmware, source: &str) -> String {
             names.join(", ")
         );
     }
+    numbers(&mut text, firmware);
+    for note in &firmware.program.notes {
+        let _ = write!(text, "\n{note}.\n");
+    }
+    switches(&mut text, p);
+    text
+}
+
+/// What it costs: in all, and layer by layer.
+fn numbers(text: &mut String, firmware: &Firmware) {
+    let arena = &firmware.memory.arena;
+    let macs: u64 = firmware.layers.iter().map(|l| l.macs).sum();
     let best = match arena.bytes == arena.bound {
         true => "the least that is possible for these steps".to_owned(),
         false => format!("at least {} are needed", arena.bound),
@@ -75,9 +86,10 @@ pub(crate) fn page(firmware: &Firmware, source: &str) -> String {
             layer.kernel, layer.macs, layer.weights, layer.alive
         );
     }
-    for note in &firmware.program.notes {
-        let _ = write!(text, "\n{note}.\n");
-    }
+}
+
+/// What can be defined for the compiler.
+fn switches(text: &mut String, p: &str) {
     let u = upper(p);
     let _ = write!(
         text,
@@ -87,13 +99,13 @@ pub(crate) fn page(firmware: &Firmware, source: &str) -> String {
          Integers are rounded in one way on every target: `y = zero + ((acc << shift) * mult + 2^31 >> 32)`, halves up. \
          `edgesmith run --providers mcu` answers with the same bytes.\n"
     );
-    text
 }
 
 fn upper(name: &str) -> String {
     name.to_ascii_uppercase()
 }
 
+/// A table of inputs or outputs.
 fn ports(text: &mut String, firmware: &Firmware, ports: &[Port], title: &str) {
     let _ = write!(
         text,

@@ -24,6 +24,7 @@ const TRIES: usize = 30;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rows {
     first: usize,
+    /// One past the last.
     end: usize,
 }
 
@@ -37,6 +38,7 @@ struct Part {
 
 /// A chain of layers that is done by bands.
 struct Bands {
+    /// The layers whole.
     stages: Vec<Box<dyn Layer>>,
     geometries: Vec<Geometry>,
     /// Of each band, each layer.
@@ -45,7 +47,9 @@ struct Bands {
     /// Where the images between the layers and what kernels need lie in the scratch memory.
     between: Vec<usize>,
     scratch: Vec<usize>,
+    /// Bytes of scratch memory.
     bytes: usize,
+    /// Products that are added, those that are computed again among them.
     macs: u64,
 }
 
@@ -78,6 +82,7 @@ fn cut(g: &Geometry, reads: Rows, makes: Rows) -> Geometry {
     part
 }
 
+/// Bytes of a row that is read, and of one that is made.
 fn row_bytes(g: &Geometry) -> [usize; 2] {
     [g.in_w * g.in_c, g.out_w * g.out_c]
 }
@@ -364,6 +369,7 @@ fn best(
     found
 }
 
+/// Puts bands in the place of the steps from `first` to `last`.
 fn replace(program: &mut Program, first: usize, last: usize, bands: Bands) {
     let chain: Vec<Step> = program.steps.splice(first..=last, []).collect();
     let names: Vec<&str> = chain.iter().map(|s| s.name.as_str()).collect();

@@ -3,17 +3,15 @@
 use edgesmith_ir::{DType, Error, Result, Tensor};
 use half::f16;
 
+use crate::emit::moves::steps;
 use crate::program::{Data, Element, Port, Program};
 
 /// For each element in memory, its place in the row-major tensor.
 fn places(port: &Port) -> Vec<usize> {
-    let mut strides = vec![1; port.dims.len()];
-    for i in (1..port.dims.len()).rev() {
-        strides[i - 1] = strides[i] * port.dims[i];
-    }
+    let strides = steps(&port.dims);
     let mut all = vec![0];
     for &axis in &port.order {
-        let (length, stride) = (port.dims[axis], strides[axis]);
+        let (length, stride) = (port.dims[axis], strides[axis] as usize);
         all = all
             .iter()
             .flat_map(|&at| (0..length).map(move |i| at + i * stride))
@@ -136,11 +134,13 @@ impl Program {
     }
 }
 
+/// Numbers of `N` bytes each.
 fn numbers<T, const N: usize>(bytes: &[u8], of: fn([u8; N]) -> T) -> Vec<T> {
     let chunks = bytes.chunks_exact(N);
     chunks.filter_map(|c| c.try_into().ok()).map(of).collect()
 }
 
+/// Elements in memory as they stand in the row-major tensor.
 fn turned<T: Copy + Default>(data: &[T], places: &[usize]) -> Vec<T> {
     let mut made = vec![T::default(); data.len()];
     for (&x, &p) in data.iter().zip(places) {

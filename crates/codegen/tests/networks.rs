@@ -1,9 +1,12 @@
 //! Random networks, quantised: the program against the reference evaluation, and the C against the
 //! program, bit by bit, under sanitizers.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
+#![allow(clippy::print_stderr, reason = "a test that could not be run says so")]
 
 #[path = "networks/host.rs"]
 mod host;
+#[path = "networks/layers.rs"]
+mod layers;
 #[path = "networks/made.rs"]
 mod made;
 
@@ -41,7 +44,7 @@ fn refused(reasons: &BTreeMap<String, usize>, told: &[&str]) -> Vec<String> {
 
 #[test]
 fn one_quantised_layer_is_at_most_one_step_off_the_reference() {
-    for (name, model) in made::layers() {
+    for (name, model) in layers::layers() {
         let program = lower(&model).unwrap_or_else(|e| panic!("{name}: {e}"));
         let scale = program.buffers[program.outputs[0].buffer]
             .grid
@@ -132,7 +135,7 @@ fn case(
 
 #[test]
 fn code_answers_as_its_program_under_sanitizers() {
-    let mut all: Vec<(String, Model)> = made::layers();
+    let mut all: Vec<(String, Model)> = layers::layers();
     all.extend((0..30).map(|seed| (format!("network {seed}"), made::network(seed))));
     let float = |seed| {
         (

@@ -225,36 +225,9 @@ fn prepare(
     quantizer: Option<&Path>,
 ) -> Result<Option<Made>, (Vec<String>, Verdict)> {
     let failed = |ops: &[String], e: anyhow::Error| (ops.to_vec(), verdict_of(&e));
-    let read = || -> Result<(Model, Vec<String>, DataSet)> {
-        let model = edgesmith_formats::read(&case.model)?;
-        let nodes = model
-            .graph
-            .nodes()
-            .map(|(_, n)| (n.op.clone(), n.domain.clone()));
-        let listed = |(op, domain): &(String, String)| {
-            EMITTERS.iter().any(|e| e.op == op && e.domain == domain)
-        };
-        let (known, unknown): (Vec<_>, Vec<_>) = nodes.partition(listed);
-        if !unknown.is_empty() || known.is_empty() {
-            return Ok((
-                model,
-                Vec::new(),
-                DataSet {
-                    inputs: Vec::new(),
-                    outputs: Vec::new(),
-                },
-            ));
-        }
-        let mut sets = case.data(&model)?;
-        let mut ops: Vec<String> = known.into_iter().map(|k| k.0).collect();
-        ops.sort();
-        ops.dedup();
-        Ok((model, ops, sets.swap_remove(0)))
-    };
-    let (model, ops, mut set) = read().map_err(|e| failed(&[], e))?;
-    if ops.is_empty() {
+    let Some((model, ops, set)) = read(case).map_err(|e| failed(&[], e))? else {
         return Ok(None);
-    }
+    };
     let name = format!("{}/{}", case.folder, case.name);
     if let Some(quantizer) = quantizer {
         let made = int8::prepare(&model, &set, quantizer, prefix, flavour);
@@ -267,48 +240,74 @@ fn prepare(
         let made = made.map_err(|e| failed(&ops, e))?;
         return Ok(made.map(|made| Made { name, ops, ..made }));
     }
-    // Weights and parameters are inputs of these cases; code needs them as constants.
-    let tried = lowered(&model, &set, false).or_else(|_| lowered(&model, &set, true));
+    let made = in_floats(case, &model, &ops, set, prefix, flavour);
+    let made = made.map_err(|e| failed(&ops, e))?;
+    Ok(Some(Made { name, ops, ..made }))
+}
+
+/// The model of a case, its operators and its data; `None` where one has no emitter.
+fn read(case: &Case) -> Result<Option<(Model, Vec<String>, DataSet)>> {
+    let model = edgesmith_formats::read(&case.model)?;
+    let nodes = || model.graph.nodes().map(|(_, n)| n);
+    let listed = |n: &Node| {
+        EMITTERS
+            .iter()
+            .any(|e| n.op == e.op && n.domain == e.domain)
+    };
+    if nodes().next().is_none() || !nodes().all(listed) {
+        return Ok(None);
+    }
+    let mut ops: Vec<String> = nodes().map(|n| n.op.clone()).collect();
+    ops.sort();
+    ops.dedup();
+    let set = case.data(&model)?.swap_remove(0);
+    Ok(Some((model, ops, set)))
+}
+
+/// A case as it is given, as C. Weights and parameters are inputs of these cases; code needs them as
+/// constants.
+fn in_floats(
+    case: &Case,
+    model: &Model,
+    ops: &[String],
+    mut set: DataSet,
+    prefix: &str,
+    flavour: Flavour,
+) -> Result<Made> {
+    let tried = lowered(model, &set, false).or_else(|_| lowered(model, &set, true));
     let (program, inputs) = match tried {
         Ok(done) => done,
         // Means that norms give besides are left out, and samples behind the first.
         Err(e) => {
-            let alone = lowered(&first_output(&model), &set, true);
+            let alone = lowered(&first_output(model), &set, true);
             let mut one = || {
-                let cut = sample::first(&model, &ops, &set)?.context("it has no samples")?;
-                let model = without_lengths(&model);
+                let cut = sample::first(model, ops, &set)?.context("it has no samples")?;
+                let model = without_lengths(model);
                 let done = lowered(&model, &cut, true)
                     .or_else(|_| lowered(&first_output(&model), &cut, true));
                 set = cut;
                 done
             };
-            alone.or_else(|_| one()).map_err(|_| failed(&ops, e))?
+            alone.or_else(|_| one()).map_err(|_| e)?
         }
     };
-    let rest = || -> Result<(Firmware, Vec<Data>, Vec<Data>)> {
-        let given = inputs.iter().enumerate();
-        let inputs: Vec<Data> = given
-            .map(|(i, t)| program.input(i, t))
-            .collect::<Result<_, _>>()?;
-        let rust = program.run(&inputs)?;
-        Ok((
-            Firmware::new(program, prefix, flavour, &case.name)?,
-            inputs,
-            rust,
-        ))
-    };
-    let (firmware, inputs, rust) = rest().map_err(|e| failed(&ops, e))?;
-    Ok(Some(Made {
-        name,
+    let given = inputs.iter().enumerate();
+    let inputs: Vec<Data> = given
+        .map(|(i, t)| program.input(i, t))
+        .collect::<Result<_, _>>()?;
+    let rust = program.run(&inputs)?;
+    Ok(Made {
+        name: String::new(),
         near: Near::Tolerance(case.tolerance()),
-        ops,
-        firmware,
+        ops: Vec::new(),
+        firmware: Firmware::new(program, prefix, flavour, &case.name)?,
         inputs,
         rust,
         expected: set.outputs,
-    }))
+    })
 }
 
+/// What an error says of a case.
 fn verdict_of(error: &anyhow::Error) -> Verdict {
     let text = error
         .to_string()

@@ -66,6 +66,7 @@ struct BinaryF32 {
     swapped: bool,
 }
 
+/// Add, Sub, Mul and Div: in bytes where both operands and the result are, else in floats.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else {

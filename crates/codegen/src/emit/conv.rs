@@ -22,11 +22,11 @@ enum Kind {
 }
 
 impl Kind {
+    /// The narrowest that fits.
     fn of(g: &Geometry) -> Self {
         let ones = |a: [usize; 2]| a == [1, 1];
-        let is_depthwise = g.groups > 1 && g.groups == g.in_c && g.groups == g.out_c;
         let is_small = g.kernel == [3, 3] && ones(g.dilation) && g.stride[0] == g.stride[1];
-        match is_depthwise {
+        match g.is_depthwise() {
             true if is_small && g.stride[0] <= 2 => Self::Depthwise3x3,
             true => Self::Depthwise,
             false
@@ -70,6 +70,7 @@ struct ConvF32 {
     bounds: Bounds,
 }
 
+/// Conv, in the arithmetic that its input, weights and result ask for.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let (Some(w), Some(y)) = (node.input(1), node.output(0)) else {
@@ -109,6 +110,7 @@ pub(super) fn convolved(
     Ok(made)
 }
 
+/// The windows of a node over an input of lengths `x`, by weights of lengths `w`.
 fn geometry(l: &Lowering, id: NodeId, x: &[usize], w: &[usize]) -> Result<Geometry> {
     let node = l.graph.node(id);
     if !(3..=4).contains(&x.len()) || w.len() != x.len() {
@@ -123,32 +125,11 @@ fn geometry(l: &Lowering, id: NodeId, x: &[usize], w: &[usize]) -> Result<Geomet
             .hint("code runs one sample at a time: export the model for a batch of 1"));
     }
     let window = Window::of(node, &x[2..], &w[2..])?;
-    let axis = |i: usize| {
-        (window.axes.len() + i)
-            .checked_sub(2)
-            .map(|i| window.axes[i])
-    };
-    let pick = |f: fn(&edgesmith_ir::geometry::Axis) -> usize, one: usize| {
-        [0, 1].map(|i| axis(i).map_or(one, |a| f(&a)))
-    };
     let groups = usize::try_from(node.int("group").unwrap_or(1)).unwrap_or(0);
     if groups == 0 || x[1] != w[1] * groups || !w[0].is_multiple_of(groups) {
         return Err(Error::invalid("channels and groups do not fit the weights"));
     }
-    let (input, output) = (pick(|a| a.input, 1), pick(|a| a.output, 1));
-    Ok(Geometry {
-        in_h: input[0],
-        in_w: input[1],
-        in_c: x[1],
-        out_h: output[0],
-        out_w: output[1],
-        out_c: w[0],
-        kernel: pick(|a| a.kernel, 1),
-        stride: pick(|a| a.stride, 1),
-        pad: pick(|a| a.begin, 0),
-        dilation: pick(|a| a.dilation, 1),
-        groups,
-    })
+    Ok(Geometry::of(&window, [x[1], w[0]], groups))
 }
 
 /// From output, input, row, column to output, row, column, input.
@@ -171,6 +152,7 @@ pub(super) fn result(l: &mut Lowering, tail: &Tail, element: Element, dims: &[us
     made
 }
 
+/// The step where input, weights and result are bytes; nothing where one is not.
 fn in_bytes(
     l: &mut Lowering,
     id: NodeId,
@@ -247,6 +229,7 @@ pub(super) fn folded(weights: &[i8], bias: &[i32], zero: i32) -> Result<(Vec<i32
     Ok((rows, bound))
 }
 
+/// The step in floats, with the input and the result converted.
 fn in_floats(
     l: &mut Lowering,
     id: NodeId,
@@ -255,17 +238,10 @@ fn in_floats(
     tail: &Tail,
     weights: Option<Vec<f32>>,
 ) -> Result<Held> {
-    let node = l.graph.node(id);
     let weights = weights.ok_or_else(|| {
         Error::unsupported("its weights are computed").hint("code is made for constant weights")
     })?;
-    let bias = match node.input(2) {
-        None => vec![0.0; g.out_c],
-        Some(b) => l
-            .floats(b)
-            .filter(|b| b.len() == g.out_c)
-            .ok_or_else(|| Error::unsupported("its bias is no constant row of channels"))?,
-    };
+    let bias = bias(l, id, g.out_c)?;
     let conv = ConvF32 {
         kind: Kind::of(g),
         geometry: g.clone(),
@@ -282,6 +258,15 @@ fn in_floats(
     let made = result(l, &clamped, Element::F32, &dims);
     l.step(id, &[&x], &made, conv);
     Ok(l.quantized(made, tail))
+}
+
+/// The biases of a convolution in floats, 0 where it has none.
+pub(super) fn bias(l: &Lowering, id: NodeId, channels: usize) -> Result<Vec<f32>> {
+    let Some(b) = l.graph.node(id).input(2) else {
+        return Ok(vec![0.0; channels]);
+    };
+    let bias = l.floats(b).filter(|b| b.len() == channels);
+    bias.ok_or_else(|| Error::unsupported("its bias is no constant row of channels"))
 }
 
 /// The fields of `es_conv` but for what becomes of sums.
@@ -437,6 +422,7 @@ impl Layer for Conv8 {
     }
 }
 
+/// Products that a convolution adds, those by padding included.
 pub(super) fn macs(g: &Geometry) -> u64 {
     (g.out_h * g.out_w * g.out_c * g.kernel[0] * g.kernel[1] * (g.in_c / g.groups)) as u64
 }

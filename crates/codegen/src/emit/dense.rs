@@ -50,6 +50,7 @@ struct Product {
 }
 
 impl Product {
+    /// As the node says; an error where it has no emitter for that.
     fn of(l: &Lowering, id: NodeId) -> Result<Self> {
         let node = l.graph.node(id);
         let w = node
@@ -82,6 +83,7 @@ impl Product {
         })
     }
 
+    /// Weights column by column.
     fn turned<T: Copy>(&self, weights: &[T]) -> Vec<T> {
         if self.by_columns {
             return weights.to_vec();
@@ -91,6 +93,7 @@ impl Product {
     }
 }
 
+/// Gemm and MatMul, in the arithmetic that input, weights and result ask for.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let y = l.output(id, 0)?;
     let product = Product::of(l, id)?;

@@ -3,7 +3,7 @@
 use edgesmith_ir::{DType, Error, NodeId, Result, ValueId};
 use half::f16;
 
-use super::conv::{channels_last, distance, fields, macs, result, windows};
+use super::conv::{bias, channels_last, distance, fields, macs, result, windows};
 use super::{Call, c_float};
 use crate::arena::Overlap;
 use crate::kernels::{self, Flavour, Geometry};
@@ -96,16 +96,6 @@ pub(super) fn dense(
     Ok(())
 }
 
-fn bias(l: &Lowering, id: NodeId, channels: usize) -> Result<Vec<f32>> {
-    match l.graph.node(id).input(2) {
-        None => Ok(vec![0.0; channels]),
-        Some(b) => l
-            .floats(b)
-            .filter(|b| b.len() == channels)
-            .ok_or_else(|| Error::unsupported("its bias is no constant row of channels")),
-    }
-}
-
 /// Cast between floats and halves.
 pub(super) fn cast(l: &mut Lowering, id: NodeId) -> Result<()> {
     let y = l.output(id, 0)?;
@@ -124,25 +114,6 @@ pub(super) fn cast(l: &mut Lowering, id: NodeId) -> Result<()> {
     Ok(())
 }
 
-impl Lowering<'_> {
-    /// The value in halves.
-    ///
-    /// # Errors
-    /// When it is of integers that stand for no floats.
-    pub fn half(&mut self, held: &Held) -> Result<Held> {
-        if self.of(held).element == Element::F16 {
-            return Ok(held.clone());
-        }
-        let held = self.float(held)?;
-        let name = self.of(&held).name.clone();
-        let mut made = self.buffer(&format!("{name} (halves)"), Element::F16, &held.dims, None);
-        made.order = held.order.clone();
-        let layer = ToHalf(made.dims.iter().product());
-        self.add(name, "Cast".into(), &[&held], &made, Box::new(layer));
-        Ok(made)
-    }
-}
-
 /// Halves in flash; the name.
 fn halves(call: &mut Call, data: &[f16]) -> String {
     call.u16s(
@@ -151,20 +122,14 @@ fn halves(call: &mut Call, data: &[f16]) -> String {
     )
 }
 
+/// The fields of bounds.
 fn bounds(b: Bounds) -> String {
     format!(".lo = {}, .hi = {}", c_float(b.lo), c_float(b.hi))
 }
 
-impl ConvF16 {
-    fn is_depthwise(&self) -> bool {
-        let g = &self.geometry;
-        g.groups > 1 && g.groups == g.in_c && g.groups == g.out_c
-    }
-}
-
 impl Layer for ConvF16 {
     fn kernel(&self) -> &'static str {
-        if self.is_depthwise() {
+        if self.geometry.is_depthwise() {
             "depthwise_f16"
         } else {
             "conv_f16"
@@ -173,7 +138,7 @@ impl Layer for ConvF16 {
 
     fn emit(&self, call: &mut Call) -> String {
         let g = &self.geometry;
-        let packed = match self.is_depthwise() {
+        let packed = match self.geometry.is_depthwise() {
             true => kernels::pack_depthwise_f16(&self.weights, g),
             false => kernels::pack_conv_f16(&self.weights, g),
         };
@@ -183,7 +148,7 @@ impl Layer for ConvF16 {
         let layer = call.parameters("convh", &fields);
         let f = call.kernel(self.kernel());
         let (x, y) = (&call.reads[0], &call.write);
-        match self.is_depthwise() {
+        match self.geometry.is_depthwise() {
             true => format!("{f}(&{layer}, {x}, {weights}, {y});"),
             false => format!("{f}(&{layer}, {x}, {weights}, {y}, {});", call.scratch),
         }
@@ -205,7 +170,7 @@ impl Layer for ConvF16 {
     }
 
     fn scratch(&self, _: Flavour) -> usize {
-        if self.is_depthwise() {
+        if self.geometry.is_depthwise() {
             0
         } else {
             4 * self.geometry.depth()

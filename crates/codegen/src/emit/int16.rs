@@ -41,12 +41,14 @@ struct Dense16 {
 }
 
 impl Quantize16 {
+    /// Of `count` numbers of this scale.
     pub fn new(scale: f32, count: usize) -> Self {
         Self { scale, count }
     }
 }
 
 impl Dequantize16 {
+    /// Of `count` numbers of this scale.
     pub fn new(scale: f32, count: usize) -> Self {
         Self { scale, count }
     }

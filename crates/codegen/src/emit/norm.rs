@@ -31,6 +31,7 @@ struct Reduce {
     sizes: [usize; 3],
 }
 
+/// LayerNormalization, in floats.
 pub(super) fn layer(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let y = l.output(id, 0)?;

@@ -38,6 +38,7 @@ struct PoolF32 {
     geometry: Geometry,
 }
 
+/// Pools, and means over whole images.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let y = l.output(id, 0)?;
@@ -165,6 +166,7 @@ fn fields(g: &Geometry) -> String {
     )
 }
 
+/// Rows and columns of a single image; rows are one where it has one axis.
 fn image(dims: &[usize]) -> Result<[usize; 2]> {
     match *dims {
         [1, _, w] => Ok([1, w]),
@@ -175,6 +177,7 @@ fn image(dims: &[usize]) -> Result<[usize; 2]> {
     }
 }
 
+/// One window over the whole image.
 fn all(dims: &[usize]) -> Result<Geometry> {
     let [h, w] = image(dims)?;
     Ok(Geometry {
@@ -199,9 +202,10 @@ fn is_whole(l: &Lowering, id: NodeId, x: &Held) -> Result<bool> {
     Ok((3..=4).contains(&x.dims.len()) && x.dims[0] == 1 && axes == spatial)
 }
 
+/// The windows of a node.
 fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
     let node = l.graph.node(id);
-    let input = image(dims)?;
+    image(dims)?;
     let kernel: Vec<usize> = node
         .ints("kernel_shape")
         .ok_or_else(|| Error::invalid("it has no kernel_shape"))?
@@ -209,20 +213,11 @@ fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
         .map(|&k| usize::try_from(k).unwrap_or(0))
         .collect();
     let window = Window::of(node, &dims[2..], &kernel)?;
-    let axis = |i: usize| {
-        (window.axes.len() + i)
-            .checked_sub(2)
-            .map(|i| window.axes[i])
-    };
-    let pick = |f: fn(&edgesmith_ir::geometry::Axis) -> usize, one: usize| {
-        [0, 1].map(|i| axis(i).map_or(one, |a| f(&a)))
-    };
     if window.axes.iter().any(|a| a.dilation != 1 && a.kernel != 1) {
         return Err(Error::unsupported(
             "windows with gaps (dilations) have no emitter",
         ));
     }
-    let output = pick(|a| a.output, 1);
     let reaches_past = window.axes.iter().any(|a| {
         let reach = (a.output.saturating_sub(1)) * a.stride + (a.kernel - 1) * a.dilation + 1;
         reach > a.begin + a.input + a.end
@@ -230,19 +225,7 @@ fn windows(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<Geometry> {
     if reaches_past && node.int("count_include_pad").unwrap_or(0) != 0 {
         return Err(Error::unsupported("ceil_mode with count_include_pad"));
     }
-    Ok(Geometry {
-        in_h: input[0],
-        in_w: input[1],
-        in_c: dims[1],
-        out_h: output[0],
-        out_w: output[1],
-        out_c: dims[1],
-        kernel: pick(|a| a.kernel, 1),
-        stride: pick(|a| a.stride, 1),
-        pad: pick(|a| a.begin, 0),
-        dilation: pick(|a| a.dilation, 1),
-        groups: dims[1],
-    })
+    Ok(Geometry::of(&window, [dims[1]; 2], dims[1]))
 }
 
 /// Calls `window` for each output element with its place and the places in its window.

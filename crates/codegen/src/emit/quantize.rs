@@ -42,12 +42,14 @@ impl Grid {
 }
 
 impl Quantize {
+    /// Of `count` numbers on this grid.
     pub fn new(grid: Grid, count: usize) -> Self {
         Self { grid, count }
     }
 }
 
 impl Dequantize {
+    /// Of `count` numbers on this grid.
     pub fn new(grid: Grid, count: usize) -> Self {
         Self { grid, count }
     }

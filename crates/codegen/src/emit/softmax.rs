@@ -24,6 +24,7 @@ struct SoftmaxF32 {
     width: usize,
 }
 
+/// Softmax along one axis, and until opset 13 along all from one on.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let y = l.output(id, 0)?;

@@ -9,6 +9,7 @@ use crate::kernels::Geometry;
 use crate::lower::{Held, Lowering, Weights, last};
 use crate::program::Element;
 
+/// ConvTranspose of a single image.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let (Some(w), Some(y)) = (node.input(1), node.output(0)) else {

@@ -1,7 +1,7 @@
 //! Functions of one number: of bytes by a table of 256, of floats by a kernel.
 
 use edgesmith_ir::eval::{EvalCx, evaluate_tensors, items};
-use edgesmith_ir::{Error, NodeId, Result, Tensor};
+use edgesmith_ir::{Error, NodeId, Result, Tensor, ValueId};
 
 use super::quantize::Lookup;
 use super::{Call, c_float};
@@ -96,6 +96,7 @@ fn erf(x: f32) -> f32 {
     (value * x.signum()) as f32
 }
 
+/// A function of one number.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let y = l.output(id, 0)?;
     let x = l.read(id, 0)?;
@@ -119,7 +120,7 @@ pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
 pub(super) fn like(
     l: &mut Lowering,
     x: &Held,
-    v: edgesmith_ir::ValueId,
+    v: ValueId,
     element: Element,
     grid: Option<Grid>,
 ) -> Held {

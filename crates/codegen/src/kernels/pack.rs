@@ -1,5 +1,7 @@
 //! How weights lie for each flavour, and how much scratch its kernels take.
 
+use edgesmith_ir::geometry::{Axis, Window};
+
 use super::Flavour;
 
 /// The sizes of a convolution, as the kernels have them.
@@ -30,6 +32,36 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Windows over one or two spatial axes, from `channels[0]` channels to `channels[1]`; rows are one
+    /// where there is one axis.
+    pub fn of(window: &Window, channels: [usize; 2], groups: usize) -> Self {
+        let pick = |of: fn(&Axis) -> usize, none: usize| match window.axes.as_slice() {
+            [rows, columns] => [of(rows), of(columns)],
+            [columns] => [none, of(columns)],
+            _ => [none; 2],
+        };
+        let ([in_h, in_w], [out_h, out_w]) = (pick(|a| a.input, 1), pick(|a| a.output, 1));
+        let [in_c, out_c] = channels;
+        Self {
+            in_h,
+            in_w,
+            in_c,
+            out_h,
+            out_w,
+            out_c,
+            kernel: pick(|a| a.kernel, 1),
+            stride: pick(|a| a.stride, 1),
+            pad: pick(|a| a.begin, 0),
+            dilation: pick(|a| a.dilation, 1),
+            groups,
+        }
+    }
+
+    /// Whether each channel has a group of its own, and there are several.
+    pub fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.groups == self.in_c && self.groups == self.out_c
+    }
+
     /// Products of a sum: the weights of an output channel.
     pub fn depth(&self) -> usize {
         self.kernel[0] * self.kernel[1] * (self.in_c / self.groups.max(1))
@@ -123,7 +155,7 @@ pub fn depthwise_in_place(g: &Geometry) -> bool {
 
 /// A row of weights in words of four: 128 is added to bytes 0 and 2 of each, and the last is filled by
 /// zeros of the weights. The correction is 128 times the sum of the odd ones.
-fn coded(row: &[i8]) -> (i32, Vec<[u8; 4]>) {
+fn coded(row: &[i8]) -> Coded {
     let odd: i32 = row.iter().skip(1).step_by(2).map(|w| i32::from(*w)).sum();
     let word = |four: &[i8]| {
         let at = |i: usize| four.get(i).copied().unwrap_or(0) as u8;
@@ -132,9 +164,17 @@ fn coded(row: &[i8]) -> (i32, Vec<[u8; 4]>) {
     (128 * odd, row.chunks(4).map(word).collect())
 }
 
-/// Rows of `depth` weights by blocks of `lanes` rows: the corrections of the block, then a word of each
-/// row in turn.
-fn interleaved(rows: &[&[i8]], depth: usize, lanes: usize) -> Vec<u8> {
+/// What a row becomes: a correction, and words.
+type Coded = (i32, Vec<[u8; 4]>);
+
+/// Rows of `depth` weights by blocks of `lanes` rows, each as `coded` has it: the corrections of the block,
+/// then a word of each row in turn.
+pub(super) fn interleaved(
+    rows: &[&[i8]],
+    depth: usize,
+    lanes: usize,
+    coded: fn(&[i8]) -> Coded,
+) -> Vec<u8> {
     let none = vec![0i8; depth];
     let mut out = Vec::new();
     for block in rows.chunks(lanes) {
@@ -143,7 +183,7 @@ fn interleaved(rows: &[&[i8]], depth: usize, lanes: usize) -> Vec<u8> {
         for (correction, _) in &lanes {
             out.extend(correction.to_le_bytes());
         }
-        for word in 0..depth.div_ceil(4) {
+        for word in 0..lanes.first().map_or(0, |(_, words)| words.len()) {
             for (_, words) in &lanes {
                 out.extend(words[word]);
             }
@@ -152,19 +192,28 @@ fn interleaved(rows: &[&[i8]], depth: usize, lanes: usize) -> Vec<u8> {
     out
 }
 
-/// Rows of `depth` weights by fours of rows: 16 bytes of each in turn, filled by zeros.
-fn vectors(rows: &[&[i8]], depth: usize) -> Vec<u8> {
+/// Rows of `depth` weights by fours of rows: `WIDE` weights of each in turn, filled by zeros, as 16 bytes.
+pub(super) fn vectors<const WIDE: usize>(
+    rows: &[&[i8]],
+    depth: usize,
+    vector: fn([i8; WIDE]) -> [u8; 16],
+) -> Vec<u8> {
     let mut out = Vec::new();
     for block in rows.chunks(4) {
-        for start in (0..depth).step_by(16) {
+        for start in (0..depth).step_by(WIDE) {
             for lane in 0..4 {
                 let row = block.get(lane).copied().unwrap_or_default();
-                let at = |i: usize| row.get(start + i).copied().unwrap_or(0) as u8;
-                out.extend((0..16).map(at));
+                let at = |i: usize| row.get(start + i).copied().unwrap_or(0);
+                out.extend(vector(std::array::from_fn(at)));
             }
         }
     }
     out
+}
+
+/// Sixteen weights as they are.
+fn sixteen(weights: [i8; 16]) -> [u8; 16] {
+    weights.map(|w| w as u8)
 }
 
 fn bytes(weights: &[i8]) -> Vec<u8> {
@@ -180,8 +229,8 @@ pub fn pack_conv(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
             let rows: Vec<&[i8]> = weights.chunks(depth.max(1)).collect();
             let group = (g.out_c / g.groups.max(1)).max(1);
             let each = rows.chunks(group).map(|rows| match flavour {
-                Flavour::Mve => vectors(rows, depth),
-                _ => interleaved(rows, depth, 2),
+                Flavour::Mve => vectors(rows, depth, sixteen),
+                _ => interleaved(rows, depth, 2, coded),
             });
             each.collect::<Vec<_>>().concat()
         }
@@ -228,11 +277,11 @@ pub fn pack_dense(flavour: Flavour, weights: &[i8], inputs: usize) -> Vec<u8> {
         Flavour::C => bytes(weights),
         Flavour::Dsp => {
             let rows: Vec<&[i8]> = weights.chunks(inputs.max(1)).collect();
-            interleaved(&rows, inputs, 4)
+            interleaved(&rows, inputs, 4, coded)
         }
         Flavour::Mve => {
             let rows: Vec<&[i8]> = weights.chunks(inputs.max(1)).collect();
-            vectors(&rows, inputs)
+            vectors(&rows, inputs, sixteen)
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The kernels take weights 16 times: biases are given 16 times, and the shift is less by 4.
 
-use super::pack::{STATE, bytes_of_windows};
+use super::pack::{STATE, bytes_of_windows, interleaved, vectors};
 use super::{Flavour, Geometry};
 
 /// A row in words of eight, the first four in the high halves of bytes, where 8 is added to bytes 0 and 2;
@@ -16,38 +16,9 @@ fn coded(row: &[i8]) -> (i32, Vec<[u8; 4]>) {
     (128 * 16 * odd, row.chunks(8).map(word).collect())
 }
 
-/// Rows by blocks of `lanes`: the corrections of the block, then a word of each row in turn.
-fn interleaved(rows: &[&[i8]], depth: usize, lanes: usize) -> Vec<u8> {
-    let none = vec![0i8; depth];
-    let mut out = Vec::new();
-    for block in rows.chunks(lanes) {
-        let lane = |i: usize| coded(block.get(i).copied().unwrap_or(&none));
-        let lanes: Vec<_> = (0..lanes).map(lane).collect();
-        for (correction, _) in &lanes {
-            out.extend(correction.to_le_bytes());
-        }
-        for word in 0..depth.div_ceil(8) {
-            for (_, words) in &lanes {
-                out.extend(words[word]);
-            }
-        }
-    }
-    out
-}
-
-/// Rows by fours: 32 of each in turn are 16 bytes, the first 16 in their high halves.
-fn vectors(rows: &[&[i8]], depth: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    for block in rows.chunks(4) {
-        for start in (0..depth).step_by(32) {
-            for lane in 0..4 {
-                let row = block.get(lane).copied().unwrap_or_default();
-                let at = |i: usize| (row.get(start + i).copied().unwrap_or(0) << 4) as u8;
-                out.extend((0..16).map(|i| at(i) | at(i + 16) >> 4));
-            }
-        }
-    }
-    out
+/// 32 weights in 16 bytes, the first 16 in their high halves.
+fn halves(weights: [i8; 32]) -> [u8; 16] {
+    std::array::from_fn(|i| (weights[i] << 4) as u8 | (weights[i + 16] << 4) as u8 >> 4)
 }
 
 /// Rows one by one: two weights a byte, the first in its high half.
@@ -68,8 +39,8 @@ pub fn pack_conv_w4(flavour: Flavour, weights: &[i8], g: &Geometry) -> Vec<u8> {
     let group = (g.out_c / g.groups.max(1)).max(1);
     let each = rows.chunks(group).map(|rows| match flavour {
         Flavour::C => plain(rows),
-        Flavour::Dsp => interleaved(rows, depth, 2),
-        Flavour::Mve => vectors(rows, depth),
+        Flavour::Dsp => interleaved(rows, depth, 2, coded),
+        Flavour::Mve => vectors(rows, depth, halves),
     });
     each.collect::<Vec<_>>().concat()
 }
@@ -79,8 +50,8 @@ pub fn pack_dense_w4(flavour: Flavour, weights: &[i8], inputs: usize) -> Vec<u8>
     let rows: Vec<&[i8]> = weights.chunks(inputs.max(1)).collect();
     match flavour {
         Flavour::C => plain(&rows),
-        Flavour::Dsp => interleaved(&rows, inputs, 4),
-        Flavour::Mve => vectors(&rows, inputs),
+        Flavour::Dsp => interleaved(&rows, inputs, 4, coded),
+        Flavour::Mve => vectors(&rows, inputs, halves),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Constants of integers: weights, biases, and what they are as floats.
 
 use edgesmith_ir::eval::{EvalCx, evaluate_tensors, items};
-use edgesmith_ir::{DType, Error, Result, Tensor, ValueId};
+use edgesmith_ir::{DType, Error, NodeId, Result, Tensor, ValueId};
 
 use super::Lowering;
 
@@ -143,7 +143,7 @@ impl Lowering<'_> {
     }
 
     /// The exact numbers of a constant of 32-bit integers that DequantizeLinear reads.
-    fn integers(&self, id: edgesmith_ir::NodeId) -> Option<Vec<f64>> {
+    fn integers(&self, id: NodeId) -> Option<Vec<f64>> {
         let node = self.graph.node(id);
         let data = self.constant(node.input(0)?)?;
         if data.dtype() != DType::I32 || node.input(2).is_some_and(|z| !self.is_zero(z)) {

@@ -8,7 +8,9 @@ use crate::program::Grid;
 /// The least and the greatest number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Bounds {
+    /// The least.
     pub lo: f32,
+    /// The greatest.
     pub hi: f32,
 }
 

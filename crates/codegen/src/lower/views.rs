@@ -67,7 +67,7 @@ impl Lowering<'_> {
     }
 
     /// A copy of a value.
-    pub fn copied(&mut self, held: &Held, name: &str) -> Result<Held> {
+    pub fn copied(&mut self, held: &Held, name: &str) -> Held {
         let buffer = self.of(held);
         let (element, grid) = (buffer.element, buffer.grid);
         let mut made = self.buffer(name, element, &held.dims, grid);
@@ -81,7 +81,7 @@ impl Lowering<'_> {
             &made,
             Box::new(layer),
         );
-        Ok(made)
+        made
     }
 
     /// Node `id` gives what it reads another shape: no step.

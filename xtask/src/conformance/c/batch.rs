@@ -126,32 +126,7 @@ fn build(cases: &[Made], board: &Board, folder: &Path) -> Result<()> {
         .iter()
         .map(|c| format!("#include \"{}.c\"\n", c.firmware.prefix));
     std::fs::write(folder.join("networks.c"), includes.collect::<String>())?;
-    let cc = || {
-        let Compiler { target, flags, .. } = compiler;
-        let mut command = Command::new(&program);
-        command.current_dir(folder).args(*target).args(*flags);
-        command.args([
-            "-std=c99",
-            "-O1",
-            "-I.",
-            "-fno-unwind-tables",
-            "-fno-asynchronous-unwind-tables",
-        ]);
-        match board.machine {
-            None => command.args([
-                "-g",
-                "-fsanitize=address,undefined",
-                "-fno-sanitize-recover=all",
-            ]),
-            Some(_) => command.args([
-                "-isystem",
-                "include",
-                "-ffunction-sections",
-                "-fdata-sections",
-            ]),
-        };
-        command
-    };
+    let cc = || compile(board, compiler, &program, folder);
     let mut strict = cc();
     strict.args([
         "-Wall",
@@ -186,6 +161,34 @@ fn build(cases: &[Made], board: &Board, folder: &Path) -> Result<()> {
         link.arg(String::from_utf8_lossy(&asked.stdout).trim());
     }
     succeed(&mut link)
+}
+
+/// The compiler in the folder, with what all that it compiles and links there has in common.
+fn compile(board: &Board, compiler: &Compiler, program: &Path, folder: &Path) -> Command {
+    let Compiler { target, flags, .. } = compiler;
+    let mut command = Command::new(program);
+    command.current_dir(folder).args(*target).args(*flags);
+    command.args([
+        "-std=c99",
+        "-O1",
+        "-I.",
+        "-fno-unwind-tables",
+        "-fno-asynchronous-unwind-tables",
+    ]);
+    match board.machine {
+        None => command.args([
+            "-g",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+        ]),
+        Some(_) => command.args([
+            "-isystem",
+            "include",
+            "-ffunction-sections",
+            "-fdata-sections",
+        ]),
+    };
+    command
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -4,6 +4,7 @@ use edgesmith_ir::{Error, NodeId, Result};
 
 use super::{Moves, axis_of, ints, moved, ordered, put, walk};
 use crate::lower::{Bounds, Held, Lowering};
+use crate::program::Grid;
 
 /// Concat: inputs one behind the other along an axis, all in one grid.
 pub(in crate::emit) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
@@ -13,10 +14,7 @@ pub(in crate::emit) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
     let axis = axis_of(node.int("axis").unwrap_or(0), dims.len())?;
     let tail = l.tail(y);
     let count = node.inputs().len();
-    let mut parts = Vec::with_capacity(count);
-    for i in 0..count {
-        parts.push(l.read(id, i)?);
-    }
+    let parts: Vec<Held> = (0..count).map(|i| l.read(id, i)).collect::<Result<_>>()?;
     let first = parts
         .first()
         .cloned()
@@ -26,14 +24,7 @@ pub(in crate::emit) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
         true => tail.grid.or_else(|| l.grid(&first)),
         false => None,
     };
-    let mut laid = Vec::with_capacity(count);
-    for part in &parts {
-        let part = match grid {
-            Some(grid) => l.on_grid(part, grid),
-            None => l.float(part)?,
-        };
-        laid.push(l.ordered(&part, &first.order));
-    }
+    let laid = alike(l, &parts, grid, &first.order)?;
     let element = l.of(&laid[0]).element;
     let mut at = 0;
     let mut copies = Vec::with_capacity(count);
@@ -67,6 +58,24 @@ pub(in crate::emit) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
         l.finish(&tail, made);
     }
     Ok(())
+}
+
+/// The parts in bytes of `grid`, or in floats where there is none, with their axes in `order`.
+fn alike(
+    l: &mut Lowering,
+    parts: &[Held],
+    grid: Option<Grid>,
+    order: &[usize],
+) -> Result<Vec<Held>> {
+    let mut laid = Vec::with_capacity(parts.len());
+    for part in parts {
+        let part = match grid {
+            Some(grid) => l.on_grid(part, grid),
+            None => l.float(part)?,
+        };
+        laid.push(l.ordered(&part, order));
+    }
+    Ok(laid)
 }
 
 /// Slice by constant starts, ends and steps.
