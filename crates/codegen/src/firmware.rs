@@ -215,6 +215,7 @@ impl Firmware {
     /// When `prefix` is no name.
     pub fn new(program: Program, prefix: &str, flavour: Flavour, source: &str) -> Result<Self> {
         check_prefix(prefix)?;
+        let source = &in_comment(source);
         let memory = Memory::plan(&program, flavour);
         let mut unit = Unit::new(prefix, flavour);
         let mut calls = Vec::with_capacity(program.steps.len());
@@ -318,7 +319,7 @@ impl Firmware {
             text,
             "/* {} \"{}\": {} in memory */\n#define {name}_COUNT {}u\n",
             if way == "INPUT" { "Input" } else { "Output" },
-            port.name,
+            in_comment(&port.name),
             laid.join(" x "),
             buffer.count
         );
@@ -372,7 +373,7 @@ impl Firmware {
         self.init(&mut text);
         let _ = write!(text, "\nvoid {p}_invoke(void)\n{{\n");
         for (n, (call, step)) in calls.iter().zip(&self.program.steps).enumerate() {
-            let name = step.name.replace("*/", "* /").replace("/*", "/ *");
+            let name = in_comment(&step.name);
             let _ = write!(
                 text,
                 "    /* {}: {name} */\n    {u}_STEP({n}u);\n    ",
@@ -459,6 +460,13 @@ impl Firmware {
         text.push_str("\n#endif\n");
         text
     }
+}
+
+/// A name from a file, fit for a comment of C.
+fn in_comment(name: &str) -> String {
+    let plain = |c: char| if c.is_control() || c == '\\' { '?' } else { c };
+    let name: String = name.chars().map(plain).collect();
+    name.replace("*/", "* /").replace("/*", "/ *")
 }
 
 /// A place in the arena as a pointer.

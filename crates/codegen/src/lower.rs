@@ -19,6 +19,9 @@ pub(crate) use quantized::Weights;
 pub(crate) use tail::{Bounds, Tail};
 pub(crate) use views::last;
 
+/// Elements of a value at most: places are counted in 32 bits, in bytes.
+const MOST: usize = 1 << 28;
+
 /// How an operator is lowered.
 pub(crate) type Lower = fn(&mut Lowering, NodeId) -> Result<()>;
 
@@ -208,6 +211,12 @@ impl<'a> Lowering<'a> {
         })?;
         if dims.contains(&0) {
             return Err(Error::unsupported(format!("\"{name}\" has no elements")));
+        }
+        let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        if count.is_none_or(|n| n > MOST) {
+            return Err(Error::unsupported(format!(
+                "\"{name}\" has more elements than code counts, which is {MOST}"
+            )));
         }
         Ok((ty.dtype, dims.to_vec()))
     }

@@ -266,3 +266,24 @@ fn a_state_that_is_kept_goes_from_run_to_run() {
         near: 0.0,
     }]);
 }
+
+#[test]
+fn names_of_a_file_stay_in_their_comments_and_lengths_within_reason() {
+    let hostile = "opset 17 graph g(x: f32[1,4]) -> (y) {
+        a = Relu(x) {name=\"*/ int evil; /*\"} y = Neg(a) {name=\"line\"} }";
+    let model = edgesmith_ir::text::parse(hostile).unwrap();
+    let program = lower(&model).unwrap();
+    let firmware = Firmware::new(program, "named", Flavour::C, "*/ #error */").unwrap();
+    let one = |x: f32| x.to_le_bytes().to_vec();
+    host::check(&[host::Case {
+        name: "named".into(),
+        firmware,
+        given: vec![[1.0f32, -2.0, 3.0, 0.5].map(one).concat()],
+        expected: vec![[-1.0f32, 0.0, -3.0, -0.5].map(one).concat()],
+        near: 0.0,
+    }]);
+    let huge = "opset 17 graph g(x: f32[1,65536,65536]) -> (y) { y = Relu(x) }";
+    let model = edgesmith_ir::text::parse(huge).unwrap();
+    let error = lower(&model).err().map(|e| e.to_string());
+    assert!(error.is_some_and(|e| e.contains("more elements than code counts")));
+}
