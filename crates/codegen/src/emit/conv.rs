@@ -269,35 +269,30 @@ pub(super) fn bias(l: &Lowering, id: NodeId, channels: usize) -> Result<Vec<f32>
     bias.ok_or_else(|| Error::unsupported("its bias is no constant row of channels"))
 }
 
+/// The fields of `es_conv` that [`Geometry::sizes`] are.
+const FIELDS: [&str; 15] = [
+    "in_h",
+    "in_w",
+    "in_c",
+    "out_h",
+    "out_w",
+    "out_c",
+    "kernel_h",
+    "kernel_w",
+    "stride_h",
+    "stride_w",
+    "pad_top",
+    "pad_left",
+    "dilation_h",
+    "dilation_w",
+    "groups",
+];
+
 /// The fields of `es_conv` but for what becomes of sums.
 pub(super) fn fields(g: &Geometry) -> String {
-    let Geometry {
-        kernel,
-        stride,
-        pad,
-        dilation,
-        ..
-    } = g;
-    format!(
-        ".in_h = {}, .in_w = {}, .in_c = {}, .out_h = {}, .out_w = {}, .out_c = {}, .kernel_h = {}, \
-         .kernel_w = {}, .stride_h = {}, .stride_w = {}, .pad_top = {}, .pad_left = {}, \
-         .dilation_h = {}, .dilation_w = {}, .groups = {}",
-        g.in_h,
-        g.in_w,
-        g.in_c,
-        g.out_h,
-        g.out_w,
-        g.out_c,
-        kernel[0],
-        kernel[1],
-        stride[0],
-        stride[1],
-        pad[0],
-        pad[1],
-        dilation[0],
-        dilation[1],
-        g.groups
-    )
+    let fields = FIELDS.iter().zip(g.sizes());
+    let fields = fields.map(|(name, n)| format!(".{name} = {n}"));
+    fields.collect::<Vec<_>>().join(", ")
 }
 
 /// The distance that the result keeps from the input so that no step of `pixels` output pixels writes

@@ -17,11 +17,10 @@ struct Nearest {
     columns: Vec<u16>,
 }
 
+/// Resize of a single image to the nearest pixel.
 pub(super) fn lower(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
-    let y = node
-        .output(0)
-        .ok_or_else(|| Error::invalid("it has no output"))?;
+    let y = l.output(id, 0)?;
     let mode = node.string("mode").unwrap_or("nearest");
     if mode != "nearest" {
         return Err(
@@ -98,6 +97,7 @@ fn sources(l: &Lowering, id: NodeId, dims: &[usize]) -> Result<(Vec<u16>, Vec<u1
 }
 
 impl Nearest {
+    /// For each pixel of the result the one that it is taken from.
     fn pixels(&self) -> impl Iterator<Item = usize> + '_ {
         self.rows.iter().flat_map(move |&r| {
             self.columns
@@ -106,6 +106,7 @@ impl Nearest {
         })
     }
 
+    /// The elements of the result.
     fn moved<T: Copy>(&self, x: &[T]) -> Vec<T> {
         let pixel = |p: usize| &x[p * self.channels..(p + 1) * self.channels];
         self.pixels().flat_map(pixel).copied().collect()

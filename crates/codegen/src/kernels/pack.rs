@@ -57,6 +57,31 @@ impl Geometry {
         }
     }
 
+    /// Every size, in the order in which `es_conv` has them.
+    pub fn sizes(&self) -> [usize; 15] {
+        let [kernel_h, kernel_w] = self.kernel;
+        let [stride_h, stride_w] = self.stride;
+        let [pad_top, pad_left] = self.pad;
+        let [dilation_h, dilation_w] = self.dilation;
+        [
+            self.in_h,
+            self.in_w,
+            self.in_c,
+            self.out_h,
+            self.out_w,
+            self.out_c,
+            kernel_h,
+            kernel_w,
+            stride_h,
+            stride_w,
+            pad_top,
+            pad_left,
+            dilation_h,
+            dilation_w,
+            self.groups,
+        ]
+    }
+
     /// Whether each channel has a group of its own, and there are several.
     pub fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.groups == self.in_c && self.groups == self.out_c

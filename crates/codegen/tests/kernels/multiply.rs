@@ -88,23 +88,7 @@ fn answer(g: &Geometry, x: &[i8], w: &[i8], zero: i8, to: &Requant) -> Vec<i8> {
 }
 
 fn parameters(g: &Geometry, zero: i8, to: &Requant) -> Vec<i32> {
-    let sizes = [
-        g.in_h,
-        g.in_w,
-        g.in_c,
-        g.out_h,
-        g.out_w,
-        g.out_c,
-        g.kernel[0],
-        g.kernel[1],
-        g.stride[0],
-        g.stride[1],
-        g.pad[0],
-        g.pad[1],
-        g.dilation[0],
-        g.dilation[1],
-        g.groups,
-    ];
+    let sizes = g.sizes();
     let mut q: Vec<i32> = sizes.iter().map(|v| *v as i32).collect();
     q.push(zero.into());
     q.extend(to.parameters());

@@ -65,23 +65,7 @@ fn conv(r: &mut Random, kernel: i32, g: &Geometry) -> Case {
             }
         }
     }
-    let q = [
-        g.in_h,
-        g.in_w,
-        g.in_c,
-        g.out_h,
-        g.out_w,
-        g.out_c,
-        g.kernel[0],
-        g.kernel[1],
-        g.stride[0],
-        g.stride[1],
-        g.pad[0],
-        g.pad[1],
-        g.dilation[0],
-        g.dilation[1],
-        g.groups,
-    ];
+    let q = g.sizes();
     let packed = match kernel {
         22 => pack_depthwise_f32(&w, g),
         _ => pack_conv_f32(&w, g),

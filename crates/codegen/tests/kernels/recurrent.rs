@@ -138,23 +138,7 @@ fn conv16(r: &mut Random, g: &Geometry) -> Case {
             }
         }
     }
-    let q = [
-        g.in_h,
-        g.in_w,
-        g.in_c,
-        g.out_h,
-        g.out_w,
-        g.out_c,
-        g.kernel[0],
-        g.kernel[1],
-        g.stride[0],
-        g.stride[1],
-        g.pad[0],
-        g.pad[1],
-        g.dilation[0],
-        g.dilation[1],
-        g.groups,
-    ];
+    let q = g.sizes();
     let mut one = wide_case(r, 17, &q, &x, g.out_c, &sums);
     one.scratch = 2 * g.depth() * g.groups;
     one.arrays[2] = pack_conv(Flavour::C, &w, g);
