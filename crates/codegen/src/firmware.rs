@@ -317,10 +317,12 @@ impl Firmware {
             .collect();
         let _ = write!(
             text,
-            "/* {} \"{}\": {} in memory */\n#define {name}_COUNT {}u\n",
+            "/* {} \"{}\", {:?} in the graph: {} in memory, its axes {:?} */\n#define {name}_COUNT {}u\n",
             if way == "INPUT" { "Input" } else { "Output" },
             in_comment(&port.name),
+            port.dims,
             laid.join(" x "),
+            port.order,
             buffer.count
         );
         if let Some(grid) = buffer.grid {

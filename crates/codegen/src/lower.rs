@@ -115,14 +115,53 @@ impl<'a> Lowering<'a> {
             let (dtype, dims) = self.typed(v).at(|| format!("input \"{name}\""))?;
             let element = element(dtype).at(|| format!("input \"{name}\""))?;
             let grid = self.wanted(v).filter(|_| element == Element::F32);
-            let held = match grid {
+            let mut held = match grid {
                 Some(_) => self.buffer(name, Element::I8, &dims, grid),
                 None => self.buffer(name, element, &dims, None),
             };
+            if dims.len() > 2 && self.is_image(v) {
+                held.order = last(dims.len());
+            }
             self.port(name, &held, true);
             self.held.insert(v, held);
         }
         Ok(())
+    }
+
+    /// Whether all that read a value want it channels-last: it is then given so, and nothing is turned.
+    fn is_image(&self, v: ValueId) -> bool {
+        const ALONG: &[&str] = &[
+            "Cast",
+            "DequantizeLinear",
+            "Identity",
+            "QuantizeLinear",
+            "Relu",
+        ];
+        const IMAGES: &[&str] = &[
+            "AveragePool",
+            "Conv",
+            "ConvTranspose",
+            "GlobalAveragePool",
+            "GlobalMaxPool",
+            "MaxPool",
+        ];
+        let mut open = vec![v];
+        let mut seen = BTreeSet::new();
+        while let Some(v) = open.pop() {
+            let consumers = self.graph.value(v).consumers();
+            if self.graph.is_output(v) || consumers.is_empty() || !seen.insert(v) {
+                return false;
+            }
+            for &(id, i) in consumers {
+                let node = self.graph.node(id);
+                let along = ALONG.iter().any(|op| node.op == *op);
+                if i != 0 || !(along || IMAGES.iter().any(|op| node.op == *op)) {
+                    return false;
+                }
+                open.extend(node.output(0).filter(|_| along));
+            }
+        }
+        true
     }
 
     /// The one grid that all readers of a value quantise it to, through changes of shape.

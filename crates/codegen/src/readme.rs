@@ -109,7 +109,7 @@ fn upper(name: &str) -> String {
 fn ports(text: &mut String, firmware: &Firmware, ports: &[Port], title: &str) {
     let _ = write!(
         text,
-        "\n| {title} | type | in memory | number |\n|---|---|---|---|\n"
+        "\n| {title} | type | in the graph | in memory | number |\n|---|---|---|---|---|\n"
     );
     for port in ports {
         let buffer = &firmware.program.buffers[port.buffer];
@@ -124,10 +124,12 @@ fn ports(text: &mut String, firmware: &Firmware, ports: &[Port], title: &str) {
         };
         let _ = writeln!(
             text,
-            "| `{}` | {} | {} | {number} |",
+            "| `{}` | {} | {:?} | {}, axes {:?} | {number} |",
             port.c_name,
             buffer.element.c(),
-            laid.join(" x ")
+            port.dims,
+            laid.join(" x "),
+            port.order
         );
     }
 }
