@@ -69,7 +69,8 @@ pub fn prepare(
     let expected: Vec<Item> = Session::prepare(&quantised, &reference)?.run_items(&named)?;
     let program = lowered_whole(&mut quantised)?;
     ensure!(program.inputs.len() == inputs.len(), "inputs are lost");
-    if program.buffers.iter().all(|b| b.element == Element::F32) {
+    let floats = [Element::F32, Element::F16];
+    if program.buffers.iter().all(|b| floats.contains(&b.element)) {
         return Ok(None);
     }
     let given = inputs.iter().enumerate();
