@@ -5,7 +5,7 @@ use edgesmith_ir::infer::{self, Inferred};
 use edgesmith_ir::pattern::matches;
 use edgesmith_ir::random::Random;
 use edgesmith_ir::types::{Dim, Shape, TensorType, Type};
-use edgesmith_ir::{Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, ValueId, verify};
+use edgesmith_ir::{Attribute, DType, Error, Model, NodeId, Result, Tensor, ValueId, verify};
 use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
 
 use crate::grad::{Keep, differentiate_keeping};
@@ -17,6 +17,7 @@ use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
 
 mod build;
 mod clip;
+mod dropout;
 mod open;
 
 use open::open_batch;
@@ -35,6 +36,9 @@ pub struct Options {
     pub pact: bool,
     /// Normalisations keep their statistics.
     pub freeze_norms: bool,
+    /// The part of numbers that is dropped where such networks have a Dropout and the file has none; 0 adds
+    /// none.
+    pub dropout: f64,
     /// Values of the forward pass are computed again where that takes less memory.
     pub recompute: bool,
     /// Masks of constants by name; where there is none, zeros of what the model says was pruned stay.
@@ -109,7 +113,14 @@ impl Draft {
             draft.clip_activations();
         }
         draft.wake_norms(options)?;
-        draft.wake_dropout()?;
+        if !(0.0..1.0).contains(&options.dropout) {
+            let what = format!("a dropout of {} is no part below 1", options.dropout);
+            return Err(Error::usage(what).hint("networks are trained with 0.1 to 0.5"));
+        }
+        if options.dropout > 0.0 {
+            draft.add_dropout(options.dropout)?;
+        }
+        draft.wake_dropout();
         Ok(draft)
     }
 
@@ -258,48 +269,6 @@ impl Draft {
                 };
                 self.states.push((state, renewed));
             }
-        }
-        Ok(())
-    }
-
-    /// Puts a product with a mask in the place of each Dropout.
-    fn wake_dropout(&mut self) -> Result<()> {
-        for id in self.of_op("Dropout") {
-            let node = self.model.graph.node(id).clone();
-            let (Some(x), Some(y)) = (node.input(0), node.output(0)) else {
-                continue;
-            };
-            let ratio = match node.input(1) {
-                Some(r) => {
-                    let ratio = self.base.graph.value(r).constant.as_ref();
-                    let ratio = ratio.and_then(|t| t.to_f32().ok()?.first().copied());
-                    ratio.map_or(0.5, f64::from)
-                }
-                None => node.float("ratio").map_or(0.5, f64::from),
-            };
-            let shape = self.inferred.tensor(x).and_then(|t| t.shape.clone());
-            let known = |s: Shape| {
-                s.iter()
-                    .skip(1)
-                    .map(Dim::known)
-                    .collect::<Option<Vec<usize>>>()
-            };
-            let Some(dims) = shape.and_then(known) else {
-                self.notes.push(format!(
-                    "the Dropout \"{}\" is left out: its lengths are not known",
-                    node.name
-                ));
-                continue;
-            };
-            let name = self.model.graph.fresh_name(&format!("{}/mask", node.name));
-            let ty = batched(DType::F32, &dims);
-            let mask = self.model.graph.add_input(&name, Type::from(ty));
-            self.model.graph.remove_node(id);
-            let product = Node::new("Mul", &node.name);
-            self.model
-                .graph
-                .add_node(product, &[Some(x), Some(mask)], &[Some(y)]);
-            self.masks.push(Mask { name, dims, ratio });
         }
         Ok(())
     }

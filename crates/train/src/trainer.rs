@@ -194,6 +194,9 @@ struct Run<'a> {
     total: usize,
     warmup: usize,
     kept: Option<Vec<Vec<f32>>>,
+    /// The shapes of the batch before, and the lengths of masks for it.
+    shapes: Vec<Vec<usize>>,
+    lengths: Vec<Vec<usize>>,
     /// Until when seconds are counted.
     counted: Instant,
 }
@@ -235,6 +238,8 @@ impl<'a> Run<'a> {
             steps,
             total,
             kept: None,
+            shapes: Vec::new(),
+            lengths: Vec::new(),
             counted: Instant::now(),
         })
     }
@@ -341,23 +346,8 @@ impl<'a> Run<'a> {
             let weight = term.weight + (last - term.weight) * part;
             fed.push((term.input.clone(), Tensor::scalar(weight as f32)));
         }
-        for (i, mask) in self.training.masks.iter().enumerate() {
-            let numbers = [self.settings.seed, 2, self.done.step as u64, i as u64];
-            let mut random = Random::of(&numbers);
-            let dims: Vec<usize> = std::iter::once(self.batch)
-                .chain(mask.dims.clone())
-                .collect();
-            let kept = (1.0 / (1.0 - mask.ratio)) as f32;
-            let draw = |_| {
-                if random.unit() < mask.ratio {
-                    0.0
-                } else {
-                    kept
-                }
-            };
-            let data: Vec<f32> = (0..dims.iter().product()).map(draw).collect();
-            fed.push((mask.name.clone(), Tensor::from_vec(&dims, data)?));
-        }
+        let masks = self.masks(&fed)?;
+        fed.extend(masks);
         self.weights.feed(&mut fed)?;
         let named: Vec<(&str, Tensor)> = fed.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
         let outputs = self.session.run(&named)?;
@@ -392,6 +382,28 @@ impl<'a> Run<'a> {
         }
         self.done.step += 1;
         Ok(terms)
+    }
+
+    /// Draws the masks of a step: 0 for what is dropped, else what makes the mean as it was.
+    fn masks(&mut self, batch: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        let shapes: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.dims().to_vec()).collect();
+        if self.shapes != shapes {
+            self.lengths = self.training.lengths_of_masks(batch)?;
+            self.shapes = shapes;
+        }
+        let mut masks = Vec::new();
+        for (i, (mask, dims)) in self.training.masks.iter().zip(&self.lengths).enumerate() {
+            let numbers = [self.settings.seed, 2, self.done.step as u64, i as u64];
+            let mut random = Random::of(&numbers);
+            let kept = (1.0 / (1.0 - mask.ratio)) as f32;
+            let draw = |_| match random.unit() < mask.ratio {
+                true => 0.0,
+                false => kept,
+            };
+            let data: Vec<f32> = (0..dims.iter().product()).map(draw).collect();
+            masks.push((mask.name.clone(), Tensor::from_vec(dims, data)?));
+        }
+        Ok(masks)
     }
 
     /// Chooses masks where a step asks for that.

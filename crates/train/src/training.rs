@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgesmith_ir::{Error, Model, Result, Tensor, ValueId};
+use edgesmith_ir::{Error, Model, Result, Tensor, Type, ValueId, infer};
 
 use crate::masked::Gradual;
 use crate::thaw::{self, Thawed};
@@ -61,8 +61,8 @@ pub struct Term {
 pub struct Mask {
     /// The name of the input.
     pub name: String,
-    /// The lengths behind the batch.
-    pub dims: Vec<usize>,
+    /// The value of the model that it is as long as.
+    pub of: ValueId,
     /// The part that is dropped.
     pub ratio: f64,
 }
@@ -137,6 +137,29 @@ impl Training {
         (self.terms.iter().map(weight))
             .chain(parameters.map(|p| (p.name.clone(), p.data.clone())))
             .chain(states.map(|s| (s.name.clone(), s.data.clone())))
+    }
+
+    /// The lengths of each mask for a batch of the model's inputs.
+    ///
+    /// # Errors
+    /// When they do not follow from it.
+    pub fn lengths_of_masks(&self, batch: &[(String, Tensor)]) -> Result<Vec<Vec<usize>>> {
+        if self.masks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let graph = &self.base.graph;
+        let input = |(name, data): &(String, Tensor)| {
+            let v = graph.find_value(name).filter(|&v| graph.is_input(v))?;
+            Some((v, Type::from(data.ty())))
+        };
+        let inputs: Vec<(ValueId, Type)> = batch.iter().filter_map(input).collect();
+        let inferred = infer::infer(&self.base, &inputs)?;
+        let lengths = |mask: &Mask| {
+            let dims = inferred.dims(mask.of).map(|d| d.to_vec());
+            let what = "how many numbers there are to drop does not follow from the inputs";
+            dims.ok_or_else(|| Error::unsupported(what).at(mask.name.clone()))
+        };
+        self.masks.iter().map(lengths).collect()
     }
 
     /// The model with these parameters and states, in order.

@@ -79,6 +79,12 @@ const KEYS: &[Key] = &[
         kind: Kind::Number,
     },
     Key {
+        name: "dropout",
+        value: "P",
+        about: "Drop this part of attention weights, of what layers add to residual sums, of embeddings, and of what the last layer reads",
+        kind: Kind::Number,
+    },
+    Key {
         name: "like-input",
         value: "NAME",
         about: "With mse: the output should be this input",
@@ -305,6 +311,7 @@ impl Plan {
             freeze_norms: given.flag("freeze-norms"),
             freeze_scales: given.flag("freeze-scales"),
             pact: given.flag("pact"),
+            dropout: given.number("dropout").unwrap_or(0.0),
             recompute: given.flag("recompute"),
             masks,
             seed: self.settings.seed,

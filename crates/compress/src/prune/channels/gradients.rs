@@ -67,11 +67,9 @@ impl Gradients {
                 (None, Some(own)) => classes(&own.run(&named(&fed))?)?,
                 (None, None) => return Err(Error::internal("nothing tells the classes")),
             };
-            let rows = labels.len();
             fed.push((labels_of.name.clone(), Tensor::vector(labels)));
             fed.extend(training.initial_inputs());
-            for mask in &training.masks {
-                let dims: Vec<usize> = std::iter::once(rows).chain(mask.dims.clone()).collect();
+            for (mask, dims) in training.masks.iter().zip(training.lengths_of_masks(&fed)?) {
                 let ones = vec![1.0f32; dims.iter().product()];
                 fed.push((mask.name.clone(), Tensor::from_vec(&dims, ones)?));
             }

@@ -1,11 +1,11 @@
 //! Instructions of the kernels in C on Cortex-M4 and Cortex-M55 under QEMU, one layer a line.
 //!
-//! `cargo run --release -p edgesmith-codegen --example bench_kernels [WORD]...`: only the lines that hold
+//! `cargo run --release -p edgesmith-codegen --example count_instructions [WORD]...`: only the lines that hold
 //! every word. Needs `arm-none-eabi-gcc` and `qemu-system-arm`; lines of clang need `clang-22`.
 
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
-#[path = "bench_kernels/layers.rs"]
+#[path = "count_instructions/layers.rs"]
 mod layers;
 
 use edgesmith_codegen::kernels::{Flavour, text};
