@@ -7,6 +7,7 @@ use edgesmith_ir::{Error, Model};
 use crate::opened;
 
 pub mod apply;
+pub mod average;
 pub mod bench;
 pub mod codegen;
 pub mod compare;
@@ -53,6 +54,7 @@ pub static COMMANDS: &[&Command] = &[
     &train::TRAIN,
     &train::DISTILL,
     &lottery::LOTTERY,
+    &average::AVERAGE,
     &apply::APPLY,
     &convert::CONVERT,
     &prepare::PREPARE,

@@ -51,6 +51,29 @@ mod tests {
 
     use super::*;
 
+    fn file(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("edgesmith-{name}-{}.onnx", std::process::id()))
+    }
+
+    #[test]
+    fn nodes_that_get_names_of_their_own_in_the_file_are_the_same() {
+        let source = "opset 17 graph g(x: f32[n]) -> (y: f32[n]) {
+            a = Relu(x) {name=\"one\"} y = Neg(a) {name=\"one\"} }";
+        let made = text::parse(source).expect("it is a model");
+        let file = file("names");
+        let options = WriteOptions {
+            force: true,
+            ..WriteOptions::default()
+        };
+        edgesmith_formats::write(&made, &file, &options).expect("the folder takes files");
+        let found = check(&made, &[], &file).expect("it is what was made");
+        let names: Vec<&str> = (found.model.graph.nodes())
+            .map(|(_, n)| n.name.as_str())
+            .collect();
+        assert_eq!(names, ["one", "one_1"]);
+        std::fs::remove_file(&file).expect("the file is ours");
+    }
+
     #[test]
     fn a_file_of_other_numbers_is_our_bug() {
         let weights = ["0.3"; 16].join(",");
@@ -61,7 +84,7 @@ mod tests {
         let float = text::parse(&source).expect("it is a model");
         let (made, changes) =
             half::to_bf16(&float, &half::Settings::default()).expect("it has a weight");
-        let file = std::env::temp_dir().join(format!("edgesmith-back-{}.onnx", std::process::id()));
+        let file = file("back");
         let options = WriteOptions {
             force: true,
             ..WriteOptions::default()

@@ -15,6 +15,7 @@ use crate::prune::weights::masks::Masks;
 use crate::quantize::changes::Changes;
 use crate::samples::Samples;
 
+pub mod average;
 pub mod convert;
 mod given;
 pub mod lottery;
@@ -176,6 +177,7 @@ pub static STEPS: &[&StepDef] = &[
     &student::STUDENT,
     &train::TRAIN,
     &lottery::LOTTERY,
+    &average::AVERAGE,
     &optimize::OPTIMIZE,
     &prune::PRUNE,
     &quantize::QUANTIZE,

@@ -90,10 +90,10 @@ fn mean_of_words(model: &mut Model, x: ValueId) -> Result<ValueId> {
         let name = graph.fresh_name("head/axis");
         graph.add_constant(&name, Tensor::vector(vec![n]))
     };
-    let sum = |graph: &mut edgesmith_ir::Graph, v: ValueId| {
+    let sum = |graph: &mut edgesmith_ir::Graph, v: ValueId, name: &str| {
         let axis = list(graph, 1);
-        let node = Node::new("ReduceSum", "head/sum").with("keepdims", Attribute::Int(0));
-        graph.add_op(node, &[v, axis], "head/sum")
+        let node = Node::new("ReduceSum", name).with("keepdims", Attribute::Int(0));
+        graph.add_op(node, &[v, axis], name)
     };
     let Some(mask) = mask else {
         let node = Node::new("ReduceMean", "head/mean")
@@ -116,7 +116,8 @@ fn mean_of_words(model: &mut Model, x: ValueId) -> Result<ValueId> {
         "head/mask",
     );
     let kept = graph.add_op(Node::new("Mul", "head/kept"), &[x, mask], "head/kept");
-    let (total, count) = (sum(graph, kept), sum(graph, mask));
+    let total = sum(graph, kept, "head/sum");
+    let count = sum(graph, mask, "head/words");
     let name = graph.fresh_name("head/one");
     let one = graph.add_constant(&name, Tensor::scalar(1f32));
     let count = graph.add_op(Node::new("Max", "head/count"), &[count, one], "head/count");

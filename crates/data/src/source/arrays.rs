@@ -49,6 +49,8 @@ struct Arrays {
     fields: Vec<Field>,
     rows: Vec<Rows>,
     labels: Labels,
+    /// Bytes of each array that is held in memory.
+    held: Vec<usize>,
     notes: Vec<String>,
     len: usize,
 }
@@ -194,6 +196,7 @@ impl Arrays {
             fields: Vec::new(),
             rows: Vec::new(),
             labels: Labels::default(),
+            held: Vec::new(),
             notes: Vec::new(),
             len: 0,
         };
@@ -206,6 +209,13 @@ impl Arrays {
         }
         if found.len == 0 {
             return Err(Error::invalid("there are no samples").at(place()));
+        }
+        if !found.held.is_empty() {
+            let (count, bytes) = (found.held.len(), found.held.iter().sum::<usize>());
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            found.notes.push(format!(
+                "{name} is packed: what cannot be read row by row is held in memory ({count} arrays, {bytes} bytes)"
+            ));
         }
         if let Some(labels) = labels {
             let of = |array: &Named| -> Result<Labels> {
@@ -247,10 +257,7 @@ impl Arrays {
                 let rows = match archive.row_file(&inside)? {
                     Some(rows) => Rows::File(rows),
                     None => {
-                        let bytes = held(&header, settings)?;
-                        self.notes.push(format!(
-                            "the array \"{inside}\" cannot be read row by row, and is held in memory ({bytes} bytes)"
-                        ));
+                        self.held.push(held(&header, settings)?);
                         Rows::Held(archive.whole(&inside)?)
                     }
                 };
