@@ -333,10 +333,9 @@ mod tests {
         let sizes = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 20, 31, 33, 64, 67];
         for round in 0..150 {
             let (m, n) = (random.pick(&rows), random.pick(&sizes));
-            let k = if round % 9 == 0 {
-                300
-            } else {
-                random.pick(&sizes)
+            let k = match round % 9 {
+                0 => random.pick(&[96, 130, 300]),
+                _ => random.pick(&sizes),
             };
             let share = random.pick(&[0, 10, 40, 100]);
             let b = some_matrix(&mut random, [k, n], share);
@@ -392,6 +391,69 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What would be read of stored lists, changed in byte `at`.
+    fn read_changed(ctx: &Ctx, lists: &SparseI8, at: usize, byte: u8) -> Option<SparseI8> {
+        let mut part = lists.part().clone();
+        if let Some(to) = part.bytes_mut().get_mut(at) {
+            *to = byte;
+        }
+        let [k, n, _] = lists.size();
+        let weights = vec![0; k * n];
+        let stored = ctx.with_stored(vec![part]);
+        SparseI8::new(&stored, 9, Bytes::I8(&weights), Order::KN, k, n, &[])
+    }
+
+    #[test]
+    fn stored_lists_come_back_and_no_change_of_them_leads_out_of_the_inputs() {
+        let mut random = Random::new(43);
+        for ctx in contexts() {
+            for (form, [k, n]) in [
+                (Form::Blocks, [150, 70]),
+                (Form::Rows, [150, 20]),
+                (Form::Blocks, [40, 9]),
+            ] {
+                let b = some_matrix(&mut random, [k, n], 30);
+                let lists = SparseI8::in_form(&ctx, Bytes::I8(&b), Order::KN, [k, n], form);
+                let a = random.bytes(9 * k);
+                let product = |lists: &SparseI8| {
+                    let (mut y, data) = (vec![7; 9 * n], Bytes::U8(&a));
+                    let a = Input8 { data, zero: 3 };
+                    lists.run(&ctx, 9, a, k, None, Output8::I32(&mut y), n);
+                    y
+                };
+                let whole = lists.part().len();
+                let same = read_changed(&ctx, &lists, whole, 0).expect("nothing was changed");
+                assert_eq!((same.form(), product(&same)), (form, product(&lists)));
+                assert_eq!(same.told(), lists.told());
+                // The header, and where lists and windows begin.
+                for at in 0..whole.min(64 + 64 + 128) {
+                    for byte in [0, 1, 200, 255, random.next() as u8] {
+                        if let Some(changed) = read_changed(&ctx, &lists, at, byte) {
+                            product(&changed);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_that_end_behind_the_inputs_and_steps_out_of_order_are_not_read() {
+        let ctx = Ctx::serial();
+        if !ctx.isa().picks_bytes() {
+            return;
+        }
+        let lists = {
+            let b = vec![1; 200 * 130];
+            SparseI8::in_form(&ctx, Bytes::I8(&b), Order::KN, [200, 130], Form::Blocks)
+        };
+        let read = |at: usize, byte: u8| read_changed(&ctx, &lists, at, byte).is_some();
+        // Starts stand from byte 64 on, windows from 128 on; the last begins at input 136.
+        assert!(read(128, 1) && read(128, 136) && !read(128, 137) && !read(129, 1));
+        assert!(!read(64, 1) && !read(68, 255) && !read(71, 1));
+        assert!(!read(0, 1) && !read(8, 1) && !read(16, 2) && !read(20, 1));
     }
 
     #[test]

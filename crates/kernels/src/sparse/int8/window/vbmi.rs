@@ -170,8 +170,11 @@ impl Block<'_> {
     /// to sums of their own.
     ///
     /// # Safety
-    /// They are there.
-    #[inline(always)]
+    /// The CPU has the instructions of [`run`], and they are there.
+    #[inline(never)]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx2,fma,f16c"
+    )]
     unsafe fn some<const T: usize, const R: usize, const U: usize>(
         &self,
         s: Avx512,
@@ -211,60 +214,92 @@ impl Block<'_> {
         unsafe { self.store(s, tile, sums[0], line) };
     }
 
+    /// Stores the sums of `R` rows, of which the first is row `line` of the output.
+    ///
     /// # Safety
-    /// The output has these rows.
+    /// It has these rows.
     #[inline(always)]
     unsafe fn store<const T: usize, const R: usize>(
         &self,
         s: Avx512,
         tile: &Tile,
-        sums: [[__m512i; T]; R],
+        mut sums: [[__m512i; T]; R],
         line: usize,
     ) {
-        let (at, column) = (
-            line * self.c_stride + tile.outputs.start,
-            tile.outputs.start,
-        );
+        if tile.parts > 1 {
+            for x in sums.as_flattened_mut() {
+                // SAFETY: the type of `s` is the proof of AVX-512.
+                *x = unsafe { folded(*x, tile.parts) };
+            }
+        }
+        let at = line * self.c_stride + tile.outputs.start;
         // SAFETY: the caller's promise.
         unsafe {
-            if T == 1 {
-                let mut all = [[s.splat_i(0)]; R];
-                for (to, x) in all.iter_mut().zip(sums) {
-                    *to = [x[0]];
+            match self.to {
+                Store8::Bytes { c, range, .. } if T == FOUR => {
+                    let some = bytes(tile.outputs.len());
+                    for i in 0..R {
+                        let x = [sums[i][0], sums[i][1 % T], sums[i][2 % T], sums[i][3 % T]];
+                        let y = rounded(s, x, tile.mult, range);
+                        let c = c.add(at + i * self.c_stride);
+                        _mm512_mask_storeu_epi8(c.cast(), some, y);
+                    }
                 }
-                let last = tile.outputs.len();
-                return self.to.put(s, all, at, self.c_stride, column, last);
+                Store8::Bytes { c, range, .. } if tile.outputs.len() == LANES => {
+                    for four in (0..R).step_by(FOUR) {
+                        let (mut to, mut x) = ([c; FOUR], tile.mult);
+                        for i in 0..FOUR {
+                            // Where there are fewer, the last is stored again.
+                            let row = (four + i).min(R - 1);
+                            to[i] = c.add(at + row * self.c_stride);
+                            x[i] = s.mul(s.to_float(sums[row][0]), tile.mult[0]);
+                        }
+                        s.store_rounded_rows(to, x, range);
+                    }
+                }
+                _ => self.put(tile, sums.as_flattened(), T, at),
             }
-            for (i, x) in sums.into_iter().enumerate() {
-                let mut x = [x[0], x[1 % T], x[2 % T], x[3 % T]];
-                if tile.parts > 1 {
-                    for x in &mut x {
-                        *x = _mm512_add_epi32(*x, _mm512_shuffle_epi32::<0x4e>(*x));
-                    }
-                }
-                if tile.parts > 2 {
-                    for x in &mut x {
-                        *x = _mm512_add_epi32(*x, _mm512_shuffle_epi32::<0xb1>(*x));
-                    }
+        }
+    }
+
+    /// Stores rows of sums, `outputs` vectors each, from element `at` of the output on.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL and DQ, and the output these rows.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+    unsafe fn put(&self, tile: &Tile, sums: &[__m512i], outputs: usize, at: usize) {
+        let Range { start, end } = tile.outputs;
+        for (i, x) in sums.chunks_exact(outputs).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let s = Avx512::prove();
+                let mut all = [x[0]; FOUR];
+                if let &[a, b, c, d] = x {
+                    all = turned_i(s, [a, b, c, d]);
                 }
                 let at = at + i * self.c_stride;
-                if let Store8::Bytes { c, range, .. } = self.to {
-                    let y = rounded(s, x, tile.mult, range);
-                    if tile.outputs.len() == WINDOW {
-                        _mm512_storeu_si512(c.add(at).cast(), y);
-                    } else {
-                        _mm512_mask_storeu_epi8(c.add(at).cast(), bytes(tile.outputs.len()), y);
-                    }
-                    continue;
-                }
-                for (b, x) in turned_i(s, x).into_iter().enumerate() {
-                    if b * LANES < tile.outputs.len() {
-                        let last = (tile.outputs.len() - b * LANES).min(LANES);
-                        let (at, column) = (at + b * LANES, column + b * LANES);
-                        self.to.put(s, [[x]], at, self.c_stride, column, last);
-                    }
+                for (x, column) in all.into_iter().zip((start..end).step_by(LANES)) {
+                    let (at, last) = (at + column - start, (end - column).min(LANES));
+                    self.to.put(s, [[x]], at, self.c_stride, column, last);
                 }
             }
+        }
+    }
+}
+
+/// The sums of each list of a vector of which lists have so many lanes.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn folded(x: __m512i, parts: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = _mm512_add_epi32(x, _mm512_shuffle_epi32::<0x4e>(x));
+        match parts {
+            2 => x,
+            _ => _mm512_add_epi32(x, _mm512_shuffle_epi32::<0xb1>(x)),
         }
     }
 }
