@@ -8,7 +8,9 @@
 //! where A is infinite or not a number; such a product is taken anew by the dense kernel.
 //!
 //! Bytes meet in fours where the instruction set multiplies fours: four inputs of a list are joined to
-//! words of one byte each, and meet the four weights of an output. Others widen them in pairs.
+//! words of one byte each, and meet the four weights of an output. Others widen them in pairs. Where
+//! one instruction picks any of 64 bytes, rows stay as they are, and each step picks inputs of sixteen
+//! lists from a window of a row.
 //!
 //! [`break_even`] says from which share of zeros on that is faster.
 

@@ -110,8 +110,8 @@ impl Picked {
         };
         // How much faster AMX is with so many inputs.
         let tiles = match isa {
-            Isa::Amx if class(m) == 0 => 1.2,
-            Isa::Amx => 3.6 * inputs / (inputs + 100.0),
+            Isa::Amx if m == 1 => 1.2,
+            Isa::Amx => 4.3 * inputs / (inputs + 100.0),
             _ => 1.0,
         };
         tiles.max(1.0) * (time + ROW / n as f64) / (inputs + DENSE_SUMS)

@@ -170,11 +170,8 @@ impl Block<'_> {
     /// to sums of their own.
     ///
     /// # Safety
-    /// The CPU has the instructions of [`run`], and they are there.
-    #[inline(never)]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx2,fma,f16c"
-    )]
+    /// They are there.
+    #[inline(always)]
     unsafe fn some<const T: usize, const R: usize, const U: usize>(
         &self,
         s: Avx512,
