@@ -164,6 +164,14 @@ fn precision_arg() -> Arg {
     .default_value("f32")
 }
 
+/// `--dense-kernels`.
+fn dense_arg() -> Arg {
+    flag(
+        "dense-kernels",
+        "Multiply the zeros of weights too: no kernels for sparse weights",
+    )
+}
+
 /// `--dim NAME=N`.
 fn dim_arg() -> Arg {
     option(

@@ -27,6 +27,8 @@ mod optimized;
 mod smaller;
 #[path = "it/trained.rs"]
 mod trained;
+#[path = "it/zeros.rs"]
+mod zeros;
 
 /// A folder of its own for each test, removed at the end.
 struct Folder(PathBuf);

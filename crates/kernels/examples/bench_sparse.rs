@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use edgesmith_kernels::activation::Activation;
+use edgesmith_kernels::arena::Buffer;
 use edgesmith_kernels::gemm::{
     Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, Requant, gemm, gemm8,
 };
@@ -132,7 +133,12 @@ fn floats_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
 
 fn bytes_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
     let w: Vec<i8> = (0..k * n).map(|i| (hash(i) % 254) as i8 | 1).collect();
-    let a: Vec<u8> = (0..m * k).map(|i| hash(i + 5) as u8).collect();
+    // Aligned, as what a session hands on.
+    let [mut a, mut c, mut d] = [m * k, m * n, m * n].map(Buffer::zeroed);
+    for (i, a) in a.bytes_mut().iter_mut().enumerate() {
+        *a = hash(i + 5) as u8;
+    }
+    let a = a.bytes();
     let (bias, mult) = (vec![5; n], vec![0.001; n]);
     let requant = Requant {
         mult: &mult,
@@ -142,7 +148,6 @@ fn bytes_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
     };
     let dense = PackedI8::new(ctx, Bytes::I8(&w), Order::KN, k, n, &[]);
     let (mut us, mut all) = (Vec::new(), Vec::new());
-    let (mut c, mut d) = (vec![0; m * n], vec![0; m * n]);
     let input = |a| Input8 {
         data: Bytes::U8(a),
         zero: 3,
@@ -157,12 +162,12 @@ fn bytes_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
                 .collect();
             let list = SparseI8::in_form(ctx, Bytes::I8(&b), Order::KN, [k, n], form);
             let mut first = || {
-                let out = Output8::Bytes(&mut c, requant);
-                gemm8(ctx, m, input(black_box(&a)), k, &dense, Some(&bias), out, n);
+                let out = Output8::Bytes(c.bytes_mut(), requant);
+                gemm8(ctx, m, input(black_box(a)), k, &dense, Some(&bias), out, n);
             };
             let mut second = || {
-                let out = Output8::Bytes(&mut d, requant);
-                list.run(ctx, m, input(black_box(&a)), k, Some(&bias), out, n);
+                let out = Output8::Bytes(d.bytes_mut(), requant);
+                list.run(ctx, m, input(black_box(a)), k, Some(&bias), out, n);
             };
             let (time, ratios) = compare(&mut [&mut first, &mut second]);
             us.push(time);

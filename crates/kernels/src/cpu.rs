@@ -78,6 +78,16 @@ impl Isa {
         self == Isa::Amx
     }
 
+    /// Whether it is one with the int8 dot product in vectors of 64 bytes, and this CPU picks any of 64
+    /// bytes at once (AVX-512 VBMI).
+    pub(crate) fn picks_bytes(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let vbmi = std::arch::is_x86_feature_detected!("avx512vbmi");
+        #[cfg(not(target_arch = "x86_64"))]
+        let vbmi = false;
+        vbmi && self.includes(Isa::Avx512Vnni)
+    }
+
     /// The set whose vectors `n` lanes fill, of those that come with this one.
     pub(crate) fn narrowed(self, n: usize) -> Isa {
         match self {

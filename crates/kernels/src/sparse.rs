@@ -8,7 +8,9 @@
 //! where A is infinite or not a number; such a product is taken anew by the dense kernel.
 //!
 //! Bytes meet in fours where the instruction set multiplies fours: four inputs of a list are joined to
-//! words of one byte each, and meet the four weights of an output. Others widen them in pairs.
+//! words of one byte each, and meet the four weights of an output. Others widen them in pairs. Where
+//! one instruction picks any of 64 bytes, rows stay as they are, and each step picks inputs of sixteen
+//! lists from a window of a row.
 //!
 //! [`break_even`] says from which share of zeros on that is faster.
 
@@ -17,6 +19,7 @@ mod cut;
 pub mod f32;
 pub mod int8;
 mod lists;
+mod windows;
 
 pub use self::break_even::Form;
 pub use self::f32::SparseF32;
@@ -35,6 +38,8 @@ pub struct Kernel {
     pub weight_bytes: usize,
     /// The form of its lists.
     pub form: Form,
+    /// Whether it picks bytes of rows, for which the instruction set alone is not enough.
+    pub picks: bool,
 }
 
 const fn kernel(isa: Isa, weight_bytes: usize, form: Form, name: &'static str) -> Kernel {
@@ -43,6 +48,15 @@ const fn kernel(isa: Isa, weight_bytes: usize, form: Form, name: &'static str) -
         isa,
         weight_bytes,
         form,
+        picks: false,
+    }
+}
+
+/// The same, picking bytes.
+const fn picking(kernel: Kernel) -> Kernel {
+    Kernel {
+        picks: true,
+        ..kernel
     }
 }
 
@@ -61,6 +75,12 @@ pub static KERNELS: &[Kernel] = &[
     kernel(Isa::Avx2, 4, Form::Rows, "x86_64-avx2-f32-csr-16"),
     kernel(Isa::Neon, 4, Form::Rows, "aarch64-neon-f32-csr-16"),
     kernel(Isa::Generic, 4, Form::Rows, "generic-f32-csr-8"),
+    picking(kernel(
+        Isa::Avx512Vnni,
+        1,
+        Form::Blocks,
+        "x86_64-avx512-vbmi-u8i8-sparse4x1-6",
+    )),
     kernel(
         Isa::Avx512Vnni,
         1,
@@ -94,6 +114,12 @@ pub static KERNELS: &[Kernel] = &[
     ),
     kernel(Isa::Neon, 1, Form::Blocks, "aarch64-neon-u8i8-sparse4x1-16"),
     kernel(Isa::Generic, 1, Form::Blocks, "generic-u8i8-sparse4x1-8"),
+    picking(kernel(
+        Isa::Avx512Vnni,
+        1,
+        Form::Rows,
+        "x86_64-avx512-vbmi-u8i8-csr-8",
+    )),
     kernel(
         Isa::Avx512Vnni,
         1,
@@ -125,11 +151,13 @@ fn told(form: Form, share: f64) -> String {
     format!("sparse {name}, {percent:.0} % of {}", form.counts())
 }
 
-/// The kernel that `isa` uses for lists of this form.
-fn name(isa: Isa, weight_bytes: usize, form: Form) -> &'static str {
+/// The kernel that `isa` uses for lists of this form, and that picks bytes or not.
+fn name(isa: Isa, weight_bytes: usize, form: Form, picks: bool) -> &'static str {
+    let fits = |k: &&Kernel| (k.weight_bytes, k.form, k.picks) == (weight_bytes, form, picks);
     KERNELS
         .iter()
-        .find(|k| k.weight_bytes == weight_bytes && k.form == form && isa.includes(k.isa))
+        .filter(fits)
+        .find(|k| isa.includes(k.isa))
         .expect("the list has a generic kernel for each form")
         .name
 }

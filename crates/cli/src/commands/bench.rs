@@ -14,8 +14,8 @@ use edgesmith_runtime::{NodeProfile, Options, Session};
 use serde::Serialize;
 
 use super::{
-    Command, dim_arg, dims, flag, json_arg, level_arg, option, precision_arg, providers_arg, text,
-    threads_arg,
+    Command, dense_arg, dim_arg, dims, flag, json_arg, level_arg, option, precision_arg,
+    providers_arg, text, threads_arg,
 };
 use crate::measure::cold::{self, Cold};
 use crate::measure::sustained::{self, Second};
@@ -51,6 +51,7 @@ pub static BENCH: Command = Command {
         .arg(level_arg("extended"))
         .arg(providers_arg())
         .arg(precision_arg())
+        .arg(dense_arg())
         .arg(threads_arg("1", "Threads; 0 is one for each core"))
         .arg(
             option("iterations", "N", "Runs that count")

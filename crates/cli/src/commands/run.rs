@@ -11,8 +11,8 @@ use edgesmith_kernels::cpu::Isa;
 use edgesmith_runtime::{Options, Provider, Session};
 
 use super::{
-    Command, force_arg, level_arg, model_arg, option, precision_arg, providers_arg, text,
-    threads_arg,
+    Command, dense_arg, force_arg, level_arg, model_arg, option, precision_arg, providers_arg,
+    text, threads_arg,
 };
 use crate::measure::peers;
 use crate::opened::Opened;
@@ -32,6 +32,7 @@ pub static RUN: Command = Command {
             .arg(level_arg("extended"))
             .arg(providers_arg())
             .arg(precision_arg())
+            .arg(dense_arg())
             .arg(threads_arg("0", "Threads; 0 is one for each core"))
             .arg(force_arg())
     },
@@ -63,7 +64,8 @@ pub static MORE: LazyLock<Vec<&'static Provider>> = LazyLock::new(|| {
     all.chain(edgesmith_codegen::PROVIDERS).copied().collect()
 });
 
-/// The runtime options of a command with `--threads`, `--precision` and `--providers`.
+/// The runtime options of a command with `--threads`, `--precision`, `--dense-kernels` and
+/// `--providers`.
 pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
     let mut options = Options {
         isa: Some(isa()?),
@@ -77,6 +79,8 @@ pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
     }
     let precision = matches.try_get_one::<String>("precision");
     options.bf16 = precision.is_ok_and(|p| p.is_some_and(|p| p == "bf16"));
+    let dense = matches.try_get_one::<bool>("dense-kernels");
+    options.sparse = !dense.is_ok_and(|dense| dense.is_some_and(|dense| *dense));
     if let Ok(Some(providers)) = matches.try_get_many::<String>("providers") {
         options.providers = providers.cloned().collect();
     }

@@ -107,6 +107,9 @@ fn apart(path: &Path, matches: &ArgMatches, contender: &str) -> Result<Cold> {
             command.arg(format!("--{name}")).arg(value);
         }
     }
+    if matches.get_flag("dense-kernels") {
+        command.arg("--dense-kernels");
+    }
     let providers = matches.get_many::<String>("providers");
     let providers: Vec<&str> = providers
         .into_iter()

@@ -199,7 +199,7 @@ unsafe fn fours(p: [*const f32; 4]) -> __m512 {
 /// # Safety
 /// The CPU has AVX-512 F.
 #[inline(always)]
-unsafe fn turned([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+pub(crate) unsafe fn turned([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
     // SAFETY: the caller's promise.
     unsafe {
         let (ab, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
@@ -218,7 +218,20 @@ unsafe fn turned([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
 /// # Safety
 /// The CPU has AVX-512 F and BW.
 #[inline(always)]
-unsafe fn rounded([a, b, c, d]: [__m512; 4], range: ByteRange) -> __m512i {
+unsafe fn rounded(x: [__m512; 4], range: ByteRange) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_permutexvar_epi32(order, packed(x, range))
+    }
+}
+
+/// The bytes of four vectors as in [`rounded`], in each 128 bits four of each vector.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW.
+#[inline(always)]
+pub(crate) unsafe fn packed([a, b, c, d]: [__m512; 4], range: ByteRange) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         // Packing saturates below, which is the lower bound once `lo` stands at 0.
@@ -230,9 +243,7 @@ unsafe fn rounded([a, b, c, d]: [__m512; 4], range: ByteRange) -> __m512i {
         let cd = _mm512_packs_epi32(_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
         let ab = _mm512_adds_epi16(ab, shift);
         let y = _mm512_packus_epi16(ab, _mm512_adds_epi16(cd, shift));
-        let y = _mm512_add_epi8(y, _mm512_set1_epi8(range.lo as i8));
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        _mm512_permutexvar_epi32(order, y)
+        _mm512_add_epi8(y, _mm512_set1_epi8(range.lo as i8))
     }
 }
 

@@ -5,8 +5,12 @@
 //! and `turn` are read off the table of
 //! `cargo run --release -p edgesmith-kernels --example bench_sparse [ISA]`, which shows the columns of 50 % and
 //! 95 % for them; `docs/performance.md` shows the table.
+//!
+//! Where bytes are picked from windows of rows, nothing is turned: a tile of outputs takes steps by what is
+//! kept of K, a few more because its lists keep pace, and a time of its own for its sums, see [`Picked`].
 
 use super::lists::{FOUR, MOST_INPUTS};
+use super::windows::LANES;
 use crate::gemm::Order;
 use crate::gemm::int8::isa_for;
 use crate::{Ctx, Isa};
@@ -58,18 +62,75 @@ struct Cost {
     turn: [f64; 3],
 }
 
+/// The few rows, some and many of [`Cost`].
+fn class(m: usize) -> usize {
+    match m {
+        0..9 => 0,
+        9..40 => 1,
+        _ => 2,
+    }
+}
+
 impl Cost {
     /// The time in parts of that of dense weights, of which `kept` are not zero.
     fn time(&self, [m, k, n]: [usize; 3], kept: f64) -> f64 {
-        let class = match m {
-            0..9 => 0,
-            9..40 => 1,
-            _ => 2,
-        };
         let ends = 1.0 / k as f64 + 1.0 / n as f64;
-        self.each[class] * kept + self.turn[class] * ends
+        self.each[class(m)] * kept + self.turn[class(m)] * ends
     }
 }
+
+/// The constants of a form of which bytes are picked, beside dense vectors: for one row, which adds up in
+/// fewer chains, and for more.
+struct Picked {
+    /// For what is kept.
+    each: [f64; 2],
+    /// For steps that lists take to keep pace.
+    pace: f64,
+    /// Inputs that would take as long as sums of a tile.
+    sums: f64,
+}
+
+/// Inputs that would take a dense product as long as its sums.
+const DENSE_SUMS: f64 = 16.0;
+
+/// Outputs of which an input for all would take as long as what a row takes but for its tiles.
+const ROW: f64 = 600.0;
+
+impl Picked {
+    /// The time in parts of that of dense weights, of which `kept` are not zero, in lists of `rows`
+    /// outputs.
+    fn time(&self, isa: Isa, [m, k, n]: [usize; 3], rows: usize, kept: f64) -> f64 {
+        let inputs = k as f64;
+        let tile = LANES * rows;
+        let unused = n.next_multiple_of(tile) as f64 / n as f64;
+        let apart = self.pace * inputs + self.sums;
+        let time = match m {
+            1 => self.each[0] * kept * inputs + 2.0 * apart * unused,
+            _ => self.each[1] * kept * inputs + apart * unused,
+        };
+        // How much faster AMX is with so many inputs.
+        let tiles = match isa {
+            Isa::Amx if m == 1 => 1.2,
+            Isa::Amx => 4.3 * inputs / (inputs + 100.0),
+            _ => 1.0,
+        };
+        tiles.max(1.0) * (time + ROW / n as f64) / (inputs + DENSE_SUMS)
+    }
+}
+
+/// Of bytes, in the order of [`Form::ALL`].
+static PICKED: [Picked; 2] = [
+    Picked {
+        each: [0.75, 1.2],
+        pace: 0.06,
+        sums: 28.0,
+    },
+    Picked {
+        each: [1.5, 2.7],
+        pace: 0.16,
+        sums: 47.0,
+    },
+];
 
 /// The constants of an instruction set and of weights of so many bytes, in the order of [`Form::ALL`].
 struct Row(Isa, usize, [Cost; 2]);
@@ -142,8 +203,12 @@ pub(super) fn choose(
         return None;
     }
     let kept = kept(k, n, order, &is_zero);
-    let costs = costs(ctx.isa(), weight_bytes, k);
-    let time = |i: usize| costs[i].time([m, k, n], kept[i]);
+    let (isa, shape) = (ctx.isa(), [m, k, n]);
+    let costs = costs(isa, weight_bytes, k);
+    let time = |i: usize| match weight_bytes {
+        1 if isa.picks_bytes() => PICKED[i].time(isa, shape, Form::ALL[i].rows(), kept[i]),
+        _ => costs[i].time(shape, kept[i]),
+    };
     let best = usize::from(time(1) < time(0));
     (time(best) < WORTH).then_some(Form::ALL[best])
 }

@@ -96,7 +96,7 @@ impl SparseF32 {
 
     /// The name of the kernel.
     pub fn kernel_name(&self) -> &'static str {
-        name(self.isa, 4, self.form())
+        name(self.isa, 4, self.form(), false)
     }
 
     /// `C[m, n] = act(A[m, k] B + bias + residual)`. Row `r` of A starts at `a[r * a_stride]`, that of

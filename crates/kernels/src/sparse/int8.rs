@@ -1,10 +1,14 @@
 //! Products of bytes with lists of signed weights: exact 32-bit sums, and the outputs of the dense kernel.
 
 mod tile;
+mod window;
+
+use std::ops::Range;
 
 use super::break_even::{Form, choose};
 use super::cut::Cut;
 use super::lists::{FOUR, Lists, Size};
+use super::windows::{LANES, Windows};
 use super::{name, told};
 use crate::arena::{Buffer, with_scratch};
 use crate::gemm::f32::fits;
@@ -18,10 +22,19 @@ use crate::{Ctx, Isa};
 /// set.
 #[derive(Clone, Debug)]
 pub struct SparseI8 {
-    lists: Lists,
+    kept: Kept,
     isa: Isa,
     /// Of the weights of each output.
     sums: Vec<i32>,
+}
+
+/// How weights are kept.
+#[derive(Clone, Debug)]
+enum Kept {
+    /// For rows of A that are turned to columns.
+    Columns(Lists),
+    /// For rows as they are, of which bytes are picked ([`Isa::picks_bytes`]).
+    Windows(Windows),
 }
 
 /// Inputs that the instruction set multiplies in one step.
@@ -56,8 +69,11 @@ impl SparseI8 {
         }
         let isa = ctx.isa();
         if ctx.has_stored() {
-            let lists = Lists::stored(ctx, [k, n], taps(isa), width(isa))?;
-            return Some(Self::of(lists, isa));
+            return Some(if isa.picks_bytes() {
+                Self::of_windows(Windows::stored(ctx, [k, n])?, isa)
+            } else {
+                Self::of(Lists::stored(ctx, [k, n], taps(isa), width(isa))?, isa)
+            });
         }
         assert_eq!(raw.len(), k * n, "the matrix has k * n elements");
         let form = choose(ctx, 1, [m, k, n], order, |i| i32::from(raw[i]) == zero)?;
@@ -67,6 +83,15 @@ impl SparseI8 {
     /// The lists of `b` in this form, whatever is quicker; unsigned bytes have the zero point 128. At
     /// most 65 536 rows.
     pub fn in_form(ctx: &Ctx, b: Bytes, order: Order, [k, n]: [usize; 2], form: Form) -> Self {
+        if ctx.isa().picks_bytes() {
+            let windows = Windows::new([k, n], form.rows(), weight(b, order, [k, n]));
+            return Self::of_windows(windows, ctx.isa());
+        }
+        Self::in_columns(ctx, b, order, [k, n], form)
+    }
+
+    /// [`SparseI8::in_form`], for rows that are turned to columns.
+    fn in_columns(ctx: &Ctx, b: Bytes, order: Order, [k, n]: [usize; 2], form: Form) -> Self {
         let isa = ctx.isa();
         let size = Size {
             k,
@@ -77,17 +102,11 @@ impl SparseI8 {
             steps: 0,
             kept: 0,
         };
-        let (raw, signed) = b.raw();
-        let flip = if signed { 0 } else { 0x80 };
-        let at = |o: usize, i: usize| match order {
-            Order::KN => (raw[i * n + o] ^ flip) as i8,
-            Order::NK => (raw[o * k + i] ^ flip) as i8,
-        };
         let put = |to: &mut [u8], w: i8| match to {
             [to] => *to = w as u8,
             _ => to.copy_from_slice(&i16::from(w).to_ne_bytes()),
         };
-        Self::of(Lists::new(size, at, put), isa)
+        Self::of(Lists::new(size, weight(b, order, [k, n]), put), isa)
     }
 
     fn of(lists: Lists, isa: Isa) -> Self {
@@ -97,35 +116,62 @@ impl SparseI8 {
         } else {
             lists.each(|o, _, w: i16| sums[o] += i32::from(w));
         }
-        Self { lists, isa, sums }
+        let kept = Kept::Columns(lists);
+        Self { kept, isa, sums }
+    }
+
+    fn of_windows(windows: Windows, isa: Isa) -> Self {
+        let sums = windows.sums();
+        let kept = Kept::Windows(windows);
+        Self { kept, isa, sums }
+    }
+
+    /// Inputs, outputs, and outputs of a list.
+    fn size(&self) -> [usize; 3] {
+        match &self.kept {
+            Kept::Columns(lists) => [lists.size().k, lists.size().n, lists.size().rows],
+            Kept::Windows(lists) => [lists.size().k, lists.size().n, lists.size().rows],
+        }
     }
 
     /// The form of the lists.
     pub fn form(&self) -> Form {
-        match self.lists.size().rows {
-            1 => Form::Rows,
+        match self.size() {
+            [.., 1] => Form::Rows,
             _ => Form::Blocks,
         }
     }
 
     /// Their form, and how much is left, for people.
     pub fn told(&self) -> String {
-        told(self.form(), self.lists.share())
+        let share = match &self.kept {
+            Kept::Columns(lists) => lists.share(),
+            Kept::Windows(lists) => lists.share(),
+        };
+        told(self.form(), share)
     }
 
     /// What is packed, for [`Ctx::with_stored`].
     pub fn parts(&self) -> impl Iterator<Item = &Buffer> {
-        std::iter::once(self.lists.part())
+        std::iter::once(self.part())
+    }
+
+    fn part(&self) -> &Buffer {
+        match &self.kept {
+            Kept::Columns(lists) => lists.part(),
+            Kept::Windows(lists) => lists.part(),
+        }
     }
 
     /// Size of the lists.
     pub fn bytes(&self) -> usize {
-        self.lists.part().len()
+        self.part().len()
     }
 
     /// The name of the kernel.
     pub fn kernel_name(&self) -> &'static str {
-        name(self.isa, 1, self.form())
+        let picks = matches!(self.kept, Kept::Windows(_));
+        name(self.isa, 1, self.form(), picks)
     }
 
     /// `out = A[m, k] B + bias`. Row `r` of A starts at element `r * a_stride`, that of the output at
@@ -141,7 +187,7 @@ impl SparseI8 {
         out: Output8,
         c_stride: usize,
     ) {
-        let &Size { k, n, .. } = self.lists.size();
+        let [k, n, rows] = self.size();
         let (data, signed) = a.data.raw();
         assert!(
             fits(m, k, a_stride, data.len()),
@@ -155,28 +201,94 @@ impl SparseI8 {
             let bias = bias.and_then(|b| b.get(o)).copied().unwrap_or(0);
             bias.wrapping_sub(sum.wrapping_mul(zero))
         };
-        let starts: Vec<i32> = (0..n.next_multiple_of(FOUR)).map(start).collect();
-        let target = Target8::new(m, n, out, c_stride);
-        let rows_of_tile = FOUR * shape(self.isa).0;
-        let cut = Cut::new(ctx.threads().count(), m, rows_of_tile, n.div_ceil(FOUR));
-        ctx.threads().parallel_for(cut.tasks(), |i| {
-            let (rows, fours) = cut.task(i);
-            with_scratch(tile::scratch(self.isa, k), |scratch: &mut [u8]| {
-                let block = tile::Block {
-                    lists: &self.lists,
-                    a: &data[(rows.start * a_stride).min(data.len())..],
-                    a_stride,
-                    flip: if shifted { 0x80 } else { 0 },
-                    rows: rows.len(),
-                    fours,
-                    starts: &starts,
-                    to: target.store(rows.start * c_stride, 0),
-                    c_stride,
-                    scratch: Shared::new(scratch),
-                };
-                tile::run(self.isa, &block);
-            });
-        });
+        let (tile, across) = match self.kept {
+            Kept::Columns(_) => (FOUR * shape(self.isa).0, FOUR),
+            Kept::Windows(_) => (window::rows_of_tile(rows), LANES * rows),
+        };
+        let starts: Vec<i32> = (0..n.next_multiple_of(across)).map(start).collect();
+        let product = Product {
+            a: data,
+            a_stride,
+            flip: if shifted { 0x80 } else { 0 },
+            starts: &starts,
+            target: Target8::new(m, n, out, c_stride),
+            c_stride,
+        };
+        let cut = Cut::new(ctx.threads().count(), m, tile, n.div_ceil(across));
+        ctx.threads()
+            .parallel_for(cut.tasks(), |i| self.part_of(&product, cut.task(i)));
+    }
+
+    /// Some rows and outputs of a product, these in fours or in tiles of windows.
+    fn part_of(&self, product: &Product, (rows, across): (Range<usize>, Range<usize>)) {
+        let &Product {
+            a_stride,
+            flip,
+            starts,
+            c_stride,
+            ..
+        } = product;
+        let a = &product.a[(rows.start * a_stride).min(product.a.len())..];
+        let (rows, to) = (rows.len(), product.target.store(rows.start * c_stride, 0));
+        match &self.kept {
+            Kept::Columns(lists) => {
+                let room = tile::scratch(self.isa, lists.size().k);
+                with_scratch(room, |scratch: &mut [u8]| {
+                    let block = tile::Block {
+                        lists,
+                        a,
+                        a_stride,
+                        flip,
+                        rows,
+                        fours: across,
+                        starts,
+                        to,
+                        c_stride,
+                        scratch: Shared::new(scratch),
+                    };
+                    tile::run(self.isa, &block);
+                });
+            }
+            Kept::Windows(lists) => {
+                with_scratch(window::scratch(lists.size().k), |scratch: &mut [u8]| {
+                    let block = window::Block {
+                        lists,
+                        a,
+                        a_stride,
+                        flip,
+                        rows,
+                        tiles: across,
+                        starts,
+                        to,
+                        c_stride,
+                        scratch: Shared::new(scratch),
+                    };
+                    window::run(self.isa, &block);
+                });
+            }
+        }
+    }
+}
+
+/// The operands of a product but for the weights.
+struct Product<'a> {
+    a: &'a [u8],
+    a_stride: usize,
+    /// Bits of A that are changed.
+    flip: u8,
+    /// What the sum of each output starts from.
+    starts: &'a [i32],
+    target: Target8<'a>,
+    c_stride: usize,
+}
+
+/// The weight, in signed bytes, of an output and an input.
+fn weight(b: Bytes<'_>, order: Order, [k, n]: [usize; 2]) -> impl Fn(usize, usize) -> i8 + '_ {
+    let (raw, signed) = b.raw();
+    let flip = if signed { 0 } else { 0x80 };
+    move |o, i| match order {
+        Order::KN => (raw[i * n + o] ^ flip) as i8,
+        Order::NK => (raw[o * k + i] ^ flip) as i8,
     }
 }
 
@@ -221,10 +333,9 @@ mod tests {
         let sizes = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 20, 31, 33, 64, 67];
         for round in 0..150 {
             let (m, n) = (random.pick(&rows), random.pick(&sizes));
-            let k = if round % 9 == 0 {
-                300
-            } else {
-                random.pick(&sizes)
+            let k = match round % 9 {
+                0 => random.pick(&[96, 130, 300]),
+                _ => random.pick(&sizes),
             };
             let share = random.pick(&[0, 10, 40, 100]);
             let b = some_matrix(&mut random, [k, n], share);
@@ -257,14 +368,18 @@ mod tests {
                 let more = (&scale[..], &add[..], activation);
                 let mut wanted = floats.clone();
                 product(scaled(&mut wanted, more));
-                for (i, form) in Form::ALL.into_iter().enumerate() {
-                    let weights = match i {
+                for (i, form) in [0, 1, 2, 3].map(|i| (i, Form::ALL[i % 2])) {
+                    let weights = match i % 2 {
                         0 => Bytes::U8(&unsigned),
                         _ => Bytes::I8(&b),
                     };
-                    let sparse = SparseI8::in_form(&ctx, weights, Order::KN, [k, n], form);
+                    let sparse = match i / 2 {
+                        0 => SparseI8::in_form(&ctx, weights, Order::KN, [k, n], form),
+                        _ => SparseI8::in_columns(&ctx, weights, Order::KN, [k, n], form),
+                    };
                     let run = |out: Output8| sparse.run(&ctx, m, input, wide, bias, out, stride);
-                    let what = format!("{m} {k} {n} {form:?} {:?}", ctx.isa());
+                    let name = sparse.kernel_name();
+                    let what = format!("{m} {k} {n} {name} {signed} {:?}", ctx.isa());
                     let (mut y, mut z) = (vec![7; m * stride], vec![7; m * stride]);
                     run(Output8::I32(&mut y));
                     assert_eq!(y, sums, "{what}");
@@ -276,6 +391,69 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What would be read of stored lists, changed in byte `at`.
+    fn read_changed(ctx: &Ctx, lists: &SparseI8, at: usize, byte: u8) -> Option<SparseI8> {
+        let mut part = lists.part().clone();
+        if let Some(to) = part.bytes_mut().get_mut(at) {
+            *to = byte;
+        }
+        let [k, n, _] = lists.size();
+        let weights = vec![0; k * n];
+        let stored = ctx.with_stored(vec![part]);
+        SparseI8::new(&stored, 9, Bytes::I8(&weights), Order::KN, k, n, &[])
+    }
+
+    #[test]
+    fn stored_lists_come_back_and_no_change_of_them_leads_out_of_the_inputs() {
+        let mut random = Random::new(43);
+        for ctx in contexts() {
+            for (form, [k, n]) in [
+                (Form::Blocks, [150, 70]),
+                (Form::Rows, [150, 20]),
+                (Form::Blocks, [40, 9]),
+            ] {
+                let b = some_matrix(&mut random, [k, n], 30);
+                let lists = SparseI8::in_form(&ctx, Bytes::I8(&b), Order::KN, [k, n], form);
+                let a = random.bytes(9 * k);
+                let product = |lists: &SparseI8| {
+                    let (mut y, data) = (vec![7; 9 * n], Bytes::U8(&a));
+                    let a = Input8 { data, zero: 3 };
+                    lists.run(&ctx, 9, a, k, None, Output8::I32(&mut y), n);
+                    y
+                };
+                let whole = lists.part().len();
+                let same = read_changed(&ctx, &lists, whole, 0).expect("nothing was changed");
+                assert_eq!((same.form(), product(&same)), (form, product(&lists)));
+                assert_eq!(same.told(), lists.told());
+                // The header, and where lists and windows begin.
+                for at in 0..whole.min(64 + 64 + 128) {
+                    for byte in [0, 1, 200, 255, random.next() as u8] {
+                        if let Some(changed) = read_changed(&ctx, &lists, at, byte) {
+                            product(&changed);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_that_end_behind_the_inputs_and_steps_out_of_order_are_not_read() {
+        let ctx = Ctx::serial();
+        if !ctx.isa().picks_bytes() {
+            return;
+        }
+        let lists = {
+            let b = vec![1; 200 * 130];
+            SparseI8::in_form(&ctx, Bytes::I8(&b), Order::KN, [200, 130], Form::Blocks)
+        };
+        let read = |at: usize, byte: u8| read_changed(&ctx, &lists, at, byte).is_some();
+        // Starts stand from byte 64 on, windows from 128 on; the last begins at input 136.
+        assert!(read(128, 1) && read(128, 136) && !read(128, 137) && !read(129, 1));
+        assert!(!read(64, 1) && !read(68, 255) && !read(71, 1));
+        assert!(!read(0, 1) && !read(8, 1) && !read(16, 2) && !read(20, 1));
     }
 
     #[test]
