@@ -218,7 +218,7 @@ impl ConvF32 {
         let most = if by_windows {
             windows::MOST
         } else {
-            rows_in_cache(depth, tile_rows)
+            rows_in_cache([depth, g.group_out()], tile_rows)
         };
         let panels = groups[0].panel_count();
         let cut = Cut::new(ctx.threads().count(), pixels, panels, tile_rows, most);

@@ -22,14 +22,33 @@ pub(crate) use store::{Put, Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};
 use super::{Cut, Order, tile_rows};
-use crate::Ctx;
 use crate::activation::Activation;
 use crate::floats::{Floats, FloatsMut};
-use crate::simd::{Ahead, Body, Simd, dispatch};
+use crate::simd::{Ahead, Body, MAX_LANES, Simd, dispatch};
 use crate::threads::Shared;
+use crate::{Ctx, Isa};
 
 /// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
 const DEPTH: usize = 192;
+
+/// As [`DEPTH`], for the widest vectors and many rows: the panel comes from the L2 cache in time,
+/// and C is not read again where all of K is one part.
+const WIDE_DEPTH: usize = 384;
+
+/// Rows that are many.
+const MANY: usize = 192;
+
+/// Panels whose activation follows them together.
+const TOGETHER: usize = 4;
+
+/// Steps of K whose sums stay in registers of so many lanes.
+fn depth_of(lanes: usize, rows: usize) -> usize {
+    if lanes == MAX_LANES && rows >= MANY {
+        WIDE_DEPTH
+    } else {
+        DEPTH
+    }
+}
 
 /// What happens to a product before it is stored: `act(product + bias + residual)`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,7 +96,7 @@ pub fn gemm_mixed(
     );
     let target = Target::new(m, b.n(), c, c_stride, epilogue);
     let rows_of_tile = b.tile_rows();
-    let most = rows_in_cache(b.k, rows_of_tile);
+    let most = rows_in_cache([b.k, b.n()], rows_of_tile);
     let cut = Cut::new(
         ctx.threads().count(),
         m,
@@ -116,10 +135,20 @@ pub fn matmul(
     gemm(ctx, m, a, k, &b, c, n, epilogue);
 }
 
-/// Rows of A such that a block of them stays in the L2 cache.
-pub(crate) fn rows_in_cache(k: usize, tile_rows: usize) -> usize {
+/// Rows of A such that a block of them stays in the L2 cache; with the widest vectors a large one
+/// where all of B, which is read for each block, is large.
+pub(crate) fn rows_in_cache([k, n]: [usize; 2], tile_rows: usize) -> usize {
+    if tile_rows == WIDE_ROWS && k <= WIDE_DEPTH && k * n > WIDE_B {
+        return (192 * 1024 / k).min(512);
+    }
     (32 * 1024 / k.clamp(1, DEPTH)).clamp(tile_rows * 2, 240)
 }
+
+/// Rows of a tile of the widest vectors.
+const WIDE_ROWS: usize = 12;
+
+/// Elements of B that leave room for little else in the L2 cache.
+const WIDE_B: usize = 128 * 1024;
 
 /// Whether `rows` rows of `columns` elements, `stride` apart, lie in `len` elements.
 pub(crate) fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
@@ -395,7 +424,10 @@ impl<L: Left<f32>> Body for Block<'_, L> {
         let data = self.b.data.typed::<f32>();
         let mut start = of_k.start;
         while start == of_k.start || start < of_k.end {
-            let (offset, steps) = self.share.steps.part(start - of_k.start, DEPTH);
+            let (offset, steps) = self
+                .share
+                .steps
+                .part(start - of_k.start, depth_of(S::LANES, self.rows));
             let depth = steps.lines * steps.run;
             for p in self.panels.clone() {
                 let (first, columns, vectors) = self.b.panels.panel(p);
@@ -416,19 +448,13 @@ impl<L: Left<f32>> Body for Block<'_, L> {
                 };
                 // SAFETY: `Target::multiply` promises the memory.
                 unsafe { self.panel(s, first, vectors, &tile) };
-            }
-            start += depth.max(1);
-        }
-        if let Some(activation) = self.then.filter(|_| of_k.end == k) {
-            let (first, _, _) = self.b.panels.panel(self.panels.start);
-            let (last, columns, _) = self.b.panels.panel(self.panels.end - 1);
-            for row in 0..self.rows {
-                // SAFETY: these are the elements of C that the tiles stored.
-                unsafe {
-                    let c = self.to.c.add(row * self.c_stride + first);
-                    activation.map(S::ISA, c, c, last + columns - first);
+                let left = p - (p - self.panels.start) % TOGETHER;
+                if tile.closes && (p + 1 == self.panels.end || p + 1 - left == TOGETHER) {
+                    // SAFETY: as above; these panels were stored.
+                    unsafe { self.activate(S::ISA, left..p + 1) };
                 }
             }
+            start += depth.max(1);
         }
     }
 }
@@ -446,6 +472,27 @@ struct Tile<'a> {
 }
 
 impl<L: Left<f32>> Block<'_, L> {
+    /// Applies the activation that is left, if any, to all rows of `panels`, which still lie in a
+    /// cache.
+    ///
+    /// # Safety
+    /// As for `Target::multiply`; the panels were stored.
+    #[inline(always)]
+    unsafe fn activate(&self, isa: Isa, panels: Range<usize>) {
+        let Some(activation) = self.then else {
+            return;
+        };
+        let (first, _, _) = self.b.panels.panel(panels.start);
+        let (last, columns, _) = self.b.panels.panel(panels.end - 1);
+        for row in 0..self.rows {
+            // SAFETY: these are the elements of C that the tiles stored.
+            unsafe {
+                let c = self.to.c.add(row * self.c_stride + first);
+                activation.map(isa, c, c, last + columns - first);
+            }
+        }
+    }
+
     /// All rows of one panel, a tile at a time.
     ///
     /// # Safety
@@ -595,7 +642,6 @@ impl<L: Left<f32>> Block<'_, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
     use crate::testing::{Random, close, contexts};
 
     fn expected(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], ep: &Epilogue) -> Vec<f32> {
@@ -659,6 +705,24 @@ mod tests {
                     Some((isa, one)) if *isa == ctx.isa() => assert_eq!(&c, one, "threads"),
                     _ => first = Some((ctx.isa(), c)),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_of_many_rows_equal_the_plain_sum() {
+        let mut random = Random::new(4);
+        for [m, k, n] in [[530, 384, 33], [1100, 200, 17], [260, 400, 20]] {
+            let (a, b, bias) = (random.floats(m * k), random.floats(k * n), random.floats(n));
+            let ep = Epilogue {
+                bias: Some(&bias),
+                ..Epilogue::default()
+            };
+            let want = expected(m, k, n, &a, &b, &ep);
+            for ctx in contexts() {
+                let mut c = vec![f32::NAN; m * n];
+                matmul(&ctx, [m, k, n], &a, &b, Order::KN, &mut c, &ep);
+                close(&c, &want, 2e-5 * (k as f32).sqrt(), &format!("{m} {k} {n}"));
             }
         }
     }
