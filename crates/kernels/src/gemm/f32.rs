@@ -12,43 +12,28 @@ mod few;
 pub(crate) mod mixed;
 mod packed;
 mod products;
+mod single;
+mod sizes;
 mod store;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use mixed::AnyStore;
 pub use packed::PackedF32;
 pub use products::{Side, products};
+pub(crate) use sizes::rows_in_cache;
+use sizes::{DEPTH, depth_of};
 pub(crate) use store::{Put, Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};
 use super::{Cut, Order, tile_rows};
 use crate::activation::Activation;
 use crate::floats::{Floats, FloatsMut};
-use crate::simd::{Ahead, Body, MAX_LANES, Simd, dispatch};
+use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
 
-/// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
-const DEPTH: usize = 192;
-
-/// As [`DEPTH`], for the widest vectors and many rows: the panel comes from the L2 cache in time,
-/// and C is not read again where all of K is one part.
-const WIDE_DEPTH: usize = 384;
-
-/// Rows that are many.
-const MANY: usize = 192;
-
 /// Panels whose activation follows them together.
 const TOGETHER: usize = 4;
-
-/// Steps of K whose sums stay in registers of so many lanes.
-fn depth_of(lanes: usize, rows: usize) -> usize {
-    if lanes == MAX_LANES && rows >= MANY {
-        WIDE_DEPTH
-    } else {
-        DEPTH
-    }
-}
 
 /// What happens to a product before it is stored: `act(product + bias + residual)`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,21 +119,6 @@ pub fn matmul(
     let b = PackedF32::new(ctx, b, order, k, n);
     gemm(ctx, m, a, k, &b, c, n, epilogue);
 }
-
-/// Rows of A such that a block of them stays in the L2 cache; with the widest vectors a large one
-/// where all of B, which is read for each block, is large.
-pub(crate) fn rows_in_cache([k, n]: [usize; 2], tile_rows: usize) -> usize {
-    if tile_rows == WIDE_ROWS && k <= WIDE_DEPTH && k * n > WIDE_B {
-        return (192 * 1024 / k).min(512);
-    }
-    (32 * 1024 / k.clamp(1, DEPTH)).clamp(tile_rows * 2, 240)
-}
-
-/// Rows of a tile of the widest vectors.
-const WIDE_ROWS: usize = 12;
-
-/// Elements of B that leave room for little else in the L2 cache.
-const WIDE_B: usize = 128 * 1024;
 
 /// Whether `rows` rows of `columns` elements, `stride` apart, lie in `len` elements.
 pub(crate) fn fits(rows: usize, columns: usize, stride: usize, len: usize) -> bool {
@@ -566,74 +536,6 @@ impl<L: Left<f32>> Block<'_, L> {
                 for (i, row) in sums.iter().enumerate() {
                     store_row(s, row, c.add(i * self.c_stride), last);
                 }
-            }
-        }
-    }
-
-    /// One row: four panels at a time, so that sums do not wait for each other.
-    ///
-    /// # Safety
-    /// As for `Target::multiply`.
-    #[inline(always)]
-    unsafe fn single_row<S: Simd>(&self, s: S) {
-        let (k, panels) = (self.b.k, self.b.panels);
-        let data = self.b.data.typed::<f32>();
-        // SAFETY: there is one row.
-        let a = unsafe { self.share.left.rows::<1>(0, 0) };
-        let mut p = self.panels.start;
-        while p < self.panels.end {
-            let (first, columns, vectors) = panels.panel(p);
-            let together = if p + 4 <= self.panels.end && panels.panel(p + 3).2 == 2 {
-                4
-            } else {
-                1
-            };
-            // SAFETY: the panels lie in the block, and `a` has K elements.
-            unsafe {
-                if together == 4 {
-                    let mut sums = [[s.splat(0.0); 2]; 4];
-                    let b = data[first * k..].as_ptr();
-                    for at in 0..k {
-                        let a = s.splat(*a.at(0, at));
-                        for (q, sums) in sums.iter_mut().enumerate() {
-                            let b = b.add((q * k + at) * 2 * S::LANES);
-                            sums[0] = s.fma(a, s.load(b), sums[0]);
-                            sums[1] = s.fma(a, s.load(b.add(S::LANES)), sums[1]);
-                        }
-                    }
-                    for (q, sums) in sums.into_iter().enumerate() {
-                        let column = first + q * 2 * S::LANES;
-                        let last = (panels.n - column).min(2 * S::LANES) - S::LANES;
-                        self.to.put(s, [sums], column, 0, column, last);
-                    }
-                } else {
-                    let b = data[first * k..].as_ptr();
-                    let t = Tile {
-                        next: &[],
-                        offset: 0,
-                        steps: self.share.steps,
-                        b,
-                        columns,
-                        opens: true,
-                        closes: true,
-                    };
-                    let ahead = Ahead::new::<f32>(&[], k, 0, 1);
-                    if vectors == 2 {
-                        self.tile::<S, 1, 2>(s, &t, ahead, 0, first, first);
-                    } else {
-                        self.tile::<S, 1, 1>(s, &t, ahead, 0, first, first);
-                    }
-                }
-            }
-            p += together;
-        }
-        if let Some(activation) = self.then {
-            let (first, _, _) = panels.panel(self.panels.start);
-            let (last, columns, _) = panels.panel(self.panels.end - 1);
-            // SAFETY: these are the elements of C that were stored.
-            unsafe {
-                let c = self.to.c.add(first);
-                activation.map(S::ISA, c, c, last + columns - first);
             }
         }
     }
