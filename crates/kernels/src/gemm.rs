@@ -10,7 +10,7 @@ mod left;
 pub use self::bits::{Blocked, Codes, PackedBits, gemm_bits, take_rows};
 pub use self::f32::{Epilogue, PackedF32, Side, gemm, gemm_mixed, matmul, products};
 pub use self::int8::{Bytes, Input8, Output8, PackedI8, Requant, gemm8};
-pub(crate) use self::left::Steps;
+pub(crate) use self::left::{Pixels, Steps};
 
 use std::ops::Range;
 

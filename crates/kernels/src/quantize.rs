@@ -9,7 +9,7 @@ use crate::Ctx;
 use crate::activation::GRAIN;
 use crate::gemm::Bytes;
 pub use crate::pool::Quant;
-use crate::simd::{Body, MAX_LANES, Simd, dispatch};
+use crate::simd::{Body, ByteRange, MAX_LANES, Simd, dispatch};
 use crate::threads::Shared;
 
 mod linear;
@@ -182,6 +182,17 @@ pub enum Binary8 {
     Add,
     /// Their product.
     Mul,
+}
+
+impl Binary8 {
+    /// The result in real values.
+    #[inline(always)]
+    fn of<S: Simd>(self, s: S, a: S::F, b: S::F) -> S::F {
+        match self {
+            Binary8::Add => s.add(a, b),
+            Binary8::Mul => s.mul(a, b),
+        }
+    }
 }
 
 /// `y = clamp(round((a op b) / scale) + zero, lo, hi)` of the real values of equally long
@@ -434,17 +445,39 @@ impl Body for Pair<'_> {
         };
         let to = Target::new(self.to, self.bounds, Some(most));
         let mut at = 0;
+        if let Some(reciprocal) = to.reciprocal {
+            let range = ByteRange {
+                zero: to.zero,
+                lo: to.bounds.0,
+                hi: to.bounds.1,
+            };
+            while at + 4 * S::LANES <= a.len() {
+                let mut x = [s.splat(0.0); 4];
+                for (v, x) in x.iter_mut().enumerate() {
+                    let at = at + v * S::LANES;
+                    // SAFETY: four vectors from `at` on lie in both slices.
+                    unsafe {
+                        let a = real(s, a.as_ptr().add(at), S::LANES, a_signed, a_quant);
+                        let b = real(s, b.as_ptr().add(at), S::LANES, b_signed, b_quant);
+                        *x = quotient(s, self.op.of(s, a, b), to.scale, reciprocal);
+                    }
+                }
+                let [x, x1, y, y1] = x;
+                // SAFETY: as above, of the result.
+                unsafe {
+                    let p = self.y.as_mut_ptr().add(at);
+                    s.store_rounded([p, p.add(2 * S::LANES)], [[x, x1], [y, y1]], range);
+                }
+                at += 4 * S::LANES;
+            }
+        }
         while at < a.len() {
             let n = (a.len() - at).min(S::LANES);
             // SAFETY: `n` elements from `at` on lie in all slices, of equal length.
             unsafe {
                 let a = real(s, a.as_ptr().add(at), n, a_signed, a_quant);
                 let b = real(s, b.as_ptr().add(at), n, b_signed, b_quant);
-                let x = match self.op {
-                    Binary8::Add => s.add(a, b),
-                    Binary8::Mul => s.mul(a, b),
-                };
-                put(s, self.y.as_mut_ptr().add(at), n, x, &to);
+                put(s, self.y.as_mut_ptr().add(at), n, self.op.of(s, a, b), &to);
             }
             at += n;
         }

@@ -1,4 +1,4 @@
-//! Convolutions that go by lines of an image give the same bytes as whole ones.
+//! Convolutions and pools that go by lines of an image give the same bytes as whole ones.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, TensorType, ValueId};
@@ -91,6 +91,16 @@ impl Chain {
         self.through_bytes(y)
     }
 
+    /// The largest of windows of `x`.
+    fn pool(&mut self, x: ValueId, k: i64, stride: i64, pads: [i64; 4]) -> ValueId {
+        let name = self.name("pool");
+        let node = Node::new("MaxPool", &name)
+            .with("kernel_shape", Attribute::Ints(vec![k; 2]))
+            .with("pads", Attribute::Ints(pads.to_vec()))
+            .with("strides", Attribute::Ints(vec![stride; 2]));
+        self.graph.add_op(node, &[x], &name)
+    }
+
     fn model(mut self, y: ValueId) -> Model {
         self.graph.outputs.push(y);
         Model {
@@ -100,7 +110,7 @@ impl Chain {
     }
 }
 
-/// Expand, by channel, project, of sizes and pads of all kinds, with an Add at the end.
+/// Expand, by channel, pool of floats, project, of sizes and pads of all kinds, with an Add at the end.
 fn some_chain(seed: u64, bytes: bool) -> (Model, Tensor) {
     let mut rng = Rng::new(seed);
     let mut pick = |from: &[usize]| *rng.pick(from);
@@ -115,6 +125,11 @@ fn some_chain(seed: u64, bytes: bool) -> (Model, Tensor) {
         y = chain.conv(y, 1, 1, [0; 4], false);
     }
     y = chain.conv(y, k, stride, [top, 1, 1, 2], true);
+    match seed % 6 {
+        1 if !bytes => y = chain.pool(y, 3, 2, [1; 4]),
+        4 if !bytes => y = chain.pool(y, 2, 1, [0, 1, 1, 0]),
+        _ => {}
+    }
     if !seed.is_multiple_of(2) {
         y = chain.conv(y, 3, 1, [1; 4], seed % 5 > 2);
     }

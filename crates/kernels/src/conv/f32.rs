@@ -13,6 +13,8 @@ use super::{ConvGeometry, Tasks, windows};
 use crate::arena::{Buffer, with_scratch};
 use crate::floats::{Floats, FloatsMut};
 #[cfg(target_arch = "x86_64")]
+use crate::gemm::Pixels;
+#[cfg(target_arch = "x86_64")]
 use crate::gemm::f32::bf16;
 use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
 use crate::gemm::{Cut, Order};
@@ -216,7 +218,7 @@ impl ConvF32 {
         let most = if by_windows {
             windows::MOST
         } else {
-            rows_in_cache(depth, tile_rows)
+            rows_in_cache([depth, g.group_out()], tile_rows)
         };
         let panels = groups[0].panel_count();
         let cut = Cut::new(ctx.threads().count(), pixels, panels, tile_rows, most);
@@ -294,7 +296,7 @@ impl Rounded<'_> {
     /// The CPU has BF16; the pixels lie in the target, and no other thread writes them.
     unsafe fn windows(self, g: &ConvGeometry, x: Floats, whole: usize, rows: Range<usize>) {
         let finite = Cell::new(true);
-        let work = |rows: Range<usize>, a: &[*const u16], steps| {
+        let work = |rows: Range<usize>, a: Pixels, steps| {
             let (line, panels) = ((g.line(), finite.get()), self.panels.clone());
             // SAFETY: windows are readable; the output by the caller's promise.
             unsafe {
@@ -316,7 +318,7 @@ impl Rounded<'_> {
                     copy,
                     run: whole,
                 };
-                windows::each_part(g, images, rows, work);
+                windows::each_image(g, images, rows, work);
             }
             Floats::Bf16(x) => {
                 let x: &[u16] = bytemuck::cast_slice(x);
@@ -334,7 +336,7 @@ impl Rounded<'_> {
                     copy,
                     run: whole,
                 };
-                windows::each_part(g, images, rows, work);
+                windows::each_image(g, images, rows, work);
             }
         }
     }

@@ -219,7 +219,7 @@ impl ConvI8 {
         let tile_rows = tasks_of(groups[0].isa());
         let by_windows = self.by_windows(&groups[0]);
         let most = if by_windows {
-            windows::MOST
+            windows::most_of_bytes(g)
         } else {
             rows_in_cache(groups[0].row_bytes(), tile_rows)
         };
@@ -248,7 +248,7 @@ impl ConvI8 {
                 return;
             }
             if by_windows {
-                let put = |to: &mut [u8], from: &[u8]| row8.put(to, 0, from);
+                let put = |to: &mut [u8], from: &[u8]| row8.lay_out(from, to);
                 let images = windows::Images {
                     x: data,
                     outside: row8.zero as u8,
@@ -256,7 +256,7 @@ impl ConvI8 {
                     copy: &put,
                     run: whole_line(b.isa(), g),
                 };
-                windows::each_part(g, images, rows, |rows, a, steps| {
+                windows::each_image(g, images, rows, |rows, a, steps| {
                     let panels = panels.clone();
                     // SAFETY: windows are readable; the output as above.
                     unsafe {
@@ -391,6 +391,44 @@ mod tests {
                 };
                 conv.run(&ctx, batch, input, Some(&bias), Output8::Bytes(&mut y, to));
                 assert_eq!(y, bytes, "{g:?} {:?}", ctx.isa());
+            }
+        }
+    }
+
+    #[test]
+    fn images_of_several_parts_equal_the_generic_kernel() {
+        let mut random = Random::new(9);
+        for (channels, stride, signed) in
+            [(16, 1, true), (16, 2, false), (5, 1, false), (64, 1, true)]
+        {
+            let g = ConvGeometry {
+                kernel: [3, 3],
+                stride: [stride; 2],
+                pad_begin: [1, 1],
+                pad_end: [1, 1],
+                dilation: [1, 1],
+                groups: 1,
+                input: [41, 37],
+                channels_in: channels,
+                channels_out: 16,
+            };
+            let (input, output) = g.sizes(2);
+            let (x, w) = (random.bytes(input), random.mild(16 * g.depth()));
+            let data = if signed {
+                Bytes::I8(bytemuck::cast_slice(&x))
+            } else {
+                Bytes::U8(&x)
+            };
+            let run = |ctx: &Ctx| {
+                let conv = ConvI8::prepare(ctx, g, Bytes::I8(&w), &[]).unwrap();
+                let mut sums = vec![1; output];
+                let x = Input8 { data, zero: 3 };
+                conv.run(ctx, 2, x, None, Output8::I32(&mut sums));
+                sums
+            };
+            let want = run(&Ctx::new(crate::Isa::Generic, crate::Threads::new(1)));
+            for ctx in contexts() {
+                assert_eq!(run(&ctx), want, "{channels} {stride} {:?}", ctx.isa());
             }
         }
     }

@@ -8,10 +8,17 @@ use std::ops::Range;
 use super::ConvGeometry;
 use super::gather::inside;
 use crate::arena::with_scratch;
-use crate::gemm::Steps;
+use crate::gemm::{Pixels, Steps};
 
 /// Output pixels of a part: their lines and sums stay in the L2 cache.
 pub(super) const MOST: usize = 240;
+
+/// Output pixels of a part of images of bytes, more where there are few channels: what they read
+/// and write stays in the L1 cache.
+pub(super) fn most_of_bytes(g: &ConvGeometry) -> usize {
+    let pixel = g.stride[0] * g.stride[1] * g.channels_in + g.channels_out;
+    (32 * 1024 / pixel.max(1)).clamp(MOST, 4 * MOST + 64)
+}
 
 /// Whether the lines of a window are runs of neighbours.
 pub(super) fn suit(g: &ConvGeometry) -> bool {
@@ -44,6 +51,19 @@ pub(super) fn each_part<X: Copy, T: bytemuck::Pod>(
     pixels: Range<usize>,
     mut work: impl FnMut(Range<usize>, &[*const T], Steps),
 ) {
+    each_image(g, images, pixels, |pixels, windows, steps| {
+        let windows = windows.windows(pixels.len());
+        work(pixels, &windows, steps);
+    });
+}
+
+/// As [`each_part`], of windows whose addresses are not written down.
+pub(super) fn each_image<X: Copy, T: bytemuck::Pod>(
+    g: &ConvGeometry,
+    images: Images<X, T>,
+    pixels: Range<usize>,
+    mut work: impl FnMut(Range<usize>, Pixels, Steps),
+) {
     let [height, width] = g.output();
     let mut start = pixels.start;
     while start < pixels.end {
@@ -58,19 +78,26 @@ pub(super) fn each_part<X: Copy, T: bytemuck::Pod>(
             stride: g.dilation[0] * frame.stride,
         };
         frame.with(images, |lines| {
-            let step = g.stride[1] * g.channels_in;
+            let (step, down) = (g.stride[1] * g.channels_in, g.stride[0] * frame.stride);
             let line = ((g.kernel[1] - 1) * g.dilation[1] + 1) * g.channels_in;
             let reach = (steps.lines - 1) * steps.stride + line.max(steps.run);
-            let mut rows: Vec<*const T> = Vec::with_capacity(end - start);
-            let (mut ox, mut line) = (start % width, 0);
-            while rows.len() < end - start {
-                let count = (width - ox).min(end - start - rows.len());
-                let at = line * g.stride[0] * frame.stride + ox * step;
-                let first = lines[at..][..(count - 1) * step + reach].as_ptr();
-                rows.extend((0..count).map(|i| first.wrapping_add(i * step)));
-                (ox, line) = (0, line + 1);
-            }
-            work(start..end, &rows, steps);
+            let across = if last > first {
+                width
+            } else {
+                (end - 1) % width + 1
+            };
+            assert!(
+                (last - first) * down + (across - 1) * step + reach <= lines.len(),
+                "every window is readable"
+            );
+            let windows = Pixels {
+                first: lines.as_ptr().cast(),
+                before: start % width,
+                width,
+                step: step * size_of::<T>(),
+                line: down * size_of::<T>(),
+            };
+            work(start..end, windows, steps);
         });
         start = end;
     }

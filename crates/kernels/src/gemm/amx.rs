@@ -9,7 +9,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::Panels;
-use super::left::{Left, Rows, Steps};
+use super::left::{Left, Rows, Runs, Steps};
 use crate::arena::with_scratch;
 use crate::simd::amx::{self, BYTES, Product, ROWS};
 use crate::simd::avx512::Avx512;
@@ -92,26 +92,10 @@ fn start<L: Left<u8>>(left: L, row: usize) -> usize {
     unsafe { left.rows::<1>(row, 0).at(0, 0) as usize }
 }
 
-/// The ends of runs of rows at even distances.
-fn runs<L: Left<u8>>(left: L, rows: usize) -> Vec<usize> {
-    let mut ends = Vec::new();
-    let mut at = 0;
-    while at < rows {
-        let mut end = (at + 2).min(rows);
-        let distance = start(left, end - 1).wrapping_sub(start(left, at));
-        while end < rows && start(left, end).wrapping_sub(start(left, end - 1)) == distance {
-            end += 1;
-        }
-        ends.push(end);
-        at = end;
-    }
-    ends
-}
-
 /// Cuts `rows` rows for a product with so many panels. Tiles may overlap: what is computed twice
 /// comes out the same.
-fn cut<L: Left<u8>>(left: L, rows: usize, panels: usize) -> Cut {
-    let ends = runs(left, rows);
+fn cut<L: Runs>(left: L, rows: usize, panels: usize) -> Cut {
+    let ends = left.ends(rows);
     let whole = whole_tiles(&ends, rows);
     let (mut longest, mut begin) = (0, 0);
     for &end in &ends {
@@ -157,7 +141,7 @@ fn whole_tiles(ends: &[usize], rows: usize) -> Cut {
 /// # Safety
 /// The CPU has AMX, AVX-512, VNNI and BF16; every row is readable to the end of the last step of each of its
 /// lines; `steps.lines` lines in whole steps are `b.bytes`; what `sums` asks.
-pub(super) unsafe fn multiply<P: Product, L: Left<u8>>(
+pub(super) unsafe fn multiply<P: Product, L: Runs>(
     (rows, left, steps): (usize, L, Steps),
     b: Right,
     panels: Range<usize>,

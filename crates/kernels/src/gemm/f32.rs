@@ -12,24 +12,28 @@ mod few;
 pub(crate) mod mixed;
 mod packed;
 mod products;
+mod single;
+mod sizes;
 mod store;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use mixed::AnyStore;
 pub use packed::PackedF32;
 pub use products::{Side, products};
+pub(crate) use sizes::rows_in_cache;
+use sizes::{DEPTH, depth_of};
 pub(crate) use store::{Put, Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};
 use super::{Cut, Order, tile_rows};
-use crate::Ctx;
 use crate::activation::Activation;
 use crate::floats::{Floats, FloatsMut};
 use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
+use crate::{Ctx, Isa};
 
-/// Steps of K whose sums stay in registers; a panel of B of that height stays in the L1 cache.
-const DEPTH: usize = 192;
+/// Panels whose activation follows them together.
+const TOGETHER: usize = 4;
 
 /// What happens to a product before it is stored: `act(product + bias + residual)`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,7 +81,7 @@ pub fn gemm_mixed(
     );
     let target = Target::new(m, b.n(), c, c_stride, epilogue);
     let rows_of_tile = b.tile_rows();
-    let most = rows_in_cache(b.k, rows_of_tile);
+    let most = rows_in_cache([b.k, b.n()], rows_of_tile);
     let cut = Cut::new(
         ctx.threads().count(),
         m,
@@ -114,11 +118,6 @@ pub fn matmul(
 ) {
     let b = PackedF32::new(ctx, b, order, k, n);
     gemm(ctx, m, a, k, &b, c, n, epilogue);
-}
-
-/// Rows of A such that a block of them stays in the L2 cache.
-pub(crate) fn rows_in_cache(k: usize, tile_rows: usize) -> usize {
-    (32 * 1024 / k.clamp(1, DEPTH)).clamp(tile_rows * 2, 240)
 }
 
 /// Whether `rows` rows of `columns` elements, `stride` apart, lie in `len` elements.
@@ -395,7 +394,10 @@ impl<L: Left<f32>> Body for Block<'_, L> {
         let data = self.b.data.typed::<f32>();
         let mut start = of_k.start;
         while start == of_k.start || start < of_k.end {
-            let (offset, steps) = self.share.steps.part(start - of_k.start, DEPTH);
+            let (offset, steps) = self
+                .share
+                .steps
+                .part(start - of_k.start, depth_of(S::LANES, self.rows));
             let depth = steps.lines * steps.run;
             for p in self.panels.clone() {
                 let (first, columns, vectors) = self.b.panels.panel(p);
@@ -416,19 +418,13 @@ impl<L: Left<f32>> Body for Block<'_, L> {
                 };
                 // SAFETY: `Target::multiply` promises the memory.
                 unsafe { self.panel(s, first, vectors, &tile) };
-            }
-            start += depth.max(1);
-        }
-        if let Some(activation) = self.then.filter(|_| of_k.end == k) {
-            let (first, _, _) = self.b.panels.panel(self.panels.start);
-            let (last, columns, _) = self.b.panels.panel(self.panels.end - 1);
-            for row in 0..self.rows {
-                // SAFETY: these are the elements of C that the tiles stored.
-                unsafe {
-                    let c = self.to.c.add(row * self.c_stride + first);
-                    activation.map(S::ISA, c, c, last + columns - first);
+                let left = p - (p - self.panels.start) % TOGETHER;
+                if tile.closes && (p + 1 == self.panels.end || p + 1 - left == TOGETHER) {
+                    // SAFETY: as above; these panels were stored.
+                    unsafe { self.activate(S::ISA, left..p + 1) };
                 }
             }
+            start += depth.max(1);
         }
     }
 }
@@ -446,6 +442,27 @@ struct Tile<'a> {
 }
 
 impl<L: Left<f32>> Block<'_, L> {
+    /// Applies the activation that is left, if any, to all rows of `panels`, which still lie in a
+    /// cache.
+    ///
+    /// # Safety
+    /// As for `Target::multiply`; the panels were stored.
+    #[inline(always)]
+    unsafe fn activate(&self, isa: Isa, panels: Range<usize>) {
+        let Some(activation) = self.then else {
+            return;
+        };
+        let (first, _, _) = self.b.panels.panel(panels.start);
+        let (last, columns, _) = self.b.panels.panel(panels.end - 1);
+        for row in 0..self.rows {
+            // SAFETY: these are the elements of C that the tiles stored.
+            unsafe {
+                let c = self.to.c.add(row * self.c_stride + first);
+                activation.map(isa, c, c, last + columns - first);
+            }
+        }
+    }
+
     /// All rows of one panel, a tile at a time.
     ///
     /// # Safety
@@ -522,80 +539,11 @@ impl<L: Left<f32>> Block<'_, L> {
             }
         }
     }
-
-    /// One row: four panels at a time, so that sums do not wait for each other.
-    ///
-    /// # Safety
-    /// As for `Target::multiply`.
-    #[inline(always)]
-    unsafe fn single_row<S: Simd>(&self, s: S) {
-        let (k, panels) = (self.b.k, self.b.panels);
-        let data = self.b.data.typed::<f32>();
-        // SAFETY: there is one row.
-        let a = unsafe { self.share.left.rows::<1>(0, 0) };
-        let mut p = self.panels.start;
-        while p < self.panels.end {
-            let (first, columns, vectors) = panels.panel(p);
-            let together = if p + 4 <= self.panels.end && panels.panel(p + 3).2 == 2 {
-                4
-            } else {
-                1
-            };
-            // SAFETY: the panels lie in the block, and `a` has K elements.
-            unsafe {
-                if together == 4 {
-                    let mut sums = [[s.splat(0.0); 2]; 4];
-                    let b = data[first * k..].as_ptr();
-                    for at in 0..k {
-                        let a = s.splat(*a.at(0, at));
-                        for (q, sums) in sums.iter_mut().enumerate() {
-                            let b = b.add((q * k + at) * 2 * S::LANES);
-                            sums[0] = s.fma(a, s.load(b), sums[0]);
-                            sums[1] = s.fma(a, s.load(b.add(S::LANES)), sums[1]);
-                        }
-                    }
-                    for (q, sums) in sums.into_iter().enumerate() {
-                        let column = first + q * 2 * S::LANES;
-                        let last = (panels.n - column).min(2 * S::LANES) - S::LANES;
-                        self.to.put(s, [sums], column, 0, column, last);
-                    }
-                } else {
-                    let b = data[first * k..].as_ptr();
-                    let t = Tile {
-                        next: &[],
-                        offset: 0,
-                        steps: self.share.steps,
-                        b,
-                        columns,
-                        opens: true,
-                        closes: true,
-                    };
-                    let ahead = Ahead::new::<f32>(&[], k, 0, 1);
-                    if vectors == 2 {
-                        self.tile::<S, 1, 2>(s, &t, ahead, 0, first, first);
-                    } else {
-                        self.tile::<S, 1, 1>(s, &t, ahead, 0, first, first);
-                    }
-                }
-            }
-            p += together;
-        }
-        if let Some(activation) = self.then {
-            let (first, _, _) = panels.panel(self.panels.start);
-            let (last, columns, _) = panels.panel(self.panels.end - 1);
-            // SAFETY: these are the elements of C that were stored.
-            unsafe {
-                let c = self.to.c.add(first);
-                activation.map(S::ISA, c, c, last + columns - first);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
     use crate::testing::{Random, close, contexts};
 
     fn expected(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], ep: &Epilogue) -> Vec<f32> {
@@ -659,6 +607,24 @@ mod tests {
                     Some((isa, one)) if *isa == ctx.isa() => assert_eq!(&c, one, "threads"),
                     _ => first = Some((ctx.isa(), c)),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_of_many_rows_equal_the_plain_sum() {
+        let mut random = Random::new(4);
+        for [m, k, n] in [[530, 384, 33], [1100, 200, 17], [260, 400, 20]] {
+            let (a, b, bias) = (random.floats(m * k), random.floats(k * n), random.floats(n));
+            let ep = Epilogue {
+                bias: Some(&bias),
+                ..Epilogue::default()
+            };
+            let want = expected(m, k, n, &a, &b, &ep);
+            for ctx in contexts() {
+                let mut c = vec![f32::NAN; m * n];
+                matmul(&ctx, [m, k, n], &a, &b, Order::KN, &mut c, &ep);
+                close(&c, &want, 2e-5 * (k as f32).sqrt(), &format!("{m} {k} {n}"));
             }
         }
     }

@@ -344,13 +344,22 @@ impl Row8 {
         k: usize,
     ) {
         if stride == k && pitch == self.bytes_of(k) {
-            let (row, from) = (self, &from[rows.start * k..rows.end * k]);
-            dispatch(self.isa, LayOut { row, from, to });
+            self.lay_out(&from[rows.start * k..rows.end * k], to);
             return;
         }
         for (r, to) in rows.zip(to.chunks_exact_mut(pitch.max(1))) {
             self.put(to, 0, &from[r * stride..][..k]);
             self.finish(to, k);
+        }
+    }
+
+    /// Lays out `from` at the beginning of `to`.
+    pub(crate) fn lay_out(self, from: &[u8], to: &mut [u8]) {
+        if self.is_plain() {
+            to[..from.len()].copy_from_slice(from);
+        } else {
+            let row = self;
+            dispatch(self.isa, LayOut { row, from, to });
         }
     }
 

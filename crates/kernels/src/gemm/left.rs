@@ -1,5 +1,7 @@
 //! The left side of a product: where its rows stand, and how they are cut along K.
 
+use smallvec::SmallVec;
+
 /// Where the elements of a row of A stand, from its address on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
@@ -109,6 +111,74 @@ impl<T: Copy, const M: usize> Rows<T> for [*const T; M] {
     }
 }
 
+/// The windows of the pixels of an image, line by line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pixels {
+    /// The window of the first pixel of the first line.
+    pub first: *const u8,
+    /// Pixels of the first line that are passed over.
+    pub before: usize,
+    /// Pixels of a line.
+    pub width: usize,
+    /// Bytes from one window to the next.
+    pub step: usize,
+    /// Bytes from one line to the next.
+    pub line: usize,
+}
+
+impl Pixels {
+    /// The window of pixel `i`, which need not be there.
+    #[inline(always)]
+    pub(crate) fn window(self, i: usize) -> *const u8 {
+        let i = self.before + i;
+        let (line, at) = (i / self.width, i % self.width);
+        self.first.wrapping_add(line * self.line + at * self.step)
+    }
+
+    /// The windows of `count` pixels.
+    pub(crate) fn windows<T>(self, count: usize) -> Vec<*const T> {
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            let first = self.window(all.len());
+            let left = self.width - (self.before + all.len()) % self.width;
+            let there = left.min(count - all.len());
+            all.extend((0..there).map(|i| first.wrapping_add(i * self.step).cast()));
+        }
+        all
+    }
+}
+
+impl Left<u8> for Pixels {
+    type Rows<const M: usize> = [*const u8; M];
+    #[inline(always)]
+    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> [*const u8; M] {
+        std::array::from_fn(|i| self.window(row + i).wrapping_add(offset))
+    }
+}
+
+/// Rows of bytes of which it is known where they lie evenly.
+pub(super) trait Runs: Left<u8> {
+    /// The ends of runs of rows at even distances, of `rows` rows.
+    fn ends(self, rows: usize) -> SmallVec<[usize; 32]>;
+}
+
+impl Runs for Even<u8> {
+    fn ends(self, rows: usize) -> SmallVec<[usize; 32]> {
+        (rows > 0).then_some(rows).into_iter().collect()
+    }
+}
+
+impl Runs for Pixels {
+    fn ends(self, rows: usize) -> SmallVec<[usize; 32]> {
+        if self.width == 1 || self.line == self.width * self.step {
+            return (rows > 0).then_some(rows).into_iter().collect();
+        }
+        let first = self.width - self.before % self.width;
+        let lines = (first..rows).step_by(self.width);
+        lines.chain((rows > 0).then_some(rows)).collect()
+    }
+}
+
 impl Steps {
     /// The part of K from `start` on whose sums stay in registers, where it begins in a row: all
     /// that is left, whole runs or a part of one, equal parts of at most `most`.
@@ -133,4 +203,41 @@ impl Steps {
 #[inline(always)]
 fn even_part(left: usize, most: usize) -> usize {
     left.div_ceil(left.div_ceil(most).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_of_lines_stand_at_even_distances_between_the_ends_of_runs() {
+        for (width, before, line, count) in [
+            (7, 0, 100, 40),
+            (7, 3, 100, 30),
+            (7, 6, 100, 1),
+            (1, 0, 9, 5),
+            (5, 2, 15, 21),
+            (32, 16, 544, 240),
+        ] {
+            let pixels = Pixels {
+                first: std::ptr::null(),
+                before,
+                width,
+                step: 3,
+                line,
+            };
+            let windows = pixels.windows::<u8>(count);
+            let place = |i: usize| (before + i) / width * line + (before + i) % width * 3;
+            let at: Vec<usize> = windows.iter().map(|w| *w as usize).collect();
+            assert_eq!(at, (0..count).map(place).collect::<Vec<_>>());
+            let mut begin = 0;
+            for end in pixels.ends(count) {
+                let run = &at[begin..end];
+                assert!(run.windows(3).all(|w| w[1] - w[0] == w[2] - w[1]));
+                begin = end;
+            }
+            assert_eq!(begin, count);
+            assert!(pixels.ends(0).is_empty());
+        }
+    }
 }

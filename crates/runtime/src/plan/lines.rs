@@ -1,4 +1,4 @@
-//! Convolutions one after another that are done a few lines of an image at a time, so that what
+//! Convolutions and pools one after another that are done a few lines of an image at a time, so that what
 //! lies between them stays in the cache, and on each thread a part of the lines.
 
 use std::ops::Range;

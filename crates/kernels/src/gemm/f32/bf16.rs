@@ -8,7 +8,7 @@ use super::{PackedF32, Target};
 use crate::arena::{Buffer, with_scratch};
 use crate::floats::Floats;
 use crate::gemm::amx::{Right, Sums, multiply, multiply_tiles};
-use crate::gemm::left::{Even, Left, Steps};
+use crate::gemm::left::{Even, Pixels, Runs, Steps};
 use crate::gemm::{Order, Panels};
 use crate::simd::Simd;
 use crate::simd::amx::{BYTES, Bf16, ROWS};
@@ -118,25 +118,6 @@ pub(crate) fn all_finite(x: &[u16]) -> bool {
     x.iter().fold(0, magnitude) < 0x7f80
 }
 
-/// Rows of BF16 that are anywhere.
-#[derive(Clone, Copy)]
-struct Windows<'a> {
-    rows: &'a [*const u16],
-}
-
-impl Left<u8> for Windows<'_> {
-    type Rows<const M: usize> = [*const u8; M];
-    #[inline(always)]
-    unsafe fn rows<const M: usize>(self, row: usize, offset: usize) -> [*const u8; M] {
-        let mut rows = [std::ptr::null(); M];
-        for (i, to) in rows.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            *to = unsafe { self.rows.get_unchecked(row + i).cast::<u8>().add(offset) };
-        }
-        rows
-    }
-}
-
 impl Target<'_> {
     /// [`Target::multiply`] for a matrix of BF16.
     ///
@@ -183,29 +164,27 @@ impl Target<'_> {
     pub(crate) unsafe fn multiply_bf16_windows(
         &self,
         rows: Range<usize>,
-        (a, steps): (&[*const u16], Steps),
+        (a, steps): (Pixels, Steps),
         (line, finite): (usize, bool),
         b: &PackedF32,
         panels: Range<usize>,
         offset: usize,
     ) {
         assert_eq!(
-            (a.len(), steps.lines * steps.run, steps.run % STEP),
-            (rows.len(), b.k, 0),
+            (steps.lines * steps.run, steps.run % STEP),
+            (b.k, 0),
             "rows of windows"
         );
         let (lines, run) = (steps.lines, steps.run);
         if line == run || finite {
-            let left = Windows { rows: a };
             // SAFETY: the caller's promise.
-            unsafe {
-                self.multiply_bf16(rows, left, (lines, run, steps.stride), b, panels, offset)
-            };
+            unsafe { self.multiply_bf16(rows, a, (lines, run, steps.stride), b, panels, offset) };
             return;
         }
         with_scratch(rows.len() * b.k, |all: &mut [u16]| {
             all.fill(0);
-            for (to, from) in all.chunks_exact_mut(b.k).zip(a) {
+            for (row, to) in all.chunks_exact_mut(b.k).enumerate() {
+                let from = a.window(row).cast::<u16>();
                 for (i, to) in to.chunks_exact_mut(run).enumerate() {
                     // SAFETY: the caller's promise; a line fits its run.
                     unsafe {
@@ -225,7 +204,7 @@ impl Target<'_> {
 
     /// # Safety
     /// As for [`Target::multiply_windows`], for rows of BF16 in whole steps.
-    unsafe fn multiply_bf16<L: Left<u8>>(
+    unsafe fn multiply_bf16<L: Runs>(
         &self,
         rows: Range<usize>,
         left: L,

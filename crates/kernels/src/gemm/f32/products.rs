@@ -138,7 +138,7 @@ impl Products<'_> {
         assert!(fits(k, m, m, a.len()), "A has k rows of m elements");
         let target = Target::new(m, n, c, n, epilogue);
         let rows_of_tile = b.tile_rows();
-        let most = rows_in_cache(k, rows_of_tile);
+        let most = rows_in_cache([k, n], rows_of_tile);
         let threads = ctx.threads().count();
         let cut = Cut::new(threads, m, b.panel_count(), rows_of_tile, most);
         ctx.threads().parallel_for(cut.tasks(), |task| {

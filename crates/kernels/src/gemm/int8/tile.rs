@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::output::{Store8, Target8};
 use super::{GROUP_BYTES, PackedI8, Spill};
 use crate::Isa;
-use crate::gemm::left::{Even, Left, Rows, Steps, Windows};
+use crate::gemm::left::{Even, Left, Pixels, Rows, Steps, Windows};
 use crate::simd::scalar::Scalar;
 use crate::simd::{Ahead, Dot, Simd, Widen};
 
@@ -37,32 +37,44 @@ impl Target8<'_> {
         };
         let left = Even { a, a_stride };
         let block = self.block(rows, (left, steps), b, start, row_sums, (panels, offset));
+        #[cfg(target_arch = "x86_64")]
+        if b.isa == Isa::Amx {
+            // SAFETY: a matrix is packed only for sets that this CPU has.
+            return unsafe { x86::amx(&block) };
+        }
         dispatch(&block);
     }
 
     /// As [`Target8::multiply`], where each row of A is a few lines of neighbours, and rows may
-    /// overlap: a row has `steps.lines` runs, `steps.stride` apart, from its address in `a` on.
+    /// overlap: a row has `steps.lines` runs, `steps.stride` apart, from its window in `a` on.
     ///
     /// # Safety
-    /// As for [`Target8::multiply`]; `a` has an address for each row.
+    /// As for [`Target8::multiply`].
     pub(crate) unsafe fn multiply_windows(
         &self,
         rows: Range<usize>,
-        (a, steps): (&[*const u8], Steps),
+        (a, steps): (Pixels, Steps),
         b: &PackedI8,
         start: &[i32],
         panels: Range<usize>,
         offset: usize,
     ) {
         assert_eq!(
-            (a.len(), steps.lines * steps.run, steps.run % GROUP_BYTES),
-            (rows.len(), b.row_bytes(), 0),
+            (steps.lines * steps.run, steps.run % GROUP_BYTES),
+            (b.row_bytes(), 0),
             "rows of windows"
         );
         if rows.is_empty() || panels.is_empty() {
             return;
         }
-        let left = Windows { rows: a };
+        #[cfg(target_arch = "x86_64")]
+        if b.isa == Isa::Amx {
+            let block = self.block(rows, (a, steps), b, start, &[], (panels, offset));
+            // SAFETY: a matrix is packed only for sets that this CPU has.
+            return unsafe { x86::amx(&block) };
+        }
+        let windows = a.windows(rows.len());
+        let left = Windows { rows: &windows };
         let block = self.block(rows, (left, steps), b, start, &[], (panels, offset));
         dispatch(&block);
     }
@@ -89,7 +101,7 @@ impl Target8<'_> {
     }
 }
 
-/// Runs `block` with the kernel that its matrix is packed for.
+/// Runs `block` with the kernel that its matrix is packed for, which is not one of tiles.
 fn dispatch<L: Left<u8>>(block: &Block<L>) {
     let isa = block.to.b.isa;
     if block.to.b.group == <Widen as Dot<Scalar>>::GROUP {
@@ -105,9 +117,6 @@ fn dispatch<L: Left<u8>>(block: &Block<L>) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512Vnni => unsafe { x86::avx512_vnni(block) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Isa::Amx => unsafe { x86::amx(block) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
         Isa::NeonDot => unsafe { arm::dot(block) },
@@ -132,6 +141,7 @@ impl<L: Left<u8>> crate::simd::Body for Widened<'_, '_, L> {
 mod x86 {
     use super::{Block, Ends, Left};
     use crate::gemm::amx::{Right, Sums, multiply};
+    use crate::gemm::left::Runs;
     use crate::simd::Simd;
     use crate::simd::amx::U8I8;
     use crate::simd::avx2::{Avx2, Pairs256, Vnni256};
@@ -163,7 +173,7 @@ mod x86 {
 
     /// # Safety
     /// The CPU has AMX and what comes with it.
-    pub(super) unsafe fn amx<L: Left<u8>>(block: &Block<L>) {
+    pub(super) unsafe fn amx<L: Runs>(block: &Block<L>) {
         let to = &block.to;
         let right = Right {
             panels: to.b.panels,

@@ -1,14 +1,17 @@
 //! Max, average and global pooling of one or two spatial axes, channels-last, in floats or bytes.
 
+use std::sync::Arc;
+
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{NodeId, ValueId};
+use edgesmith_kernels::conv::{ConvGeometry, Strip};
 use edgesmith_kernels::pool::{
     MOST_BYTES, Means, PoolGeometry, Quant, average_pool, average_pool8, max_pool,
 };
 
 use super::dequantize::{self, Quantized, bytes, quantized_output};
 use super::qlinear::quantized;
-use crate::plan::{Kernel, Layout, Planner, Spec};
+use crate::plan::{ByLines, Kernel, Layout, OfStrip, Planner, Spec};
 
 pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
@@ -27,16 +30,55 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     }
     planner.float_dims(y)?;
     let read = planner.read_f32(x, Layout::Last)?;
-    let work: Kernel = Box::new(move |ctx, x, y| {
+    let run: OfStrip = Arc::new(move |ctx, strip, x, y| {
         let (x, y): (&[f32], &mut [f32]) =
-            (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+            (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y));
+        let (g, batch) = match strip {
+            Some(strip) => (of_strip(g, strip, y.len()), 1),
+            None => (g, batch),
+        };
         if max {
             max_pool(ctx, &g, batch, x, y);
         } else {
             average_pool(ctx, &g, batch, include_pad, x, y);
         }
     });
-    planner.step_f32(id, &[id], (y, Layout::Last), "pool", vec![read], work)
+    let whole = Arc::clone(&run);
+    let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
+    planner.step_f32(id, &[id], (y, Layout::Last), "pool", vec![read], work)?;
+    if let Some(windows) = by_lines(g).filter(|_| max) {
+        planner.by_lines(ByLines::new(windows, batch, [4, 4], run));
+    }
+    Some(())
+}
+
+/// The convolution that reads the same windows, where each window of a strip begins and ends in it.
+fn by_lines(g: PoolGeometry) -> Option<ConvGeometry> {
+    let windows = ConvGeometry {
+        kernel: g.kernel,
+        stride: g.stride,
+        pad_begin: g.pad_begin,
+        pad_end: g.pad_end,
+        dilation: g.dilation,
+        groups: g.channels,
+        input: g.input,
+        channels_in: g.channels,
+        channels_out: g.channels,
+    };
+    let inside = g.dilation[0] == 1 && g.pad_begin[0].max(g.pad_end[0]) < g.kernel[0];
+    (inside && windows.output() == g.output).then_some(windows)
+}
+
+/// The same windows of a strip, of which `len` elements come out.
+fn of_strip(g: PoolGeometry, strip: Strip, len: usize) -> PoolGeometry {
+    let along = |lines, [_, columns]: [usize; 2]| [lines, columns];
+    PoolGeometry {
+        pad_begin: along(strip.top, g.pad_begin),
+        pad_end: along(strip.bottom, g.pad_end),
+        input: along(strip.lines, g.input),
+        output: along(len / (g.output[1] * g.channels), g.output),
+        ..g
+    }
 }
 
 /// The windows of a pool or of its gradient, and how many images there are.
