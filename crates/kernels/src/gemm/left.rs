@@ -157,6 +157,10 @@ impl Left<u8> for Pixels {
 }
 
 /// Rows of bytes of which it is known where they lie evenly.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "kernels of x86-64 alone read it")
+)]
 pub(super) trait Runs: Left<u8> {
     /// The ends of runs of rows at even distances, of `rows` rows.
     fn ends(self, rows: usize) -> SmallVec<[usize; 32]>;

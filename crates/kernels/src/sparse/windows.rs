@@ -129,6 +129,10 @@ pub(super) fn lane(rows: usize, parts: usize, lane: usize) -> (usize, usize) {
 
 /// Where tiles, windows and steps begin, for a kernel.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "kernels of x86-64 alone read it")
+)]
 pub(super) struct Ends {
     pub starts: *const u32,
     pub windows: *const u16,
@@ -230,6 +234,10 @@ impl Windows {
     }
 
     /// All of them, for a kernel.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "kernels of x86-64 alone read it")
+    )]
     pub(super) fn ends(&self) -> Ends {
         Ends {
             starts: self.starts().as_ptr(),

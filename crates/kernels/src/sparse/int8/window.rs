@@ -35,6 +35,10 @@ fn rows_near(k: usize) -> usize {
 }
 
 /// A part of a product that one thread computes.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "kernels of x86-64 alone read it")
+)]
 pub(super) struct Block<'a> {
     pub lists: &'a Windows,
     pub a: &'a [u8],
