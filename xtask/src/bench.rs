@@ -279,14 +279,27 @@ fn run(matches: &ArgMatches) -> Result<()> {
     Ok(())
 }
 
-/// Writes the page, and keeps its section that another program measured.
-fn write(mut text: String) -> Result<()> {
+/// Sections of the page that a run may leave out, or that another program measures.
+const KEPT: [&str; 2] = [rust_engines::TITLE, "Sparse weights"];
+
+/// Writes the page, and keeps its sections that this run did not measure.
+fn write(text: String) -> Result<()> {
     let path = crate::tidy::root().join("docs/performance.md");
     let page = std::fs::read_to_string(&path).unwrap_or_default();
-    if let Some(at) = page.find("\n## Sparse weights\n") {
-        text.push_str(&page[at..]);
+    Ok(std::fs::write(path, with_kept(text, &page))?)
+}
+
+fn with_kept(mut text: String, page: &str) -> String {
+    for section in page.split("\n## ").skip(1) {
+        let title = section.lines().next().unwrap_or_default();
+        let heading = format!("\n## {title}\n");
+        if KEPT.contains(&title) && !text.contains(&heading) {
+            let section = format!("\n## {section}");
+            text.push_str(section.trim_end());
+            text.push('\n');
+        }
     }
-    Ok(std::fs::write(path, text)?)
+    text
 }
 
 /// The model of a row; one that no folder has is written.
@@ -452,4 +465,22 @@ fn table(lines: &[Line]) -> String {
 fn mean(values: &[f64]) -> f64 {
     let logs = values.iter().map(|v| v.ln()).sum::<f64>();
     (logs / values.len().max(1) as f64).exp()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_that_were_not_measured_stay_and_the_others_are_new() {
+        let page = "# Page\n\n## FP32\n\nold\n\n## Beside tract and rten\n\nold\n\n## Sparse weights\n\n### Part\n\nold\n";
+        let floats = "# Page\n\n## FP32\n\nnew\n";
+        let kept = "\n## Beside tract and rten\n\nold\n";
+        let sparse = "\n## Sparse weights\n\n### Part\n\nold\n";
+        let found = with_kept(floats.into(), page);
+        assert_eq!(found, format!("{floats}{kept}{sparse}"));
+        let engines = "\n## Beside tract and rten\n\nnew\n";
+        let found = with_kept(format!("{floats}{engines}"), page);
+        assert_eq!(found, format!("{floats}{engines}{sparse}"));
+    }
 }

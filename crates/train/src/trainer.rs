@@ -386,6 +386,9 @@ impl<'a> Run<'a> {
 
     /// Draws the masks of a step: 0 for what is dropped, else what makes the mean as it was.
     fn masks(&mut self, batch: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
+        if self.training.masks.is_empty() {
+            return Ok(Vec::new());
+        }
         let shapes: Vec<Vec<usize>> = batch.iter().map(|(_, t)| t.dims().to_vec()).collect();
         if self.shapes != shapes {
             self.lengths = self.training.lengths_of_masks(batch)?;

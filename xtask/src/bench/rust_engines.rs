@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use super::mean;
 
+/// The title of the table.
+pub const TITLE: &str = "Beside tract and rten";
+
 /// The engines, in the order of the table.
 const NAMES: [&str; 2] = ["tract", "rten"];
 
@@ -91,8 +94,8 @@ impl Engines {
 
     /// The table.
     pub fn table(&self) -> String {
-        let mut text = String::from(
-            "\n## Beside tract and rten\n\nIn one process in turn, one thread; a ratio is \
+        let mut text = format!(
+            "\n## {TITLE}\n\nIn one process in turn, one thread; a ratio is \
              edgesmith's CPU time in parts of theirs. Apart is the largest difference of the \
              first output in parts of its largest number.\n\n",
         );

@@ -9,7 +9,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::Panels;
-use super::left::{Left, Rows, Runs, Steps};
+use super::left::{Even, Left, Pixels, Rows, Steps};
 use crate::arena::with_scratch;
 use crate::simd::amx::{self, BYTES, Product, ROWS};
 use crate::simd::avx512::Avx512;
@@ -90,6 +90,29 @@ impl Cut {
 fn start<L: Left<u8>>(left: L, row: usize) -> usize {
     // SAFETY: callers ask for rows of the part, and the address is not read.
     unsafe { left.rows::<1>(row, 0).at(0, 0) as usize }
+}
+
+/// Rows of bytes of which it is known where they lie evenly.
+pub(super) trait Runs: Left<u8> {
+    /// The ends of runs of rows at even distances, of `rows` rows.
+    fn ends(self, rows: usize) -> SmallVec<[usize; 32]>;
+}
+
+impl Runs for Even<u8> {
+    fn ends(self, rows: usize) -> SmallVec<[usize; 32]> {
+        (rows > 0).then_some(rows).into_iter().collect()
+    }
+}
+
+impl Runs for Pixels {
+    fn ends(self, rows: usize) -> SmallVec<[usize; 32]> {
+        if self.width == 1 || self.line == self.width * self.step {
+            return (rows > 0).then_some(rows).into_iter().collect();
+        }
+        let first = self.width - self.before % self.width;
+        let lines = (first..rows).step_by(self.width);
+        lines.chain((rows > 0).then_some(rows)).collect()
+    }
 }
 
 /// Cuts `rows` rows for a product with so many panels. Tiles may overlap: what is computed twice
@@ -363,6 +386,40 @@ unsafe fn multiply_pair<P: Product, const M: usize, const V: usize>(
             if V == 2 {
                 amx::store::<3>(to.add(below + BYTES), width);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_between_the_ends_of_runs_stand_at_even_distances() {
+        for (width, before, line, count) in [
+            (7, 0, 100, 40),
+            (7, 3, 100, 30),
+            (7, 6, 100, 1),
+            (1, 0, 9, 5),
+            (5, 2, 15, 21),
+            (32, 16, 544, 240),
+        ] {
+            let pixels = Pixels {
+                first: std::ptr::null(),
+                before,
+                width,
+                step: 3,
+                line,
+            };
+            let at: Vec<usize> = (0..count).map(|i| start(pixels, i)).collect();
+            let mut begin = 0;
+            for end in pixels.ends(count) {
+                let run = &at[begin..end];
+                assert!(run.windows(3).all(|w| w[1] - w[0] == w[2] - w[1]));
+                begin = end;
+            }
+            assert_eq!(begin, count);
+            assert!(pixels.ends(0).is_empty());
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The left side of a product: where its rows stand, and how they are cut along K.
 
-use smallvec::SmallVec;
-
 /// Where the elements of a row of A stand, from its address on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Steps {
@@ -156,33 +154,6 @@ impl Left<u8> for Pixels {
     }
 }
 
-/// Rows of bytes of which it is known where they lie evenly.
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, reason = "kernels of x86-64 alone read it")
-)]
-pub(super) trait Runs: Left<u8> {
-    /// The ends of runs of rows at even distances, of `rows` rows.
-    fn ends(self, rows: usize) -> SmallVec<[usize; 32]>;
-}
-
-impl Runs for Even<u8> {
-    fn ends(self, rows: usize) -> SmallVec<[usize; 32]> {
-        (rows > 0).then_some(rows).into_iter().collect()
-    }
-}
-
-impl Runs for Pixels {
-    fn ends(self, rows: usize) -> SmallVec<[usize; 32]> {
-        if self.width == 1 || self.line == self.width * self.step {
-            return (rows > 0).then_some(rows).into_iter().collect();
-        }
-        let first = self.width - self.before % self.width;
-        let lines = (first..rows).step_by(self.width);
-        lines.chain((rows > 0).then_some(rows)).collect()
-    }
-}
-
 impl Steps {
     /// The part of K from `start` on whose sums stay in registers, where it begins in a row: all
     /// that is left, whole runs or a part of one, equal parts of at most `most`.
@@ -214,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_of_lines_stand_at_even_distances_between_the_ends_of_runs() {
+    fn windows_of_pixels_stand_line_by_line() {
         for (width, before, line, count) in [
             (7, 0, 100, 40),
             (7, 3, 100, 30),
@@ -234,14 +205,6 @@ mod tests {
             let place = |i: usize| (before + i) / width * line + (before + i) % width * 3;
             let at: Vec<usize> = windows.iter().map(|w| *w as usize).collect();
             assert_eq!(at, (0..count).map(place).collect::<Vec<_>>());
-            let mut begin = 0;
-            for end in pixels.ends(count) {
-                let run = &at[begin..end];
-                assert!(run.windows(3).all(|w| w[1] - w[0] == w[2] - w[1]));
-                begin = end;
-            }
-            assert_eq!(begin, count);
-            assert!(pixels.ends(0).is_empty());
         }
     }
 }

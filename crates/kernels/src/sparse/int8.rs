@@ -1,6 +1,7 @@
 //! Products of bytes with lists of signed weights: exact 32-bit sums, and the outputs of the dense kernel.
 
 mod tile;
+#[cfg(target_arch = "x86_64")]
 mod window;
 
 use std::ops::Range;
@@ -8,7 +9,7 @@ use std::ops::Range;
 use super::break_even::{Form, choose};
 use super::cut::Cut;
 use super::lists::{FOUR, Lists, Size};
-use super::windows::{LANES, Windows};
+use super::windows::{LANES, Windows, rows_of_tile};
 use super::{name, told};
 use crate::arena::{Buffer, with_scratch};
 use crate::gemm::f32::fits;
@@ -203,7 +204,7 @@ impl SparseI8 {
         };
         let (tile, across) = match self.kept {
             Kept::Columns(_) => (FOUR * shape(self.isa).0, FOUR),
-            Kept::Windows(_) => (window::rows_of_tile(rows), LANES * rows),
+            Kept::Windows(_) => (rows_of_tile(rows), LANES * rows),
         };
         let starts: Vec<i32> = (0..n.next_multiple_of(across)).map(start).collect();
         let product = Product {
@@ -249,6 +250,9 @@ impl SparseI8 {
                     tile::run(self.isa, &block);
                 });
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            Kept::Windows(_) => unreachable!("no other set picks bytes"),
+            #[cfg(target_arch = "x86_64")]
             Kept::Windows(lists) => {
                 with_scratch(window::scratch(lists.size().k), |scratch: &mut [u8]| {
                     let block = window::Block {

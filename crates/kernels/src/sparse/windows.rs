@@ -127,16 +127,9 @@ pub(super) fn lane(rows: usize, parts: usize, lane: usize) -> (usize, usize) {
     (FOUR * (FOUR * (b % fours) + a), b / fours)
 }
 
-/// Where tiles, windows and steps begin, for a kernel.
-#[derive(Clone, Copy)]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, reason = "kernels of x86-64 alone read it")
-)]
-pub(super) struct Ends {
-    pub starts: *const u32,
-    pub windows: *const u16,
-    pub steps: *const u8,
+/// The most rows whose sums stay in registers, with lists of so many outputs.
+pub(super) const fn rows_of_tile(rows: usize) -> usize {
+    if rows == FOUR { 6 } else { 8 }
 }
 
 /// Lists of weights in windows.
@@ -224,26 +217,18 @@ impl Windows {
     }
 
     /// Steps before each tile, and all.
-    fn starts(&self) -> &[u32] {
+    pub(super) fn starts(&self) -> &[u32] {
         bytemuck::cast_slice(&self.data.bytes()[self.places[0].clone()])
     }
 
     /// The first input of the window of each step.
-    fn firsts(&self) -> &[u16] {
+    pub(super) fn firsts(&self) -> &[u16] {
         bytemuck::cast_slice(&self.data.bytes()[self.places[1].clone()])
     }
 
-    /// All of them, for a kernel.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        allow(dead_code, reason = "kernels of x86-64 alone read it")
-    )]
-    pub(super) fn ends(&self) -> Ends {
-        Ends {
-            starts: self.starts().as_ptr(),
-            windows: self.firsts().as_ptr(),
-            steps: self.data.bytes()[self.places[2].clone()].as_ptr(),
-        }
+    /// The inputs and the weights of each step.
+    pub(super) fn steps(&self) -> &[u8] {
+        &self.data.bytes()[self.places[2].clone()]
     }
 
     /// What is packed, for [`Ctx::with_stored`].
@@ -262,7 +247,7 @@ impl Windows {
     pub(super) fn sums(&self) -> Vec<i32> {
         let size = &self.size;
         let mut sums = vec![0i32; size.n];
-        let steps = &self.data.bytes()[self.places[2].clone()];
+        let steps = self.steps();
         for (tile, ends) in self.starts().windows(2).enumerate() {
             let outputs = size.outputs(tile);
             let parts = parts(size.rows, outputs.len());

@@ -140,8 +140,7 @@ impl<L: Left<u8>> crate::simd::Body for Widened<'_, '_, L> {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{Block, Ends, Left};
-    use crate::gemm::amx::{Right, Sums, multiply};
-    use crate::gemm::left::Runs;
+    use crate::gemm::amx::{Right, Runs, Sums, multiply};
     use crate::simd::Simd;
     use crate::simd::amx::U8I8;
     use crate::simd::avx2::{Avx2, Pairs256, Vnni256};

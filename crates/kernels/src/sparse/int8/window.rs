@@ -4,20 +4,13 @@ use std::ops::Range;
 
 use crate::Isa;
 use crate::gemm::int8::Store8;
-use crate::sparse::lists::FOUR;
 use crate::sparse::windows::{WINDOW, Windows};
 use crate::threads::Shared;
 
-#[cfg(target_arch = "x86_64")]
 mod vbmi;
 
 /// Bytes of rows of A that stay near while lists come by.
 const NEAR: usize = 24 << 10;
-
-/// The most rows whose sums stay in registers, with lists of so many outputs.
-pub(super) const fn rows_of_tile(rows: usize) -> usize {
-    if rows == FOUR { 6 } else { 8 }
-}
 
 /// Bytes of scratch that a block of so many inputs needs: rows of A.
 pub(super) fn scratch(k: usize) -> usize {
@@ -35,10 +28,6 @@ fn rows_near(k: usize) -> usize {
 }
 
 /// A part of a product that one thread computes.
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, reason = "kernels of x86-64 alone read it")
-)]
 pub(super) struct Block<'a> {
     pub lists: &'a Windows,
     pub a: &'a [u8],
@@ -62,13 +51,10 @@ pub(super) fn run(isa: Isa, block: &Block) {
         return;
     }
     debug_assert!(isa.picks_bytes());
-    #[cfg(target_arch = "x86_64")]
     // SAFETY: weights are in windows only where `Isa::picks_bytes` says that this CPU has the
     // instructions. `SparseI8::run` asserts that A and the output have the rows, and makes whole tiles of
     // starts.
     unsafe {
         vbmi::run(block);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no other set picks bytes");
 }

@@ -3,18 +3,36 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Block, pitch, rows_near, rows_of_tile};
+use super::{Block, pitch, rows_near};
 use crate::gemm::int8::Store8;
 use crate::simd::avx512::{Avx512, packed, turned};
 use crate::simd::{ByteRange, Simd};
 use crate::sparse::lists::FOUR;
-use crate::sparse::windows::{Ends, LANES, WINDOW, parts};
+use crate::sparse::windows::{LANES, WINDOW, Windows, parts, rows_of_tile};
 
 /// Rows of A, as the kernel reads them: as many bytes of each as the inputs have, and a whole window.
 #[derive(Clone, Copy)]
 struct Rows {
     at: *const u8,
     stride: usize,
+}
+
+/// Where tiles, windows and steps begin.
+#[derive(Clone, Copy)]
+struct Ends {
+    starts: *const u32,
+    windows: *const u16,
+    steps: *const u8,
+}
+
+impl Ends {
+    fn of(lists: &Windows) -> Self {
+        Self {
+            starts: lists.starts().as_ptr(),
+            windows: lists.firsts().as_ptr(),
+            steps: lists.steps().as_ptr(),
+        }
+    }
 }
 
 /// A tile of the lists.
@@ -132,7 +150,7 @@ impl Block<'_> {
     /// It is there; starts are whole tiles.
     #[inline(always)]
     unsafe fn tile<const T: usize>(&self, s: Avx512, tile: usize) -> Tile {
-        let (size, ends) = (self.lists.size(), self.lists.ends());
+        let (size, ends) = (self.lists.size(), Ends::of(self.lists));
         let outputs = size.outputs(tile);
         let parts = parts(T, outputs.len());
         let (mut starts, mut mult) = ([s.splat_i(0); FOUR], [s.splat(0.0); FOUR]);
