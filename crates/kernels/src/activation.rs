@@ -124,12 +124,30 @@ impl Activation {
     /// # Safety
     /// `n` floats are readable at `x` and writable at `y`; they are the same or do not overlap.
     pub(crate) unsafe fn map(self, isa: Isa, x: *const f32, y: *mut f32, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.map_rows(isa, x, y, [1, 0], n) };
+    }
+
+    /// [`Activation::map`] of `rows[0]` rows, `rows[1]` elements apart.
+    ///
+    /// # Safety
+    /// As there, of each row.
+    pub(crate) unsafe fn map_rows(
+        self,
+        isa: Isa,
+        x: *const f32,
+        y: *mut f32,
+        rows: [usize; 2],
+        n: usize,
+    ) {
+        let activation = self;
         dispatch(
             isa,
             Map {
-                activation: self,
+                activation,
                 x,
                 y,
+                rows,
                 n,
             },
         );
@@ -143,6 +161,8 @@ struct Map {
     activation: Activation,
     x: *const f32,
     y: *mut f32,
+    /// Rows, and elements from one to the next.
+    rows: [usize; 2],
     n: usize,
 }
 
@@ -151,34 +171,38 @@ impl Body for Map {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: `Activation::map` passes its caller's promise on.
-        unsafe { map_with(s, self.activation, self.x, self.y, self.n) }
+        unsafe { map_with(s, self) }
     }
 }
 
-/// Applies `activation` to `n` floats.
+/// Applies the activation to `n` floats of each row.
 ///
 /// # Safety
-/// As for `Activation::map`.
+/// As for `Activation::map_rows`.
 #[inline(always)]
-unsafe fn map_with<S: Simd>(s: S, activation: Activation, x: *const f32, y: *mut f32, n: usize) {
+unsafe fn map_with<S: Simd>(s: S, map: Map) {
+    let (n, [rows, stride]) = (map.n, map.rows);
     macro_rules! each {
         ($f:expr) => {{
             let f = $f;
             let whole = n / S::LANES * S::LANES;
-            let mut at = 0;
-            // SAFETY: the caller promises the memory; `at` stays below `n`.
-            unsafe {
-                while at < whole {
-                    s.store(y.add(at), f.eval(s, s.load(x.add(at))));
-                    at += S::LANES;
-                }
-                if at < n {
-                    s.store_n(y.add(at), f.eval(s, s.load_n(x.add(at), n - at)), n - at);
+            for row in 0..rows {
+                let mut at = 0;
+                // SAFETY: the caller promises the memory; `at` stays below `n`.
+                unsafe {
+                    let (x, y) = (map.x.add(row * stride), map.y.add(row * stride));
+                    while at < whole {
+                        s.store(y.add(at), f.eval(s, s.load(x.add(at))));
+                        at += S::LANES;
+                    }
+                    if at < n {
+                        s.store_n(y.add(at), f.eval(s, s.load_n(x.add(at), n - at)), n - at);
+                    }
                 }
             }
         }};
     }
-    match activation {
+    match map.activation {
         Activation::None => each!(Clip {
             min: f32::NEG_INFINITY,
             max: f32::INFINITY

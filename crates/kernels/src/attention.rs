@@ -174,7 +174,7 @@ impl<'a> OneHead<'a> {
             rows,
             keys,
             scale: self.scale,
-            by_key: self.by_key.map(|m| &m[begin..]),
+            by_key: self.by_key.map(|m| &m[begin..begin + keys]),
             pairs: self.pairs.map(|p| &p[first * row + begin..]),
             pairs_row: row,
             seen: self.causal.map(|past| (first + past + 1, begin)),
@@ -197,12 +197,16 @@ fn attend(
         let rows = (queries - first).min(QUERIES);
         block.clear();
         for (part, (keys, values)) in parts.iter().enumerate() {
-            let among = head.among(first, rows, part * KEYS, keys.n());
+            let mut among = head.among(first, rows, part * KEYS, keys.n());
             let (q, stride) = head.q;
             let q = q.skip(first * stride);
-            let plain = Epilogue::default();
+            let mut by_key = Epilogue::default();
+            if is_scaled(keys) {
+                among.scale = 1.0;
+                by_key.bias = among.by_key.take();
+            }
             let to = FloatsMut::F32(&mut block.scores);
-            gemm_mixed(ctx, rows, q, stride, keys, to, KEYS, &plain);
+            gemm_mixed(ctx, rows, q, stride, keys, to, KEYS, &by_key);
             dispatch(ctx.isa(), Weigh(block, &among));
             let carried = Epilogue {
                 residual: Some(block.carried[..].into()),
@@ -258,17 +262,27 @@ impl Packed {
         for (part, begin) in (0..keys).step_by(KEYS).enumerate() {
             let count = (keys - begin).min(KEYS);
             let (k, v) = (k.skip(begin * k_row), v.skip(begin * v_row));
-            if let Some((packed_k, packed_v)) = self.parts.get_mut(part) {
-                packed_k.again(ctx, k, k_row, Order::NK);
-                packed_v.again(ctx, v, v_row, Order::KN);
-                continue;
+            match self.parts.get_mut(part) {
+                Some((packed_k, packed_v)) => {
+                    packed_k.again(ctx, k, k_row, Order::NK);
+                    packed_v.again(ctx, v, v_row, Order::KN);
+                }
+                None => self.parts.push((
+                    PackedF32::of_rows(ctx, k, k_row, Order::NK, size, count),
+                    PackedF32::of_rows(ctx, v, v_row, Order::KN, count, value_size),
+                )),
             }
-            self.parts.push((
-                PackedF32::of_rows(ctx, k, k_row, Order::NK, size, count),
-                PackedF32::of_rows(ctx, v, v_row, Order::KN, count, value_size),
-            ));
+            let keys = &mut self.parts[part].0;
+            if is_scaled(keys) {
+                keys.data_mut().iter_mut().for_each(|k| *k *= head.scale);
+            }
         }
     }
+}
+
+/// Whether packed keys are multiplied by the scale already.
+fn is_scaled(keys: &PackedF32) -> bool {
+    !keys.rounded()
 }
 
 /// What is known of a block of queries.
@@ -381,6 +395,14 @@ impl Among<'_> {
         let scale = s.splat(self.scale);
         let (mut most, mut rest) = (s.splat(first), first);
         let mut at = 0;
+        let is_score = self.scale == 1.0 && keys.is_none() && pairs.is_none();
+        if is_score && n.is_multiple_of(S::LANES) && seen == n {
+            for row in row.chunks_exact(S::LANES) {
+                // SAFETY: the chunk is a vector.
+                most = s.max(most, unsafe { s.load(row.as_ptr()) });
+            }
+            return s.largest(most);
+        }
         // SAFETY: `step` elements from `at` on lie in all slices.
         unsafe {
             while at < seen {

@@ -249,6 +249,40 @@ fn recurrent_kernels_give_the_reference_answer() {
 }
 
 #[test]
+fn attention_of_many_sentences_gives_the_reference_answer() {
+    for rest in ["i32[29,64]", "i32[29,64], , f32[29,4,64,64]"] {
+        let text = format!(
+            "com.microsoft.Attention(f32[29,64,32], f32[32,384], f32[384], {rest}) {{num_heads=4, scale=0.01}}"
+        );
+        let (mut model, all) = text::example(&text).unwrap();
+        let mut inputs = Vec::new();
+        for (i, (v, tensor)) in std::mem::take(&mut model.graph.inputs)
+            .into_iter()
+            .zip(&all)
+            .enumerate()
+        {
+            let name = model.graph.value(v).name.clone();
+            if i == 1 || i == 2 {
+                let constant = format!("{name}c");
+                let constant = model.graph.add_constant(&constant, tensor.clone());
+                model.graph.replace_uses(v, constant);
+            } else {
+                model.graph.inputs.push(v);
+                inputs.push((name, tensor.clone()));
+            }
+        }
+        let inputs: Vec<_> = inputs
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.clone()))
+            .collect();
+        agree(&text, &model, &inputs, 1e-5, 0);
+        let mut session = Session::prepare(&model, &Options::default()).unwrap();
+        session.run(&inputs).unwrap();
+        assert_eq!(session.placements()[0].provider, "cpu", "{text}");
+    }
+}
+
+#[test]
 fn bf16_is_near_f32_or_refused_where_the_cpu_lacks_it() {
     let model = text::parse(
         "opset 17

@@ -1,4 +1,4 @@
-//! Convolutions and pools that go by lines of an image give the same bytes as whole ones.
+//! Convolutions and pools that go by lines of an image, and products by rows, give the same bytes as whole ones.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
 
 use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, TensorType, ValueId};
@@ -150,10 +150,39 @@ fn run(model: &Model, x: &Tensor, options: &Options) -> (Tensor, usize) {
     (y, session.profile().nodes.len())
 }
 
-fn lines_change_nothing(bytes: bool, bf16: bool) {
+/// Two products, as transformers have them: the first with a bias and Gelu, and the sum with `x`.
+fn some_products(seed: u64) -> (Model, Tensor) {
+    let mut rng = Rng::new(seed);
+    let sizes = [1, 3, 16, 33, 70, 140];
+    let (k, n) = (sizes[rng.below(6)], sizes[rng.below(6)]);
+    let dims = [1 + rng.below(3), 2 + rng.below(300), k];
+    let mut graph = Graph::new("products");
+    let x = graph.add_input("x", TensorType::fixed(DType::F32, &dims));
+    let mut constant = |graph: &mut Graph, name: &str, dims: &[usize]| {
+        graph.add_constant(name, rng.floats(dims, -1.0, 1.0))
+    };
+    let up = constant(&mut graph, "up", &[k, n]);
+    let bias = constant(&mut graph, "bias", &[n]);
+    let down = constant(&mut graph, "down", &[n, k]);
+    let y = graph.add_op(Node::new("MatMul", "first"), &[x, up], "h");
+    let y = graph.add_op(Node::new("Add", "biased"), &[y, bias], "b");
+    let y = match seed % 3 {
+        0 => y,
+        _ => graph.add_op(Node::new("Gelu", "gelu"), &[y], "g"),
+    };
+    let y = graph.add_op(Node::new("MatMul", "second"), &[y, down], "y");
+    let y = match seed % 2 {
+        0 => y,
+        _ => graph.add_op(Node::new("Add", "sum"), &[y, x], "z"),
+    };
+    graph.outputs.push(y);
+    (Model::new(graph, 20), rng.floats(&dims, -2.0, 2.0))
+}
+
+fn lines_change_nothing(bf16: bool, make: impl Fn(u64) -> (Model, Tensor)) {
     let mut joined = 0;
     for seed in 0..60 {
-        let (model, x) = some_chain(seed, bytes);
+        let (model, x) = make(seed);
         let options = |line_bytes, threads| Options {
             threads,
             bf16,
@@ -174,17 +203,29 @@ fn lines_change_nothing(bytes: bool, bf16: bool) {
 
 #[test]
 fn floats_by_lines_are_the_same_bytes() {
-    lines_change_nothing(false, false);
+    lines_change_nothing(false, |seed| some_chain(seed, false));
 }
 
 #[test]
 fn bytes_by_lines_are_the_same_bytes() {
-    lines_change_nothing(true, false);
+    lines_change_nothing(false, |seed| some_chain(seed, true));
 }
 
 #[test]
 fn rounded_floats_by_lines_are_the_same_bytes() {
     if edgesmith_kernels::Isa::detect().multiplies_bf16() {
-        lines_change_nothing(false, true);
+        lines_change_nothing(true, |seed| some_chain(seed, false));
+    }
+}
+
+#[test]
+fn products_by_rows_are_the_same_bytes() {
+    lines_change_nothing(false, some_products);
+}
+
+#[test]
+fn rounded_products_by_rows_are_the_same_bytes() {
+    if edgesmith_kernels::Isa::detect().multiplies_bf16() {
+        lines_change_nothing(true, some_products);
     }
 }

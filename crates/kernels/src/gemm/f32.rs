@@ -26,14 +26,11 @@ pub(crate) use store::{Put, Store, load_row, store_row};
 
 use super::left::{Even, Left, Rows, Steps, Windows};
 use super::{Cut, Order, tile_rows};
+use crate::Ctx;
 use crate::activation::Activation;
 use crate::floats::{Floats, FloatsMut};
 use crate::simd::{Ahead, Body, Simd, dispatch};
 use crate::threads::Shared;
-use crate::{Ctx, Isa};
-
-/// Panels whose activation follows them together.
-const TOGETHER: usize = 4;
 
 /// What happens to a product before it is stored: `act(product + bias + residual)`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -418,11 +415,6 @@ impl<L: Left<f32>> Body for Block<'_, L> {
                 };
                 // SAFETY: `Target::multiply` promises the memory.
                 unsafe { self.panel(s, first, vectors, &tile) };
-                let left = p - (p - self.panels.start) % TOGETHER;
-                if tile.closes && (p + 1 == self.panels.end || p + 1 - left == TOGETHER) {
-                    // SAFETY: as above; these panels were stored.
-                    unsafe { self.activate(S::ISA, left..p + 1) };
-                }
             }
             start += depth.max(1);
         }
@@ -442,27 +434,6 @@ struct Tile<'a> {
 }
 
 impl<L: Left<f32>> Block<'_, L> {
-    /// Applies the activation that is left, if any, to all rows of `panels`, which still lie in a
-    /// cache.
-    ///
-    /// # Safety
-    /// As for `Target::multiply`; the panels were stored.
-    #[inline(always)]
-    unsafe fn activate(&self, isa: Isa, panels: Range<usize>) {
-        let Some(activation) = self.then else {
-            return;
-        };
-        let (first, _, _) = self.b.panels.panel(panels.start);
-        let (last, columns, _) = self.b.panels.panel(panels.end - 1);
-        for row in 0..self.rows {
-            // SAFETY: these are the elements of C that the tiles stored.
-            unsafe {
-                let c = self.to.c.add(row * self.c_stride + first);
-                activation.map(isa, c, c, last + columns - first);
-            }
-        }
-    }
-
     /// All rows of one panel, a tile at a time.
     ///
     /// # Safety
@@ -532,6 +503,10 @@ impl<L: Left<f32>> Block<'_, L> {
             }
             if t.closes {
                 self.to.put(s, sums, at, self.c_stride, first, last);
+                if let Some(then) = self.then {
+                    // What a tile stored lies in the nearest cache.
+                    then.map_rows(S::ISA, c, c, [M, self.c_stride], t.columns);
+                }
             } else {
                 for (i, row) in sums.iter().enumerate() {
                     store_row(s, row, c.add(i * self.c_stride), last);
@@ -544,6 +519,7 @@ impl<L: Left<f32>> Block<'_, L> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
     use crate::testing::{Random, close, contexts};
 
     fn expected(m: usize, k: usize, n: usize, a: &[f32], b: &[f32], ep: &Epilogue) -> Vec<f32> {

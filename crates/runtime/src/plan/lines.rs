@@ -1,5 +1,6 @@
-//! Convolutions and pools one after another that are done a few lines of an image at a time, so that what
-//! lies between them stays in the cache, and on each thread a part of the lines.
+//! Convolutions and pools one after another that are done a few lines of an image at a time, and products a
+//! few rows at a time, so that what lies between them stays in the cache, and on each thread a part of the
+//! lines.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,22 @@ impl ByLines {
             line: [from * sizes[0], to * sizes[1]],
             work,
         }
+    }
+
+    /// The step of a product of `m` rows, each of which is a line.
+    pub fn of_rows([m, k, n]: [usize; 3], sizes: [usize; 2], work: OfStrip) -> Self {
+        let geometry = ConvGeometry {
+            kernel: [1; 2],
+            stride: [1; 2],
+            pad_begin: [0; 2],
+            pad_end: [0; 2],
+            dilation: [1; 2],
+            groups: 1,
+            input: [m, 1],
+            channels_in: k,
+            channels_out: n,
+        };
+        Self::new(geometry, 1, sizes, work)
     }
 
     fn height(&self) -> usize {

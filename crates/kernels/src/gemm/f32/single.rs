@@ -42,6 +42,11 @@ impl<L: Left<f32>> Block<'_, L> {
                         let last = (panels.n - column).min(2 * S::LANES) - S::LANES;
                         self.to.put(s, [sums], column, 0, column, last);
                     }
+                    if let Some(then) = self.then {
+                        let (last, columns, _) = panels.panel(p + 3);
+                        let c = self.to.c.add(first);
+                        then.map(S::ISA, c, c, last + columns - first);
+                    }
                 } else {
                     let b = data[first * k..].as_ptr();
                     let t = Tile {
@@ -62,15 +67,6 @@ impl<L: Left<f32>> Block<'_, L> {
                 }
             }
             p += together;
-        }
-        if let Some(activation) = self.then {
-            let (first, _, _) = panels.panel(self.panels.start);
-            let (last, columns, _) = panels.panel(self.panels.end - 1);
-            // SAFETY: these are the elements of C that were stored.
-            unsafe {
-                let c = self.to.c.add(first);
-                activation.map(S::ISA, c, c, last + columns - first);
-            }
         }
     }
 }

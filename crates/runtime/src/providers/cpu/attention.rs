@@ -1,5 +1,6 @@
 //! Attention and MultiHeadAttention of `com.microsoft`, in f32.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use edgesmith_ir::ops::microsoft::attention::{heads, widths};
@@ -10,6 +11,10 @@ use edgesmith_kernels::gemm::{Epilogue, Order, PackedF32, gemm_mixed};
 
 use super::operand::{Indices, Operand};
 use crate::plan::{Kernel, Layout, Packed, Planner, SlotId, Spec};
+
+/// Bytes of queries, keys and values that are made at a time, where a sentence has no more: the
+/// attention that follows finds them in a cache.
+const MOST: usize = 1280 * 1024;
 
 /// Masks of keys and of pairs of queries and keys, as a step finds them.
 struct Masks {
@@ -68,6 +73,28 @@ impl Masks {
         let keys = self.keys.as_ref()?.get(x);
         let number = |&m: &i64| if m > 0 { 0.0 } else { self.filter };
         Some(keys.iter().map(number).collect())
+    }
+
+    /// What becomes of products of the sentences `of`, which have `length` keys; `numbers` are those of
+    /// all keys.
+    fn scores<'a>(
+        &'a self,
+        scale: f32,
+        numbers: Option<&'a [f32]>,
+        x: &[&'a [u8]],
+        of: Range<usize>,
+        length: usize,
+    ) -> Scores<'a> {
+        let pairs = self.bias.as_ref().map(|(v, steps)| {
+            let matrices: &[f32] = v.get(x);
+            (&matrices[of.start * steps[0]..], *steps)
+        });
+        Scores {
+            scale,
+            keys: numbers.map(|m| &m[of.start * length..of.end * length]),
+            pairs,
+            causal: self.causal.then_some(0),
+        }
     }
 }
 
@@ -132,32 +159,36 @@ pub(crate) fn merged(planner: &mut Planner, id: NodeId) -> Option<()> {
     let write = planner.write(y, Layout::Plain)?;
     let rounded = packed.rounded() && takes_rounded(planner.ctx(), &shape);
     let size = if rounded { 2 } else { 4 };
-    let room = planner.slot(size * batch * length * columns);
+    let sentence = length * columns * size;
+    let together = batch.div_ceil(batch.div_ceil((MOST / sentence).max(1)));
+    let room = planner.slot(together * sentence);
     let work: Kernel = Box::new(move |ctx, r, w| {
         let [y, room] = w else { return };
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             ..Epilogue::default()
         };
-        let (x, to) = (of_bytes(r[0], false), of_bytes_mut(room, rounded));
-        let rows = batch * length;
-        gemm_mixed(ctx, rows, x, depth, &packed, to, columns, &epilogue);
-        let starts = [0, widths[0], widths[0] + widths[1]];
-        let rows = [0, 1, 2].map(|i| Rows {
-            data: of_bytes(room, rounded).skip(starts[i]),
-            batch: length * columns,
-            head: widths[i] / heads,
-            row: columns,
-        });
-        run(
-            ctx,
-            &shape,
-            rows,
-            scale,
-            &masks,
-            r,
-            bytemuck::cast_slice_mut(y),
-        );
+        let keys = masks.numbers(r);
+        let x: &[f32] = bytemuck::cast_slice(r[0]);
+        let y: &mut [f32] = bytemuck::cast_slice_mut(y);
+        let x = x.chunks(together * length * depth);
+        let y = y.chunks_mut(together * length * widths[2]);
+        for (i, (x, y)) in x.zip(y).enumerate() {
+            let first = i * together;
+            let batch = together.min(batch - first);
+            let room = &mut room[..batch * sentence];
+            let (m, to) = (batch * length, of_bytes_mut(room, rounded));
+            gemm_mixed(ctx, m, x.into(), depth, &packed, to, columns, &epilogue);
+            let starts = [0, widths[0], widths[0] + widths[1]];
+            let rows = [0, 1, 2].map(|i| Rows {
+                data: of_bytes(room, rounded).skip(starts[i]),
+                batch: length * columns,
+                head: widths[i] / heads,
+                row: columns,
+            });
+            let scores = masks.scores(scale, keys.as_deref(), r, first..first + batch, length);
+            attend(ctx, Shape { batch, ..shape }, rows, scores, y);
+        }
     });
     let spec = Spec {
         kernel: "attention",
@@ -169,25 +200,6 @@ pub(crate) fn merged(planner: &mut Planner, id: NodeId) -> Option<()> {
     };
     planner.step(id, &[id], spec);
     Some(())
-}
-
-fn run(
-    ctx: &edgesmith_kernels::Ctx,
-    shape: &Shape,
-    rows: [Rows; 3],
-    scale: f32,
-    masks: &Masks,
-    reads: &[&[u8]],
-    y: &mut [f32],
-) {
-    let keys = masks.numbers(reads);
-    let scores = Scores {
-        scale,
-        keys: keys.as_deref(),
-        pairs: masks.bias.as_ref().map(|(v, steps)| (v.get(reads), *steps)),
-        causal: masks.causal.then_some(0),
-    };
-    attend(ctx, *shape, rows, scores, y);
 }
 
 /// Attention of given rows: of (batch, length, width), keys and values also by head.
@@ -242,15 +254,9 @@ pub(crate) fn multi_head(planner: &mut Planner, id: NodeId) -> Option<()> {
                 row: *row,
             }
         });
-        run(
-            ctx,
-            &shape,
-            rows,
-            scale,
-            &masks,
-            r,
-            bytemuck::cast_slice_mut(w[0]),
-        );
+        let keys = masks.numbers(r);
+        let scores = masks.scores(scale, keys.as_deref(), r, 0..batch, shape.keys);
+        attend(ctx, shape, rows, scores, bytemuck::cast_slice_mut(w[0]));
     });
     let spec = Spec {
         kernel: "attention",

@@ -12,7 +12,7 @@ use super::block_weights;
 use super::conv::{Integer, Run, Sums, Tail, integer_step, tail};
 use super::dequantize::{self, Weights, bytes};
 use super::products::{self, Straight};
-use crate::plan::{Kernel, Layout, Packed, Planner};
+use crate::plan::{ByLines, Kernel, Layout, OfStrip, Packed, Planner};
 
 pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
@@ -218,7 +218,9 @@ fn product(
     };
     let (kernel, told) = (right.kernel_name(), right.told());
     let nodes = tail.nodes;
-    let work: Kernel = Box::new(move |ctx, x, y| {
+    let sizes = [a_rounded, to_rounded].map(|rounded| if rounded { 2 } else { 4 });
+    let run: OfStrip = Arc::new(move |ctx, _, x, y| {
+        let m = y.len() / (n * sizes[1]);
         let epilogue = Epilogue {
             bias: bias.as_deref(),
             residual: residual.map(|rounded| of_bytes(x[1], rounded)),
@@ -226,15 +228,17 @@ fn product(
         };
         match &right {
             Right::Dense(b) => {
-                let (a, c) = (of_bytes(x[0], a_rounded), of_bytes_mut(y[0], to_rounded));
+                let (a, c) = (of_bytes(x[0], a_rounded), of_bytes_mut(y, to_rounded));
                 gemm_mixed(ctx, m, a, k, b, c, n, &epilogue);
             }
             Right::Lists(b) => {
-                let (a, c) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
+                let (a, c) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y));
                 b.run(ctx, m, a, k, c, n, &epilogue);
             }
         }
     });
+    let whole = Arc::clone(&run);
+    let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
     let step = if to_rounded {
         Planner::step_rounded
     } else {
@@ -243,6 +247,7 @@ fn product(
     let to = (tail.result, Layout::Plain);
     step(planner, id, &nodes, to, kernel, reads, work)?;
     planner.tell(&nodes, told);
+    planner.by_lines(ByLines::of_rows([m, k, n], sizes, run));
     Some(())
 }
 
