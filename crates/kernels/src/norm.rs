@@ -84,14 +84,14 @@ pub struct Scaling<'a> {
     pub centred: bool,
 }
 
-/// `sum = x + skip + bias` and the norm of each of its rows, as long as the scale; the rows of
-/// `skip` repeat where it has fewer.
+/// `sum = x + skip + bias`, which is kept where it is wanted, and the norm of each of its rows, as
+/// long as the scale; the rows of `skip` repeat where it has fewer.
 pub fn skip_norm(
     ctx: &Ctx,
     [x, skip]: [&[f32]; 2],
     bias: Option<&[f32]>,
     scaling: Scaling,
-    sum: &mut [f32],
+    sum: Option<&mut [f32]>,
     y: &mut [f32],
 ) {
     let Scaling {
@@ -104,7 +104,7 @@ pub fn skip_norm(
     let fits = |row: Option<&[f32]>| row.is_none_or(|r| r.len() == width);
     assert!(fits(bias) && fits(shift), "rows have equal length");
     assert!(
-        x.len() == y.len() && x.len() == sum.len(),
+        x.len() == y.len() && sum.as_ref().is_none_or(|sum| sum.len() == x.len()),
         "results are as long as the input"
     );
     if x.is_empty() {
@@ -121,15 +121,21 @@ pub fn skip_norm(
         epsilon,
         centred,
     };
-    let (y, sum) = (Shared::new(y), Shared::new(sum));
+    let (y, sum) = (Shared::new(y), sum.map(Shared::new));
     let grain = (GRAIN / 4 / width).max(1);
     ctx.threads()
         .parallel_ranges(x.len() / width, grain, |range| {
+            let mut own = vec![0.0; if sum.is_some() { 0 } else { width }];
             for row in range {
                 let at = row * width..(row + 1) * width;
                 let skip = &skip[row * width % skip.len()..][..width];
                 // SAFETY: every row belongs to one task.
-                let (sum, y) = unsafe { (sum.slice(at.clone()), y.slice(at.clone())) };
+                let y = unsafe { y.slice(at.clone()) };
+                let sum = match &sum {
+                    // SAFETY: as above.
+                    Some(sum) => unsafe { sum.slice(at.clone()) },
+                    None => &mut own[..],
+                };
                 for ((sum, a), b) in sum.iter_mut().zip(&x[at]).zip(skip) {
                     *sum = a + b;
                 }

@@ -275,6 +275,11 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether slot `a` is written after slot `b`.
+    pub fn is_later(&self, a: SlotId, b: SlotId) -> bool {
+        self.slots[a].first > self.slots[b].first
+    }
+
     /// Joins steps that go by lines where what lies between them is large.
     pub(super) fn join_lines(&mut self, outputs: &[Arg]) {
         let mut readers = vec![0usize; self.slots.len()];

@@ -1,15 +1,18 @@
 //! Norms of sums, embeddings and activations with a bias, as `com.microsoft` has them.
 
+use std::sync::Arc;
+
 use edgesmith_ir::error::At;
 use edgesmith_ir::ops::gather::place;
 use edgesmith_ir::{Error, NodeId, Result, Tensor};
+use edgesmith_kernels::Ctx;
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::elementwise::{self, Binary, binary};
 use edgesmith_kernels::norm::{self, Scaling, layer_norm, skip_norm};
 
 use super::norm::row_of_norm;
 use super::operand::{Indices, Operand};
-use crate::plan::{Checked, Kernel, Layout, Planner, Spec};
+use crate::plan::{ByLines, Checked, Kernel, Layout, OfStrip, Planner, Spec};
 
 /// A norm over the last axes without a mean: RMSNormalization and SimplifiedLayerNormalization.
 pub(crate) fn rms(planner: &mut Planner, id: NodeId) -> Option<()> {
@@ -67,34 +70,50 @@ pub(crate) fn skip(planner: &mut Planner, id: NodeId) -> Option<()> {
     if skipped == 0 || !count.is_multiple_of(skipped) || !skipped.is_multiple_of(width) {
         return None;
     }
-    let write = planner.write(y, Layout::Plain)?;
-    let other = match sum {
-        Some(sum) => planner.write(sum, Layout::Plain)?,
-        None => planner.slot(4 * count),
-    };
+    let mut writes = vec![planner.write(y, Layout::Plain)?];
     let mut makes = vec![(y, Layout::Plain)];
-    makes.extend(sum.map(|s| (s, Layout::Plain)));
-    let work: Kernel = Box::new(move |ctx, r, w| {
-        let [y, sum] = w else { return };
+    if let Some(sum) = sum {
+        writes.push(planner.write(sum, Layout::Plain)?);
+        makes.push((sum, Layout::Plain));
+    }
+    let by_lines = sum.is_none() && skipped == count && reads.len() == 2;
+    if by_lines && planner.is_later(reads[1], reads[0]) {
+        // The sum is the same, and what was made last is what a chain goes on with.
+        reads.swap(0, 1);
+    }
+    let run = move |ctx: &Ctx, r: &[&[u8]], y: &mut [u8], sum: Option<&mut [u8]>| {
         let scaling = Scaling {
             scale: &scale,
             shift: shift.as_deref(),
             epsilon,
             centred,
         };
-        let (y, sum) = (bytemuck::cast_slice_mut(y), bytemuck::cast_slice_mut(sum));
+        let sum = sum.map(|sum| bytemuck::cast_slice_mut(sum));
         let operands = [x.get(r), skip.get(r)];
+        let y = bytemuck::cast_slice_mut(y);
         skip_norm(ctx, operands, bias.as_deref(), scaling, sum, y);
+    };
+    let run = Arc::new(run);
+    let whole = Arc::clone(&run);
+    let work: Kernel = Box::new(move |ctx, r, w| match w {
+        [y] => whole(ctx, r, y, None),
+        [y, sum] => whole(ctx, r, y, Some(sum)),
+        _ => {}
     });
     let spec = Spec {
         kernel: "rows",
         integer: false,
         reads,
-        writes: vec![write, other],
+        writes,
         makes,
         work,
     };
     planner.step(id, &[id], spec);
+    if by_lines {
+        let work: OfStrip = Arc::new(move |ctx, _, r, y| run(ctx, r, y, None));
+        let size = [count / width, width, width];
+        planner.by_lines(ByLines::of_rows(size, [4; 2], work));
+    }
     Some(())
 }
 
