@@ -1,6 +1,7 @@
 //! Removes nodes whose output always equals their first input.
 
 use edgesmith_ir::infer::Inferred;
+use edgesmith_ir::ops::axes;
 use edgesmith_ir::{DType, Graph, Model, Node, NodeId, Result};
 
 use crate::pass::{Level, Pass, PassCx};
@@ -92,7 +93,9 @@ fn returns_input(graph: &Graph, node: &Node, types: &Inferred, opset: i64) -> bo
             .ints("perm")
             .is_some_and(|p| p.iter().enumerate().all(|(i, &a)| a == i as i64)),
         "Pad" => pads(graph, node).is_some_and(|p| p.iter().all(|&n| n == 0)),
-        "Slice" => keeps_shape(node, types) && steps_are_one(graph, node),
+        "Slice" => {
+            steps_are_one(graph, node) && (keeps_shape(node, types) || is_whole(graph, node, types))
+        }
         _ => keeps_shape(node, types),
     }
 }
@@ -126,6 +129,35 @@ fn steps_are_one(graph: &Graph, node: &Node) -> bool {
             .and_then(|t| t.to_i64().ok())
             .is_some_and(|s| s.iter().all(|&n| n == 1)),
     }
+}
+
+/// A Slice from 0 to the end of axes of any length, or to that of axes whose length is known.
+fn is_whole(graph: &Graph, node: &Node, types: &Inferred) -> bool {
+    let ints = |i| Some(graph.constant(node.input(i)?)?.to_i64().ok()?);
+    let (Some(starts), Some(ends), Some(x)) = (
+        ints(1),
+        ints(2),
+        node.input(0).and_then(|v| shape(types, v)),
+    ) else {
+        return false;
+    };
+    let along: Vec<i64> = match node.input(3) {
+        None => (0..).take(starts.len()).collect(),
+        Some(_) => ints(3).unwrap_or_default(),
+    };
+    let Ok(along) = axes::resolve(&along, x.rank()) else {
+        return false;
+    };
+    let reaches = |(&end, &axis): (&i64, &usize)| {
+        end >= i64::from(i32::MAX)
+            || x.get(axis)
+                .and_then(|d| d.known())
+                .is_some_and(|n| end >= 0 && end as u64 >= n as u64)
+    };
+    along.len() == starts.len()
+        && ends.len() == starts.len()
+        && starts.iter().all(|&s| s == 0)
+        && ends.iter().zip(&along).all(reaches)
 }
 
 fn keeps_shape(node: &Node, types: &Inferred) -> bool {

@@ -46,6 +46,7 @@ mod quantization;
 mod remove_dead_nodes;
 mod rewrite;
 mod settle_shapes;
+mod sink_squeeze;
 mod splice;
 #[cfg(test)]
 mod testing;

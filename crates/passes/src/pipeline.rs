@@ -9,6 +9,7 @@ use crate::{
     inline_constant_if, inline_constant_loop, inline_functions, merge_casts, merge_clips,
     merge_concats, merge_duplicates, merge_pads, merge_reshapes, merge_slices, merge_transposes,
     name_table_lengths, propagate_quantize, push_transposes, remove_dead_nodes, settle_shapes,
+    sink_squeeze,
 };
 
 /// Every pass. The list is repeated until nothing changes, so the order decides how soon, and
@@ -46,6 +47,8 @@ pub static PASSES: &[&Pass] = &[
     &propagate_quantize::PASS,
     // After merge_clips, which makes one of two.
     &drop_before_quantize::PASS,
+    // Before what finds a bias or an activation directly behind a convolution.
+    &sink_squeeze::PASS,
     // Before fuse_conv_bn: the padding changes the node, not its weights.
     &fuse_pad_conv::PASS,
     // Before fuse_matmul_add, which would hide the MatMul and Add in front of the normalization.

@@ -82,8 +82,18 @@ pub(super) fn conv_transpose(b: &mut Builder) -> Option<Known> {
     Some(followed(b, y))
 }
 
-/// What often follows a layer: a normalization, a scale by channel, both or neither.
+/// What often follows a layer: a normalization, a scale by channel, both or neither; without the
+/// axis of length 1 that layers of one dimension may have.
 fn followed(b: &mut Builder, y: Known) -> Known {
+    if let Some(at) = (2..4).find(|&a| y.dims.get(a) == Some(&1))
+        && b.rng.one_in(2)
+    {
+        let axes = b.integers(&[at as i64]);
+        let id = b.op(Node::new("Squeeze", ""), &[y.id, axes]);
+        let mut dims = y.dims.clone();
+        dims.remove(at);
+        return scale_channels(b, &Known { id, dims, ..y }, 1);
+    }
     match b.rng.below(4) {
         0 => normalise(b, &y),
         1 => scale_channels(b, &y, 1),
