@@ -15,7 +15,7 @@ use crate::arena::{Buffer, with_scratch};
 use crate::gemm::f32::fits;
 use crate::gemm::int8::{Bytes, Input8, Output8, Target8, shift, takes_any_bytes};
 use crate::gemm::{Order, shape};
-use crate::simd::takes_signed;
+use crate::simd::{Body, Simd, dispatch, takes_signed};
 use crate::threads::Shared;
 use crate::{Ctx, Isa};
 
@@ -197,16 +197,11 @@ impl SparseI8 {
         assert!(bias.is_none_or(|b| b.len() == n), "bias has n elements");
         let shifted = signed != takes_signed(self.isa);
         let zero = a.zero + if shifted { shift(signed) } else { 0 };
-        let start = |o: usize| {
-            let sum = self.sums.get(o).copied().unwrap_or(0);
-            let bias = bias.and_then(|b| b.get(o)).copied().unwrap_or(0);
-            bias.wrapping_sub(sum.wrapping_mul(zero))
-        };
         let (tile, across) = match self.kept {
             Kept::Columns(_) => (FOUR * shape(self.isa).0, FOUR),
             Kept::Windows(_) => (rows_of_tile(rows), LANES * rows),
         };
-        let starts: Vec<i32> = (0..n.next_multiple_of(across)).map(start).collect();
+        let starts = self.starts(bias, zero, across);
         let product = Product {
             a: data,
             a_stride,
@@ -218,6 +213,27 @@ impl SparseI8 {
         let cut = Cut::new(ctx.threads().count(), m, tile, n.div_ceil(across));
         ctx.threads()
             .parallel_for(cut.tasks(), |i| self.part_of(&product, cut.task(i)));
+    }
+
+    /// What the sum of each output starts from, for outputs in groups of `across`: a bias, and what a zero
+    /// point adds to all of A.
+    fn starts(&self, bias: Option<&[i32]>, zero: i32, across: usize) -> Vec<i32> {
+        struct Starts<'a>(&'a mut [i32], &'a [i32], i32);
+        impl Body for Starts<'_> {
+            type Out = ();
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) {
+                for (start, sum) in self.0.iter_mut().zip(self.1) {
+                    *start = start.wrapping_sub(sum.wrapping_mul(self.2));
+                }
+            }
+        }
+        let n = self.sums.len();
+        let mut starts = Vec::with_capacity(n.next_multiple_of(across));
+        starts.extend_from_slice(bias.unwrap_or_default());
+        starts.resize(n.next_multiple_of(across), 0);
+        dispatch(self.isa, Starts(&mut starts, &self.sums, zero));
+        starts
     }
 
     /// Some rows and outputs of a product, these in fours or in tiles of windows.

@@ -7,6 +7,7 @@ use crate::gemm::int8::Store8;
 use crate::sparse::windows::{WINDOW, Windows};
 use crate::threads::Shared;
 
+mod scale;
 mod vbmi;
 
 /// Bytes of rows of A that stay near while lists come by.

@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::scale::{Scale, keeps_to_words, pairs, quads};
 use super::{Block, pitch, rows_near};
 use crate::gemm::int8::Store8;
-use crate::simd::avx512::{Avx512, packed, turned};
+use crate::simd::avx512::{Avx512, turned};
 use crate::simd::{ByteRange, Simd};
 use crate::sparse::lists::FOUR;
 use crate::sparse::windows::{LANES, WINDOW, Windows, parts, rows_of_tile};
@@ -42,10 +43,10 @@ struct Tile {
     outputs: Range<usize>,
     /// Lanes of each list.
     parts: usize,
-    /// What sums begin with, and what numbers are multiplied with where they become bytes; in the order
-    /// of lanes.
+    /// What sums begin with, in the order of lanes.
     starts: [__m512i; FOUR],
-    mult: [__m512; FOUR],
+    /// How they become bytes, where they do.
+    scale: Scale,
 }
 
 /// Runs `block`.
@@ -58,46 +59,54 @@ pub(super) unsafe fn run(block: &Block) {
     // SAFETY: the caller's promise.
     unsafe {
         let s = Avx512::prove();
-        match block.lists.size().rows {
-            FOUR => block.run::<FOUR>(s),
-            _ => block.run::<1>(s),
+        let n = block.lists.size().n;
+        let bytes = match block.to {
+            Store8::Bytes { mult, .. } => keeps_to_words(std::slice::from_raw_parts(mult, n)),
+            _ => false,
+        };
+        match (block.lists.size().rows, bytes) {
+            (FOUR, true) => block.run::<FOUR, true>(s),
+            (FOUR, false) => block.run::<FOUR, false>(s),
+            (_, true) => block.run::<1, true>(s),
+            (_, false) => block.run::<1, false>(s),
         }
     }
 }
 
 impl Block<'_> {
     /// # Safety
-    /// As for [`run`]; lists have `T` outputs.
+    /// As for [`run`]; lists have `T` outputs, and sums become bytes where `B`.
     #[inline(always)]
-    unsafe fn run<const T: usize>(&self, s: Avx512) {
+    unsafe fn run<const T: usize, const B: bool>(&self, s: Avx512) {
         let size = self.lists.size();
         let near = rows_near(size.k);
         for first in (0..self.rows).step_by(near) {
             let count = near.min(self.rows - first);
+            let calls = count.div_ceil(rows_of_tile(T));
+            let (least, more) = (count / calls, count % calls);
             // SAFETY: the caller's promise.
             unsafe {
                 let rows = self.lines(first, count);
                 for tile in self.tiles.clone() {
                     let tile = self.tile::<T>(s, tile);
                     let mut row = 0;
-                    let calls = count.div_ceil(rows_of_tile(T));
                     for call in 0..calls {
-                        let n = (count - row).div_ceil(calls - call);
+                        let n = least + usize::from(call < more);
                         let place = (rows, row, first + row);
                         match n {
-                            1 if T == FOUR => self.some::<T, 1, 2>(s, &tile, place),
-                            1 => self.some::<T, 1, 4>(s, &tile, place),
-                            2 if T == FOUR => self.some::<T, 2, 1>(s, &tile, place),
-                            2 => self.some::<T, 2, 2>(s, &tile, place),
-                            3 if T == FOUR => self.some::<T, 3, 1>(s, &tile, place),
-                            3 => self.some::<T, 3, 2>(s, &tile, place),
-                            4 => self.some::<T, 4, 1>(s, &tile, place),
-                            5 => self.some::<T, 5, 1>(s, &tile, place),
-                            6 => self.some::<T, 6, 1>(s, &tile, place),
-                            7 if T == 1 => self.some::<T, 7, 1>(s, &tile, place),
+                            1 if T == FOUR => self.some::<T, B, 1, 2>(s, &tile, place),
+                            1 => self.some::<T, B, 1, 4>(s, &tile, place),
+                            2 if T == FOUR => self.some::<T, B, 2, 1>(s, &tile, place),
+                            2 => self.some::<T, B, 2, 2>(s, &tile, place),
+                            3 if T == FOUR => self.some::<T, B, 3, 1>(s, &tile, place),
+                            3 => self.some::<T, B, 3, 2>(s, &tile, place),
+                            4 => self.some::<T, B, 4, 1>(s, &tile, place),
+                            5 => self.some::<T, B, 5, 1>(s, &tile, place),
+                            6 => self.some::<T, B, 6, 1>(s, &tile, place),
+                            7 if T == 1 => self.some::<T, B, 7, 1>(s, &tile, place),
                             _ => {
                                 if T == 1 {
-                                    self.some::<T, 8, 1>(s, &tile, place);
+                                    self.some::<T, B, 8, 1>(s, &tile, place);
                                 }
                             }
                         }
@@ -154,12 +163,21 @@ impl Block<'_> {
         let outputs = size.outputs(tile);
         let parts = parts(T, outputs.len());
         let (mut starts, mut mult) = ([s.splat_i(0); FOUR], [s.splat(0.0); FOUR]);
+        let mut bounds = ByteRange {
+            zero: 0,
+            lo: 0,
+            hi: 0,
+        };
         // SAFETY: the caller's promise.
         unsafe {
             for r in 0..T {
                 let at = self.starts.as_ptr().add(tile * size.tile() + r * LANES);
                 starts[r] = s.load_i(at);
-                if let Store8::Bytes { mult: from, .. } = self.to {
+                if let Store8::Bytes {
+                    mult: from, range, ..
+                } = self.to
+                {
+                    bounds = range;
                     let left = outputs.len().saturating_sub(r * LANES).min(LANES);
                     mult[r] = s.load_n(from.wrapping_add(outputs.start + r * LANES), left);
                 }
@@ -170,8 +188,8 @@ impl Block<'_> {
                 for (x, start) in turned_i(s, starts).into_iter().zip(&mut starts) {
                     *start = _mm512_maskz_mov_epi32(first, x);
                 }
-                mult = turned(mult);
             }
+            let scale = Scale::new(mult, T, parts, bounds);
             let steps = *ends.starts.add(tile) as usize..*ends.starts.add(tile + 1) as usize;
             Tile {
                 ends,
@@ -179,7 +197,7 @@ impl Block<'_> {
                 outputs,
                 parts,
                 starts,
-                mult,
+                scale,
             }
         }
     }
@@ -190,14 +208,25 @@ impl Block<'_> {
     /// # Safety
     /// They are there.
     #[inline(always)]
-    unsafe fn some<const T: usize, const R: usize, const U: usize>(
+    unsafe fn some<const T: usize, const B: bool, const R: usize, const U: usize>(
         &self,
         s: Avx512,
         tile: &Tile,
         (rows, row, line): (Rows, usize, usize),
     ) {
-        let at: [*const u8; R] =
-            std::array::from_fn(|i| rows.at.wrapping_add((row + i) * rows.stride));
+        let mut at = [rows.at; R];
+        for (i, at) in at.iter_mut().enumerate() {
+            *at = rows.at.wrapping_add((row + i) * rows.stride);
+        }
+        if let (true, Store8::Bytes { c, .. }) = (B, self.to) {
+            // Where the rows after these go.
+            let mut to = c.wrapping_add((line + R) * self.c_stride + tile.outputs.start);
+            for _ in 0..R {
+                // SAFETY: a prefetch reads nothing.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.cast()) };
+                to = to.wrapping_add(self.c_stride);
+            }
+        }
         let mut sums = [[[s.splat_i(0); T]; R]; U];
         for r in 0..T {
             for sum in &mut sums[0] {
@@ -209,12 +238,12 @@ impl Block<'_> {
             let mut step = tile.steps.start;
             while step + U <= tile.steps.end {
                 for (u, sums) in sums.iter_mut().enumerate() {
-                    one::<T, R>(&tile.ends, step + u, at, sums);
+                    step_of::<T, R>(&tile.ends, step + u, at, sums);
                 }
                 step += U;
             }
             while step < tile.steps.end {
-                one::<T, R>(&tile.ends, step, at, &mut sums[0]);
+                step_of::<T, R>(&tile.ends, step, at, &mut sums[0]);
                 step += 1;
             }
         }
@@ -226,7 +255,7 @@ impl Block<'_> {
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { self.store(s, tile, sums[0], line) };
+        unsafe { self.store::<T, B, R>(s, tile, sums[0], line) };
     }
 
     /// Stores the sums of `R` rows, of which the first is row `line` of the output.
@@ -234,70 +263,114 @@ impl Block<'_> {
     /// # Safety
     /// It has these rows.
     #[inline(always)]
-    unsafe fn store<const T: usize, const R: usize>(
+    unsafe fn store<const T: usize, const B: bool, const R: usize>(
         &self,
         s: Avx512,
         tile: &Tile,
-        mut sums: [[__m512i; T]; R],
+        sums: [[__m512i; T]; R],
         line: usize,
     ) {
-        if tile.parts > 1 {
-            for x in sums.as_flattened_mut() {
-                // SAFETY: the type of `s` is the proof of AVX-512.
-                *x = unsafe { folded(*x, tile.parts) };
-            }
-        }
         let at = line * self.c_stride + tile.outputs.start;
+        if !B {
+            for i in 0..R {
+                // SAFETY: the caller's promise.
+                unsafe { self.put(tile, four(sums[i]), T, at + i * self.c_stride) };
+            }
+            return;
+        }
+        let Store8::Bytes { c, .. } = self.to else {
+            return;
+        };
+        let c = c.wrapping_add(at);
         // SAFETY: the caller's promise.
         unsafe {
-            match self.to {
-                Store8::Bytes { c, range, .. } if T == FOUR => {
-                    let some = bytes(tile.outputs.len());
-                    for i in 0..R {
-                        let x = [sums[i][0], sums[i][1 % T], sums[i][2 % T], sums[i][3 % T]];
-                        let y = rounded(s, x, tile.mult, range);
-                        let c = c.add(at + i * self.c_stride);
-                        _mm512_mask_storeu_epi8(c.cast(), some, y);
-                    }
-                }
-                Store8::Bytes { c, range, .. } if tile.outputs.len() == LANES => {
-                    for four in (0..R).step_by(FOUR) {
-                        let (mut to, mut x) = ([c; FOUR], tile.mult);
-                        for i in 0..FOUR {
-                            // Where there are fewer, the last is stored again.
-                            let row = (four + i).min(R - 1);
-                            to[i] = c.add(at + row * self.c_stride);
-                            x[i] = s.mul(s.to_float(sums[row][0]), tile.mult[0]);
-                        }
-                        s.store_rounded_rows(to, x, range);
-                    }
-                }
-                _ => self.put(tile, sums.as_flattened(), T, at),
+            if tile.scale.shifts {
+                self.store_bytes::<T, R, true>(s, tile, sums, c);
+            } else {
+                self.store_bytes::<T, R, false>(s, tile, sums, c);
             }
         }
     }
 
-    /// Stores rows of sums, `outputs` vectors each, from element `at` of the output on.
+    /// Stores the bytes of `R` rows from `c` on; `H` says whether they shift.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F, BW, VL and DQ, and the output these rows.
+    /// The output has these rows.
+    #[inline(always)]
+    unsafe fn store_bytes<const T: usize, const R: usize, const H: bool>(
+        &self,
+        s: Avx512,
+        tile: &Tile,
+        sums: [[__m512i; T]; R],
+        c: *mut u8,
+    ) {
+        let some = bytes(tile.outputs.len());
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut to = [c; R];
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = c.add(i * self.c_stride);
+            }
+            if T == FOUR && tile.parts == 1 {
+                for i in 0..R {
+                    let y = ordered(tile.scale.bytes::<H>(s, four(sums[i])), &WHOLE);
+                    _mm512_mask_storeu_epi8(to[i].cast(), some, y);
+                }
+            } else if T == FOUR && tile.parts == 2 {
+                let some = some as __mmask32;
+                for i in (0..R).step_by(2) {
+                    // Where there is one row, it is stored again.
+                    let j = (i + 1).min(R - 1);
+                    let ([a, b], [p, q]) = (pairs(four(sums[i])), pairs(four(sums[j])));
+                    let y = ordered(tile.scale.bytes::<H>(s, [a, b, p, q]), &PAIRS);
+                    _mm256_mask_storeu_epi8(to[i].cast(), some, _mm512_castsi512_si256(y));
+                    let other = _mm512_extracti64x4_epi64::<1>(y);
+                    _mm256_mask_storeu_epi8(to[j].cast(), some, other);
+                }
+            } else {
+                let some = some as __mmask16;
+                for i in (0..R).step_by(FOUR) {
+                    // Where there are fewer, the last is stored again.
+                    let (j, k, l) = ((i + 1).min(R - 1), (i + 2).min(R - 1), (i + 3).min(R - 1));
+                    let x = [one(sums[i]), one(sums[j]), one(sums[k]), one(sums[l])];
+                    let y = ordered(tile.scale.bytes::<H>(s, x), &ROWS);
+                    _mm_mask_storeu_epi8(to[i].cast(), some, _mm512_castsi512_si128(y));
+                    let [second, third] = [
+                        _mm512_extracti32x4_epi32::<1>(y),
+                        _mm512_extracti32x4_epi32::<2>(y),
+                    ];
+                    _mm_mask_storeu_epi8(to[j].cast(), some, second);
+                    _mm_mask_storeu_epi8(to[k].cast(), some, third);
+                    let last = _mm512_extracti32x4_epi32::<3>(y);
+                    _mm_mask_storeu_epi8(to[l].cast(), some, last);
+                }
+            }
+        }
+    }
+
+    /// Stores the sums of a row in the order of lanes, of lists of so many outputs, from element `at` of
+    /// the output on.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL and DQ, and the output the row.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-    unsafe fn put(&self, tile: &Tile, sums: &[__m512i], outputs: usize, at: usize) {
+    unsafe fn put(&self, tile: &Tile, mut x: [__m512i; FOUR], rows: usize, at: usize) {
         let Range { start, end } = tile.outputs;
-        for (i, x) in sums.chunks_exact(outputs).enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let s = Avx512::prove();
-                let mut all = [x[0]; FOUR];
-                if let &[a, b, c, d] = x {
-                    all = turned_i(s, [a, b, c, d]);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let s = Avx512::prove();
+            if rows == FOUR {
+                if tile.parts > 1 {
+                    for x in &mut x {
+                        *x = folded(*x, tile.parts);
+                    }
                 }
-                let at = at + i * self.c_stride;
-                for (x, column) in all.into_iter().zip((start..end).step_by(LANES)) {
-                    let (at, last) = (at + column - start, (end - column).min(LANES));
-                    self.to.put(s, [[x]], at, self.c_stride, column, last);
-                }
+                x = turned_i(s, x);
+            }
+            for (x, column) in x.into_iter().zip((start..end).step_by(LANES)) {
+                let (at, last) = (at + column - start, (end - column).min(LANES));
+                self.to.put(s, [[x]], at, self.c_stride, column, last);
             }
         }
     }
@@ -324,7 +397,7 @@ unsafe fn folded(x: __m512i, parts: usize) -> __m512i {
 /// # Safety
 /// It is there, and its window is in the rows.
 #[inline(always)]
-unsafe fn one<const T: usize, const R: usize>(
+unsafe fn step_of<const T: usize, const R: usize>(
     ends: &Ends,
     step: usize,
     rows: [*const u8; R],
@@ -361,36 +434,61 @@ unsafe fn turned_i(s: Avx512, [a, b, c, d]: [__m512i; FOUR]) -> [__m512i; FOUR] 
     [s.bits(a), s.bits(b), s.bits(c), s.bits(d)]
 }
 
-/// The bytes of sums in the order of lanes, in the order of outputs.
+/// The sums of a list of four outputs.
+#[inline(always)]
+fn four<const T: usize>(sums: [__m512i; T]) -> [__m512i; FOUR] {
+    [sums[0], sums[1 % T], sums[2 % T], sums[3 % T]]
+}
+
+/// The sums of a row of sixteen outputs: of lists of one, or of four that have four lanes each.
 ///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn one<const T: usize>(sums: [__m512i; T]) -> __m512i {
+    match T {
+        // SAFETY: the caller's promise.
+        FOUR => unsafe { quads(four(sums)) },
+        _ => sums[0],
+    }
+}
+
+/// For each byte of outputs in order, where [`Scale::bytes`] leaves it: of a row whose lists have a lane,
+/// as [`lane`] has it; of two rows whose lists have two; of four rows of a vector each.
+///
+/// [`lane`]: crate::sparse::windows::lane
+static WHOLE: [u8; WINDOW] = order([4, 1, 16]);
+static PAIRS: [u8; WINDOW] = pair_order();
+static ROWS: [u8; WINDOW] = order([1, 4, 16]);
+
+/// Byte `16 i + 4 j + l` from where these steps lead.
+const fn order([l_step, i_step, j_step]: [usize; 3]) -> [u8; WINDOW] {
+    let (mut order, mut at) = ([0; WINDOW], 0);
+    while at < WINDOW {
+        let (i, j, l) = (at / 16, at / 4 % 4, at % 4);
+        order[at] = (i * i_step + j * j_step + l * l_step) as u8;
+        at += 1;
+    }
+    order
+}
+
+/// Byte `32 row + 16 b + 4 a + r` from `16 a + 8 row + 2 r + b`.
+const fn pair_order() -> [u8; WINDOW] {
+    let (mut order, mut at) = ([0; WINDOW], 0);
+    while at < WINDOW {
+        let (row, b, a, r) = (at / 32, at / 16 % 2, at / 4 % 4, at % 4);
+        order[at] = (16 * a + 8 * row + 2 * r + b) as u8;
+        at += 1;
+    }
+    order
+}
+
 /// # Safety
 /// The CPU has AVX-512 VBMI.
 #[inline(always)]
-unsafe fn rounded(
-    s: Avx512,
-    x: [__m512i; FOUR],
-    mult: [__m512; FOUR],
-    range: ByteRange,
-) -> __m512i {
-    let mut scaled = mult;
-    for (scaled, x) in scaled.iter_mut().zip(x) {
-        *scaled = s.mul(s.to_float(x), *scaled);
-    }
-    // Byte `16 b + 4 a + r` comes from `16 a + 4 r + b`.
-    const ORDER: [u8; WINDOW] = {
-        let (mut order, mut i) = ([0; WINDOW], 0);
-        while i < WINDOW {
-            let (b, a, r) = (i / 16, i / 4 % 4, i % 4);
-            order[i] = (16 * a + 4 * r + b) as u8;
-            i += 1;
-        }
-        order
-    };
+unsafe fn ordered(bytes: __m512i, order: &[u8; WINDOW]) -> __m512i {
     // SAFETY: the caller's promise.
-    unsafe {
-        let order = _mm512_loadu_si512(ORDER.as_ptr().cast());
-        _mm512_permutexvar_epi8(order, packed(scaled, range))
-    }
+    unsafe { _mm512_permutexvar_epi8(_mm512_loadu_si512(order.as_ptr().cast()), bytes) }
 }
 
 /// The first `n` bytes of a vector.
