@@ -100,7 +100,11 @@ fn compare(works: &mut [&mut dyn FnMut()]) -> (f64, Vec<f64>) {
 }
 
 fn floats_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
-    let (w, a, bias) = (floats(k * n), floats(m * k), floats(n));
+    let (w, bias) = (floats(k * n), floats(n));
+    // Aligned, as what a session hands on.
+    let [mut a, mut c, mut d] = [m * k, m * n, m * n].map(|len| Buffer::zeroed(4 * len));
+    a.typed_mut().copy_from_slice(&floats(m * k));
+    let a = a.typed();
     let epilogue = Epilogue {
         bias: Some(&bias),
         residual: None,
@@ -119,12 +123,16 @@ fn floats_of(ctx: &Ctx, [m, k, n]: [usize; 3]) {
             lists.push(SparseF32::in_form(ctx, &b, Order::KN, [k, n], form));
         }
     }
-    let mut c = vec![0.0; m * n];
-    let mut d = vec![0.0; m * n];
-    let mut first = || gemm(ctx, m, black_box(&a), k, &dense, &mut c, n, &epilogue);
+    let mut first = || {
+        let c = c.typed_mut();
+        gemm(ctx, m, black_box(a), k, &dense, c, n, &epilogue);
+    };
     let (mut us, mut all) = (Vec::new(), Vec::new());
     for list in &lists {
-        let mut second = || list.run(ctx, m, black_box(&a), k, &mut d, n, &epilogue);
+        let mut second = || {
+            let d = d.typed_mut();
+            list.run(ctx, m, black_box(a), k, d, n, &epilogue);
+        };
         let (time, ratios) = compare(&mut [&mut first, &mut second]);
         us.push(time);
         all.extend(ratios);
