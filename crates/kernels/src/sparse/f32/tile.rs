@@ -12,6 +12,9 @@ use crate::threads::Shared;
 /// Rows that are multiplied one by one where a vector of them is not full.
 const FEW: usize = 4;
 
+/// Columns of a tile that stay near, as floats. Where outputs are few, turning rows takes longest.
+const NEAR: usize = 8 << 10;
+
 /// Vectors of rows in a tile: as many as their sums stay in registers.
 pub(super) fn vectors(isa: Isa) -> usize {
     struct Vectors;
@@ -114,7 +117,12 @@ impl Block<'_> {
     #[inline(always)]
     unsafe fn whole<S: Simd>(&self, s: S, rows: usize, finite: &mut S::F) {
         let vectors = rows.div_ceil(S::LANES);
-        let tiles = vectors.div_ceil(vectors_of::<S>());
+        let size = self.lists.size();
+        let most = match vectors_of::<S>() {
+            all if size.n <= 64 && size.k * all * S::LANES > NEAR => 2,
+            all => all,
+        };
+        let tiles = vectors.div_ceil(most);
         let a = Rows {
             a: self.a.as_ptr(),
             stride: self.a_stride,

@@ -218,15 +218,6 @@ impl Block<'_> {
         for (i, at) in at.iter_mut().enumerate() {
             *at = rows.at.wrapping_add((row + i) * rows.stride);
         }
-        if let (true, Store8::Bytes { c, .. }) = (B, self.to) {
-            // Where the rows after these go.
-            let mut to = c.wrapping_add((line + R) * self.c_stride + tile.outputs.start);
-            for _ in 0..R {
-                // SAFETY: a prefetch reads nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_ET0>(to.cast()) };
-                to = to.wrapping_add(self.c_stride);
-            }
-        }
         let mut sums = [[[s.splat_i(0); T]; R]; U];
         for r in 0..T {
             for sum in &mut sums[0] {
