@@ -17,6 +17,7 @@
 pub mod break_even;
 mod cut;
 pub mod f32;
+mod frame;
 pub mod int8;
 mod lists;
 mod windows;

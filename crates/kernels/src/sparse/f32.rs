@@ -53,15 +53,7 @@ impl SparseF32 {
 
     /// The lists of `b` in this form, whatever is quicker. At most 65 536 rows.
     pub fn in_form(ctx: &Ctx, b: &[f32], order: Order, [k, n]: [usize; 2], form: Form) -> Self {
-        let size = Size {
-            k,
-            n,
-            rows: form.rows(),
-            taps: 1,
-            width: 4,
-            steps: 0,
-            kept: 0,
-        };
+        let size = Size::new([k, n], form.rows(), 1, 4);
         let at = |o: usize, i: usize| match order {
             Order::KN => b[i * n + o],
             Order::NK => b[o * k + i],
@@ -81,7 +73,7 @@ impl SparseF32 {
 
     /// Their form, and how much is left, for people.
     pub fn told(&self) -> String {
-        told(self.form(), self.lists.share())
+        told(self.form(), self.lists.size().share())
     }
 
     /// What is packed, for [`Ctx::with_stored`].

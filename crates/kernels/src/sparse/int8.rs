@@ -94,15 +94,7 @@ impl SparseI8 {
     /// [`SparseI8::in_form`], for rows that are turned to columns.
     fn in_columns(ctx: &Ctx, b: Bytes, order: Order, [k, n]: [usize; 2], form: Form) -> Self {
         let isa = ctx.isa();
-        let size = Size {
-            k,
-            n,
-            rows: form.rows(),
-            taps: taps(isa),
-            width: width(isa),
-            steps: 0,
-            kept: 0,
-        };
+        let size = Size::new([k, n], form.rows(), taps(isa), width(isa));
         let put = |to: &mut [u8], w: i8| match to {
             [to] => *to = w as u8,
             _ => to.copy_from_slice(&i16::from(w).to_ne_bytes()),
@@ -127,29 +119,24 @@ impl SparseI8 {
         Self { kept, isa, sums }
     }
 
-    /// Inputs, outputs, and outputs of a list.
-    fn size(&self) -> [usize; 3] {
+    fn size(&self) -> &Size {
         match &self.kept {
-            Kept::Columns(lists) => [lists.size().k, lists.size().n, lists.size().rows],
-            Kept::Windows(lists) => [lists.size().k, lists.size().n, lists.size().rows],
+            Kept::Columns(lists) => lists.size(),
+            Kept::Windows(lists) => lists.size(),
         }
     }
 
     /// The form of the lists.
     pub fn form(&self) -> Form {
-        match self.size() {
-            [.., 1] => Form::Rows,
+        match self.size().rows {
+            1 => Form::Rows,
             _ => Form::Blocks,
         }
     }
 
     /// Their form, and how much is left, for people.
     pub fn told(&self) -> String {
-        let share = match &self.kept {
-            Kept::Columns(lists) => lists.share(),
-            Kept::Windows(lists) => lists.share(),
-        };
-        told(self.form(), share)
+        told(self.form(), self.size().share())
     }
 
     /// What is packed, for [`Ctx::with_stored`].
@@ -188,7 +175,7 @@ impl SparseI8 {
         out: Output8,
         c_stride: usize,
     ) {
-        let [k, n, rows] = self.size();
+        let &Size { k, n, rows, .. } = self.size();
         let (data, signed) = a.data.raw();
         assert!(
             fits(m, k, a_stride, data.len()),
@@ -369,12 +356,23 @@ mod tests {
             let input = Input8 { data, zero };
             let bias: Vec<i32> = (0..n).map(|_| random.below(2000) as i32 - 1000).collect();
             let bias = (round % 3 > 0).then_some(&bias[..]);
-            let (scale, add) = (vec![0.003; n], random.floats(n));
+            // Up to what leaves 32 bits.
+            let scales = random.pick(&[[0.003, 0.01], [0.003, 0.9], [0.003, 3e6]]);
+            let scale: Vec<f32> = (0..n).map(|_| random.pick(&scales)).collect();
+            let add = random.floats(n);
+            let (zero, lo, hi) = random.pick(&[
+                (10, 10, 240),
+                (3, 3, 255),
+                (120, 0, 255),
+                (0, 0, 255),
+                (-5, -128, 127),
+                (-128, -128, 100),
+            ]);
             let requant = Requant {
                 mult: &scale,
-                zero: 10,
-                lo: 10,
-                hi: 240,
+                zero,
+                lo,
+                hi,
             };
             let unsigned: Vec<u8> = b.iter().map(|b| *b as u8 ^ 0x80).collect();
             for ctx in contexts() {
@@ -419,7 +417,7 @@ mod tests {
         if let Some(to) = part.bytes_mut().get_mut(at) {
             *to = byte;
         }
-        let [k, n, _] = lists.size();
+        let &Size { k, n, .. } = lists.size();
         let weights = vec![0; k * n];
         let stored = ctx.with_stored(vec![part]);
         SparseI8::new(&stored, 9, Bytes::I8(&weights), Order::KN, k, n, &[])

@@ -5,16 +5,12 @@
 //! has their weights, a vector for each output of a list. A step begins at the first input that one of
 //! the lists has yet to take, so that all keep pace. Where the last outputs leave lanes free, each list
 //! of those has two or four lanes.
-//!
-//! In one buffer stand, each from a multiple of [`ALIGNMENT`] bytes on: a header, where tiles begin,
-//! where windows of steps begin as 16-bit numbers, and for each step the inputs in its window and the
-//! weights.
 
 use std::ops::Range;
 
-use super::lists::{FOUR, MOST_INPUTS};
+use super::frame::{FOUR, Frame, Kind, Size};
 use crate::Ctx;
-use crate::arena::{ALIGNMENT, Buffer};
+use crate::arena::Buffer;
 
 /// Inputs of a window.
 pub(super) const WINDOW: usize = 64;
@@ -22,26 +18,33 @@ pub(super) const WINDOW: usize = 64;
 /// Lanes of a vector.
 pub(super) const LANES: usize = 16;
 
-const MAGIC: [u32; 2] = [0x6572_6170, 0x3178_3477];
+/// Lists in tiles: a step has the first input of its window, and then, in bytes, the inputs of all lanes in
+/// it and their weights.
+#[derive(Debug)]
+pub(super) enum Picks {}
 
-/// Words of a header.
-const HEADER: usize = 16;
+impl Kind for Picks {
+    const MAGIC: [u32; 2] = [0x6572_6170, 0x3278_3477];
 
-/// How many there are of what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
-    /// Inputs.
-    pub k: usize,
-    /// Outputs.
-    pub n: usize,
-    /// Outputs of a list: 4 or 1.
-    pub rows: usize,
-    /// Steps of all tiles.
-    pub steps: usize,
-    /// Blocks, or weights, that are not zero.
-    pub kept: usize,
+    fn takes(size: &Size) -> bool {
+        (size.taps, size.width) == (FOUR, 1)
+    }
+
+    fn groups(size: &Size) -> usize {
+        size.tiles()
+    }
+
+    fn step(size: &Size) -> [usize; 2] {
+        [1, size.step()]
+    }
+
+    /// Windows lie in the inputs; what is picked from one cannot lie beside it.
+    fn bound(size: &Size) -> usize {
+        size.k.saturating_sub(WINDOW) + 1
+    }
 }
 
+/// What there is of tiles.
 impl Size {
     /// Outputs of a whole tile.
     pub(super) fn tile(&self) -> usize {
@@ -61,48 +64,6 @@ impl Size {
     /// Bytes of a step: the inputs of all lanes, and their weights.
     pub(super) fn step(&self) -> usize {
         WINDOW * (1 + self.rows)
-    }
-
-    /// Where starts of tiles, windows and steps stand.
-    fn places(&self) -> Option<[Range<usize>; 3]> {
-        let mut at = HEADER * 4;
-        let lengths = [
-            self.tiles().checked_add(1)?.checked_mul(4)?,
-            self.steps.checked_mul(2)?,
-            self.steps.checked_mul(self.step())?,
-        ];
-        let mut places = [const { 0..0 }; 3];
-        for (place, length) in places.iter_mut().zip(lengths) {
-            at = at.checked_next_multiple_of(ALIGNMENT)?;
-            *place = at..at.checked_add(length)?;
-            at = place.end;
-        }
-        Some(places)
-    }
-
-    fn header(&self) -> [u32; HEADER] {
-        let mut header = [0; HEADER];
-        header[..2].copy_from_slice(&MAGIC);
-        let numbers = [self.k, self.n, self.rows, self.steps, self.kept];
-        for (to, number) in header[2..].iter_mut().zip(numbers) {
-            *to = number as u32;
-        }
-        header
-    }
-
-    fn of_header(header: &[u32]) -> Option<Self> {
-        let (magic, rest) = header.split_first_chunk::<2>()?;
-        let &[k, n, rows, steps, kept, ..] = rest else {
-            return None;
-        };
-        let [k, n, rows, steps, kept] = [k, n, rows, steps, kept].map(|x| x as usize);
-        (*magic == MAGIC).then_some(Self {
-            k,
-            n,
-            rows,
-            steps,
-            kept,
-        })
     }
 }
 
@@ -134,11 +95,7 @@ pub(super) const fn rows_of_tile(rows: usize) -> usize {
 
 /// Lists of weights in windows.
 #[derive(Clone, Debug)]
-pub(super) struct Windows {
-    size: Size,
-    places: [Range<usize>; 3],
-    data: Buffer,
-}
+pub(super) struct Windows(Frame<Picks>);
 
 /// Steps as they are found.
 #[derive(Default)]
@@ -151,101 +108,48 @@ struct Steps {
 impl Windows {
     /// The lists of `rows` outputs of the weights `at(output, input)`, of `n` outputs and `k` inputs.
     pub(super) fn new([k, n]: [usize; 2], rows: usize, at: impl Fn(usize, usize) -> i8) -> Self {
-        assert!(k <= MOST_INPUTS, "inputs have numbers of 16 bits");
-        let mut size = Size {
-            k,
-            n,
-            rows,
-            steps: 0,
-            kept: 0,
-        };
+        let mut size = Size::new([k, n], rows, FOUR, 1);
         let (mut steps, mut starts) = (Steps::default(), vec![0u32]);
         for tile in 0..size.tiles() {
             steps.add(&size, tile, &at);
             starts.push(steps.windows.len() as u32);
         }
-        (size.steps, size.kept) = (steps.windows.len(), steps.kept);
-        let places = size.places().expect("what is in memory has a size");
-        let mut data = Buffer::zeroed(places[2].end);
-        let bytes = data.bytes_mut();
-        bytes[..HEADER * 4].copy_from_slice(bytemuck::cast_slice(&size.header()));
-        bytes[places[0].clone()].copy_from_slice(bytemuck::cast_slice(&starts));
-        bytes[places[1].clone()].copy_from_slice(bytemuck::cast_slice(&steps.windows));
-        bytes[places[2].clone()].copy_from_slice(&steps.bytes);
-        Self { size, places, data }
+        size.kept = steps.kept;
+        Self(Frame::new(size, &starts, &steps.windows, &steps.bytes))
     }
 
     /// The next stored part, where it holds such lists of these inputs and outputs.
     pub(super) fn stored(ctx: &Ctx, [k, n]: [usize; 2]) -> Option<Self> {
-        let mut found = None;
-        let data = ctx.stored_if(|part| {
-            found = Self::check(part).filter(|(size, _)| (size.k, size.n) == (k, n));
-            found.is_some()
-        })?;
-        let (size, places) = found?;
-        Some(Self { size, places, data })
-    }
-
-    /// What a buffer holds, if each tile lies in it and windows lie in the inputs. What is picked from
-    /// a window cannot lie beside it.
-    fn check(data: &Buffer) -> Option<(Size, [Range<usize>; 3])> {
-        let bytes = data.bytes();
-        let size = Size::of_header(bytemuck::cast_slice(bytes.get(..HEADER * 4)?))?;
-        if ![1, FOUR].contains(&size.rows) || size.k > MOST_INPUTS {
-            return None;
-        }
-        let places = size.places()?;
-        if places[2].end != bytes.len() {
-            return None;
-        }
-        let windows = Self {
-            size,
-            places: places.clone(),
-            data: data.clone(),
-        };
-        let starts = windows.starts();
-        let in_order = starts.first() == Some(&0)
-            && starts.windows(2).all(|w| w[0] <= w[1])
-            && starts.last() == Some(&(size.steps as u32));
-        let last = size.k.saturating_sub(WINDOW);
-        let there = windows.firsts().iter().all(|k| usize::from(*k) <= last);
-        (in_order && there).then_some((size, places))
+        Frame::stored(ctx, |size| (size.k, size.n) == (k, n)).map(Self)
     }
 
     pub(super) fn size(&self) -> &Size {
-        &self.size
+        self.0.size()
     }
 
     /// Steps before each tile, and all.
     pub(super) fn starts(&self) -> &[u32] {
-        bytemuck::cast_slice(&self.data.bytes()[self.places[0].clone()])
+        self.0.starts()
     }
 
     /// The first input of the window of each step.
     pub(super) fn firsts(&self) -> &[u16] {
-        bytemuck::cast_slice(&self.data.bytes()[self.places[1].clone()])
+        self.0.numbers()
     }
 
     /// The inputs and the weights of each step.
     pub(super) fn steps(&self) -> &[u8] {
-        &self.data.bytes()[self.places[2].clone()]
+        self.0.bytes()
     }
 
     /// What is packed, for [`Ctx::with_stored`].
     pub(super) fn part(&self) -> &Buffer {
-        &self.data
-    }
-
-    /// The part of all blocks, or weights, that are not zero.
-    pub(super) fn share(&self) -> f64 {
-        let size = &self.size;
-        let lists = size.n.div_ceil(size.rows);
-        size.kept as f64 / (lists * size.k).max(1) as f64
+        self.0.part()
     }
 
     /// The sum of the weights of each output.
     pub(super) fn sums(&self) -> Vec<i32> {
-        let size = &self.size;
+        let size = self.size();
         let mut sums = vec![0i32; size.n];
         let steps = self.steps();
         for (tile, ends) in self.starts().windows(2).enumerate() {

@@ -275,7 +275,7 @@ impl Block<'_> {
         let c = c.wrapping_add(at);
         // SAFETY: the caller's promise.
         unsafe {
-            if tile.scale.shifts {
+            if tile.scale.plain {
                 self.store_bytes::<T, R, true>(s, tile, sums, c);
             } else {
                 self.store_bytes::<T, R, false>(s, tile, sums, c);
@@ -283,12 +283,12 @@ impl Block<'_> {
         }
     }
 
-    /// Stores the bytes of `R` rows from `c` on; `H` says whether they shift.
+    /// Stores the bytes of `R` rows from `c` on; `P` is [`Scale::plain`] of the tile.
     ///
     /// # Safety
     /// The output has these rows.
     #[inline(always)]
-    unsafe fn store_bytes<const T: usize, const R: usize, const H: bool>(
+    unsafe fn store_bytes<const T: usize, const R: usize, const P: bool>(
         &self,
         s: Avx512,
         tile: &Tile,
@@ -304,7 +304,7 @@ impl Block<'_> {
             }
             if T == FOUR && tile.parts == 1 {
                 for i in 0..R {
-                    let y = ordered(tile.scale.bytes::<H>(s, four(sums[i])), &WHOLE);
+                    let y = ordered(tile.scale.bytes::<P>(s, four(sums[i])), &WHOLE);
                     _mm512_mask_storeu_epi8(to[i].cast(), some, y);
                 }
             } else if T == FOUR && tile.parts == 2 {
@@ -313,7 +313,7 @@ impl Block<'_> {
                     // Where there is one row, it is stored again.
                     let j = (i + 1).min(R - 1);
                     let ([a, b], [p, q]) = (pairs(four(sums[i])), pairs(four(sums[j])));
-                    let y = ordered(tile.scale.bytes::<H>(s, [a, b, p, q]), &PAIRS);
+                    let y = ordered(tile.scale.bytes::<P>(s, [a, b, p, q]), &PAIRS);
                     _mm256_mask_storeu_epi8(to[i].cast(), some, _mm512_castsi512_si256(y));
                     let other = _mm512_extracti64x4_epi64::<1>(y);
                     _mm256_mask_storeu_epi8(to[j].cast(), some, other);
@@ -324,7 +324,7 @@ impl Block<'_> {
                     // Where there are fewer, the last is stored again.
                     let (j, k, l) = ((i + 1).min(R - 1), (i + 2).min(R - 1), (i + 3).min(R - 1));
                     let x = [one(sums[i]), one(sums[j]), one(sums[k]), one(sums[l])];
-                    let y = ordered(tile.scale.bytes::<H>(s, x), &ROWS);
+                    let y = ordered(tile.scale.bytes::<P>(s, x), &ROWS);
                     _mm_mask_storeu_epi8(to[i].cast(), some, _mm512_castsi512_si128(y));
                     let [second, third] = [
                         _mm512_extracti32x4_epi32::<1>(y),
