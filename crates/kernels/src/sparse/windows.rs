@@ -95,7 +95,7 @@ pub(super) const fn rows_of_tile(rows: usize) -> usize {
 
 /// Lists of weights in windows.
 #[derive(Clone, Debug)]
-pub(super) struct Windows(Frame<Picks>);
+pub(super) struct Windows(pub(super) Frame<Picks>);
 
 /// Steps as they are found.
 #[derive(Default)]
@@ -127,21 +127,6 @@ impl Windows {
         self.0.size()
     }
 
-    /// Steps before each tile, and all.
-    pub(super) fn starts(&self) -> &[u32] {
-        self.0.starts()
-    }
-
-    /// The first input of the window of each step.
-    pub(super) fn firsts(&self) -> &[u16] {
-        self.0.numbers()
-    }
-
-    /// The inputs and the weights of each step.
-    pub(super) fn steps(&self) -> &[u8] {
-        self.0.bytes()
-    }
-
     /// What is packed, for [`Ctx::with_stored`].
     pub(super) fn part(&self) -> &Buffer {
         self.0.part()
@@ -151,8 +136,8 @@ impl Windows {
     pub(super) fn sums(&self) -> Vec<i32> {
         let size = self.size();
         let mut sums = vec![0i32; size.n];
-        let steps = self.steps();
-        for (tile, ends) in self.starts().windows(2).enumerate() {
+        let steps = self.0.bytes();
+        for (tile, ends) in self.0.starts().windows(2).enumerate() {
             let outputs = size.outputs(tile);
             let parts = parts(size.rows, outputs.len());
             let range = ends[0] as usize * size.step()..ends[1] as usize * size.step();

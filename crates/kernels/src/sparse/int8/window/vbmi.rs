@@ -29,9 +29,9 @@ struct Ends {
 impl Ends {
     fn of(lists: &Windows) -> Self {
         Self {
-            starts: lists.starts().as_ptr(),
-            windows: lists.firsts().as_ptr(),
-            steps: lists.steps().as_ptr(),
+            starts: lists.0.starts().as_ptr(),
+            windows: lists.0.numbers().as_ptr(),
+            steps: lists.0.bytes().as_ptr(),
         }
     }
 }
