@@ -93,9 +93,6 @@ struct Picked {
 /// Inputs that would take a dense product as long as its sums.
 const DENSE_SUMS: f64 = 16.0;
 
-/// Outputs of which an input for all would take as long as what a row takes but for its tiles.
-const ROW: f64 = 600.0;
-
 impl Picked {
     /// The time in parts of that of dense weights, of which `kept` are not zero, in lists of `rows`
     /// outputs.
@@ -103,18 +100,15 @@ impl Picked {
         let inputs = k as f64;
         let tile = LANES * rows;
         let unused = n.next_multiple_of(tile) as f64 / n as f64;
-        let apart = self.pace * inputs + self.sums;
-        let time = match m {
-            1 => self.each[0] * kept * inputs + 2.0 * apart * unused,
-            _ => self.each[1] * kept * inputs + apart * unused,
-        };
+        let each = self.each[usize::from(m > 1)];
+        let time = each * kept * inputs + (self.pace * inputs + self.sums) * unused;
         // How much faster AMX is with so many inputs.
         let tiles = match isa {
             Isa::Amx if m == 1 => 1.2,
-            Isa::Amx => 4.3 * inputs / (inputs + 100.0),
+            Isa::Amx => 4.1 * inputs / (inputs + 100.0),
             _ => 1.0,
         };
-        tiles.max(1.0) * (time + ROW / n as f64) / (inputs + DENSE_SUMS)
+        tiles.max(1.0) * time / (inputs + DENSE_SUMS)
     }
 }
 
@@ -122,13 +116,13 @@ impl Picked {
 static PICKED: [Picked; 2] = [
     Picked {
         each: [0.75, 1.2],
-        pace: 0.06,
-        sums: 28.0,
+        pace: 0.05,
+        sums: 18.0,
     },
     Picked {
-        each: [1.5, 2.7],
-        pace: 0.16,
-        sums: 47.0,
+        each: [1.5, 2.6],
+        pace: 0.13,
+        sums: 21.0,
     },
 ];
 
@@ -144,8 +138,8 @@ const fn cost(each: [f64; 3], turn: [f64; 3]) -> Cost {
 #[rustfmt::skip]
 static COSTS: &[Row] = &[
     Row(Isa::Avx512, 4, [
-        cost([1.1, 1.6, 0.95], [5.0, 10.0, 15.0]),
-        cost([10.0, 4.9, 2.6], [5.0, 10.0, 14.0]),
+        cost([1.1, 1.6, 1.0], [5.0, 10.0, 11.0]),
+        cost([10.0, 4.9, 2.6], [5.0, 10.0, 11.0]),
     ]),
     Row(Isa::Generic, 4, [
         cost([1.2, 1.1, 1.25], [4.0, 6.0, 7.0]),
