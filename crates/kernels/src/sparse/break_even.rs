@@ -105,7 +105,7 @@ impl Picked {
         // How much faster AMX is with so many inputs.
         let tiles = match isa {
             Isa::Amx if m == 1 => 1.2,
-            Isa::Amx => 4.1 * inputs / (inputs + 100.0),
+            Isa::Amx => 4.4 * inputs / (inputs + 100.0),
             _ => 1.0,
         };
         tiles.max(1.0) * time / (inputs + DENSE_SUMS)
