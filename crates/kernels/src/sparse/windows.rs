@@ -132,10 +132,10 @@ impl Windows {
         self.0.part()
     }
 
-    /// The sum of the weights of each output.
-    pub(super) fn sums(&self) -> Vec<i32> {
+    /// The sum of the weights of each output, and how far from 0 unsigned bytes take one at most.
+    pub(super) fn sums(&self) -> (Vec<i32>, u32) {
         let size = self.size();
-        let mut sums = vec![0i32; size.n];
+        let (mut sums, mut reach) = (vec![0i32; size.n], vec![0u32; size.n]);
         let steps = self.0.bytes();
         for (tile, ends) in self.0.starts().windows(2).enumerate() {
             let outputs = size.outputs(tile);
@@ -144,14 +144,17 @@ impl Windows {
             for step in steps[range].chunks_exact(size.step()) {
                 for (i, weights) in step[WINDOW..].chunks_exact(FOUR).enumerate() {
                     let first = lane(size.rows, parts, i % LANES).0;
-                    if let Some(sum) = sums.get_mut(outputs.start + first + i / LANES) {
+                    let output = outputs.start + first + i / LANES;
+                    if output < size.n {
                         let four: i32 = weights.iter().map(|w| i32::from(*w as i8)).sum();
-                        *sum = sum.wrapping_add(four);
+                        sums[output] = sums[output].wrapping_add(four);
+                        let four = weights.iter().map(|w| u32::from((*w as i8).unsigned_abs()));
+                        reach[output] = reach[output].saturating_add(255 * four.sum::<u32>());
                     }
                 }
             }
         }
-        sums
+        (sums, reach.into_iter().max().unwrap_or(0))
     }
 }
 

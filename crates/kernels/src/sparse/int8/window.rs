@@ -40,6 +40,8 @@ pub(super) struct Block<'a> {
     pub tiles: Range<usize>,
     /// What the sum of each output starts from; whole tiles.
     pub starts: &'a [i32],
+    /// How far A takes a sum from its start at most.
+    pub reach: u32,
     pub to: Store8,
     pub c_stride: usize,
     /// As long as [`scratch`] says.

@@ -10,32 +10,54 @@ use crate::sparse::lists::FOUR;
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
     mult: [__m512; FOUR],
+    /// What is added to products where sums are floats already.
+    less: [__m512; FOUR],
     /// What is added to 16-bit numbers so that the least byte stands at 0.
     shift: __m512i,
-    /// Whether that is nothing, and bytes end at 255, as those behind a Relu do.
+    /// Whether that is nothing, bytes end at 255, as those behind a Relu do, and sums begin with [`FLOAT`].
     pub(super) plain: bool,
     lo: __m512i,
     /// The largest byte, from the least on.
     span: __m512i,
 }
 
-/// Whether no sum of 32 bits leaves them when it is multiplied, so that packing clamps it.
+/// The bits of 2^23 as a float: a number from 0 to 2^23 that is added to them is added to the float. Less than
+/// nothing makes it less than 2^23, and so a byte that stands at 0.
+pub(super) const FLOAT: i32 = 0x4b00_0000;
+
+/// Whether no sum of 32 bits leaves them when it is multiplied, so that packing clamps it, and none changes
+/// its sign.
+#[inline(always)]
 pub(super) fn keeps_to_words(mult: &[f32]) -> bool {
-    mult.iter().fold(true, |all, m| all & (m.abs() < 1.0))
+    let mut all = true;
+    for m in mult {
+        all &= (*m >= 0.0) & (*m < 1.0);
+    }
+    all
+}
+
+/// Whether sums that begin with `starts` and go no farther than `reach` are exact as [`FLOAT`] has them.
+#[inline(always)]
+pub(super) fn keeps_to_floats(starts: &[i32], reach: u32) -> bool {
+    let mut most = 0;
+    for start in starts {
+        most = start.unsigned_abs().max(most);
+    }
+    most < (1u32 << 23).saturating_sub(reach)
 }
 
 impl Scale {
     /// Of a tile whose numbers are `mult`, in order of outputs; what [`Scale::bytes`] takes is as lists
-    /// with so many lanes leave it.
+    /// with so many lanes leave it. `floats` is whether [`keeps_to_floats`] holds.
     ///
     /// # Safety
     /// The CPU has AVX-512 F and BW.
     #[inline(always)]
     pub(super) unsafe fn new(
         mult: [__m512; FOUR],
-        rows: usize,
-        parts: usize,
+        [rows, parts]: [usize; 2],
         range: ByteRange,
+        floats: bool,
     ) -> Self {
         let [shift, span] = [range.zero - range.lo, range.hi - range.lo];
         // SAFETY: the caller's promise.
@@ -49,10 +71,15 @@ impl Scale {
                 }
                 _ => [mult[0]; FOUR],
             };
+            let mut less = mult;
+            for less in &mut less {
+                *less = _mm512_mul_ps(*less, _mm512_set1_ps(-8_388_608.0));
+            }
             Self {
                 mult,
+                less,
                 shift: _mm512_set1_epi16(shift as i16),
-                plain: shift == 0 && range.hi == 255 && range.lo >= 0,
+                plain: floats && shift == 0 && range.hi == 255 && range.lo >= 0,
                 lo: _mm512_set1_epi8(range.lo as i8),
                 span: _mm512_set1_epi8(span.min(255) as i8),
             }
@@ -65,13 +92,18 @@ impl Scale {
     /// The CPU has AVX-512 F and BW, and [`keeps_to_words`] holds.
     #[inline(always)]
     pub(super) unsafe fn bytes<const P: bool>(&self, s: Avx512, sums: [__m512i; FOUR]) -> __m512i {
-        let [a, b, c, d] = sums;
+        let mut x = sums;
         // SAFETY: the caller's promise.
         unsafe {
-            let a = s.to_int(s.mul(s.to_float(a), self.mult[0]));
-            let b = s.to_int(s.mul(s.to_float(b), self.mult[1]));
-            let c = s.to_int(s.mul(s.to_float(c), self.mult[2]));
-            let d = s.to_int(s.mul(s.to_float(d), self.mult[3]));
+            for i in 0..FOUR {
+                let y = if P {
+                    s.fma(s.float_of(x[i]), self.mult[i], self.less[i])
+                } else {
+                    s.mul(s.to_float(x[i]), self.mult[i])
+                };
+                x[i] = s.to_int(y);
+            }
+            let [a, b, c, d] = x;
             let (ab, cd) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
             if P {
                 return _mm512_adds_epu8(_mm512_packus_epi16(ab, cd), self.lo);

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::scale::{Scale, keeps_to_words, pairs, quads};
+use super::scale::{FLOAT, Scale, keeps_to_floats, keeps_to_words, pairs, quads};
 use super::{Block, pitch, rows_near};
 use crate::gemm::int8::Store8;
 use crate::simd::avx512::{Avx512, turned};
@@ -64,20 +64,22 @@ pub(super) unsafe fn run(block: &Block) {
             Store8::Bytes { mult, .. } => keeps_to_words(std::slice::from_raw_parts(mult, n)),
             _ => false,
         };
+        let floats = bytes && keeps_to_floats(block.starts, block.reach);
         match (block.lists.size().rows, bytes) {
-            (FOUR, true) => block.run::<FOUR, true>(s),
-            (FOUR, false) => block.run::<FOUR, false>(s),
-            (_, true) => block.run::<1, true>(s),
-            (_, false) => block.run::<1, false>(s),
+            (FOUR, true) => block.run::<FOUR, true>(s, floats),
+            (FOUR, false) => block.run::<FOUR, false>(s, floats),
+            (_, true) => block.run::<1, true>(s, floats),
+            (_, false) => block.run::<1, false>(s, floats),
         }
     }
 }
 
 impl Block<'_> {
     /// # Safety
-    /// As for [`run`]; lists have `T` outputs, and sums become bytes where `B`.
+    /// As for [`run`]; lists have `T` outputs, and sums become bytes where `B`; `floats` says whether they may be
+    /// [`FLOAT`]s.
     #[inline(always)]
-    unsafe fn run<const T: usize, const B: bool>(&self, s: Avx512) {
+    unsafe fn run<const T: usize, const B: bool>(&self, s: Avx512, floats: bool) {
         let size = self.lists.size();
         let near = rows_near(size.k);
         for first in (0..self.rows).step_by(near) {
@@ -88,7 +90,7 @@ impl Block<'_> {
             unsafe {
                 let rows = self.lines(first, count);
                 for tile in self.tiles.clone() {
-                    let tile = self.tile::<T>(s, tile);
+                    let tile = self.tile::<T>(s, tile, floats);
                     let mut row = 0;
                     for call in 0..calls {
                         let n = least + usize::from(call < more);
@@ -158,7 +160,7 @@ impl Block<'_> {
     /// # Safety
     /// It is there; starts are whole tiles.
     #[inline(always)]
-    unsafe fn tile<const T: usize>(&self, s: Avx512, tile: usize) -> Tile {
+    unsafe fn tile<const T: usize>(&self, s: Avx512, tile: usize, floats: bool) -> Tile {
         let (size, ends) = (self.lists.size(), Ends::of(self.lists));
         let outputs = size.outputs(tile);
         let parts = parts(T, outputs.len());
@@ -182,6 +184,12 @@ impl Block<'_> {
                     mult[r] = s.load_n(from.wrapping_add(outputs.start + r * LANES), left);
                 }
             }
+            let scale = Scale::new(mult, [T, parts], bounds, floats);
+            if scale.plain {
+                for start in &mut starts {
+                    *start = s.add_i(*start, s.splat_i(FLOAT));
+                }
+            }
             if T == FOUR {
                 // Other lanes of a list begin with 0.
                 let first = [0, 0xffff, 0x3333, 0, 0x1111][parts];
@@ -189,7 +197,6 @@ impl Block<'_> {
                     *start = _mm512_maskz_mov_epi32(first, x);
                 }
             }
-            let scale = Scale::new(mult, T, parts, bounds);
             let steps = *ends.starts.add(tile) as usize..*ends.starts.add(tile + 1) as usize;
             Tile {
                 ends,
