@@ -117,12 +117,12 @@ static PICKED: [Picked; 2] = [
     Picked {
         each: [0.75, 1.2],
         pace: 0.05,
-        sums: 18.0,
+        sums: 15.5,
     },
     Picked {
         each: [1.5, 2.6],
         pace: 0.13,
-        sums: 21.0,
+        sums: 19.5,
     },
 ];
 

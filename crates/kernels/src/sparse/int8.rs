@@ -377,7 +377,7 @@ mod tests {
             let bias: Vec<i32> = bias.collect();
             let bias = (round % 3 > 0).then_some(&bias[..]);
             // Up to what leaves 32 bits.
-            let scales = random.pick(&[[0.003, 0.01], [0.003, 0.9], [0.003, 3e6]]);
+            let scales = random.pick(&[[0.003, 0.01], [1e-5, 2e-5], [0.003, 0.9], [0.003, 3e6]]);
             let scale: Vec<f32> = (0..n).map(|_| random.pick(&scales)).collect();
             let add = random.floats(n);
             let (zero, lo, hi) = random.pick(&[
@@ -427,6 +427,46 @@ mod tests {
                     assert_eq!(floats, wanted, "{what}");
                     floats.fill(7.0);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_at_the_edge_of_exact_floats_become_the_bytes_of_the_dense_kernel() {
+        let mut random = Random::new(44);
+        let (m, k, n) = (9, 40, 96);
+        for round in 0..80 {
+            let b = some_matrix(&mut random, [k, n], 30);
+            let a = random.bytes(m * k);
+            // Before the edge, within the reach of A of it, and beyond.
+            let most: i32 = 1 << random.pick(&[20, 22, 23, 23, 23, 24, 30]);
+            let span = most as usize >> random.pick(&[3, 4]);
+            let bias = (0..n).map(|i| {
+                let near = most - (most >> 4) + random.below(span) as i32;
+                near * [1, -1][i % 2]
+            });
+            let bias: Vec<i32> = bias.collect();
+            let mult = vec![200.0 / most as f32; n];
+            let requant = Requant {
+                mult: &mult,
+                zero: 7,
+                lo: 7,
+                hi: 255,
+            };
+            let input = Input8 {
+                data: Bytes::U8(&a),
+                zero: 0,
+            };
+            for ctx in contexts() {
+                let dense = PackedI8::new(&ctx, Bytes::I8(&b), Order::KN, k, n, &[]);
+                let (mut want, mut bytes) = (vec![0; m * n], vec![1; m * n]);
+                let out = Output8::Bytes(&mut want, requant);
+                gemm8(&ctx, m, input, k, &dense, Some(&bias), out, n);
+                let lists =
+                    SparseI8::in_form(&ctx, Bytes::I8(&b), Order::KN, [k, n], Form::ALL[round % 2]);
+                let out = Output8::Bytes(&mut bytes, requant);
+                lists.run(&ctx, m, input, k, Some(&bias), out, n);
+                assert_eq!(bytes, want, "{most} {:?}", ctx.isa());
             }
         }
     }
