@@ -133,7 +133,7 @@ fn steps_are_one(graph: &Graph, node: &Node) -> bool {
 
 /// A Slice from 0 to the end of axes of any length, or to that of axes whose length is known.
 fn is_whole(graph: &Graph, node: &Node, types: &Inferred) -> bool {
-    let ints = |i| Some(graph.constant(node.input(i)?)?.to_i64().ok()?);
+    let ints = |i| graph.constant(node.input(i)?)?.to_i64().ok();
     let (Some(starts), Some(ends), Some(x)) = (
         ints(1),
         ints(2),

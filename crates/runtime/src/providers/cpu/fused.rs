@@ -88,7 +88,7 @@ pub(crate) fn skip(planner: &mut Planner, id: NodeId) -> Option<()> {
             epsilon,
             centred,
         };
-        let sum = sum.map(|sum| bytemuck::cast_slice_mut(sum));
+        let sum = sum.map(bytemuck::cast_slice_mut);
         let operands = [x.get(r), skip.get(r)];
         let y = bytemuck::cast_slice_mut(y);
         skip_norm(ctx, operands, bias.as_deref(), scaling, sum, y);
