@@ -280,7 +280,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
 }
 
 /// Sections of the page that a run may leave out, or that another program measures.
-const KEPT: [&str; 2] = [rust_engines::TITLE, "Sparse weights"];
+const KEPT: [&str; 3] = [
+    rust_engines::TITLE,
+    "Sparse weights",
+    "Products beside the peak of the core",
+];
 
 /// Writes the page, and keeps its sections that this run did not measure.
 fn write(text: String) -> Result<()> {
