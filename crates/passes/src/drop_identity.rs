@@ -249,4 +249,22 @@ mod tests {
             }";
         assert_eq!(left(&PASS, text), ["Dropout", "Relu"]);
     }
+
+    #[test]
+    fn a_slice_of_whole_axes_goes_whatever_their_lengths() {
+        for (end, stays) in [(2_147_483_647i64, 1), (1_000_000, 2)] {
+            // What the first leaves of the batch is not known; of the other axis there are three.
+            let text = format!(
+                "opset 17
+                 graph g(x: f32[batch,3]) -> (y) {{
+                   zeros: i64[2] = {{0,0}}
+                   many: i64[2] = {{1000000000,3}}
+                   ends: i64[2] = {{{end},3}}
+                   s = Slice(x, zeros, many)
+                   y = Slice(s, zeros, ends)
+                 }}"
+            );
+            assert_eq!(left(&PASS, &text).len(), stays, "{end}");
+        }
+    }
 }

@@ -181,8 +181,8 @@ impl Push<'_, '_> {
     fn step(&mut self, id: NodeId, perm: &[usize]) -> Option<()> {
         let (reader, input) = self.reader(id)?;
         let way = self.way(reader, input, perm)?;
-        let source = self.editor.graph.node(id).input(0)?;
-        let made = self.editor.graph.node(reader).output(0)?;
+        self.editor.graph.node(id).input(0)?;
+        self.editor.graph.node(reader).output(0)?;
         if self.editor.graph.node(reader).outputs().len() != 1 {
             return None;
         }
@@ -213,15 +213,7 @@ impl Push<'_, '_> {
                 self.join(id, reader);
             }
         }
-        self.editor.graph.set_input(reader, input, Some(source));
-        let name = self
-            .names
-            .fresh(&self.editor.graph.value(made).name.clone());
-        let inner = self.editor.graph.add_value(&name, None);
-        self.editor.graph.set_output(reader, 0, Some(inner));
-        self.editor.graph.set_output(id, 0, Some(made));
-        self.editor.graph.set_input(id, 0, Some(inner));
-        Some(())
+        self.editor.move_behind(id, (reader, input), self.names)
     }
 
     /// Lets all inputs of `reader` but that from `kept` be what their Transposes read.

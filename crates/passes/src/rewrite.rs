@@ -278,6 +278,25 @@ impl<'g> Editor<'g> {
         true
     }
 
+    /// Moves a node of one input behind the only `reader` of what it makes, which reads it at `input`
+    /// and has one output.
+    pub(crate) fn move_behind(
+        &mut self,
+        id: NodeId,
+        (reader, input): (NodeId, usize),
+        names: &mut Names,
+    ) -> Option<()> {
+        let source = self.graph.node(id).input(0)?;
+        let made = self.graph.node(reader).output(0)?;
+        self.graph.set_input(reader, input, Some(source));
+        let name = names.fresh(&self.graph.value(made).name.clone());
+        let inner = self.graph.add_value(&name, None);
+        self.graph.set_output(reader, 0, Some(inner));
+        self.graph.set_output(id, 0, Some(made));
+        self.graph.set_input(id, 0, Some(inner));
+        Some(())
+    }
+
     /// Lets input `i` of a node be `data`: in the constant that it has, where nothing else reads
     /// that, or in a new one called `name`.
     pub(crate) fn set_constant(

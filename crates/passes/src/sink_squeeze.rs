@@ -60,25 +60,17 @@ fn sink(editor: &mut Editor, id: NodeId, types: &Inferred, names: &mut Names) ->
     if !editor.has_one_reader(short) || then.outputs().len() != 1 {
         return None;
     }
-    let made = then.output(0)?;
+    then.output(0)?;
     let alone = then.inputs().len() == 1;
     let is_single = SINGLE.iter().any(|op| then.is(op))
         || (then.domain == MICROSOFT && matches!(then.op.as_str(), "FastGelu" | "Gelu"));
-    if is_single && alone {
-        editor.graph.set_input(reader, input, Some(source));
-    } else if PAIRS.iter().any(|op| then.is(op)) && then.inputs().len() == 2 {
+    if PAIRS.iter().any(|op| then.is(op)) && then.inputs().len() == 2 {
         let longer = stretched(editor.constant(then.input(1 - input)?)?, &removed)?;
         editor.set_constant(reader, 1 - input, longer, "stretched", names);
-        editor.graph.set_input(reader, input, Some(source));
-    } else {
+    } else if !(is_single && alone) {
         return None;
     }
-    let name = names.fresh(&editor.graph.value(made).name.clone());
-    let long = editor.graph.add_value(&name, None);
-    editor.graph.set_output(reader, 0, Some(long));
-    editor.graph.set_output(id, 0, Some(made));
-    editor.graph.set_input(id, 0, Some(long));
-    Some(())
+    editor.move_behind(id, (reader, input), names)
 }
 
 /// A constant that is broadcast to the axes that stay, with axes of one where others were removed.
