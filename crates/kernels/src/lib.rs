@@ -111,6 +111,11 @@ impl Ctx {
         self.bf16
     }
 
+    /// Whether products take signed activations as they are, and turn unsigned ones; else the other way.
+    pub fn takes_signed(&self) -> bool {
+        simd::takes_signed(self.isa)
+    }
+
     /// Whether weights of which most are zero may be packed as lists of the others ([`sparse`]); they
     /// may where this is not said.
     #[must_use]

@@ -26,6 +26,7 @@ mod pieces;
 mod place;
 mod program;
 mod reference;
+mod signs;
 
 pub(crate) use late::{Rest, fed};
 pub(crate) use layout::in_memory;

@@ -181,6 +181,31 @@ fn a_watched_value_is_shown_and_keeps_its_floats() {
 }
 
 #[test]
+fn signed_bytes_are_shown_as_the_file_says() {
+    let chain = chain(3);
+    let q = chain.model.graph.find_value("xq").unwrap();
+    let inputs = [(
+        "x",
+        Rng::new(11).floats(&[2, CHANNELS, SIDE, SIDE], -4.0, 4.0),
+    )];
+    let mut expected = None;
+    eval::evaluate_with(&chain.model, &inputs, &mut |v, t| {
+        if v == q {
+            expected = Some(t.clone());
+        }
+    })
+    .unwrap();
+    let mut session = Session::prepare(&chain.model, &Options::default()).unwrap();
+    let alone = session.run(&inputs).unwrap();
+    let mut shown = None;
+    let watched = session
+        .run_watching(&inputs, &[q], &mut |_, t| shown = t.tensor().ok())
+        .unwrap();
+    assert_eq!(shown, expected);
+    assert_eq!(alone, watched);
+}
+
+#[test]
 fn another_batch_is_planned_anew_and_a_wrong_shape_is_refused() {
     let mut g = Graph::new("g");
     let dims = edgesmith_ir::Shape(

@@ -7,7 +7,7 @@ use edgesmith_ir::types::Type;
 use edgesmith_ir::{Budget, Limits, Model, Result, ValueId, infer};
 use edgesmith_kernels::Ctx;
 
-use super::{Placement, Plan, Planner, Setting, Shelf, fold};
+use super::{Placement, Plan, Planner, Setting, Shelf, fold, signs};
 use crate::providers::Chosen;
 
 /// Graphs that are planned inside each other at most; deeper ones are evaluated.
@@ -43,6 +43,11 @@ impl Maker {
         })
     }
 
+    /// Whether bytes may be of the other sign than the file says: devices take them as they are.
+    fn turns_signs(&self) -> bool {
+        self.integer && self.providers.iter().all(|p| p.device.is_none())
+    }
+
     /// The plan of `model` for inputs of these types, in which `wanted` are made.
     ///
     /// # Errors
@@ -57,7 +62,11 @@ impl Maker {
         let inferred = infer::infer(model, types)?;
         let costs = cost::node_costs(model, &inferred)?;
         let budget = Budget::new(self.limits);
-        let concrete = fold::concrete(model, types, self.integer, &budget)?;
+        let mut concrete = fold::concrete(model, types, self.integer, &budget)?;
+        let (graph, known) = (&mut concrete.model.graph, &concrete.inferred);
+        if self.turns_signs() && signs::turn(graph, known, wanted, self.ctx.takes_signed()) {
+            concrete.inferred = infer::infer(&concrete.model, types)?;
+        }
         let planner = Planner::new(Setting {
             model: &concrete.model,
             inferred: &concrete.inferred,
