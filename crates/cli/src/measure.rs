@@ -24,10 +24,19 @@ pub struct Effort {
     pub budget: Duration,
 }
 
-/// Wall and CPU milliseconds of one contender's runs, in the order of the rounds.
+/// How long a contender's turn lasts at least: what it does with the caches and threads that another left
+/// is a small part of it.
+const TURN: Duration = Duration::from_millis(5);
+
+/// How long threads of a contender may look for further work after its turn.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Milliseconds of one contender.
 #[derive(Debug, Clone, Default)]
 pub struct Times {
+    /// Of each run.
     wall: Vec<f64>,
+    /// Of CPU time of all threads, the mean of each turn.
     cpu: Vec<f64>,
 }
 
@@ -66,9 +75,7 @@ pub fn interleaved(
         }
         for (run, times) in runs.iter_mut().zip(&mut times) {
             progress.check()?;
-            let (wall, cpu) = timed(run)?;
-            times.wall.push(wall);
-            times.cpu.push(cpu);
+            times.take_turn(run)?;
         }
         progress.advance(1);
     }
@@ -87,15 +94,17 @@ fn warm_up(run: &mut Run) -> Result<()> {
     Ok(())
 }
 
-/// Wall and CPU milliseconds of one run.
-fn timed(run: &mut Run) -> Result<(f64, f64)> {
-    let (wall, cpu) = (Instant::now(), cpu_time());
-    run()?;
-    let wall = wall.elapsed();
-    Ok((
-        wall.as_secs_f64() * 1e3,
-        (cpu_time().saturating_sub(cpu)).as_secs_f64() * 1e3,
-    ))
+/// Waits until no thread of this process works, the calling one aside.
+fn settle() {
+    let started = Instant::now();
+    let pause = Duration::from_micros(100);
+    while started.elapsed() < PATIENCE {
+        let before = cpu_time();
+        std::thread::sleep(pause);
+        if cpu_time().saturating_sub(before) < pause / 4 {
+            break;
+        }
+    }
 }
 
 /// Threads that a request for `asked` gets: 0 is one for each core.
@@ -116,6 +125,22 @@ fn cpu_time() -> Duration {
 }
 
 impl Times {
+    /// Runs once, or as often as a turn takes.
+    fn take_turn(&mut self, run: &mut Run) -> Result<()> {
+        settle();
+        let (started, cpu) = (Instant::now(), cpu_time());
+        let (mut last, mut count) = (started, 0);
+        while count == 0 || last - started < TURN {
+            run()?;
+            let now = Instant::now();
+            self.wall.push((now - last).as_secs_f64() * 1e3);
+            (last, count) = (now, count + 1);
+        }
+        let cpu = cpu_time().saturating_sub(cpu);
+        self.cpu.push(cpu.as_secs_f64() * 1e3 / f64::from(count));
+        Ok(())
+    }
+
     /// The figures of all runs.
     pub fn latency(&self, threads: usize) -> Latency {
         let (wall, cpu) = (sorted(&self.wall), sorted(&self.cpu));

@@ -13,14 +13,20 @@ use edgesmith_kernels::Ctx;
 use edgesmith_kernels::arena::Arena;
 use smallvec::SmallVec;
 
-use crate::plan::{Arg, Evaluate, Layout, OnDevice, Plan, Rest, Step, Watch, Work, fed};
+use crate::plan::{Arg, Evaluate, Layout, OnDevice, Plan, Rest, Step, StepRow, Watch, Work, fed};
 use crate::profile::Profile;
 use crate::session::view::View;
+
+/// Nanoseconds of work, by the estimate of [`work`], below which a step runs on one thread: others would gain
+/// less than it takes to call them, and their time counts too.
+const SHARED: u64 = 5000;
 
 /// One run.
 pub(crate) struct Run<'a> {
     model: &'a Model,
     ctx: &'a Ctx,
+    /// The same without other threads.
+    alone: Ctx,
     plan: &'a Plan,
     arena: &'a mut Arena,
     /// Values that are no tensors, or of shapes that the plan does not know.
@@ -36,6 +42,7 @@ impl<'a> Run<'a> {
         Self {
             model,
             ctx,
+            alone: ctx.on_one_thread(),
             plan,
             arena,
             heap,
@@ -88,9 +95,15 @@ impl<'a> Run<'a> {
                 let reads: SmallVec<[_; 6]> = step.reads.iter().map(range).collect();
                 let writes: SmallVec<[_; 2]> = step.writes.iter().map(range).collect();
                 let (reads, mut writes) = self.arena.split(&reads, &writes).ok_or_else(outside)?;
+                let lengths = reads.iter().map(|r| r.len());
+                let bytes = lengths.chain(writes.iter().map(|w| w.len())).sum();
+                let ctx = match work(&step.row, bytes) < SHARED {
+                    true => &self.alone,
+                    false => self.ctx,
+                };
                 match &step.work {
-                    Work::Kernel(kernel) => kernel(self.ctx, &reads, &mut writes),
-                    Work::Checked(kernel) => kernel(self.ctx, &reads, &mut writes)?,
+                    Work::Kernel(kernel) => kernel(ctx, &reads, &mut writes),
+                    Work::Checked(kernel) => kernel(ctx, &reads, &mut writes)?,
                     Work::Evaluate(_) | Work::Rest(_) | Work::Device(_) => {}
                 }
                 Ok(())
@@ -254,6 +267,12 @@ impl<'a> Run<'a> {
         let part = part.ok_or_else(outside)?;
         Ok(View::new(self.ctx, (*dtype, dims), layout, part))
     }
+}
+
+/// About how many nanoseconds a step takes on one thread that multiplies with wide vectors.
+fn work(row: &StepRow, bytes: usize) -> u64 {
+    let macs = if row.integer { 256 } else { 64 };
+    row.macs / macs + bytes as u64 / 16
 }
 
 fn outside() -> Error {
