@@ -183,6 +183,17 @@ impl Panels {
 /// Rows that are not worth cutting: each part would read the whole of B.
 const FEW_ROWS: usize = 64;
 
+/// Bytes of B that stay in a cache beside rows of A and C.
+const STAYS: usize = 512 * 1024;
+
+/// The most tiles that a thread gets where each begins with an equal number of tasks of `step` tiles.
+fn longest_share(threads: usize, tiles: usize, step: usize) -> usize {
+    let tasks = tiles.div_ceil(step);
+    let end = |part: usize| tiles.min(part * tasks / threads * step);
+    let shares = (0..threads).map(|part| end(part + 1) - end(part));
+    shares.max().unwrap_or(0)
+}
+
 /// A cut of `rows` x `panels` into tasks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
@@ -235,6 +246,32 @@ impl Cut {
         }
     }
 
+    /// As [`Cut::new`], by rows alone where all of B, of `bytes`, stays in the cache of each thread: the layer
+    /// behind finds rows where they were made.
+    pub(crate) fn of_rows(
+        threads: usize,
+        rows: usize,
+        panels: usize,
+        tile_rows: usize,
+        (most_rows, bytes): (usize, usize),
+    ) -> Self {
+        let whole = Self::new(threads, rows, panels, tile_rows, most_rows);
+        let tiles = rows.div_ceil(tile_rows);
+        if threads == 1 || bytes > STAYS || rows <= FEW_ROWS || tiles < 4 * threads {
+            return whole;
+        }
+        let most = (most_rows / tile_rows).max(1);
+        let fair = tiles.div_ceil(threads * 3).min(most);
+        let step = (fair.min(2)..=fair.max(4).min(most))
+            .rev()
+            .min_by_key(|&step| longest_share(threads, tiles, step));
+        Self {
+            row_step: step.unwrap_or(fair) * tile_rows,
+            panel_step: panels.max(1),
+            ..whole
+        }
+    }
+
     pub(crate) fn tasks(self) -> usize {
         self.rows.div_ceil(self.row_step) * self.panels.div_ceil(self.panel_step)
     }
@@ -282,3 +319,31 @@ macro_rules! by_rows {
     };
 }
 pub(crate) use by_rows;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cut_covers_rows_and_panels_once() {
+        for (rows, panels, most) in [(196, 12, 400), (65, 1, 24), (3136, 5, 240), (1000, 3, 7)] {
+            for threads in 1..5 {
+                let cut = Cut::of_rows(threads, rows, panels, 12, (most, 1 << 16));
+                let mut seen = vec![0; rows * panels];
+                for (rows, across) in (0..cut.tasks()).map(|i| cut.task(i)) {
+                    for row in rows {
+                        across.clone().for_each(|p| seen[row * panels + p] += 1);
+                    }
+                }
+                assert!(seen.iter().all(|&n| n == 1), "{rows} {panels} {threads}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_shared_about_equally() {
+        let cut = Cut::of_rows(2, 196, 12, 12, (400, 1 << 16));
+        assert_eq!((cut.row_step, cut.panel_step), (48, 12));
+        assert_eq!(longest_share(2, 17, 4), 9);
+    }
+}

@@ -8,6 +8,12 @@ mod pool;
 
 use pool::Pool;
 
+/// A grain that is so long is of elements and not of rows.
+const LONG: usize = 1024;
+
+/// Elements of which borders between long ranges are multiples, so that vectors and lines of the cache stay whole.
+const LINE: usize = 64;
+
 /// How many threads work on a kernel. Cloning shares the pool.
 #[derive(Clone)]
 pub struct Threads {
@@ -51,18 +57,21 @@ impl Threads {
         }
     }
 
-    /// Cuts `0..len` into ranges of at least `grain` (the last may be shorter), a few for each
-    /// thread, and calls `task` once with each.
+    /// Cuts `0..len` into ranges of at least `grain`, or one that is shorter, and calls `task` once with each:
+    /// a few for each thread, as many and about as long for one as for the other.
     pub fn parallel_ranges(&self, len: usize, grain: usize, task: impl Fn(Range<usize>) + Sync) {
-        let parts = if self.pool.is_none() {
-            1
-        } else {
-            self.count() * 3
+        let threads = self.count();
+        let parts = match threads {
+            1 => 1,
+            _ => (len / grain.max(1)).clamp(1, threads * 3),
         };
-        let step = len.div_ceil(parts).max(grain).max(1);
-        self.parallel_for(len.div_ceil(step), |i| {
-            task(i * step..len.min((i + 1) * step))
-        });
+        let parts = parts - if parts > threads { parts % threads } else { 0 };
+        let unit = if grain < LONG { 1 } else { LINE };
+        let border = |i: usize| match i == parts {
+            true => len,
+            false => len / unit * i / parts * unit,
+        };
+        self.parallel_for(parts.min(len), |i| task(border(i)..border(i + 1)));
     }
 
     /// Calls `task(i, chunk)` for each chunk of `size` elements of `data` (the last may be
@@ -132,6 +141,7 @@ impl<'a, T> Shared<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
@@ -148,6 +158,24 @@ mod tests {
                 });
             });
             assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 2));
+        }
+    }
+
+    #[test]
+    fn threads_get_equal_shares_of_ranges() {
+        let ranges = Mutex::new(Vec::new());
+        for (len, grain, lengths) in [
+            (14, 1, &[2, 2, 3, 2, 2, 3][..]),
+            (11, 3, &[5, 6]),
+            (5, 3, &[5]),
+            (0, 3, &[]),
+            (4100, 2048, &[2048, 2052]),
+        ] {
+            Threads::new(2).parallel_ranges(len, grain, |range| ranges.lock().unwrap().push(range));
+            let mut ranges = std::mem::take(&mut *ranges.lock().unwrap());
+            ranges.sort_by_key(|r| r.start);
+            let found: Vec<usize> = ranges.iter().map(Range::len).collect();
+            assert_eq!(found, lengths);
         }
     }
 

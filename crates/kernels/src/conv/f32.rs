@@ -221,7 +221,10 @@ impl ConvF32 {
             rows_in_cache([depth, g.group_out()], tile_rows)
         };
         let panels = groups[0].panel_count();
-        let cut = Cut::new(ctx.threads().count(), pixels, panels, tile_rows, most);
+        let size = if groups[0].rounded() { 2 } else { 4 };
+        let bytes = depth * g.group_out() * size;
+        let threads = ctx.threads().count();
+        let cut = Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes));
         let tasks = Tasks {
             cut,
             groups: g.groups,

@@ -223,13 +223,9 @@ impl ConvI8 {
         } else {
             rows_in_cache(groups[0].row_bytes(), tile_rows)
         };
-        let cut = Cut::new(
-            ctx.threads().count(),
-            pixels,
-            groups[0].panel_count(),
-            tile_rows,
-            most,
-        );
+        let (panels, bytes) = (groups[0].panel_count(), depth * g.group_out());
+        let threads = ctx.threads().count();
+        let cut = Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes));
         let tasks = Tasks {
             cut,
             groups: g.groups,
