@@ -272,6 +272,23 @@ impl Cut {
         }
     }
 
+    /// All rows with a few panels at a time, of which each takes `bytes`: they stay in a cache from the first
+    /// rows to the last.
+    pub(crate) fn of_panels(threads: usize, rows: usize, panels: usize, bytes: usize) -> Self {
+        let few = (2 * STAYS / bytes.max(1)).clamp(1, panels.div_ceil(threads).max(1));
+        Self {
+            rows,
+            panels,
+            row_step: rows.max(1),
+            panel_step: few,
+        }
+    }
+
+    /// Whether `bytes` of B, read for each of several images, are better read once ([`Cut::of_panels`]).
+    pub(crate) fn reads_again(bytes: usize) -> bool {
+        bytes > 2 * STAYS
+    }
+
     pub(crate) fn tasks(self) -> usize {
         self.rows.div_ceil(self.row_step) * self.panels.div_ceil(self.panel_step)
     }
@@ -328,14 +345,19 @@ mod tests {
     fn every_cut_covers_rows_and_panels_once() {
         for (rows, panels, most) in [(196, 12, 400), (65, 1, 24), (3136, 5, 240), (1000, 3, 7)] {
             for threads in 1..5 {
-                let cut = Cut::of_rows(threads, rows, panels, 12, (most, 1 << 16));
-                let mut seen = vec![0; rows * panels];
-                for (rows, across) in (0..cut.tasks()).map(|i| cut.task(i)) {
-                    for row in rows {
-                        across.clone().for_each(|p| seen[row * panels + p] += 1);
+                let cuts = [
+                    Cut::of_rows(threads, rows, panels, 12, (most, 1 << 16)),
+                    Cut::of_panels(threads, rows, panels, 1 << 19),
+                ];
+                for cut in cuts {
+                    let mut seen = vec![0; rows * panels];
+                    for (rows, across) in (0..cut.tasks()).map(|i| cut.task(i)) {
+                        for row in rows {
+                            across.clone().for_each(|p| seen[row * panels + p] += 1);
+                        }
                     }
+                    assert!(seen.iter().all(|&n| n == 1), "{rows} {panels} {threads}");
                 }
-                assert!(seen.iter().all(|&n| n == 1), "{rows} {panels} {threads}");
             }
         }
     }

@@ -224,7 +224,11 @@ impl ConvF32 {
         let size = if groups[0].rounded() { 2 } else { 4 };
         let bytes = depth * g.group_out() * size;
         let threads = ctx.threads().count();
-        let cut = Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes));
+        let cut = if by_windows && windows::are_few(g, batch) && Cut::reads_again(bytes) {
+            Cut::of_panels(threads, pixels, panels, bytes / panels.max(1))
+        } else {
+            Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes))
+        };
         let tasks = Tasks {
             cut,
             groups: g.groups,
@@ -439,6 +443,37 @@ mod tests {
                 conv.run(&ctx, 2, &x, &mut y, &ep);
                 close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
             }
+        }
+    }
+
+    #[test]
+    fn images_of_few_pixels_and_many_weights_do_not_depend_on_each_other() {
+        let mut random = Random::new(8);
+        let g = ConvGeometry {
+            kernel: [3, 3],
+            stride: [2, 1],
+            pad_begin: [1, 1],
+            pad_end: [1, 0],
+            dilation: [1, 1],
+            groups: 1,
+            input: [9, 5],
+            channels_in: 232,
+            channels_out: 264,
+        };
+        let (input, output) = g.sizes(3);
+        let (x, w) = (random.floats(input), random.floats(264 * g.depth()));
+        let has_bf16 = |ctx: &Ctx| ctx.isa().multiplies_bf16();
+        let rounded = contexts().into_iter().filter(has_bf16);
+        let rounded = rounded.map(|ctx| ctx.with_bf16(true));
+        for ctx in contexts().into_iter().chain(rounded) {
+            let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+            let [mut whole, mut each] = [(); 2].map(|()| vec![f32::NAN; output]);
+            conv.run(&ctx, 3, &x, &mut whole, &Epilogue::default());
+            let outputs = each.chunks_mut(output / 3);
+            for (x, y) in x.chunks(input / 3).zip(outputs) {
+                conv.run(&ctx, 1, x, y, &Epilogue::default());
+            }
+            assert_eq!(whole, each, "{}", conv.kernel_name());
         }
     }
 

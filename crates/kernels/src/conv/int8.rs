@@ -225,7 +225,11 @@ impl ConvI8 {
         };
         let (panels, bytes) = (groups[0].panel_count(), depth * g.group_out());
         let threads = ctx.threads().count();
-        let cut = Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes));
+        let cut = if by_windows && windows::are_few(g, batch) && Cut::reads_again(bytes) {
+            Cut::of_panels(threads, pixels, panels, bytes / panels.max(1))
+        } else {
+            Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes))
+        };
         let tasks = Tasks {
             cut,
             groups: g.groups,

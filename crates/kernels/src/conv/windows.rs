@@ -20,6 +20,11 @@ pub(super) fn most_of_bytes(g: &ConvGeometry) -> usize {
     (32 * 1024 / pixel.max(1)).clamp(MOST, 4 * MOST + 64)
 }
 
+/// Whether there are several images of so few pixels that a product is made for less than half a part.
+pub(super) fn are_few(g: &ConvGeometry, batch: usize) -> bool {
+    batch > 1 && 2 * g.output().iter().product::<usize>() <= MOST
+}
+
 /// Whether the lines of a window are runs of neighbours.
 pub(super) fn suit(g: &ConvGeometry) -> bool {
     g.groups == 1 && g.dilation[1] == 1
