@@ -377,7 +377,7 @@ fn report(tables: [&[Line]; 4], (threads, repeats): (u64, u64)) -> String {
     let mut text = format!(
         "# Performance\n\nMade by `cargo xtask bench --models FOLDER --quantized FOLDER --write`: {} ({}), {threads} \
          thread(s), {}. CPU milliseconds are medians; a ratio is edgesmith's in parts of the \
-         peer's, run in turn in one process, so below 1 is faster, with the quartiles of the \
+         peer's, in turns of at least 5 ms in one process, each begun when the threads of the others rest, so below 1 is faster, with the quartiles of the \
          ratios of single rounds; of {repeats} process(es) the one of the middle ratio is shown. Cold is reading the file, preparing and the first run, in a process \
          of its own, and how far that process grows; the loading of the peer's library is left \
          out; prepared is the same of a file made by `edgesmith prepare`. Arena is that of \
