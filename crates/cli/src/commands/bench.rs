@@ -54,13 +54,9 @@ pub static BENCH: Command = Command {
         .arg(dense_arg())
         .arg(threads_arg("1", "Threads; 0 is one for each core"))
         .arg(
-            option(
-                "iterations",
-                "N",
-                "Turns that count; each lasts 5 ms or one run",
-            )
-            .value_parser(clap::value_parser!(usize))
-            .default_value("100"),
+            option("iterations", "N", "Runs that count")
+                .value_parser(clap::value_parser!(usize))
+                .default_value("100"),
         )
         .arg(
             option("vs", "PEER", "Engines to measure beside ours, in turn")

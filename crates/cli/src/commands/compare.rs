@@ -91,7 +91,7 @@ pub static COMPARE: Command = Command {
             "Threads of the latency measurement; 0 is one for each core",
         ))
         .arg(
-            option("iterations", "N", "Turns of each variant that count; each lasts 5 ms or one run")
+            option("iterations", "N", "Runs of each variant that count")
                 .value_parser(clap::value_parser!(usize))
                 .default_value("100"),
         )
