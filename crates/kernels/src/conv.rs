@@ -21,8 +21,8 @@ pub use self::transposed::{ConvTransposeF32, TransposedGeometry};
 
 use std::borrow::Cow;
 
-use crate::Unsupported;
 use crate::gemm::Cut;
+use crate::{Ctx, Unsupported};
 
 /// A 2-D convolution without its weights. For a 1-D one, all heights are 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +218,25 @@ struct Tasks {
 }
 
 impl Tasks {
+    /// Cuts the pixels of `batch` images for weights of so many panels, of `bytes` in each group, and tiles of
+    /// `tile_rows` pixels, at most `most` together; `by_image` where a task goes image by image.
+    fn new(
+        ctx: &Ctx,
+        (g, batch, by_image): (&ConvGeometry, usize, bool),
+        (panels, bytes): (usize, usize),
+        (tile_rows, most): (usize, usize),
+    ) -> Self {
+        let (threads, [height, width]) = (ctx.threads().count(), g.output());
+        let pixels = batch * height * width;
+        let cut = if by_image && windows::are_few(g, batch) && Cut::reads_again(bytes) {
+            Cut::of_panels(threads, pixels, panels, bytes / panels.max(1))
+        } else {
+            Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes))
+        };
+        let groups = g.groups;
+        Self { cut, groups }
+    }
+
     fn count(self) -> usize {
         self.cut.tasks() * self.groups
     }

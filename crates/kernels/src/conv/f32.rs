@@ -12,12 +12,12 @@ use super::winograd::Winograd;
 use super::{ConvGeometry, Tasks, windows};
 use crate::arena::{Buffer, with_scratch};
 use crate::floats::{Floats, FloatsMut};
+use crate::gemm::Order;
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::Pixels;
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::f32::bf16;
 use crate::gemm::f32::{Epilogue, PackedF32, Target, rows_in_cache};
-use crate::gemm::{Cut, Order};
 use crate::sparse::SparseF32;
 use crate::{Ctx, Unsupported};
 
@@ -223,16 +223,8 @@ impl ConvF32 {
         let panels = groups[0].panel_count();
         let size = if groups[0].rounded() { 2 } else { 4 };
         let bytes = depth * g.group_out() * size;
-        let threads = ctx.threads().count();
-        let cut = if by_windows && windows::are_few(g, batch) && Cut::reads_again(bytes) {
-            Cut::of_panels(threads, pixels, panels, bytes / panels.max(1))
-        } else {
-            Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes))
-        };
-        let tasks = Tasks {
-            cut,
-            groups: g.groups,
-        };
+        let of = (g, batch, by_windows);
+        let tasks = Tasks::new(ctx, of, (panels, bytes), (tile_rows, most));
         ctx.threads().parallel_for(tasks.count(), |i| {
             let (group, rows, panels) = tasks.task(i);
             let (b, offset) = (&groups[group], group * g.group_out());

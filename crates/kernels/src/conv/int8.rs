@@ -11,7 +11,7 @@ use crate::arena::{Buffer, with_scratch};
 use crate::gemm::int8::{
     Bytes, Input8, Output8, PackedI8, Row8, Target8, isa_for, rows_in_cache, takes_any_bytes,
 };
-use crate::gemm::{Cut, Order, step_bytes, tasks_of};
+use crate::gemm::{Order, step_bytes, tasks_of};
 use crate::sparse::SparseI8;
 use crate::{Ctx, Isa, Unsupported};
 
@@ -224,16 +224,8 @@ impl ConvI8 {
             rows_in_cache(groups[0].row_bytes(), tile_rows)
         };
         let (panels, bytes) = (groups[0].panel_count(), depth * g.group_out());
-        let threads = ctx.threads().count();
-        let cut = if by_windows && windows::are_few(g, batch) && Cut::reads_again(bytes) {
-            Cut::of_panels(threads, pixels, panels, bytes / panels.max(1))
-        } else {
-            Cut::of_rows(threads, pixels, panels, tile_rows, (most, bytes))
-        };
-        let tasks = Tasks {
-            cut,
-            groups: g.groups,
-        };
+        let of = (g, batch, by_windows);
+        let tasks = Tasks::new(ctx, of, (panels, bytes), (tile_rows, most));
         let in_runs = runs::serve(g);
         ctx.threads().parallel_for(tasks.count(), |i| {
             let (group, rows, panels) = tasks.task(i);
