@@ -10,16 +10,19 @@ use crate::infer::Inferred;
 use crate::{Error, Model, Node, NodeId, Result, ValueId};
 
 mod cut;
+mod grouped;
 mod masked;
 mod merged;
 mod moved;
 mod recurrent;
 mod rules;
+mod shuffled;
 mod weighted;
 
 pub use cut::{Kept, chosen, cut, length};
 pub use masked::masked;
 use rules::Cx;
+pub use shuffled::{Shuffle, as_places, as_shuffles};
 
 /// Graphs of more slots are refused.
 const MOST_SLOTS: usize = 1 << 26;
@@ -117,10 +120,17 @@ pub struct Ties {
     /// Axes that a product of two activations takes one by one, and those that it sums along.
     heads: BTreeSet<Axis>,
     widths: BTreeSet<Axis>,
+    /// Axes of Reshapes that are not one to one, until all else is tied.
+    merges: Vec<merged::Merge>,
+    /// Axes of groups that have to stay equally wide.
+    grouped: Vec<grouped::Grouped>,
 }
 
 /// The reason of what a model shows to the outside.
 const INTERFACE: u32 = 1;
+
+/// The reason of what is alone along its axis, which is not told.
+const ALONE: u32 = 2;
 
 /// What is told of it.
 pub const SHOWN: &str = "an input or an output of the model";
@@ -137,6 +147,11 @@ impl Ties {
         for &v in graph.inputs.iter().chain(&graph.outputs) {
             for axis in 0..ties.rank(v) {
                 ties.hold(Axis::of(v, axis), INTERFACE);
+            }
+        }
+        for axis in ties.all() {
+            if ties.length(axis) == Some(1) {
+                ties.hold(axis, ALONE);
             }
         }
         for id in graph.order()? {
@@ -160,6 +175,11 @@ impl Ties {
                 }
             }
         }
+        for merge in std::mem::take(&mut ties.merges) {
+            merged::settle(&mut ties, graph, &merge, options.split);
+        }
+        let groups = std::mem::take(&mut ties.grouped);
+        grouped::settle(&mut ties, graph, &groups);
         Ok(ties)
     }
 
@@ -194,6 +214,8 @@ impl Ties {
             reads: BTreeSet::new(),
             heads: BTreeSet::new(),
             widths: BTreeSet::new(),
+            merges: Vec::new(),
+            grouped: Vec::new(),
         })
     }
 
@@ -223,19 +245,23 @@ impl Ties {
 
     /// Ties one index to another.
     fn unite(&mut self, (a, i): (Axis, usize), (b, j): (Axis, usize)) {
-        let (a, b) = (self.slot(a, i), self.slot(b, j));
+        self.join(self.slot(a, i), self.slot(b, j));
+    }
+
+    /// Ties one slot to another.
+    fn join(&mut self, a: usize, b: usize) {
         let (a, b) = (self.root(a), self.root(b));
         if a == b {
             return;
         }
         let (root, child) = (a.min(b), a.max(b));
         self.parents[child] = root as u32;
-        if self.held[root] == 0 {
+        if [0, ALONE].contains(&self.held[root]) && self.held[child] > 0 {
             self.held[root] = self.held[child];
         }
     }
 
-    /// The number of a reason, of those that are above that of the interface.
+    /// The number of a reason, of those that are above that of what is alone.
     fn reason(&mut self, node: &Node, why: &str) -> u32 {
         let reason = Reason {
             op: node.op.clone(),
@@ -247,14 +273,14 @@ impl Ties {
             self.reasons.push(reason);
             self.reasons.len() - 1
         });
-        at as u32 + INTERFACE + 1
+        at as u32 + ALONE + 1
     }
 
     fn hold(&mut self, axis: Axis, reason: u32) {
         for i in 0..self.length(axis).unwrap_or(0) {
             let slot = self.slot(axis, i);
             let root = self.root(slot);
-            if self.held[root] == 0 {
+            if [0, ALONE].contains(&self.held[root]) {
                 self.held[root] = reason;
             }
         }
@@ -322,7 +348,7 @@ impl Ties {
                 let root = self.root(slot);
                 self.held[root]
             });
-            let reasons: BTreeSet<u32> = reasons.filter(|&r| r > 0).collect();
+            let reasons: BTreeSet<u32> = reasons.filter(|&r| r > 0 && r != ALONE).collect();
             for reason in reasons {
                 found.entry(reason).or_default().push(axis.value);
             }
@@ -338,7 +364,7 @@ impl Ties {
                 });
                 continue;
             }
-            let reason = &self.reasons[(reason - INTERFACE - 1) as usize];
+            let reason = &self.reasons[(reason - ALONE - 1) as usize];
             let alike = |r: &Reason| (&r.op, &r.why) == (&reason.op, &reason.why);
             match told.iter_mut().find(|(r, _)| alike(r)) {
                 Some((_, held)) => {

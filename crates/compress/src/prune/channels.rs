@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use edgesmith_ir::analysis::lengths::workable_inputs;
 use edgesmith_ir::analysis::{Cost, model_cost};
-use edgesmith_ir::channels::{Kept, cut};
+use edgesmith_ir::channels::{Kept, as_shuffles, cut};
 use edgesmith_ir::{Error, Model, Progress, Result, infer};
 
 use crate::prune::groups::{Frozen, Groups, Structure};
@@ -147,8 +147,10 @@ pub fn prune(
         notes.push(
             "nothing goes: the amount is too small for the multiples that are to stay".into(),
         );
+        let mut model = groups.model.clone();
+        as_shuffles(&mut model, &groups.shuffles)?;
         return Ok(Pruned {
-            model: groups.model.clone(),
+            model,
             kept,
             changes,
             frozen,
@@ -156,8 +158,9 @@ pub fn prune(
             notes,
         });
     }
-    let model = cut(&groups.model, &groups.inferred, &kept)?;
+    let mut model = cut(&groups.model, &groups.inferred, &kept)?;
     gate::check(groups, &kept, &model, &mut notes)?;
+    as_shuffles(&mut model, &groups.shuffles)?;
     let after = cost_of(&model)?;
     Ok(Pruned {
         cost: (before, after),

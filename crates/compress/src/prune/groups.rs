@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgesmith_ir::channels::{Axis, Class, Dimension, Held, Options, Split, Ties};
+use edgesmith_ir::channels::{
+    Axis, Class, Dimension, Held, Options, Shuffle, Split, Ties, as_places,
+};
 use edgesmith_ir::infer::{self, Inferred};
 use edgesmith_ir::pattern::matches;
 use edgesmith_ir::{Error, Graph, Model, NodeId, Result, ValueId};
@@ -103,6 +105,8 @@ pub struct Groups {
     pub groups: Vec<Group>,
     /// What cannot.
     pub frozen: Vec<Frozen>,
+    /// Shuffles of channels, for each of which the model has a Gather.
+    pub shuffles: Vec<Shuffle>,
 }
 
 impl Groups {
@@ -113,6 +117,7 @@ impl Groups {
     pub fn of(model: &Model, structure: Structure, exclude: &[String]) -> Result<Self> {
         let mut model = student::prepared(model)?;
         part_vectors(&mut model.graph);
+        let shuffles = as_places(&mut model)?;
         let inferred = infer::infer(&model, &[])?;
         let mut ties = Ties::of(&model, &inferred, structure.options())?;
         let (mut groups, mut frozen) = (Vec::new(), Vec::new());
@@ -137,6 +142,7 @@ impl Groups {
             ties,
             groups,
             frozen,
+            shuffles,
         })
     }
 

@@ -1,11 +1,12 @@
 //! Reshapes: axes that become one, and one that becomes several.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crate::{Dim, ValueId};
+use crate::{Dim, Graph, NodeId, ValueId};
 
-use super::Split;
 use super::rules::Cx;
+use super::{Axis, Split, Ties};
 
 pub(super) fn flatten(cx: &mut Cx) -> Result<(), String> {
     let (x, y) = (cx.x(0)?, cx.y()?);
@@ -14,8 +15,8 @@ pub(super) fn flatten(cx: &mut Cx) -> Result<(), String> {
     let axis = if axis < 0 { axis + rank as i64 } else { axis };
     let axis = usize::try_from(axis).ok().filter(|&a| a <= rank);
     let axis = axis.ok_or("there is no such axis")?;
-    merge(cx, (x, 0..axis), (y, 0))?;
-    merge(cx, (x, axis..rank), (y, 1))
+    merge(cx, (x, 0..axis), (y, 0..1))?;
+    merge(cx, (x, axis..rank), (y, 1..2))
 }
 
 pub(super) fn reshape(cx: &mut Cx) -> Result<(), String> {
@@ -27,59 +28,154 @@ pub(super) fn reshape(cx: &mut Cx) -> Result<(), String> {
     let shapes = [x, y].map(|v| cx.shape(v).unwrap_or_default());
     let runs = runs(&shapes[0], &shapes[1])?;
     for (from, to) in runs {
-        match (from.len(), to.len()) {
-            (_, 1) => merge(cx, (x, from), (y, to.start))?,
-            (1, _) => merge(cx, (y, to), (x, from.start))?,
-            _ => {
-                from.for_each(|a| cx.hold(x, a, "it cuts axes anew"));
-                to.for_each(|a| cx.hold(y, a, "it cuts axes anew"));
+        merge(cx, (x, from), (y, to))?;
+    }
+    Ok(())
+}
+
+/// Axes of two values that hold the same numbers, of which one has several.
+pub(super) struct Merge {
+    node: NodeId,
+    x: Vec<Axis>,
+    y: Vec<Axis>,
+}
+
+/// Axes that are one to one are tied. What of others can be made smaller is settled when all else
+/// is known.
+fn merge(
+    cx: &mut Cx,
+    (x, from): (ValueId, Range<usize>),
+    (y, to): (ValueId, Range<usize>),
+) -> Result<(), String> {
+    if from.len() == 1 && to.len() == 1 {
+        cx.tie((x, from.start), (y, to.start));
+        return Ok(());
+    }
+    let merge = Merge {
+        node: cx.id,
+        x: from.map(|a| Axis::of(x, a)).collect(),
+        y: to.map(|a| Axis::of(y, a)).collect(),
+    };
+    let whole = |axes: &[Axis]| -> Option<usize> {
+        let lengths = axes.iter().map(|a| cx.ties.length(*a));
+        lengths.product()
+    };
+    match (whole(&merge.x), whole(&merge.y)) {
+        (Some(m), Some(n)) if m != n => return Err("its lengths do not fit".into()),
+        (Some(_), Some(_)) => cx.ties.merges.push(merge),
+        _ => {
+            for a in merge.x.iter().chain(&merge.y) {
+                cx.hold(a.value, a.axis, "lengths are not known");
             }
         }
     }
     Ok(())
 }
 
-/// Ties axes of `x` to the one axis of `y` that has the product of their lengths: each index of
-/// the first or the last of them that is longer than 1 to all places that it has there. The others
-/// are held.
-fn merge(
-    cx: &mut Cx,
-    (x, axes): (ValueId, Range<usize>),
-    (y, b): (ValueId, usize),
-) -> Result<(), String> {
-    if axes.len() == 1 {
-        cx.tie((x, axes.start), (y, b));
-        return Ok(());
+/// A factor of the lengths on both sides of a Reshape, and where it lies: the axis, and how many
+/// numbers follow it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Factor {
+    length: usize,
+    x: (usize, usize),
+    y: (usize, usize),
+}
+
+impl Factor {
+    /// The index of this factor at a place of an axis.
+    fn index(&self, behind: usize, place: usize) -> usize {
+        place / behind % self.length
     }
-    let lengths: Option<Vec<usize>> = axes.clone().map(|a| cx.length(x, a).ok()).collect();
-    let product = lengths.as_ref().map(|l| l.iter().product::<usize>());
-    let (Some(lengths), Ok(whole)) = (lengths, cx.length(y, b)) else {
-        axes.for_each(|a| cx.hold(x, a, "lengths are not known"));
-        cx.hold(y, b, "lengths are not known");
-        return Ok(());
-    };
-    if product != Some(whole) {
-        return Err("its lengths do not fit".into());
+}
+
+/// The common factors of lengths on both sides, the outermost first; `None` where an axis of one
+/// side ends within what cannot be divided on the other.
+fn factors(x: &[usize], y: &[usize]) -> Option<Vec<Factor>> {
+    let mut found = Vec::new();
+    let (mut i, mut j) = (0, 0);
+    let (mut p, mut q) = (1, 1);
+    loop {
+        // What is left of an axis of each side.
+        while p == 1 && i < x.len() {
+            (p, i) = (x[i], i + 1);
+        }
+        while q == 1 && j < y.len() {
+            (q, j) = (y[j], j + 1);
+        }
+        if p == 1 || q == 1 {
+            return (p == q).then_some(found);
+        }
+        let length = p.min(q);
+        if p % length != 0 || q % length != 0 {
+            return None;
+        }
+        (p, q) = (p / length, q / length);
+        found.push(Factor {
+            length,
+            x: (i - 1, p),
+            y: (j - 1, q),
+        });
     }
-    let long = |n: &usize| *n > 1;
-    let chosen = match cx.options.split {
-        Split::Outer => lengths.iter().position(long),
-        Split::Inner => lengths.iter().rposition(long),
+}
+
+/// Ties axes that a Reshape makes of others: each index of one factor of their lengths to all
+/// places that it has on both sides. The others are held. Of the factors that nothing else holds it
+/// is the outermost or the innermost.
+pub(super) fn settle(ties: &mut Ties, graph: &Graph, merge: &Merge, split: Split) {
+    let node = graph.node(merge.node);
+    let lengths = |axes: &[Axis]| -> Vec<usize> {
+        let lengths = axes.iter().map(|a| ties.length(*a).unwrap_or(0));
+        lengths.collect()
     };
-    let Some(chosen) = chosen else {
-        return Ok(());
+    let Some(mut factors) = factors(&lengths(&merge.x), &lengths(&merge.y)) else {
+        let reason = ties.reason(node, "it cuts axes anew");
+        for axis in merge.x.iter().chain(&merge.y) {
+            ties.hold(*axis, reason);
+        }
+        return;
     };
-    let inner: usize = lengths[chosen + 1..].iter().product();
-    for p in 0..whole {
-        let c = p / inner.max(1) % lengths[chosen];
-        cx.tie_at((x, axes.start + chosen, c), (y, b, p));
+    if split == Split::Inner {
+        factors.reverse();
     }
-    for (i, a) in axes.enumerate() {
-        if i != chosen {
-            cx.hold(x, a, "it becomes a part of another axis");
+    let free = factors.iter().position(|f| is_free(ties, merge, f));
+    let Some(factor) = factors.get(free.unwrap_or(0)) else {
+        return;
+    };
+    let (x, y) = (merge.x[factor.x.0], merge.y[factor.y.0]);
+    for (axis, behind) in [(x, factor.x.1), (y, factor.y.1)] {
+        for place in 0..ties.length(axis).unwrap_or(0) {
+            let index = factor.index(behind, place);
+            ties.unite((axis, place), (x, index * factor.x.1));
         }
     }
-    Ok(())
+    let reason = ties.reason(node, "it becomes a part of another axis");
+    for axis in merge.x.iter().chain(&merge.y) {
+        if ![x, y].contains(axis) {
+            ties.hold(*axis, reason);
+        }
+    }
+}
+
+/// True where at least two indices of a factor are held by nothing, and not tied to each other.
+fn is_free(ties: &mut Ties, merge: &Merge, factor: &Factor) -> bool {
+    let sides = [
+        (merge.x[factor.x.0], factor.x.1),
+        (merge.y[factor.y.0], factor.y.1),
+    ];
+    let mut roots: Vec<Option<usize>> = vec![None; factor.length];
+    let mut is_held = vec![false; factor.length];
+    for (axis, behind) in sides {
+        for place in 0..ties.length(axis).unwrap_or(0) {
+            let index = factor.index(behind, place);
+            let slot = ties.slot(axis, place);
+            let root = ties.root(slot);
+            is_held[index] |= ties.held[root] != 0;
+            roots[index].get_or_insert(root);
+        }
+    }
+    let free = roots.into_iter().zip(is_held).filter(|(_, held)| !held);
+    let free: BTreeSet<Option<usize>> = free.map(|(root, _)| root).collect();
+    free.len() > 1
 }
 
 /// Axes of one shape, and those of another that hold the same numbers.
@@ -179,5 +275,29 @@ mod tests {
         let found = runs(&unknown(&[2, 0, 24]), &unknown(&[2, 0, 4, 6]));
         assert_eq!(found, Ok(heads));
         assert!(runs(&unknown(&[0, 0, 24]), &unknown(&[0, 0, 4, 6])).is_err());
+    }
+
+    #[test]
+    fn factors_are_those_of_both_sides() {
+        let of =
+            |x: &[usize], y: &[usize]| -> Option<Vec<(usize, (usize, usize), (usize, usize))>> {
+                let found = factors(x, y)?;
+                Some(found.iter().map(|f| (f.length, f.x, f.y)).collect())
+            };
+        assert_eq!(
+            of(&[12], &[3, 4]),
+            Some(vec![(3, (0, 4), (0, 1)), (4, (0, 1), (1, 1))])
+        );
+        assert_eq!(
+            of(&[6, 1, 5, 5], &[2, 75]),
+            Some(vec![
+                (2, (0, 3), (0, 1)),
+                (3, (0, 1), (1, 25)),
+                (5, (2, 1), (1, 5)),
+                (5, (3, 1), (1, 1)),
+            ])
+        );
+        assert_eq!(of(&[4, 6], &[3, 8]), None);
+        assert_eq!(of(&[1, 1], &[1]), Some(vec![]));
     }
 }

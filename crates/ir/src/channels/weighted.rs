@@ -3,6 +3,7 @@
 use crate::ValueId;
 
 use super::Axis;
+use super::grouped::Grouped;
 use super::rules::Cx;
 
 const SPATIAL: &str = "its windows go along this axis";
@@ -211,7 +212,8 @@ fn depthwise(cx: &mut Cx, w: ValueId, y: ValueId, groups: &Groups, transposed: b
     }
 }
 
-/// Channels at the same place of all groups stay together, so that groups stay of one width.
+/// Channels that are read at the same place of all groups stay together, for the weight has one axis
+/// for them. Of those that are made as many of each group are to stay.
 fn grouped(cx: &mut Cx, w: ValueId, y: ValueId, groups: &Groups, transposed: bool) {
     let Some(x) = cx.node.input(0) else { return };
     let (whole, part) = if transposed { (x, y) } else { (y, x) };
@@ -224,12 +226,17 @@ fn grouped(cx: &mut Cx, w: ValueId, y: ValueId, groups: &Groups, transposed: boo
             // Axis 0 of the weight has the channels of all groups.
             let at = k * wide + i;
             cx.tie_at((whole, 1, at), (w, 0, at));
-            cx.tie_at((w, 0, at), (w, 0, i));
         }
         for i in 0..narrow {
             cx.tie_at((part, 1, k * narrow + i), (w, 1, i));
         }
     }
+    let axis = Axis::of(w, 0);
+    cx.ties.grouped.push(Grouped {
+        node: cx.id,
+        axis,
+        groups: groups.count,
+    });
     let (makes, reads) = if transposed { (1, 0) } else { (0, 1) };
     cx.makes(w, makes);
     cx.reads(1, reads);

@@ -11,7 +11,7 @@ impl Drawn {
     /// An image of another by an operator that moves channels.
     pub(super) fn moved(&mut self, image: Image) -> Image {
         let (x, channels, side) = image;
-        match self.random.below(9) {
+        match self.random.below(11) {
             0 if channels > 1 => self.split(image),
             1 if channels > 1 => self.sliced(image),
             2 => self.padded(image),
@@ -31,6 +31,8 @@ impl Drawn {
                 (self.op(node, &[x, scale, bias]), channels, side)
             }
             7 => self.turned(image),
+            8 => self.shuffled(image),
+            9 if channels % 2 == 0 => self.spelled_out(image),
             _ => self.resized(image),
         }
     }
@@ -94,6 +96,49 @@ impl Drawn {
         let w = self.weight(&[channels, to]);
         let y = self.op(Node::new("MatMul", ""), &[last, w]);
         (self.op(turn([0, 3, 1, 2]), &[y]), to, side)
+    }
+
+    /// Channels in the order of a shuffle of groups, or of three parts.
+    fn shuffled(&mut self, (x, channels, side): Image) -> Image {
+        let parts: Vec<usize> = match self.random.below(3) {
+            0 if channels % 3 == 0 => vec![3, channels / 3],
+            1 if channels % 4 == 0 => vec![2, 2, channels / 4],
+            _ if channels % 2 == 0 => vec![2, channels / 2],
+            _ => vec![channels, 1],
+        };
+        let side_length = side as i64;
+        let count = parts.len() as i64;
+        let parted = parts.iter().map(|&n| n as i64);
+        let parted = [0].into_iter().chain(parted).chain([side_length; 2]);
+        let perm = [0].into_iter().chain((1..=count).rev());
+        let perm = perm.chain([count + 1, count + 2]).collect();
+        let parted = parted.collect();
+        let parted = self.list(parted);
+        let y = self.op(Node::new("Reshape", ""), &[x, parted]);
+        let turn = Node::new("Transpose", "").with("perm", Attribute::Ints(perm));
+        let y = self.op(turn, &[y]);
+        let whole = self.list(vec![-1, channels as i64, side_length, side_length]);
+        (
+            self.op(Node::new("Reshape", ""), &[y, whole]),
+            channels,
+            side,
+        )
+    }
+
+    /// A norm of two groups, as exporters spell it.
+    fn spelled_out(&mut self, (x, channels, side): Image) -> Image {
+        let parted = self.list(vec![0, 2, -1]);
+        let y = self.op(Node::new("Reshape", ""), &[x, parted]);
+        let [scale, bias] = [1.0f32, 0.0].map(|n| {
+            let name = self.graph.fresh_name("norm");
+            self.graph.add_constant(&name, tensor(&[2], vec![n; 2]))
+        });
+        let y = self.op(Node::new("InstanceNormalization", ""), &[y, scale, bias]);
+        let whole = self.list(vec![0, channels as i64, side as i64, side as i64]);
+        let y = self.op(Node::new("Reshape", ""), &[y, whole]);
+        let [scale, bias] = [0; 2].map(|_| self.weight(&[channels, 1, 1]));
+        let y = self.op(Node::new("Mul", ""), &[y, scale]);
+        (self.op(Node::new("Add", ""), &[y, bias]), channels, side)
     }
 
     /// The same image with twice the pixels, then half of them.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgesmith_ir::channels::{Axis, Class, Dimension, Kept, Options, SHOWN, Ties, cut, length};
+use edgesmith_ir::channels::{
+    Axis, Class, Dimension, Kept, Options, SHOWN, Ties, as_places, as_shuffles, cut, length,
+};
 use edgesmith_ir::infer;
 use edgesmith_ir::{DType, Error, Model, Result, Tensor, ValueId};
 
@@ -24,6 +26,9 @@ pub(super) struct Narrowed {
 /// # Errors
 /// When no dimension can be made smaller.
 pub(super) fn narrow(model: &Model, width: f64, round_to: usize) -> Result<Narrowed> {
+    let mut model = model.clone();
+    let shuffles = as_places(&mut model)?;
+    let model = &model;
     let inferred = infer::infer(model, &[])?;
     let mut ties = Ties::of(model, &inferred, Options::default())?;
     let mut notes = Vec::new();
@@ -66,8 +71,10 @@ pub(super) fn narrow(model: &Model, width: f64, round_to: usize) -> Result<Narro
         return Err(Error::unsupported("nothing in the model can be made narrower").hint(hint));
     }
     notes.extend(held);
+    let mut narrow = cut(model, &inferred, &kept)?;
+    as_shuffles(&mut narrow, &shuffles)?;
     Ok(Narrowed {
-        model: cut(model, &inferred, &kept)?,
+        model: narrow,
         notes,
         kept,
     })
@@ -147,6 +154,9 @@ mod tests {
 
     /// The teacher with zeros where it reads channels that the student has not.
     fn zeroed(teacher: &Model, kept: &Kept) -> Model {
+        let mut teacher = teacher.clone();
+        as_places(&mut teacher).unwrap();
+        let teacher = &teacher;
         let inferred = infer::infer(teacher, &[]).unwrap();
         let ties = Ties::of(teacher, &inferred, Options::default()).unwrap();
         masked(teacher, &inferred, &ties, kept).unwrap()

@@ -1,0 +1,262 @@
+//! What a person would call prunable is, in networks as exporters write them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps nothing")]
+
+use std::fmt::Write;
+
+use edgesmith_compress::prune::channels::plan::Scope;
+use edgesmith_compress::prune::channels::{Of, Pruned, Seen, Settings, criteria, prune};
+use edgesmith_compress::prune::groups::{Groups, Structure};
+use edgesmith_ir::random::Random;
+use edgesmith_ir::text::parse;
+use edgesmith_ir::{Model, NoProgress};
+
+/// A network whose constants `{*}` are drawn by chance.
+fn network(source: &str) -> Model {
+    let mut random = Random::of(&[source.len() as u64]);
+    let mut parts = source.split("{*}");
+    let mut filled = parts.next().unwrap().to_owned();
+    for part in parts {
+        let dims = filled.rsplit_once('[').unwrap().1;
+        let dims = dims.split_once(']').unwrap().0.split(',');
+        let count: usize = dims.map(|n| n.trim().parse::<usize>().unwrap()).product();
+        let data = (0..count).map(|_| format!("{:?}", random.normal() as f32 * 0.3));
+        let data: Vec<String> = data.collect();
+        write!(filled, "{{{}}}{part}", data.join(",")).unwrap();
+    }
+    parse(&filled).unwrap_or_else(|e| panic!("{e}: {source}"))
+}
+
+fn settings(structure: Structure, amount: f64) -> Settings {
+    Settings {
+        structure,
+        amount,
+        of: Of::Count,
+        criterion: criteria::find("l2").unwrap(),
+        scope: Scope::Local,
+        round_to: 1,
+        most: 0.75,
+        exclude: Vec::new(),
+        keep_streams: false,
+        seed: 3,
+        threads: 1,
+    }
+}
+
+/// The pruned model, which the gate compared with the dense one with zeros.
+fn pruned(model: &Model, structure: Structure, amount: f64) -> (Groups, Pruned) {
+    let mut groups = Groups::of(model, structure, &[]).unwrap();
+    let settings = settings(structure, amount);
+    let pruned = prune(&mut groups, &settings, &Seen::default(), &NoProgress)
+        .unwrap_or_else(|e| panic!("{e}: {:?}", groups.frozen));
+    let equal = pruned
+        .notes
+        .iter()
+        .any(|n| n.starts_with("equal to the dense"));
+    assert!(equal, "{:?}", pruned.notes);
+    edgesmith_testkit::check(&pruned.model);
+    (groups, pruned)
+}
+
+/// The lengths of a constant.
+fn lengths(model: &Model, name: &str) -> Vec<usize> {
+    let v = model.graph.find_value(name).unwrap();
+    model.graph.constant(v).unwrap().dims().to_vec()
+}
+
+fn count(model: &Model, op: &str) -> usize {
+    model.graph.nodes().filter(|(_, n)| n.op == op).count()
+}
+
+/// A shuffle of `channels` in `groups` of images of `side` pixels.
+fn shuffle(x: &str, y: &str, [groups, channels, side]: [usize; 3]) -> String {
+    let own = channels / groups;
+    format!(
+        "{y}a: i64[5] = {{0,{groups},{own},{side},{side}}} {y}b: i64[4] = {{0,{channels},{side},{side}}}
+        {y}p = Reshape({x}, {y}a) {y}t = Transpose({y}p) {{perm=[0,2,1,3,4]}} {y} = Reshape({y}t, {y}b)\n"
+    )
+}
+
+/// A convolution with a norm, and a Relu where that is asked for.
+fn conv(x: &str, y: &str, [from, to, groups, size]: [usize; 4], relu: bool) -> String {
+    let (own, pad) = (from / groups, size / 2);
+    let last = if relu { "Relu" } else { "Identity" };
+    format!(
+        "w{y}: f32[{to},{own},{size},{size}] = {{*}} s{y}: f32[{to}] = {{*}} b{y}: f32[{to}] = {{*}} m{y}: f32[{to}] = {{*}}
+        v{y}: f32[{to}] = {{{}}}
+        {y}c = Conv({x}, w{y}) {{group={groups}, pads=[{pad},{pad},{pad},{pad}], name=\"{y}\"}}
+        {y}n = BatchNormalization({y}c, s{y}, b{y}, m{y}, v{y}) {y} = {last}({y}n)\n",
+        vec!["1.5"; to].join(",")
+    )
+}
+
+/// A stage of ShuffleNet v2: one unit of two branches, and three that pass half of what they take.
+fn second(half: usize, chunk: &str) -> Model {
+    let mut source = "opset 17 graph net(x: f32[n,3,6,6]) -> (y: f32[n,5]) {\n".to_owned();
+    source += &conv("x", "stem", [3, 12, 1, 3], true);
+    source += &conv("stem", "l0", [12, 12, 12, 3], false);
+    source += &conv("l0", "l1", [12, half, 1, 1], true);
+    source += &conv("stem", "r0", [12, half, 1, 1], true);
+    source += &conv("r0", "r1", [half, half, half, 3], false);
+    source += &conv("r1", "r2", [half, half, 1, 1], true);
+    source += "j0 = Concat(l1, r2) {axis=1}\n";
+    source += &shuffle("j0", "u0", [2, 2 * half, 6]);
+    for unit in 1..4 {
+        let (before, u) = (format!("u{}", unit - 1), format!("u{unit}"));
+        match chunk {
+            "split" => {
+                source += &format!(
+                    "{u}n: i64[2] = {{{half},{half}}} {u}l, {u}r = Split({before}, {u}n) {{axis=1}}\n"
+                );
+            }
+            _ => {
+                source += &format!(
+                    "{u}f: i64[1] = {{0}} {u}h: i64[1] = {{{half}}} {u}e: i64[1] = {{9223372036854775807}} {u}x: i64[1] = {{1}}
+                    {u}l = Slice({before}, {u}f, {u}h, {u}x) {u}r = Slice({before}, {u}h, {u}e, {u}x)\n"
+                );
+            }
+        }
+        source += &conv(&format!("{u}r"), &format!("{u}i"), [half, half, 1, 1], true);
+        source += &conv(
+            &format!("{u}i"),
+            &format!("{u}d"),
+            [half, half, half, 3],
+            false,
+        );
+        source += &conv(&format!("{u}d"), &format!("{u}o"), [half, half, 1, 1], true);
+        source += &format!("j{unit} = Concat({u}l, {u}o) {{axis=1}}\n");
+        source += &shuffle(&format!("j{unit}"), &u, [2, 2 * half, 6]);
+    }
+    source += &conv("u3", "last", [2 * half, 16, 1, 1], true);
+    source += "g = GlobalAveragePool(last) f = Flatten(g) wf: f32[16,5] = {*} bf: f32[5] = {*}
+        y = Gemm(f, wf, bf) {name=\"head\"} }";
+    network(&source)
+}
+
+#[test]
+fn all_channels_of_a_shufflenet_v2_can_go() {
+    for (half, chunk) in [(16, "split"), (16, "slice"), (29, "split")] {
+        let model = second(half, chunk);
+        let (groups, pruned) = pruned(&model, Structure::Channel, 0.5);
+        // Only the head is held, which makes the outputs.
+        let frozen: Vec<&String> = groups.frozen.iter().flat_map(|f| &f.nodes).collect();
+        assert_eq!(frozen, ["head"], "{:?}", groups.frozen);
+        // Each channel for itself, and each once.
+        let free: usize = groups.groups.iter().map(|g| g.count()).sum();
+        assert_eq!(free, 12 + 2 * half + 3 * (2 * half) + half + 16);
+        for weight in ["wl1", "wr2", "wu1o", "wu2o", "wu3o", "wu2i", "wu1d"] {
+            let left = lengths(&pruned.model, weight)[0] as f64 / half as f64;
+            assert!((0.4..0.6).contains(&left), "{weight}: {left}");
+        }
+        assert_eq!(count(&pruned.model, "Conv"), count(&model, "Conv"));
+    }
+}
+
+#[test]
+fn what_is_not_cut_keeps_its_shuffles() {
+    let model = second(16, "split");
+    let exclude: Vec<String> = ["l1", "r2", "u1o", "u2o", "u3o"].map(String::from).into();
+    let mut groups = Groups::of(&model, Structure::Channel, &exclude).unwrap();
+    let settings = settings(Structure::Channel, 0.5);
+    let pruned = prune(&mut groups, &settings, &Seen::default(), &NoProgress).unwrap();
+    assert_eq!(lengths(&pruned.model, "wlast"), [8, 32, 1, 1]);
+    assert_eq!(count(&pruned.model, "Gather"), 0);
+    assert_eq!(count(&pruned.model, "Transpose"), 4);
+}
+
+/// Two units of ShuffleNet v1: convolutions in groups with a shuffle between, on a stream.
+fn first(groups: usize, own: usize) -> Model {
+    let (inner, wide) = (groups * own, 2 * groups * own);
+    let mut source = "opset 17 graph net(x: f32[n,3,6,6]) -> (y: f32[n,5]) {\n".to_owned();
+    source += &conv("x", "u0", [3, wide, 1, 3], true);
+    for unit in 1..3 {
+        let (before, u) = (format!("u{}", unit - 1), format!("u{unit}"));
+        source += &conv(&before, &format!("{u}i"), [wide, inner, groups, 1], true);
+        source += &shuffle(&format!("{u}i"), &format!("{u}s"), [groups, inner, 6]);
+        source += &conv(
+            &format!("{u}s"),
+            &format!("{u}d"),
+            [inner, inner, inner, 3],
+            false,
+        );
+        source += &conv(
+            &format!("{u}d"),
+            &format!("{u}o"),
+            [inner, wide, groups, 1],
+            false,
+        );
+        source += &format!("{u}p = Add({before}, {u}o) {u} = Relu({u}p)\n");
+    }
+    source += "g = GlobalAveragePool(u2) f = Flatten(g) ";
+    source += &format!(
+        "wf: f32[{wide},5] = {{*}} bf: f32[5] = {{*}} y = Gemm(f, wf, bf) {{name=\"head\"}} }}"
+    );
+    network(&source)
+}
+
+#[test]
+fn groups_of_a_shufflenet_v1_stay_equally_wide() {
+    // Channels of a class: one of each group, or as many as there are groups.
+    for (groups, own, class) in [(3, 8, 3), (2, 9, 2), (2, 8, 4), (4, 8, 16), (3, 9, 9)] {
+        let model = first(groups, own);
+        let (found, pruned) = pruned(&model, Structure::Channel, 0.5);
+        let frozen: Vec<&String> = found.frozen.iter().flat_map(|f| &f.nodes).collect();
+        assert_eq!(frozen, ["head"], "{:?}", found.frozen);
+        let group = found.groups.iter().find(|g| g.name.contains("u1i"));
+        assert_eq!(
+            group.unwrap().count(),
+            groups * own / class,
+            "{groups} {own}"
+        );
+        let [rows, columns, ..] = lengths(&pruned.model, "wu1i")[..] else {
+            panic!("a weight of four axes");
+        };
+        assert_eq!(rows % groups, 0);
+        assert!(rows < groups * own && columns < 2 * own, "{rows} {columns}");
+        // Where groups lose the same places, what lays them in order is a shuffle still.
+        let is_regular = own % groups == 0;
+        assert_eq!(
+            count(&pruned.model, "Transpose"),
+            2 * usize::from(is_regular)
+        );
+        assert_eq!(count(&pruned.model, "Gather"), 2 * usize::from(!is_regular));
+    }
+}
+
+/// A block of a vision transformer: one product for queries, keys and values of 4 heads.
+fn attention(pick: &str) -> Model {
+    let mut source = "opset 17 graph net(x: f32[n,5,16]) -> (y: f32[n,5,16]) {
+        s: f32[16] = {*} o: f32[16] = {*} wq: f32[16,48] = {*} bq: f32[48] = {*} wo: f32[16,16] = {*}
+        parted: i64[5] = {0,5,3,4,4} joined: i64[3] = {0,5,16} half: f32[] = {0.5}
+        xn = LayerNormalization(x, s, o) m = MatMul(xn, wq) {name=\"qkv\"} a = Add(m, bq)
+        p = Reshape(a, parted) t = Transpose(p) {perm=[2,0,3,1,4]}\n"
+        .to_owned();
+    source += match pick {
+        "gather" => {
+            "i0: i64[] = {0} i1: i64[] = {1} i2: i64[] = {2}
+            q = Gather(t, i0) {axis=0} k = Gather(t, i1) {axis=0} v = Gather(t, i2) {axis=0}\n"
+        }
+        _ => {
+            "ones: i64[3] = {1,1,1} zero: i64[1] = {0} qs, ks, vs = Split(t, ones) {axis=0}
+            q = Squeeze(qs, zero) k = Squeeze(ks, zero) v = Squeeze(vs, zero)\n"
+        }
+    };
+    source += "kt = Transpose(k) {perm=[0,1,3,2]} qh = Mul(q, half) l = MatMul(qh, kt) w = Softmax(l) {axis=-1}
+        c = MatMul(w, v) ct = Transpose(c) {perm=[0,2,1,3]} j = Reshape(ct, joined)
+        z = MatMul(j, wo) {name=\"out\"} y = Add(x, z) }";
+    network(&source)
+}
+
+#[test]
+fn heads_of_one_product_for_queries_keys_and_values_can_go() {
+    for pick in ["gather", "split"] {
+        let model = attention(pick);
+        let (groups, pruned) = self::pruned(&model, Structure::Head, 0.5);
+        assert_eq!(groups.groups[0].count(), 4, "{pick}");
+        assert_eq!(lengths(&pruned.model, "wq"), [16, 24], "{pick}");
+        assert_eq!(lengths(&pruned.model, "wo"), [8, 16], "{pick}");
+        let (_, pruned) = self::pruned(&model, Structure::HeadWidth, 0.5);
+        assert_eq!(lengths(&pruned.model, "wq"), [16, 24], "{pick}");
+        assert_eq!(lengths(&pruned.model, "wo"), [8, 16], "{pick}");
+    }
+}
