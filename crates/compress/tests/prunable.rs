@@ -260,3 +260,75 @@ fn heads_of_one_product_for_queries_keys_and_values_can_go() {
         assert_eq!(lengths(&pruned.model, "wo"), [8, 16], "{pick}");
     }
 }
+
+/// A transformer of opset 13, whose norms and GELU are spelled out, between a table and scores.
+fn spelled(norm: &str) -> Model {
+    let mut source = "opset 13 graph net(words: i64[n,5]) -> (y: f32[n,5,7]) {
+        table: f32[11,16] = {*} two: f32[] = {2.0} e: f32[] = {0.00001} r: f32[] = {1.41421} one: f32[] = {1.0} half: f32[] = {0.5}
+        w1: f32[16,24] = {*} b1: f32[24] = {*} w2: f32[24,16] = {*} w: f32[16,7] = {*}
+        x0 = Gather(table, words) {name=\"table\"}\n"
+        .to_owned();
+    for (i, (x, y)) in [("x0", "n0"), ("x1", "n1")].into_iter().enumerate() {
+        source += &format!("g{i}: f32[16] = {{*}} o{i}: f32[16] = {{*}}\n");
+        source += &match norm {
+            "layer" => format!(
+                "m{i} = ReduceMean({x}) {{axes=[-1]}} d{i} = Sub({x}, m{i}) q{i} = Pow(d{i}, two)
+                v{i} = ReduceMean(q{i}) {{axes=[-1]}} s{i} = Add(v{i}, e) t{i} = Sqrt(s{i}) u{i} = Div(d{i}, t{i})
+                z{i} = Mul(u{i}, g{i}) {y} = Add(z{i}, o{i})\n"
+            ),
+            _ => format!(
+                "q{i} = Mul({x}, {x}) v{i} = ReduceMean(q{i}) {{axes=[2]}} s{i} = Add(v{i}, e) t{i} = Sqrt(s{i})
+                c{i} = Reciprocal(t{i}) u{i} = Mul({x}, c{i}) {y} = Mul(u{i}, g{i})\n"
+            ),
+        };
+        if i == 0 {
+            source += "h0 = MatMul(n0, w1) {name=\"up\"} h = Add(h0, b1) k0 = Div(h, r) k1 = Erf(k0) k2 = Add(k1, one)
+                k3 = Mul(h, k2) k = Mul(k3, half) f = MatMul(k, w2) {name=\"down\"} x1 = Add(x0, f)\n";
+        }
+    }
+    network(&(source + "y = MatMul(n1, w) {name=\"scores\"} }"))
+}
+
+#[test]
+fn the_width_goes_through_norms_that_are_spelled_out() {
+    for norm in ["layer", "root"] {
+        let model = spelled(norm);
+        let (groups, pruned) = self::pruned(&model, Structure::Width, 0.5);
+        let [group] = &groups.groups[..] else {
+            panic!("{:?}", groups.frozen);
+        };
+        assert_eq!((group.count(), group.is_inexact), (16, norm == "layer"));
+        assert_eq!(lengths(&pruned.model, "table"), [11, 8]);
+        assert_eq!(lengths(&pruned.model, "w"), [8, 7]);
+        let (groups, pruned) = self::pruned(&model, Structure::Channel, 0.5);
+        assert_eq!(groups.groups.len(), 1, "hidden units alone");
+        assert_eq!(lengths(&pruned.model, "w1"), [16, 12]);
+    }
+}
+
+/// Norms of groups and of each channel, as exporters spell them.
+#[test]
+fn norms_of_groups_and_channels_let_them_go() {
+    let bodies = [
+        ("p: i64[3] = {0,4,-1} q: i64[4] = {0,16,4,4} one: f32[4] = {1,1,1,1} zero: f32[4] = {0,0,0,0}
+          a = Reshape(h, p) b = InstanceNormalization(a, one, zero) c = Reshape(b, q)
+          g: f32[16,1,1] = {*} o: f32[16,1,1] = {*} d = Mul(c, g) k = Add(d, o)", 4),
+        ("s = Shape(h) p: i64[3] = {0,4,-1} one: f32[4] = {1,1,1,1} zero: f32[4] = {0,0,0,0}
+          a = Reshape(h, p) b = InstanceNormalization(a, one, zero) c = Reshape(b, s)
+          g: f32[16,1,1] = {*} o: f32[16,1,1] = {*} d = Mul(c, g) k = Add(d, o)", 4),
+        ("g: f32[16] = {*} o: f32[16] = {*} k = InstanceNormalization(h, g, o)", 16),
+        ("e: f32[] = {0.001} m = ReduceMean(h) {axes=[2,3]} d = Sub(h, m) q = Mul(d, d) v = ReduceMean(q) {axes=[2,3]}
+          w = Add(v, e) r = Sqrt(w) g: f32[16,1,1] = {*} u = Div(d, r) k = Mul(u, g)", 16),
+    ];
+    for (body, count) in bodies {
+        let source = format!(
+            "opset 17 graph net(x: f32[n,3,4,4]) -> (y: f32[n,2,4,4]) {{
+            w0: f32[16,3,1,1] = {{*}} w1: f32[2,16,1,1] = {{*}} h = Conv(x, w0) {{name=\"first\"}}
+            {body} y = Conv(k, w1) {{name=\"last\"}} }}"
+        );
+        let model = network(&source);
+        let (groups, pruned) = pruned(&model, Structure::Channel, 0.5);
+        assert_eq!(groups.groups[0].count(), count, "{body}");
+        assert_eq!(lengths(&pruned.model, "w0"), [8, 3, 1, 1], "{body}");
+    }
+}

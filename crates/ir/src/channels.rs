@@ -20,7 +20,7 @@ mod shuffled;
 mod weighted;
 
 pub use cut::{Kept, chosen, cut, length};
-pub use masked::masked;
+pub use masked::{is_of_squares, masked};
 use rules::Cx;
 pub use shuffled::{Shuffle, as_places, as_shuffles};
 
@@ -68,8 +68,9 @@ pub enum Split {
 pub struct Options {
     /// What of several axes in one can be made smaller.
     pub split: Split,
-    /// Axes over which a LayerNormalization goes are not held: without some channels it takes the
-    /// mean and the variance of those that are left, which is not what it computed before.
+    /// Axes over which a LayerNormalization or a ReduceMean goes are not held: without some channels
+    /// they take the mean and the variance of those that are left, which is not what they computed
+    /// before.
     pub means: bool,
 }
 

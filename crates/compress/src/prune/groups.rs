@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use edgesmith_ir::channels::{
-    Axis, Class, Dimension, Held, Options, Shuffle, Split, Ties, as_places,
+    Axis, Class, Dimension, Held, Options, Shuffle, Split, Ties, as_places, is_of_squares,
 };
 use edgesmith_ir::infer::{self, Inferred};
 use edgesmith_ir::pattern::matches;
@@ -217,7 +217,14 @@ fn group(model: &Model, ties: &Ties, dimension: Dimension) -> Group {
         }
     }
     let reads = |op: &str| readers.iter().any(|(id, ..)| graph.node(*id).is(op));
-    let is_inexact = reads("LayerNormalization");
+    let means = || {
+        readers
+            .iter()
+            .filter(|(id, ..)| graph.node(*id).is("ReduceMean"))
+    };
+    let is_mean = means().next().is_some();
+    let is_inexact =
+        reads("LayerNormalization") || means().any(|(id, ..)| !is_of_squares(model, *id));
     let ops = |list: &mut dyn Iterator<Item = NodeId>| -> String {
         let mut ops: Vec<String> = list
             .map(|id| {
@@ -239,7 +246,7 @@ fn group(model: &Model, ties: &Ties, dimension: Dimension) -> Group {
     Group {
         name: names(&self::makers(graph, &makers)),
         is_stream: axes.iter().any(|a| is_sum(graph, a.value, &axes)),
-        is_normed: is_inexact || reads("RMSNormalization"),
+        is_normed: is_inexact || is_mean || reads("RMSNormalization"),
         is_inexact,
         makers,
         readers,

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::infer::{self, Inferred};
-use crate::{Attribute, Error, Model, NodeId, Result, Tensor, ValueId};
+use crate::{Attribute, Error, Model, Node, NodeId, Result, Tensor, ValueId};
 
 use super::Axis;
+use super::masked::is_of_squares;
 
 /// The indices that stay, of the axes that lose some.
 pub type Kept = BTreeMap<Axis, Vec<usize>>;
@@ -66,6 +67,7 @@ static EDITS: &[(&str, Edit)] = &[
     ("Pad", |e, out, id| e.pads(out, id)),
     ("RMSNormalization", |e, out, id| e.root_mean_square(out, id)),
     ("RNN", |e, out, id| e.hidden(out, id)),
+    ("ReduceMean", |e, out, id| e.mean(out, id)),
     ("Reshape", |e, out, id| e.target(out, id)),
     ("Resize", |e, out, id| e.sizes(out, id)),
     ("Slice", |e, out, id| e.slice(out, id)),
@@ -286,6 +288,35 @@ impl Edits<'_> {
         out.graph
             .node_mut(id)
             .set("epsilon", Attribute::Float(epsilon as f32));
+        Ok(())
+    }
+
+    /// The mean of squares of those that stay is that of all, where the others are 0, times
+    /// all / those.
+    fn mean(&self, out: &mut Model, id: NodeId) -> Result<()> {
+        let node = self.model.graph.node(id);
+        let (Some(x), Some(y), Some(axes)) =
+            (node.input(0), node.output(0), self.ints(id, "axes", 1))
+        else {
+            return Ok(());
+        };
+        let rank = self.rank(Some(x));
+        let [axis] = axes[..] else { return Ok(()) };
+        let axis = normal(axis, rank);
+        let Some(stay) = self.stay(Some(x), axis) else {
+            return Ok(());
+        };
+        if !is_of_squares(self.model, id) {
+            return Ok(());
+        }
+        let part = stay.len() as f64 / self.length(Axis::of(x, axis)) as f64;
+        let graph = &mut out.graph;
+        let name = graph.fresh_name("share");
+        let part = graph.add_constant(&name, Tensor::scalar(part as f32));
+        let name = graph.fresh_name(&self.model.graph.value(y).name);
+        let mean = graph.add_value(&name, None);
+        graph.set_output(id, 0, Some(mean));
+        graph.add_node(Node::new("Mul", ""), &[Some(mean), Some(part)], &[Some(y)]);
         Ok(())
     }
 

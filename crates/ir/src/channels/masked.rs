@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::infer::Inferred;
-use crate::{Attribute, Model, Node, Result, Tensor, ValueId};
+use crate::{Attribute, Model, Node, NodeId, Result, Tensor, ValueId};
 
 use super::cut::length;
 use super::{Axis, Kept, Read, Ties};
 
 /// The model, with zeros in each operand that is summed along an axis where indices are not kept.
-/// A LayerNormalization over such an axis is computed over those that are kept.
+/// A LayerNormalization over such an axis is computed over those that are kept, and so is a mean, but
+/// for one of squares of numbers that are not centred.
 ///
 /// # Errors
 /// When a mask cannot be made.
@@ -38,6 +39,8 @@ pub fn masked(model: &Model, inferred: &Inferred, ties: &Ties, kept: &Kept) -> R
         let node = model.graph.node(read.node);
         if node.is("LayerNormalization") {
             made.layer_norm(read, mask, (axis, stay.len()))?;
+        } else if node.is("ReduceMean") && !is_of_squares(model, read.node) {
+            made.mean(read, mask, (axis, stay.len()));
         } else {
             let zeroed = made
                 .out
@@ -49,6 +52,34 @@ pub fn masked(model: &Model, inferred: &Inferred, ties: &Ties, kept: &Kept) -> R
         }
     }
     Ok(made.out)
+}
+
+/// True of a mean of squares of numbers from which no mean was taken: where some of them are 0, it
+/// is that of the others times their share, as a root mean square norm has it.
+pub fn is_of_squares(model: &Model, id: NodeId) -> bool {
+    let graph = &model.graph;
+    let square = |v: ValueId| {
+        let (id, _) = graph.value(v).producer()?;
+        let node = graph.node(id);
+        let (x, y) = (node.input(0)?, node.input(1)?);
+        let is_two = || {
+            let power = graph.constant(y)?.to_f32().ok()?;
+            Some(power.len() == 1 && power[0] == 2.0)
+        };
+        let is_square = match node.op.as_str() {
+            "Mul" => x == y,
+            "Pow" => is_two()?,
+            _ => false,
+        };
+        is_square.then_some(x)
+    };
+    let centred = |v: ValueId| {
+        let id = graph.producer_is(v, "Sub")?;
+        let mean = graph.node(id).input(1)?;
+        graph.producer_is(mean, "ReduceMean")
+    };
+    let squared = graph.node(id).input(0).and_then(square);
+    squared.is_some_and(|x| centred(x).is_none())
 }
 
 struct Masked<'a> {
@@ -88,14 +119,37 @@ impl Masked<'_> {
 
     /// The sum along an axis.
     fn sum(&mut self, x: ValueId, axis: usize) -> ValueId {
+        self.reduced(Node::new("ReduceSum", ""), x, axis)
+    }
+
+    fn reduced(&mut self, sum: Node, x: ValueId, axis: usize) -> ValueId {
         let list = vec![axis as i64];
         if self.out.opset() < 13 {
-            let node = Node::new("ReduceSum", "").with("axes", Attribute::Ints(list));
+            let node = sum.with("axes", Attribute::Ints(list));
             return self.out.graph.add_op(node, &[x], "masked");
         }
         let name = self.out.graph.fresh_name("axes");
         let axes = self.out.graph.add_constant(&name, Tensor::vector(list));
-        self.op("ReduceSum", &[x, axes])
+        self.out.graph.add_op(sum, &[x, axes], "masked")
+    }
+
+    /// The mean of those that stay, whose count is given.
+    fn mean(&mut self, read: Read, mask: ValueId, (axis, count): (Axis, usize)) {
+        let node = self.out.graph.node(read.node).clone();
+        let count = self.number(count as f32);
+        let kept = self.op("Mul", &[axis.value, mask]);
+        let mut sum = Node::new("ReduceSum", &node.name);
+        if let Some(stay) = node.int("keepdims") {
+            sum.set("keepdims", Attribute::Int(stay));
+        }
+        let sum = self.reduced(sum, kept, axis.axis);
+        let output = node.output(0);
+        self.out.graph.remove_node(read.node);
+        if let Some(output) = output {
+            let end = Node::new("Div", "");
+            let inputs = [Some(sum), Some(count)];
+            self.out.graph.add_node(end, &inputs, &[Some(output)]);
+        }
     }
 
     /// The node, with mean and variance of those that stay, whose count is given.

@@ -301,8 +301,12 @@ pub(super) fn reduce(cx: &mut Cx) -> Result<(), String> {
     if gone.is_empty() {
         return Err("it is over all axes or none".into());
     }
+    let is_mean = cx.options.means && cx.node.is("ReduceMean") && gone.len() == 1;
     for &a in &gone {
-        cx.hold(x, a, "it goes over this axis");
+        match is_mean && cx.is_f32(x) {
+            true => cx.reads(0, a),
+            false => cx.hold(x, a, "it goes over this axis"),
+        }
     }
     let stay = cx.node.int("keepdims").unwrap_or(1) != 0;
     left(cx, (x, &gone), (y, if stay { &gone } else { &[] }))

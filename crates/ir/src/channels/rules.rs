@@ -1,7 +1,7 @@
 //! What each operator ties, by its name.
 
 use crate::infer::Inferred;
-use crate::{Dim, Model, Node, NodeId, ValueId};
+use crate::{DType, Dim, Model, Node, NodeId, ValueId};
 
 use super::{Axis, Options, Read, Ties, merged, moved, recurrent, weighted};
 
@@ -222,6 +222,12 @@ impl Cx<'_> {
             None => self.inferred.tensor(v)?.shape.clone(),
         };
         Some(shape?.iter().cloned().collect())
+    }
+
+    /// True of numbers that are known to be f32.
+    pub fn is_f32(&self, v: ValueId) -> bool {
+        let ty = self.inferred.tensor(v);
+        ty.is_some_and(|t| t.dtype == DType::F32)
     }
 
     /// The number of axes.

@@ -61,11 +61,52 @@ pub fn sequences(seed: u64) -> Model {
 impl Drawn {
     fn normed(&mut self, x: ValueId, width: usize) -> ValueId {
         let scale = self.weight(&[width]);
-        if self.random.below(2) == 0 {
-            return self.op(Node::new("RMSNormalization", ""), &[x, scale]);
+        match self.random.below(5) {
+            0 | 1 => self.op(Node::new("RMSNormalization", ""), &[x, scale]),
+            2 => self.spelled_norm(x, scale, None),
+            other => {
+                let bias = self.weight(&[width]);
+                match other {
+                    3 => self.spelled_norm(x, scale, Some(bias)),
+                    _ => self.op(Node::new("LayerNormalization", ""), &[x, scale, bias]),
+                }
+            }
         }
-        let bias = self.weight(&[width]);
-        self.op(Node::new("LayerNormalization", ""), &[x, scale, bias])
+    }
+
+    /// A norm in the operators that it is made of: with a bias one of layers, without one of root
+    /// mean squares.
+    fn spelled_norm(&mut self, x: ValueId, scale: ValueId, bias: Option<ValueId>) -> ValueId {
+        let mean = |d: &mut Self, x: ValueId| {
+            let axes = d.list(vec![-1]);
+            d.op(Node::new("ReduceMean", ""), &[x, axes])
+        };
+        let number = |d: &mut Self, n: f32| {
+            let name = d.graph.fresh_name("number");
+            d.graph.add_constant(&name, Tensor::scalar(n))
+        };
+        let mut own = x;
+        if bias.is_some() {
+            let centre = mean(self, x);
+            own = self.op(Node::new("Sub", ""), &[x, centre]);
+        }
+        let squares = match self.random.below(2) {
+            0 => self.op(Node::new("Mul", ""), &[own, own]),
+            _ => {
+                let two = number(self, 2.0);
+                self.op(Node::new("Pow", ""), &[own, two])
+            }
+        };
+        let squares = mean(self, squares);
+        let epsilon = number(self, 1e-5);
+        let squares = self.op(Node::new("Add", ""), &[squares, epsilon]);
+        let root = self.op(Node::new("Sqrt", ""), &[squares]);
+        let even = self.op(Node::new("Div", ""), &[own, root]);
+        let even = self.op(Node::new("Mul", ""), &[even, scale]);
+        match bias {
+            Some(bias) => self.op(Node::new("Add", ""), &[even, bias]),
+            None => even,
+        }
     }
 
     fn product(&mut self, x: ValueId, from: usize, to: usize) -> ValueId {

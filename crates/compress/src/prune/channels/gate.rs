@@ -96,7 +96,10 @@ pub(super) fn check(
 fn watched(groups: &Groups, small: &Model) -> Vec<ValueId> {
     let weighted = groups.ties.reads().map(|r| r.node);
     let made = weighted.filter_map(|id| small.graph.get_node(id)?.output(0));
-    let mut made: Vec<ValueId> = made.filter(|v| !small.graph.is_output(*v)).collect();
+    // Values that only one of both has are not compared.
+    let slots = groups.model.graph.value_slots();
+    let is_in_both = |v: &ValueId| v.index() < slots && !small.graph.is_output(*v);
+    let mut made: Vec<ValueId> = made.filter(is_in_both).collect();
     made.sort_unstable();
     made.dedup();
     made
