@@ -332,3 +332,115 @@ fn norms_of_groups_and_channels_let_them_go() {
         assert_eq!(lengths(&pruned.model, "w0"), [8, 3, 1, 1], "{body}");
     }
 }
+
+/// Attention in one node, of 4 heads of 4 numbers.
+fn attended(body: &str) -> Model {
+    let mut model = network(&format!(
+        "opset 23 graph net(x: f32[2,5,16]) -> (y: f32[2,5,16]) {{
+        wq: f32[16,16] = {{*}} wk: f32[16,16] = {{*}} wv: f32[16,16] = {{*}} wo: f32[16,16] = {{*}} b: f32[48] = {{*}}
+        wk2: f32[16,8] = {{*}} wv2: f32[16,8] = {{*}} wm: f32[16,48] = {{*}} cos: f32[2,5,2] = {{*}} sin: f32[2,5,2] = {{*}}
+        lengths: i32[2] = {{4,4}} total: i32[] = {{5}}
+        q = MatMul(x, wq) {{name=\"q\"}} k = MatMul(x, wk) {{name=\"k\"}} v = MatMul(x, wv) {{name=\"v\"}}
+        k2 = MatMul(x, wk2) v2 = MatMul(x, wv2)
+        {body} y = MatMul(a, wo) {{name=\"out\"}} }}"
+    ));
+    model.opsets.insert("com.microsoft".into(), 1);
+    model
+}
+
+fn int(model: &Model, op: &str, name: &str) -> Option<i64> {
+    let mut nodes = model.graph.nodes();
+    nodes.find(|(_, n)| n.op == op).unwrap().1.int(name)
+}
+
+#[test]
+fn heads_of_attention_in_one_node_can_go() {
+    let plain = "Attention(q, k, v) {q_num_heads=4, kv_num_heads=4}";
+    let shared = "Attention(q, k2, v2) {q_num_heads=4, kv_num_heads=2}";
+    let turned = "a0 = RotaryEmbedding(q, cos, sin) {num_heads=4} a1 = RotaryEmbedding(k, cos, sin) {num_heads=4}
+        a = Attention(a0, a1, v) {q_num_heads=4, kv_num_heads=4}";
+    let several = "a = com.microsoft.MultiHeadAttention(q, k, v, b) {num_heads=4}";
+    let merged = "a = com.microsoft.Attention(x, wm, b) {num_heads=4, qkv_hidden_sizes=[16,16,16]}";
+    let group = "a = com.microsoft.GroupQueryAttention(q, k2, v2, _, _, lengths, total) {num_heads=4, kv_num_heads=2}";
+    let cases = [
+        (&*format!("a = {plain}"), 4, "Attention", "q_num_heads"),
+        (&*format!("a = {shared}"), 2, "Attention", "q_num_heads"),
+        (turned, 4, "Attention", "q_num_heads"),
+        (several, 4, "MultiHeadAttention", "num_heads"),
+        (merged, 4, "Attention", "num_heads"),
+        (group, 2, "GroupQueryAttention", "num_heads"),
+    ];
+    for (body, count, op, heads) in cases {
+        let model = attended(body);
+        let (groups, pruned) = pruned(&model, Structure::Head, 0.5);
+        assert_eq!(groups.groups[0].count(), count, "{body}");
+        assert_eq!(lengths(&pruned.model, "wo"), [8, 16], "{body}");
+        assert_eq!(int(&pruned.model, op, heads), Some(2), "{body}");
+    }
+    let (_, found) = pruned(&attended(turned), Structure::Head, 0.5);
+    assert_eq!(int(&found.model, "RotaryEmbedding", "num_heads"), Some(2));
+    let (_, found) = pruned(&attended(merged), Structure::Head, 0.5);
+    assert_eq!(lengths(&found.model, "wm"), [16, 24]);
+}
+
+#[test]
+fn heads_of_attention_in_one_node_become_narrower() {
+    let plain = "a = Attention(q, k, v) {q_num_heads=4, kv_num_heads=4}";
+    let turned = "a0 = RotaryEmbedding(q, cos, sin) {num_heads=4} a1 = RotaryEmbedding(k, cos, sin) {num_heads=4}
+        a = Attention(a0, a1, v) {q_num_heads=4, kv_num_heads=4}";
+    let several = "a = com.microsoft.MultiHeadAttention(q, k, v, b) {num_heads=4}";
+    for (body, op) in [
+        (plain, "Attention"),
+        (turned, "Attention"),
+        (several, "MultiHeadAttention"),
+    ] {
+        let (groups, pruned) = pruned(&attended(body), Structure::HeadWidth, 0.5);
+        assert_eq!(groups.groups.len(), 2, "{body}");
+        assert_eq!(lengths(&pruned.model, "wq"), [16, 8], "{body}");
+        assert_eq!(lengths(&pruned.model, "wo"), [8, 16], "{body}");
+        let node = pruned.model.graph.nodes().find(|(_, n)| n.op == op);
+        assert_eq!(node.unwrap().1.float("scale"), Some(0.5), "{body}");
+    }
+    let merged = attended("a = com.microsoft.Attention(x, wm, b) {num_heads=4}");
+    let groups = Groups::of(&merged, Structure::HeadWidth, &[]).unwrap();
+    let why: Vec<&str> = groups.frozen.iter().map(|f| f.why.as_str()).collect();
+    assert!(
+        why.iter()
+            .any(|w| w.contains("the width of its heads stays")),
+        "{why:?}"
+    );
+}
+
+#[test]
+fn a_fused_norm_says_that_the_width_can_go_before_it_is_fused() {
+    let model = attended(
+        "g: f32[16] = {*} o: f32[16] = {*} s = com.microsoft.SkipLayerNormalization(q, k, g, o)
+        wu: f32[16,24] = {*} wd: f32[24,16] = {*} u = MatMul(s, wu) {name=\"up\"} f = com.microsoft.FastGelu(u) a = MatMul(f, wd)",
+    );
+    let (_, found) = pruned(&model, Structure::Channel, 0.5);
+    assert_eq!(lengths(&found.model, "wu"), [16, 12]);
+    let groups = Groups::of(&model, Structure::Width, &[]).unwrap();
+    let why: Vec<&str> = groups.frozen.iter().map(|f| f.why.as_str()).collect();
+    assert!(
+        why.iter().any(|w| w.contains("before it was fused")),
+        "{why:?}"
+    );
+}
+
+#[test]
+fn control_flow_holds_what_it_touches_and_no_more() {
+    let model = network(
+        "opset 17 graph net(x: f32[1,3,4,4], c: bool[]) -> (y: f32[1,2,4,4]) {
+        w0: f32[16,3,1,1] = {*} w1: f32[16,16,1,1] = {*} w2: f32[16,16,1,1] = {*} w3: f32[2,16,1,1] = {*}
+        h0 = Conv(x, w0) {name=\"first\"} r0 = Relu(h0) h1 = Conv(r0, w1) {name=\"read by both\"}
+        i = If(c) {then_branch = graph t() -> (p) { capture a = h1 p = Relu(a) },
+            else_branch = graph e() -> (p) { capture a = h1 p = Neg(a) }}
+        h2 = Conv(i, w2) {name=\"behind\"} r2 = Relu(h2) y = Conv(r2, w3) {name=\"last\"} }",
+    );
+    let (groups, pruned) = pruned(&model, Structure::Channel, 0.5);
+    assert_eq!(lengths(&pruned.model, "w0"), [8, 3, 1, 1]);
+    assert_eq!(lengths(&pruned.model, "w1"), [16, 8, 1, 1]);
+    assert_eq!(lengths(&pruned.model, "w2"), [8, 16, 1, 1]);
+    let frozen = groups.frozen.iter().find(|f| f.why.contains("If"));
+    assert_eq!(frozen.unwrap().nodes, ["read by both"]);
+}

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::infer::Inferred;
 use crate::{Error, Model, Node, NodeId, Result, ValueId};
 
+mod attended;
 mod cut;
 mod grouped;
 mod masked;
@@ -103,6 +104,16 @@ struct Reason {
     op: String,
     place: String,
     why: String,
+}
+
+/// True of a node of an operator by its name, that has its domain before it where that is not
+/// `ai.onnx`.
+fn is_named(node: &Node, name: &str) -> bool {
+    let own = name.strip_suffix(node.op.as_str());
+    own.is_some_and(|own| match node.domain.as_str() {
+        "" => own.is_empty(),
+        domain => own.strip_suffix('.') == Some(domain),
+    })
 }
 
 /// The slots of a graph, united.

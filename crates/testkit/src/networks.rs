@@ -6,6 +6,7 @@ use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, ValueId};
 
 use edgesmith_ir::random::Random;
 
+mod attended;
 mod moved;
 mod sequences;
 

@@ -246,7 +246,10 @@ fn group(model: &Model, ties: &Ties, dimension: Dimension) -> Group {
     Group {
         name: names(&self::makers(graph, &makers)),
         is_stream: axes.iter().any(|a| is_sum(graph, a.value, &axes)),
-        is_normed: is_inexact || is_mean || reads("RMSNormalization"),
+        is_normed: is_inexact
+            || is_mean
+            || reads("RMSNormalization")
+            || reads("SimplifiedLayerNormalization"),
         is_inexact,
         makers,
         readers,

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use crate::infer::{self, Inferred};
 use crate::{Attribute, Error, Model, Node, NodeId, Result, Tensor, ValueId};
 
-use super::Axis;
 use super::masked::is_of_squares;
+use super::{Axis, is_named};
+
+mod heads;
 
 /// The indices that stay, of the axes that lose some.
 pub type Kept = BTreeMap<Axis, Vec<usize>>;
@@ -43,7 +45,7 @@ pub fn cut(model: &Model, before: &Inferred, kept: &Kept) -> Result<Model> {
         kept,
     };
     for (id, node) in model.graph.nodes() {
-        let edit = EDITS.iter().find(|(op, _)| node.is(op));
+        let edit = EDITS.iter().find(|(op, _)| is_named(node, op));
         if let Some((_, edit)) = edit {
             edit(&edits, &mut out, id)?;
         }
@@ -57,6 +59,7 @@ type Edit = fn(&Edits, &mut Model, NodeId) -> Result<()>;
 
 /// The operators that say lengths.
 static EDITS: &[(&str, Edit)] = &[
+    ("Attention", |e, out, id| e.attention(out, id)),
     ("Conv", |e, out, id| e.group(out, id)),
     ("ConvTranspose", |e, out, id| e.group(out, id)),
     ("Expand", |e, out, id| e.target(out, id)),
@@ -66,12 +69,28 @@ static EDITS: &[(&str, Edit)] = &[
     ("LSTM", |e, out, id| e.hidden(out, id)),
     ("Pad", |e, out, id| e.pads(out, id)),
     ("RMSNormalization", |e, out, id| e.root_mean_square(out, id)),
+    ("SimplifiedLayerNormalization", |e, out, id| {
+        e.root_mean_square(out, id)
+    }),
+    ("RotaryEmbedding", |e, out, id| e.rotary(out, id)),
     ("RNN", |e, out, id| e.hidden(out, id)),
     ("ReduceMean", |e, out, id| e.mean(out, id)),
     ("Reshape", |e, out, id| e.target(out, id)),
     ("Resize", |e, out, id| e.sizes(out, id)),
     ("Slice", |e, out, id| e.slice(out, id)),
     ("Split", |e, out, id| e.split(out, id)),
+    ("com.microsoft.Attention", |e, out, id| {
+        e.merged_attention(out, id)
+    }),
+    ("com.microsoft.GroupQueryAttention", |e, out, id| {
+        e.group_query(out, id)
+    }),
+    ("com.microsoft.MultiHeadAttention", |e, out, id| {
+        e.multi_head(out, id)
+    }),
+    ("com.microsoft.RotaryEmbedding", |e, out, id| {
+        e.rotary(out, id)
+    }),
 ];
 
 struct Edits<'a> {

@@ -3,17 +3,18 @@
 use crate::infer::Inferred;
 use crate::{DType, Dim, Model, Node, NodeId, ValueId};
 
-use super::{Axis, Options, Read, Ties, merged, moved, recurrent, weighted};
+use super::{Axis, Options, Read, Ties, attended, is_named, merged, moved, recurrent, weighted};
 
 /// A rule: it ties or holds every axis of what the node reads and makes, or says why it cannot,
 /// and then all of them are held.
 type Rule = fn(&mut Cx) -> Result<(), String>;
 
-/// The rules of the operators of `ai.onnx`, by name.
+/// The rules of operators, by name; those of other domains than `ai.onnx` with theirs.
 static RULES: &[(&str, Rule)] = &[
     ("Abs", elementwise),
     ("Add", elementwise),
     ("And", elementwise),
+    ("Attention", attended::attention),
     ("AveragePool", weighted::pool),
     ("BatchNormalization", weighted::norm),
     ("Cast", elementwise),
@@ -87,10 +88,12 @@ static RULES: &[(&str, Rule)] = &[
     ("Relu", elementwise),
     ("Reshape", merged::reshape),
     ("Resize", moved::resize),
+    ("RotaryEmbedding", attended::rotary),
     ("Round", elementwise),
     ("Selu", elementwise),
     ("Sigmoid", elementwise),
     ("Sign", elementwise),
+    ("SimplifiedLayerNormalization", weighted::layer_norm),
     ("Sin", elementwise),
     ("Slice", moved::slice),
     ("Softmax", moved::softmax),
@@ -109,6 +112,19 @@ static RULES: &[(&str, Rule)] = &[
     ("Transpose", moved::transpose),
     ("Unsqueeze", moved::unsqueeze),
     ("Where", elementwise),
+    ("com.microsoft.Attention", attended::merged),
+    ("com.microsoft.BiasGelu", elementwise),
+    ("com.microsoft.FastGelu", elementwise),
+    ("com.microsoft.Gelu", elementwise),
+    ("com.microsoft.GroupQueryAttention", attended::group_query),
+    ("com.microsoft.MultiHeadAttention", attended::multi_head),
+    ("com.microsoft.QuickGelu", elementwise),
+    ("com.microsoft.RotaryEmbedding", attended::rotary_of_runtime),
+    ("com.microsoft.SkipLayerNormalization", attended::skip_norm),
+    (
+        "com.microsoft.SkipSimplifiedLayerNormalization",
+        attended::skip_norm,
+    ),
 ];
 
 /// Ties what a node reads to what it makes.
@@ -125,7 +141,7 @@ pub(super) fn tie(cx: &mut Cx) -> Result<(), String> {
     }
     let rule = RULES
         .iter()
-        .find(|(op, _)| node.is(op) && cx.model.function(node).is_none());
+        .find(|(op, _)| is_named(node, op) && cx.model.function(node).is_none());
     match rule {
         Some((_, rule)) => rule(cx),
         None => Err("what it does with channels is not known".into()),

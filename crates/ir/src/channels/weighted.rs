@@ -72,7 +72,7 @@ pub(super) fn layer_norm(cx: &mut Cx) -> Result<(), String> {
         cx.tie((x, a), (y, a));
         // A root mean square of some of them is that of all where the others are 0, but for a factor.
         let is_one = a == first && first + 1 == rank;
-        if a >= first && is_one && (cx.node.op == "RMSNormalization" || cx.options.means) {
+        if a >= first && is_one && (cx.node.op != "LayerNormalization" || cx.options.means) {
             cx.reads(0, a);
         } else if a >= first {
             cx.hold(x, a, "its mean goes over all of them");

@@ -8,15 +8,15 @@ use edgesmith_ir::{Attribute, DType, Graph, Model, Node, Tensor, ValueId};
 use super::{Drawn, tensor};
 
 /// Words of a sentence.
-const WORDS: usize = 3;
+pub(super) const WORDS: usize = 3;
 
 /// How wide a network is.
-struct Width {
-    whole: usize,
-    heads: usize,
+pub(super) struct Width {
+    pub(super) whole: usize,
+    pub(super) heads: usize,
     /// Heads that share a key and a value.
-    shared: usize,
-    head: usize,
+    pub(super) shared: usize,
+    pub(super) head: usize,
 }
 
 /// A network from 3 words, as numbers under 16, to 4 scores.
@@ -41,9 +41,10 @@ pub fn sequences(seed: u64) -> Model {
     let mut x = d.op(Node::new("Gather", ""), &[table, words]);
     for _ in 0..1 + d.random.below(2) {
         let normed = d.normed(x, width.whole);
-        let change = match d.random.below(4) {
+        let change = match d.random.below(5) {
             0 => d.recurrent(normed, width.whole),
             1 => d.gated(normed, width.whole),
+            2 => d.attended(normed, &width),
             _ => d.attention(normed, &width),
         };
         x = d.op(Node::new("Add", ""), &[x, change]);
@@ -55,7 +56,9 @@ pub fn sequences(seed: u64) -> Model {
     let w = d.weight(&[width.whole, 4]);
     let y = d.op(Node::new("MatMul", ""), &[last, w]);
     d.graph.outputs.push(y);
-    Model::new(d.graph, 23)
+    let mut model = Model::new(d.graph, 23);
+    model.opsets.insert("com.microsoft".into(), 1);
+    model
 }
 
 impl Drawn {
@@ -109,7 +112,7 @@ impl Drawn {
         }
     }
 
-    fn product(&mut self, x: ValueId, from: usize, to: usize) -> ValueId {
+    pub(super) fn product(&mut self, x: ValueId, from: usize, to: usize) -> ValueId {
         let w = self.weight(&[from, to]);
         let y = self.op(Node::new("MatMul", ""), &[x, w]);
         let bias = self.weight(&[to]);
@@ -143,13 +146,13 @@ impl Drawn {
         halves
     }
 
-    fn reshape(&mut self, x: ValueId, target: Vec<i64>) -> ValueId {
+    pub(super) fn reshape(&mut self, x: ValueId, target: Vec<i64>) -> ValueId {
         let target = self.list(target);
         self.op(Node::new("Reshape", ""), &[x, target])
     }
 
     /// \[batch, words, heads * head\] to \[batch, heads, words, head\].
-    fn heads(&mut self, x: ValueId, heads: usize, head: usize) -> ValueId {
+    pub(super) fn heads(&mut self, x: ValueId, heads: usize, head: usize) -> ValueId {
         let parts = self.reshape(x, vec![0, 0, heads as i64, head as i64]);
         let turn = Node::new("Transpose", "").with("perm", Attribute::Ints(vec![0, 2, 1, 3]));
         self.op(turn, &[parts])
