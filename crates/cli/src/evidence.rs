@@ -17,6 +17,7 @@ use crate::opened;
 pub mod asked;
 pub mod comparison;
 pub mod conversion;
+mod removed;
 mod tensors;
 pub mod training;
 

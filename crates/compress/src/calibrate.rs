@@ -37,6 +37,7 @@ pub(crate) use shelf::testing::Memory;
 pub use statistics::{Channels, Statistics, ValueStatistics};
 pub use stored::Checkpoint;
 use stored::checkpoint;
+pub(crate) use stored::{sealed, unsealed, written};
 pub(crate) use sums::{Reading, Sums};
 
 /// How calibration runs.

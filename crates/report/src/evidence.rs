@@ -5,12 +5,14 @@
 
 mod conversion;
 mod number;
+mod pruning;
 mod training;
 mod variant;
 
 use serde::{Deserialize, Serialize};
 
 pub use conversion::{NodeAccount, Stored, TensorRow};
+pub use pruning::{KeptWhole, Removal, RemovedBlock, RemovedGroup, TicketRun, Tickets};
 pub use training::{Candidate, Choice, Epoch, LossTerm, Training};
 pub use variant::{Accuracy, Execution, Fidelity, Latency, NodeRow, OpCount, Variant};
 
@@ -37,6 +39,12 @@ pub struct Evidence {
     /// Every step of training, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub training: Vec<Training>,
+    /// Every step that removed channels, heads or blocks, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removals: Vec<Removal>,
+    /// Every search for lottery tickets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tickets: Vec<Tickets>,
     /// What steps chose by what they measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub choices: Vec<Choice>,
@@ -57,6 +65,8 @@ impl Default for Evidence {
             target: TargetFacts::default(),
             variants: Vec::new(),
             training: Vec::new(),
+            removals: Vec::new(),
+            tickets: Vec::new(),
             choices: Vec::new(),
             warnings: Vec::new(),
             settings: Vec::new(),

@@ -4,6 +4,7 @@ mod axis;
 mod depth;
 mod epochs;
 mod merge;
+mod pruning;
 mod rows;
 mod scatter;
 mod svg;
@@ -52,6 +53,7 @@ pub(crate) fn figures(evidence: &Evidence) -> Vec<Figure> {
         .flat_map(|t| training::figures(t, trainings.len() > 1));
     errors
         .chain(others.into_iter().flatten())
+        .chain(pruning::figures(evidence))
         .chain(trained)
         .collect()
 }

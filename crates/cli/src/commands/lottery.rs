@@ -13,7 +13,8 @@ pub static LOTTERY: Command = Command {
     about: "Find the part of a network that learns as well as the whole: train, prune, begin again",
     teach: "MODEL is a file, whose weights are drawn anew, or the name of a network of `edgesmith train`.\n\
             Each level trains, lets the smallest weights of each layer go, and sets the others back. What is written\n\
-            is the last ticket of the first trial as it was trained; the table and --json tell of all runs.\n\
+            is the last ticket of the first trial as it was trained; the table, --report and --json tell of all runs.\n\
+            With --cache DIR a search that was broken off goes on behind the runs that are over, to the same bytes.\n\
             Example: edgesmith lottery lenet-300-100 -o ticket.onnx --data train.npz --validate val.npz --levels 13 \\\n\
             \u{20}         --controls reinit --trials 5 --evaluate test.npz",
     args: |c| {
@@ -25,7 +26,9 @@ pub static LOTTERY: Command = Command {
                 "TEST.npz",
                 "Samples that nothing is chosen by, with labels",
             ));
-        asked::args_of(c, &STEP).mut_arg("data", |a| a.required(true))
+        asked::args_of(c, &STEP)
+            .mut_arg("data", |a| a.required(true))
+            .arg(recipes::cache_arg())
     },
     run: |matches: &ArgMatches| {
         asked::check_free(matches)?;

@@ -12,7 +12,8 @@ use edgesmith_report::evidence::{DataFacts, NodeAccount, Variant};
 use edgesmith_runtime::{Options, Session};
 
 use super::{
-    MOVES, Made, all_cores, fidelity, machine, measure_latency, relate, tensors, training, warnings,
+    MOVES, Made, all_cores, fidelity, machine, measure_latency, relate, removed, tensors, training,
+    warnings,
 };
 use crate::measure::{self, Effort, Inputs};
 use crate::opened;
@@ -102,6 +103,8 @@ pub fn gather(job: &Job, progress: &dyn Progress) -> Result<Evidence> {
         machine: machine(&job.runtime),
         warnings: warnings(&variants),
         training: training::trainings(&job.outcome.done),
+        removals: removed::removals(&job.outcome.done),
+        tickets: removed::tickets(&job.outcome.done),
         choices: training::choices(&job.outcome.done),
         variants,
         settings: settings(job),

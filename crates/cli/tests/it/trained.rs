@@ -309,3 +309,43 @@ fn a_recipe_distils_rounds_and_trains_the_rounded_one() {
         said(&output)
     );
 }
+
+#[test]
+fn what_pruning_did_is_on_the_page() {
+    let folder = Folder::new("pruned-page");
+    halves(&folder);
+    let page = |name: &str| std::fs::read_to_string(folder.path(name)).unwrap();
+    let output = folder.run(&format!(
+        "{TRAIN} -o sparse.onnx --epochs 5 --sparsity 0.8 --sparsity-every 5 --all-layers --report sparse.html --json"
+    ));
+    assert!(output.status.success(), "{}", said(&output));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let epochs = json["training"][0]["epochs"].as_array().unwrap();
+    let zeros: Vec<f64> = epochs
+        .iter()
+        .map(|e| e["sparsity"].as_f64().unwrap())
+        .collect();
+    assert!(zeros.windows(2).all(|w| w[0] <= w[1]), "{zeros:?}");
+    assert_eq!(zeros.last(), Some(&0.8));
+    assert!(page("sparse.html").contains("Zeros by epoch"));
+    let output = folder.run(
+        "prune sparse.onnx -o small.onnx --structure channel --amount 0.5 --report small.html",
+    );
+    assert!(output.status.success(), "{}", said(&output));
+    let html = page("small.html");
+    for text in [
+        "What was removed",
+        "What each layer keeps",
+        "channels inside",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
+    let lottery = "lottery lenet-300-100 -o ticket.onnx --data train.npz --validate test.npz --evaluate test.npz --epochs 1 \
+        --batch 32 --train-threads 1 --levels 2 --controls reinit --cache kept --report ticket.html";
+    let output = folder.run(lottery);
+    assert!(output.status.success(), "{}", said(&output));
+    let html = page("ticket.html");
+    assert!(html.contains("How tickets learned") && html.contains("Accuracy by weights left"));
+    let left = std::fs::read_dir(folder.path("kept")).unwrap().count();
+    assert_eq!(left, 0, "runs that are over are dropped");
+}

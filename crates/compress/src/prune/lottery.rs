@@ -14,6 +14,12 @@ use edgesmith_runtime::{Options, Session};
 use edgesmith_train::fresh::fresh;
 use edgesmith_train::{Data, Settings as TrainSettings, Training, Watch, trainer};
 
+mod saved;
+
+pub use saved::Shelf;
+
+use saved::Keeps;
+
 use super::weights::sites::{Choice, Site, Sites};
 use crate::samples::{Samples, named};
 
@@ -143,6 +149,8 @@ pub struct Draw<'a> {
     pub settings: &'a Settings,
     /// Who judges.
     pub judges: Judges<'a>,
+    /// Where runs are kept that are over.
+    shelf: Option<Shelf<'a>>,
     /// The weights, and those before an output.
     sites: Vec<(Site, bool)>,
 }
@@ -183,8 +191,17 @@ impl<'a> Draw<'a> {
             train,
             settings,
             judges,
+            shelf: None,
             sites: found,
         })
+    }
+
+    /// Keeps each run that is over, and goes on behind those that are kept already. A quantised model
+    /// has none kept.
+    #[must_use]
+    pub fn kept(mut self, shelf: Option<Shelf<'a>>) -> Self {
+        self.shelf = shelf.filter(|_| self.training.thawed.weights.is_empty());
+        self
     }
 
     /// Draws tickets; the runs, and the last ticket of the first trial as it was trained, with its
@@ -207,6 +224,13 @@ impl<'a> Draw<'a> {
             return Err(Error::usage(what).hint("--rewind is a step early in the run"));
         }
         let mut last = None;
+        let mut number = 0;
+        let mut run =
+            |keeps: Keeps, begin: &Model, back: Option<&Vec<Vec<f32>>>, masks: &Masks, trial| {
+                number += 1;
+                let at = (number - 1, keeps);
+                self.run_or_recall(at, begin, back, masks, (trial, &mut *data, follow))
+            };
         for trial in 0..self.settings.trials {
             let seed = self.train.seed + trial as u64;
             let begin = fresh(&self.training.base, seed, &[])?;
@@ -215,7 +239,7 @@ impl<'a> Draw<'a> {
                 .iter()
                 .map(|(s, _)| vec![true; numbers(s)])
                 .collect();
-            let whole = self.run(&begin, None, &masks, trial, data, follow)?;
+            let whole = run(Keeps::Numbers, &begin, None, &masks, trial)?;
             found.rows.push(whole.row(0, Kind::Ticket, &masks));
             let back = whole.kept.clone();
             let mut trained = whole;
@@ -229,10 +253,14 @@ impl<'a> Draw<'a> {
                         }
                         _ => (begin.clone(), back.as_ref(), by_chance(&masks, seed, level)),
                     };
-                    let run = self.run(&begin, back, &masks, trial, data, follow)?;
+                    let run = run(Keeps::Row, &begin, back, &masks, trial)?;
                     found.rows.push(run.row(level, kind, &masks));
                 }
-                trained = self.run(&begin, back.as_ref(), &masks, trial, data, follow)?;
+                let keeps = match trial == 0 && level == self.settings.levels {
+                    true => Keeps::Model,
+                    false => Keeps::Numbers,
+                };
+                trained = run(keeps, &begin, back.as_ref(), &masks, trial)?;
                 let row = trained.row(level, Kind::Ticket, &masks);
                 tell(&row, found.weights, follow);
                 found.rows.push(row);
@@ -243,7 +271,11 @@ impl<'a> Draw<'a> {
                 last = Some((trained.model, named.collect()));
             }
         }
+        if let Some(shelf) = &self.shelf {
+            shelf.forget(number);
+        }
         let (model, masks) = last.ok_or_else(|| Error::internal("there is a trial at least"))?;
+        let model = model.ok_or_else(|| Error::internal("the last ticket keeps its model"))?;
         Ok(Drawn {
             lottery: found,
             model,
@@ -299,6 +331,27 @@ impl<'a> Draw<'a> {
         Ok(training)
     }
 
+    /// A run, or what is kept of it.
+    fn run_or_recall(
+        &self,
+        (number, keeps): (usize, Keeps),
+        begin: &Model,
+        back: Option<&Vec<Vec<f32>>>,
+        masks: &Masks,
+        (trial, data, follow): (usize, &mut dyn Data, &dyn Watch),
+    ) -> Result<Run> {
+        let shelf = self.shelf.as_ref();
+        if let Some(run) = shelf.and_then(|s| s.load(number, &self.training)) {
+            follow.note(&format!("run {} was done before", number + 1));
+            return Ok(run);
+        }
+        let run = self.run(begin, back, masks, trial, data, follow)?;
+        if let Some(shelf) = shelf {
+            shelf.save(number, &run, keeps, &self.training)?;
+        }
+        Ok(run)
+    }
+
     fn run(
         &self,
         begin: &Model,
@@ -349,7 +402,7 @@ impl<'a> Draw<'a> {
             tested: tested.map(|t| t.right),
             kept: made.kept,
             last: made.last,
-            model,
+            model: Some(model),
         })
     }
 
@@ -435,7 +488,8 @@ struct Run {
     tested: Option<f64>,
     kept: Option<Vec<Vec<f32>>>,
     last: Vec<Vec<f32>>,
-    model: Model,
+    /// The trained model, where it was kept.
+    model: Option<Model>,
 }
 
 impl Run {
@@ -682,6 +736,71 @@ mod tests {
             let v = first.model.graph.find_value(name).unwrap();
             let data = first.model.graph.constant(v).unwrap().to_f32().unwrap();
             assert!(data.iter().zip(mask).all(|(x, k)| *k || *x == 0.0));
+        }
+    }
+
+    /// Stores in memory that let so many runs be kept and then fail.
+    struct Shelves {
+        all: std::cell::RefCell<BTreeMap<String, Vec<u8>>>,
+        left: std::cell::Cell<usize>,
+    }
+
+    struct One<'a>(&'a Shelves, String);
+
+    impl crate::calibrate::Stores for Shelves {
+        fn store(&self, key: &str) -> Box<dyn edgesmith_ir::Store + '_> {
+            Box::new(One(self, key.into()))
+        }
+    }
+
+    impl edgesmith_ir::Store for One<'_> {
+        fn load(&self) -> Option<Vec<u8>> {
+            self.0.all.borrow().get(&self.1).cloned()
+        }
+        fn save(&self, bytes: &[u8]) -> Result<()> {
+            let left = self.0.left.get().checked_sub(1);
+            self.0
+                .left
+                .set(left.ok_or_else(|| Error::invalid("the disk is full"))?);
+            self.0.all.borrow_mut().insert(self.1.clone(), bytes.into());
+            Ok(())
+        }
+        fn forget(&self) {
+            self.0.all.borrow_mut().remove(&self.1);
+        }
+    }
+
+    #[test]
+    fn a_search_that_was_broken_off_goes_on_to_the_same_bytes() {
+        let (settings, judge) = (settings(5), judge());
+        let draw = |stores: Option<&Shelves>| {
+            let judges = Judges {
+                validate: &judge,
+                test: Some(&judge),
+                threads: 1,
+            };
+            let shelf = stores.map(|stores| Shelf {
+                stores,
+                key: "k".into(),
+            });
+            let draw = Draw::of(training(), how(), &settings, judges).unwrap();
+            draw.kept(shelf).draw(&mut Rows, &NoProgress)
+        };
+        let whole = draw(None).unwrap();
+        for runs in [1, 4, 9, 15] {
+            let shelves = Shelves {
+                all: Default::default(),
+                left: runs.into(),
+            };
+            let e = draw(Some(&shelves)).unwrap_err().to_string();
+            assert!(e.contains("the disk is full"), "{e}");
+            assert_eq!(shelves.all.borrow().len(), runs);
+            shelves.left.set(usize::MAX);
+            let found = draw(Some(&shelves)).unwrap();
+            assert_eq!(found.lottery, whole.lottery, "{runs}");
+            assert_eq!(found.model.graph, whole.model.graph, "{runs}");
+            assert_eq!(found.masks, whole.masks);
+            assert!(shelves.all.borrow().is_empty(), "what is over is dropped");
         }
     }
 

@@ -131,6 +131,8 @@ pub struct Learned {
     pub judged: Option<Measure>,
     /// Every epoch.
     pub history: Vec<Epoch>,
+    /// The share of zeros after each epoch, where weights were pruned on the way.
+    pub sparsities: Vec<f64>,
     /// The epoch of the model, from 0 on.
     pub best: usize,
     /// The step at which the run went on after it was broken off; else 0.

@@ -3,16 +3,19 @@
 use edgesmith_ir::analysis::{Pruned, mark_pruned};
 use edgesmith_ir::{Error, Model, Result};
 use edgesmith_train::training::Wanted;
+use sha2::{Digest, Sha256};
 
-use super::train::{HOW, plain};
+use super::train::{HOW, digest, gradual, plain};
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
+use crate::calibrate;
 use crate::distill::DATA_KEYS;
-use crate::prune::lottery::{Draw, Judges, Kind as Control, Settings};
+use crate::prune::lottery::{Draw, Judges, Kind as Control, Settings, Shelf};
 use crate::prune::weights::found;
 use crate::prune::weights::pattern::Pattern;
 use crate::prune::weights::scope::Scope;
 use crate::prune::weights::sites::{Choice, Sites};
 use crate::quantize::changes::Changes;
+use crate::samples::Samples;
 
 /// The step.
 pub static LOTTERY: StepDef = StepDef {
@@ -125,6 +128,18 @@ fn settings(given: &Given) -> Result<Settings> {
     Ok(settings)
 }
 
+/// What tells samples apart.
+fn digest_of(samples: &dyn Samples) -> Result<String> {
+    let mut parts = vec![format!("{:?}", samples.labels())];
+    for batch in samples.batches(256) {
+        let (_, fed) = batch?;
+        let bytes = fed.iter().map(|(_, t)| Sha256::digest(t.bytes()));
+        parts.extend(bytes.map(|d| format!("{d:x?}")));
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    Ok(digest(&parts))
+}
+
 fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
     let settings = settings(given)?;
     let (training, mut train, examples) = plain(given, model, work)?;
@@ -143,7 +158,22 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         test: work.evaluate,
         threads: train.threads,
     };
-    let draw = Draw::of(training, train, &settings, judges)?;
+    let shelf = match work.stores {
+        None => None,
+        Some(stores) => {
+            let key = digest(&[
+                "lottery",
+                &calibrate::model_digest(&training.base),
+                &examples.digest()?,
+                &digest_of(validate)?,
+                &work.evaluate.map_or(Ok(String::new()), digest_of)?,
+                &format!("{settings:?} {train:?} {:?}", training.terms),
+                &gradual::digest(&training),
+            ]);
+            Some(Shelf { stores, key })
+        }
+    };
+    let draw = Draw::of(training, train, &settings, judges)?.kept(shelf);
     let drawn = draw.draw(&mut data, work.follow)?;
     let mut model = drawn.model;
     let everything = Choice {

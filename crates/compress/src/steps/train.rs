@@ -14,7 +14,7 @@ use edgesmith_train::training::Wanted;
 use edgesmith_train::{Settings, Training, trainer};
 use sha2::{Digest, Sha256};
 
-mod gradual;
+pub(super) mod gradual;
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::calibrate;
@@ -410,6 +410,7 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         (kept, &key),
         work.follow,
     )?;
+    let sparsities = gradual::shares(&training, settings, data.count(), made.history.len());
     changes.training = Some(Learned {
         parameters: training.count(),
         frozen: frozen(given, &training),
@@ -418,6 +419,7 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
         teacher: given.text("teacher").map(str::to_owned),
         examples: data.count(),
         judged: measure,
+        sparsities,
         history: made.history,
         best: made.best,
         resumed_at: made.resumed_at,
@@ -504,7 +506,7 @@ fn check_labels(training: &Training, labels: &[i64]) -> Result<()> {
     }
 }
 
-fn digest(parts: &[&str]) -> String {
+pub(super) fn digest(parts: &[&str]) -> String {
     let hash = Sha256::digest(parts.join("\n"));
     hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
 }

@@ -1,11 +1,13 @@
 //! What the page's template shows: the evidence as finished texts.
 
 mod conversion;
+mod pruning;
 mod training;
 
 use serde::Serialize;
 
 use self::conversion::{ConversionView, conversions};
+use self::pruning::{RemovalView, TicketsView, removals, tickets};
 use self::training::{ChoiceView, TrainingView, choices, trainings};
 use crate::evidence::{DataFacts, Evidence, Execution, NodeRow, Port, Variant};
 use crate::format::{self, MISSING};
@@ -22,6 +24,8 @@ pub(super) struct View<'a> {
     variants: Vec<VariantView<'a>>,
     figures: Vec<FigureView>,
     conversions: Vec<ConversionView<'a>>,
+    removals: Vec<RemovalView<'a>>,
+    tickets: Vec<TicketsView<'a>>,
     trainings: Vec<TrainingView<'a>>,
     choices: Vec<ChoiceView<'a>>,
     machine: Vec<Fact>,
@@ -109,6 +113,8 @@ impl<'a> View<'a> {
             variants: variants.iter().zip(rows).enumerate().map(variant).collect(),
             figures: figures.collect(),
             conversions: conversions(evidence),
+            removals: removals(evidence),
+            tickets: tickets(evidence),
             trainings: trainings(evidence),
             choices: choices(evidence),
             machine: machine(evidence),

@@ -1,4 +1,5 @@
-//! Curves over the epochs of a training, with the epoch that was taken.
+//! Curves over the epochs of a training, with the epoch that was taken, or over other places that
+//! follow each other.
 
 use super::axis::{Axis, counted};
 use super::svg::{Anchor, Svg};
@@ -12,19 +13,25 @@ const BOTTOM: f64 = 230.0;
 /// Epochs are marked where they are not more.
 const MOST_MARKS: usize = 40;
 
-/// A curve with a value for each epoch.
+/// A curve with a value for each epoch or other place.
 pub(super) struct Curve {
     pub name: String,
     pub series: usize,
     pub values: Vec<f64>,
+    /// How far bars go up and down from each value; none where there are none.
+    pub spread: Vec<f64>,
 }
 
 /// The chart.
 pub(super) struct Epochs {
     pub label: &'static str,
     pub y_label: &'static str,
+    /// What the places are.
+    pub x_label: &'static str,
+    /// Their names; numbers from 1 on where there are none.
+    pub places: Vec<String>,
     pub curves: Vec<Curve>,
-    /// The epoch that was taken, from 1 on.
+    /// The epoch that was taken, from 1 on; 0 where none was.
     pub best: usize,
     /// How a value is told.
     pub text: fn(f64) -> String,
@@ -35,8 +42,7 @@ pub(super) struct Epochs {
 impl Epochs {
     /// The chart as SVG.
     pub(super) fn draw(&self) -> String {
-        let values = self.curves.iter().flat_map(|c| &c.values);
-        let finite = values.copied().filter(|v| v.is_finite());
+        let finite = self.curves.iter().flat_map(Curve::reach);
         let start = if self.from_zero { 0.0 } else { f64::INFINITY };
         let (low, high) = finite.fold((start, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         let (low, high) = match low <= high {
@@ -47,8 +53,8 @@ impl Epochs {
         let count = self.curves.iter().map(|c| c.values.len()).max();
         let count = count.unwrap_or(0);
         let spoken = format!(
-            "{} over {count} epochs; the table has the figures",
-            self.label
+            "{} over {count} places of {}; the table has the figures",
+            self.label, self.x_label
         );
         let mut svg = Svg::new(WIDTH, HEIGHT, &spoken);
         for (at, label) in y.ticks() {
@@ -64,9 +70,9 @@ impl Epochs {
         for i in counted(count) {
             let at = x(i - 1);
             svg.line("axis", (at, BOTTOM), (at, BOTTOM + 4.0));
-            svg.text("tick", (at, BOTTOM + 17.0), Anchor::Middle, &i.to_string());
+            svg.text("tick", (at, BOTTOM + 17.0), Anchor::Middle, &self.place(i));
         }
-        svg.text("what", (RIGHT, BOTTOM + 36.0), Anchor::End, "epoch");
+        svg.text("what", (RIGHT, BOTTOM + 36.0), Anchor::End, self.x_label);
         if (1..=count).contains(&self.best) {
             let at = x(self.best - 1);
             svg.line("base", (at, TOP), (at, BOTTOM));
@@ -84,13 +90,42 @@ impl Epochs {
             }
             svg.close();
             for (i, v, at) in points.iter().filter(|_| count <= MOST_MARKS) {
-                let title = format!("{}, epoch {}: {}", curve.name, i + 1, (self.text)(*v));
+                let place = match self.places.is_empty() {
+                    true => format!("{} {}", self.x_label, i + 1),
+                    false => self.place(i + 1),
+                };
+                let title = format!("{}, {place}: {}", curve.name, (self.text)(*v));
                 svg.open(Some(curve.series), &title);
+                if let Some(spread) = curve.spread.get(*i).filter(|s| **s > 0.0) {
+                    let ends = [v + spread, v - spread].map(|v| (at.0, y.at(v)));
+                    svg.line("whisker", ends[0], ends[1]);
+                }
                 svg.marker(curve.series, *at, 3.0);
                 svg.close();
             }
         }
         svg.finish()
+    }
+
+    /// The name of a place, from 1 on.
+    fn place(&self, i: usize) -> String {
+        let name = self.places.get(i - 1).cloned();
+        name.unwrap_or_else(|| i.to_string())
+    }
+}
+
+impl Curve {
+    /// What the axis has to hold.
+    fn reach(&self) -> impl Iterator<Item = f64> + '_ {
+        let finite = self
+            .values
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.is_finite());
+        finite.flat_map(|(i, v)| {
+            let spread = self.spread.get(i).copied().unwrap_or(0.0);
+            [v - spread, v + spread]
+        })
     }
 }
 
@@ -106,7 +141,10 @@ mod tests {
                 name: "kd".into(),
                 series: 1,
                 values,
+                spread: Vec::new(),
             }],
+            x_label: "epoch",
+            places: Vec::new(),
             best,
             text: |v| format!("{v:.1}"),
             from_zero: true,

@@ -22,7 +22,13 @@ pub(super) fn figures(t: &Training, names_step: bool) -> Vec<Figure> {
         from_zero: true,
         curves: vec![("learning rate".into(), values(t, |e| e.rate))],
     };
-    let plots = [Some(losses(t)), accuracy(t), square(t), Some(rate)];
+    let plots = [
+        Some(losses(t)),
+        accuracy(t),
+        square(t),
+        zeros(t),
+        Some(rate),
+    ];
     let mut figures: Vec<Figure> = plots.into_iter().flatten().map(|p| p.figure(t)).collect();
     if names_step {
         let step = format!(" Of the step {}.", t.step);
@@ -48,12 +54,15 @@ impl Plot {
                 name,
                 series: i + 1,
                 values,
+                spread: Vec::new(),
             })
             .collect();
         let series = curves.iter().map(|c| (c.series, c.name.clone())).collect();
         let chart = Epochs {
             label: self.title,
             y_label: self.y_label,
+            x_label: "epoch",
+            places: Vec::new(),
             curves,
             best: t.best_epoch as usize,
             text: self.text,
@@ -113,6 +122,25 @@ fn accuracy(t: &Training) -> Option<Plot> {
         text: |v| format!("{v:.2} %"),
         from_zero: false,
         curves: vec![("accuracy".into(), values(t, percent))],
+    })
+}
+
+/// The share of zeros, with the right answers where there are some: both in percent.
+fn zeros(t: &Training) -> Option<Plot> {
+    let percent = |x: Option<f64>| x.map_or(f64::NAN, |x| x * 100.0);
+    let mut curves = vec![("zeros".to_owned(), values(t, |e| percent(e.sparsity)))];
+    let mut caption = "Of the weights that are pruned on the way, after each epoch.".to_owned();
+    if t.epochs.iter().any(|e| e.accuracy.is_some()) {
+        curves.push(("accuracy".into(), values(t, |e| percent(e.accuracy))));
+        caption += " Beside it the right answers.";
+    }
+    t.epochs.iter().any(|e| e.sparsity.is_some()).then(|| Plot {
+        title: "Zeros by epoch",
+        y_label: "%",
+        caption,
+        text: |v| format!("{v:.2} %"),
+        from_zero: true,
+        curves,
     })
 }
 

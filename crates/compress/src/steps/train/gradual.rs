@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use edgesmith_ir::analysis::{Pruned, mark_pruned};
 use edgesmith_ir::{Error, Model, Result, Tensor};
-use edgesmith_train::Training;
 use edgesmith_train::masked::Kept;
+use edgesmith_train::{Settings, Training};
 
 use crate::prune::weights::gradual::{Schedule, Weights};
 use crate::prune::weights::pattern::Pattern;
@@ -166,6 +166,26 @@ pub fn prepare(given: &Given, training: &mut Training) -> Result<()> {
     ));
     training.gradual = Some(Arc::new(weights));
     Ok(())
+}
+
+/// The share of zeros that masks of each epoch have in its last step; none where nothing is pruned on
+/// the way.
+pub fn shares(training: &Training, settings: &Settings, count: usize, epochs: usize) -> Vec<f64> {
+    let Some(gradual) = training.gradual.as_deref() else {
+        return Vec::new();
+    };
+    let steps = count / settings.batch.clamp(1, count.max(1));
+    let total = steps * settings.epochs;
+    let mut share = 0.0;
+    let shares = (0..steps * epochs).map(|step| {
+        share = gradual.due(step, total).unwrap_or(share);
+        share
+    });
+    let shares: Vec<f64> = shares.collect();
+    shares
+        .chunks_exact(steps.max(1))
+        .filter_map(|epoch| epoch.last().copied())
+        .collect()
 }
 
 /// What tells masks of parameters apart.

@@ -152,6 +152,9 @@ fn heads(t: &Training) -> Vec<String> {
     if t.epochs.iter().any(|e| e.mean_square_error.is_some()) {
         heads.push("mean square error".into());
     }
+    if t.epochs.iter().any(|e| e.sparsity.is_some()) {
+        heads.push("zeros in %".into());
+    }
     heads.push("learning rate".into());
     heads
 }
@@ -172,6 +175,9 @@ fn epoch(t: &Training, e: &Epoch) -> EpochView {
     }
     if t.epochs.iter().any(|e| e.mean_square_error.is_some()) {
         cells.push(e.mean_square_error.map_or(MISSING.into(), number));
+    }
+    if t.epochs.iter().any(|e| e.sparsity.is_some()) {
+        cells.push(e.sparsity.map_or(MISSING.into(), format::percent));
     }
     cells.push(number(e.rate));
     EpochView {
