@@ -1,10 +1,12 @@
 //! Pruning: what a model can do without is taken away.
 //!
 //! [`channels`] takes channels, hidden units and heads out of a graph, and [`layers`] whole blocks;
-//! [`groups`] says which of them stand and fall together. [`weights`] sets single numbers, N of M
+//! [`groups`] says which of them stand and fall together, [`bodies`] do the same inside of
+//! control flow. [`weights`] sets single numbers, N of M
 //! numbers or blocks of weights to zero; tensors keep their lengths. [`lottery`] looks for the part
 //! of a network that learns as well as the whole.
 
+pub mod bodies;
 pub mod channels;
 pub mod groups;
 pub mod layers;

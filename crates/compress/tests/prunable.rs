@@ -4,12 +4,14 @@
 
 use std::fmt::Write;
 
+use edgesmith_compress::prune::bodies;
 use edgesmith_compress::prune::channels::plan::Scope;
 use edgesmith_compress::prune::channels::{Of, Pruned, Seen, Settings, criteria, prune};
 use edgesmith_compress::prune::groups::{Groups, Structure};
+use edgesmith_ir::eval::evaluate;
 use edgesmith_ir::random::Random;
 use edgesmith_ir::text::parse;
-use edgesmith_ir::{Model, NoProgress};
+use edgesmith_ir::{Model, NoProgress, Tensor};
 
 /// A network whose constants `{*}` are drawn by chance.
 fn network(source: &str) -> Model {
@@ -443,4 +445,57 @@ fn control_flow_holds_what_it_touches_and_no_more() {
     assert_eq!(lengths(&pruned.model, "w2"), [8, 16, 1, 1]);
     let frozen = groups.frozen.iter().find(|f| f.why.contains("If"));
     assert_eq!(frozen.unwrap().nodes, ["read by both"]);
+}
+
+#[test]
+fn bodies_of_control_flow_are_pruned_for_themselves() {
+    let source = "opset 17 graph net(x: f32[1,3,4,4], c: bool[]) -> (y: f32[1,2,4,4]) {
+        w: f32[16,3,1,1] = {*} out: f32[2,16,1,1] = {*} other: f32[2,16,1,1] = {*} h = Conv(x, w) {name=\"shared\"}
+        y = If(c) {name=\"choice\",
+            then_branch = graph t() -> (p) { capture a = h capture o = out
+                w1: f32[16,16,1,1] = {*} d = Conv(a, w1) {name=\"inner\"} e = Relu(d) p = Conv(e, o) {name=\"last\"} },
+            else_branch = graph e() -> (p) { capture a = h capture o = other p = Conv(a, o) {name=\"direct\"} }} }";
+    let model = network(source);
+    let mut groups = Groups::of(&model, Structure::Channel, &[]).unwrap();
+    assert!(groups.groups.is_empty(), "what bodies read is held");
+    let settings = settings(Structure::Channel, 0.5);
+    let mut small = std::mem::take(&mut groups.model);
+    let inside = bodies::prune(&mut small, &settings, &NoProgress).unwrap();
+    let found: Vec<(&str, usize, usize)> = inside
+        .changes
+        .iter()
+        .map(|c| (c.name.as_str(), c.count, c.kept))
+        .collect();
+    assert_eq!(found, [("inner", 16, 8)]);
+    edgesmith_testkit::check(&small);
+    let (_, node) = small.graph.nodes().find(|(_, n)| n.op == "If").unwrap();
+    let bodies: Vec<&edgesmith_ir::Graph> = node.subgraphs().collect();
+    let captured = |g: &edgesmith_ir::Graph| -> Vec<String> {
+        let name = |c: &edgesmith_ir::Capture| small.graph.value(c.outer).name.clone();
+        g.captures.iter().map(name).collect()
+    };
+    // The weight that lost channels is the body's own now; the other branch is as it was.
+    assert_eq!(captured(bodies[0]), ["h"]);
+    assert_eq!(captured(bodies[1]), ["h", "other"]);
+    let out = small.graph.find_value("out").unwrap();
+    assert!(
+        small.graph.constant(out).is_none(),
+        "nothing reads it any more"
+    );
+    let notes = inside.notes.join("; ");
+    assert!(
+        notes.contains("If \"choice\", then_branch: equal to the dense"),
+        "{notes}"
+    );
+    // The whole runs, and the branch that was not touched gives what it gave.
+    let x: Vec<f32> = (0..48).map(|i| (i as f32 * 0.37).sin()).collect();
+    let x = Tensor::from_vec(&[1, 3, 4, 4], x).unwrap();
+    let run = |m: &Model, c: bool| {
+        let c = Tensor::from_bools(&[], &[c]).unwrap();
+        evaluate(m, &[("x", x.clone()), ("c", c)])
+            .unwrap()
+            .remove(0)
+    };
+    assert_eq!(run(&small, false), run(&model, false));
+    assert_ne!(run(&small, true), run(&model, true));
 }

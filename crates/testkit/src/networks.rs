@@ -23,6 +23,8 @@ struct Drawn {
     random: Random,
     /// Images, with their channels and their pixels a side.
     images: Vec<(ValueId, usize, usize)>,
+    /// Channels are shuffled too, and norms are spelled out.
+    is_shuffled: bool,
 }
 
 impl Drawn {
@@ -113,6 +115,15 @@ impl Drawn {
 
 /// A network from an image of 3 channels to 4 scores.
 pub fn images(seed: u64) -> Model {
+    of_images(seed, false)
+}
+
+/// The same, with shuffles of channels and norms of groups that are spelled out.
+pub fn shuffled(seed: u64) -> Model {
+    of_images(seed, true)
+}
+
+fn of_images(seed: u64, is_shuffled: bool) -> Model {
     let mut graph = Graph::new("drawn");
     let dims = [Dim::symbol("batch"), 3.into(), 5.into(), 5.into()];
     let shape: Shape = dims.into_iter().collect();
@@ -121,6 +132,7 @@ pub fn images(seed: u64) -> Model {
         graph,
         random: Random::of(&[seed]),
         images: Vec::new(),
+        is_shuffled,
     };
     let first = d.conv(x, [3, 8], [1, 3]);
     d.images.push((first, 8, 5));

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_compress::prune::groups::{Groups, Structure};
-use edgesmith_compress::prune::layers;
+use edgesmith_compress::prune::{bodies, layers};
 use edgesmith_compress::steps::Given;
 use edgesmith_compress::steps::prune::PRUNE as STEP;
 use edgesmith_compress::steps::prune::channels::LAYER;
@@ -96,5 +96,9 @@ fn explain(matches: &ArgMatches, given: &Given) -> Result<()> {
     })?;
     let found = Groups::of(&model, structure, &given.texts("exclude"))?;
     ui::print(&groups::explained(&found))?;
+    for (place, found) in bodies::groups(&found.model, structure, &given.texts("exclude"))? {
+        ui::print(&format!("\ninside of {place}:\n"))?;
+        ui::print(&groups::explained(&found))?;
+    }
     Ok(())
 }

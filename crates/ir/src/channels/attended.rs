@@ -55,7 +55,7 @@ struct Attended {
 
 impl Attended {
     fn new(heads: Heads, is_apart: bool) -> Result<Self, String> {
-        let is_whole = heads.shared > 0 && heads.all % heads.shared == 0;
+        let is_whole = heads.shared > 0 && heads.all.is_multiple_of(heads.shared);
         is_whole
             .then_some(Self {
                 parts: Vec::new(),
@@ -164,7 +164,7 @@ fn count(cx: &Cx, name: &str) -> Result<usize, String> {
 /// The size of each of so many heads along an axis.
 fn size(cx: &Cx, v: ValueId, axis: usize, heads: usize) -> Result<usize, String> {
     let whole = cx.length(v, axis)?;
-    let fits = heads > 0 && whole % heads == 0;
+    let fits = heads > 0 && whole.is_multiple_of(heads);
     let size = fits.then(|| whole / heads);
     size.ok_or_else(|| "its lengths do not fit its heads".into())
 }
@@ -352,7 +352,7 @@ pub(super) fn merged(cx: &mut Cx) -> Result<(), String> {
         None | Some([]) => vec![columns / 3; 3],
         Some(list) => list.iter().map(|&n| n.max(0) as usize).collect(),
     };
-    let fits = |n: &usize| *n > 0 && n % all == 0;
+    let fits = |n: &usize| *n > 0 && n.is_multiple_of(all);
     if widths.len() != 3 || widths.iter().sum::<usize>() != columns || !widths.iter().all(fits) {
         return Err("its widths do not fit its heads".into());
     }
@@ -415,7 +415,7 @@ fn turned(cx: &mut Cx, tables: [usize; 2], others: &[usize]) -> Result<(), Strin
         (_, 0) => 2 * pairs,
         (_, heads) => size(cx, x, last, heads)?,
     };
-    if size == 0 || whole % size != 0 || 2 * pairs > size {
+    if size == 0 || !whole.is_multiple_of(size) || 2 * pairs > size {
         return Err("its lengths do not fit its heads".into());
     }
     for a in 0..rank {

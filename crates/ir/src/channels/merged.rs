@@ -277,13 +277,15 @@ mod tests {
         assert!(runs(&unknown(&[0, 0, 24]), &unknown(&[0, 0, 4, 6])).is_err());
     }
 
+    /// A factor: its length, and its axis and what follows it on each side.
+    type Told = (usize, (usize, usize), (usize, usize));
+
     #[test]
     fn factors_are_those_of_both_sides() {
-        let of =
-            |x: &[usize], y: &[usize]| -> Option<Vec<(usize, (usize, usize), (usize, usize))>> {
-                let found = factors(x, y)?;
-                Some(found.iter().map(|f| (f.length, f.x, f.y)).collect())
-            };
+        let of = |x: &[usize], y: &[usize]| -> Option<Vec<Told>> {
+            let found = factors(x, y)?;
+            Some(found.iter().map(|f| (f.length, f.x, f.y)).collect())
+        };
         assert_eq!(
             of(&[12], &[3, 4]),
             Some(vec![(3, (0, 4), (0, 1)), (4, (0, 1), (1, 1))])

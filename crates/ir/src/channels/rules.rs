@@ -139,6 +139,9 @@ pub(super) fn tie(cx: &mut Cx) -> Result<(), String> {
     if node.is("Shape") || node.is("Size") {
         return lengths(cx);
     }
+    if node.subgraphs().next().is_some() {
+        return Err("its bodies read or give it".into());
+    }
     let rule = RULES
         .iter()
         .find(|(op, _)| is_named(node, op) && cx.model.function(node).is_none());

@@ -134,7 +134,8 @@ fn zeros(t: &Training) -> Option<Plot> {
         curves.push(("accuracy".into(), values(t, |e| percent(e.accuracy))));
         caption += " Beside it the right answers.";
     }
-    t.epochs.iter().any(|e| e.sparsity.is_some()).then(|| Plot {
+    let is_pruned = t.epochs.iter().any(|e| e.sparsity.is_some());
+    is_pruned.then_some(Plot {
         title: "Zeros by epoch",
         y_label: "%",
         caption,

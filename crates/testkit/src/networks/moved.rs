@@ -11,7 +11,7 @@ impl Drawn {
     /// An image of another by an operator that moves channels.
     pub(super) fn moved(&mut self, image: Image) -> Image {
         let (x, channels, side) = image;
-        match self.random.below(11) {
+        match self.random.below(if self.is_shuffled { 11 } else { 9 }) {
             0 if channels > 1 => self.split(image),
             1 if channels > 1 => self.sliced(image),
             2 => self.padded(image),
@@ -31,8 +31,8 @@ impl Drawn {
                 (self.op(node, &[x, scale, bias]), channels, side)
             }
             7 => self.turned(image),
-            8 => self.shuffled(image),
-            9 if channels % 2 == 0 => self.spelled_out(image),
+            9 => self.shuffled(image),
+            10 if channels % 2 == 0 => self.spelled_out(image),
             _ => self.resized(image),
         }
     }

@@ -29,6 +29,7 @@ pub fn sequences(seed: u64) -> Model {
         graph,
         random: Random::of(&[seed, 1]),
         images: Vec::new(),
+        is_shuffled: false,
     };
     let shared = 1 + d.random.below(3);
     let width = Width {

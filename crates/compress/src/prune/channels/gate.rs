@@ -47,7 +47,16 @@ pub(super) fn check(
         }
         Ok(())
     });
-    let outputs = outputs.map_err(|e| e.at("the pruned model"))?;
+    let outputs = match outputs {
+        Ok(outputs) => outputs,
+        // Lengths that are open may have to fit each other, which no shape says.
+        Err(_) if run(&dense, &given, &[], &mut |_, _| Ok(())).is_err() => {
+            let what = "not compared with the dense model: that does not run on random inputs";
+            notes.push(what.into());
+            return Ok(());
+        }
+        Err(e) => return Err(e.at("the pruned model")),
+    };
     let mut worst = 0.0f32;
     let mut compare = |v: ValueId, expected: &Tensor, own: &Tensor| -> Result<()> {
         let mut expected = expected.clone();

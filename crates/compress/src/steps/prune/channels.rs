@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use edgesmith_ir::analysis::Cost;
+use edgesmith_ir::channels::as_shuffles;
 use edgesmith_ir::{Model, Result};
 
 use crate::prune::channels::criteria::{self, CRITERIA, Needs, activation};
 use crate::prune::channels::plan::SCOPES;
 use crate::prune::channels::{
-    Gradients, SHARES, Seen, Settings, check_amount, prune, recover, structure_name,
+    Gradients, SHARES, Seen, Settings, check_amount, cost_of, prune, recover, structure_name,
 };
 use crate::prune::groups::{Groups, Structure};
-use crate::prune::{Structured, layers};
+use crate::prune::{Structured, bodies, layers};
 use crate::quantize::changes::Changes;
 use crate::steps::{Data, Given, Key, Kind, Work, quantize::no_data};
 
@@ -182,7 +184,18 @@ pub fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Ch
         return Ok((model.clone(), Changes::default()));
     }
     let mut groups = Groups::of(model, settings.structure, &settings.exclude)?;
-    groups.check(structure_name(settings.structure))?;
+    let name = structure_name(settings.structure);
+    if groups.groups.is_empty() {
+        let mut inner = model_of(&groups)?;
+        let inside = bodies::prune(&mut inner, &settings, work.progress)?;
+        groups.frozen.extend(inside.frozen.clone());
+        if inside.changes.is_empty() {
+            groups.check(name)?;
+        }
+        let cost = (cost_of(&groups.model)?, cost_of(&inner)?);
+        let changes = structured(&settings, inside, cost, work);
+        return Ok((inner, changes));
+    }
     let statistics = match settings.criterion.needs {
         Needs::Samples => {
             let only = activation::values(&groups).into_iter().collect();
@@ -212,18 +225,51 @@ pub fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Ch
         };
         recovered = recover::recover(&groups, &mut pruned, samples, &own, work.progress)?;
     }
+    let inside = bodies::prune(&mut pruned.model, &settings, work.progress)?;
+    let mut cost = pruned.cost;
+    if !inside.changes.is_empty() {
+        cost.1 = cost_of(&pruned.model)?;
+    }
+    let mut all = bodies::Inside {
+        changes: pruned.changes,
+        frozen: pruned.frozen,
+        notes: pruned.notes,
+    };
+    all.changes.extend(inside.changes);
+    all.frozen.extend(inside.frozen);
+    all.notes.extend(inside.notes);
+    let mut changes = structured(&settings, all, cost, work);
+    if let Some(of) = &mut changes.structured {
+        of.recovered = recovered;
+    }
+    Ok((pruned.model, changes))
+}
+
+/// The model of groups of which nothing is cut.
+fn model_of(groups: &Groups) -> Result<Model> {
+    let mut model = groups.model.clone();
+    as_shuffles(&mut model, &groups.shuffles)?;
+    Ok(model)
+}
+
+fn structured(
+    settings: &Settings,
+    found: bodies::Inside,
+    cost: (Cost, Cost),
+    work: &Work,
+) -> Changes {
     let mut changes = Changes::default();
-    changes.tell(pruned.notes, work.follow);
+    changes.tell(found.notes, work.follow);
     changes.structured = Some(Structured {
         structure: structure_name(settings.structure),
         criterion: settings.criterion.name,
-        groups: pruned.changes,
+        groups: found.changes,
         blocks: Vec::new(),
-        frozen: pruned.frozen,
-        cost: pruned.cost,
-        recovered,
+        frozen: found.frozen,
+        cost,
+        recovered: Vec::new(),
     });
-    Ok((pruned.model, changes))
+    changes
 }
 
 fn shorten(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
