@@ -6,11 +6,11 @@ use edgesmith_ir::{Attribute, Model, Node, NodeId, Result};
 use crate::merge_transposes::order;
 use crate::pass::{Level, Pass, PassCx};
 use crate::quantization::Grid;
-use crate::rewrite::{Editor, Scope, each_graph, nodes_of};
+use crate::rewrite::{Editor, Scope, each_graph, nodes_of, shape};
 
 /// DequantizeLinear moves behind a Reshape, Flatten, Squeeze, Unsqueeze, Transpose or Slice that
-/// alone reads it, and QuantizeLinear in front of all of these but Slice; scales by axis only
-/// across Transpose. Moving and quantising element by element commute: bit for bit. A pair that
+/// alone reads it, and QuantizeLinear in front of all of these but Slice; both across a Gather that
+/// lays all indices of an axis in another order. Scales by axis move only across Transpose. Moving and quantising element by element commute: bit for bit. A pair that
 /// then meets cancels.
 pub static PASS: Pass = Pass {
     name: "propagate_quantize",
@@ -39,7 +39,8 @@ fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
         let mut editor = Editor::new(graph);
         let mut changes = 0;
         for id in order {
-            if MOVERS.iter().any(|op| editor.graph.node(id).is(op)) {
+            let is_mover = MOVERS.iter().any(|op| editor.graph.node(id).is(op));
+            if is_mover || is_shuffle(&editor, id, &types) {
                 changes += usize::from(move_down(&mut editor, id, &types, scope).is_some());
             }
         }
@@ -92,7 +93,9 @@ fn move_up(
     types: &Inferred,
     scope: &mut Scope,
 ) -> Option<()> {
-    let mover = editor.only_source(quantize, 0, &MOVERS[..5])?;
+    let mover = editor.only_source(quantize, 0, &MOVERS[..5]);
+    let shuffle = || editor.only_source(quantize, 0, &["Gather"]);
+    let mover = mover.or_else(|| shuffle().filter(|id| is_shuffle(editor, *id, types)))?;
     let out = editor.graph.node(quantize).output(0)?;
     let grid = Grid::of(editor, quantize, out, types)?;
     let mut new = copy(editor.graph.node(quantize));
@@ -111,6 +114,26 @@ fn move_up(
     let inputs = [&[Some(x)], parameters.as_slice()].concat();
     editor.graph.add_node(new, &inputs, &[Some(quantized)]);
     Some(())
+}
+
+/// True of a Gather that lays all indices of an axis in another order.
+fn is_shuffle(editor: &Editor, id: NodeId, types: &Inferred) -> bool {
+    let node = editor.graph.node(id);
+    let length = || {
+        let dims = shape(types, node.input(0)?)?;
+        let axis = edgesmith_ir::infer::axis(node.int("axis").unwrap_or(0), dims.rank()).ok()?;
+        let length = dims.get(axis)?.known()?;
+        let places = editor.constant(node.input(1)?)?;
+        let mut places = places
+            .to_i64()
+            .ok()
+            .filter(|_| places.rank() == 1)?
+            .to_vec();
+        places.sort_unstable();
+        let is_all = places.iter().enumerate().all(|(i, &p)| p == i as i64);
+        Some(is_all && places.len() == length)
+    };
+    node.is("Gather") && length() == Some(true)
 }
 
 /// The node without its edges.
@@ -165,6 +188,29 @@ mod tests {
         ] {
             assert_eq!(left(&PASS, &around(ops)), expected, "{ops}");
         }
+    }
+
+    #[test]
+    fn a_gather_of_all_indices_moves_integers_and_one_of_some_does_not() {
+        let of = |places: &str, count: usize| {
+            let ops = format!(
+                "p: i64[{count}] = {{{places}}}\na = Gather(f, p) {{axis=1}}\nq = QuantizeLinear(a, s, z)\n\
+                 y = DequantizeLinear(q, s, z)"
+            );
+            left(&PASS, &around(&ops))
+        };
+        let moved = ["QuantizeLinear", "Gather", "DequantizeLinear"];
+        assert_eq!(of("2,0,1", 3), moved);
+        let stays = ["Gather", "QuantizeLinear", "DequantizeLinear"];
+        assert_eq!(of("2,0", 2), stays);
+        assert_eq!(of("2,0,0", 3), stays);
+        let down = "p: i64[3] = {2,0,1}\nd = DequantizeLinear(x, s, z)\na = Gather(d, p) {axis=-2}\ny = Sigmoid(a)";
+        assert_eq!(
+            left(&PASS, &around(down)),
+            ["Gather", "DequantizeLinear", "Sigmoid"]
+        );
+        let by_axis = "p: i64[3] = {2,0,1}\nd = DequantizeLinear(x, by, zs)\na = Gather(d, p) {axis=1}\ny = Sigmoid(a)";
+        assert_eq!(left(&PASS, &around(by_axis))[0], "DequantizeLinear");
     }
 
     #[test]
