@@ -189,8 +189,18 @@ pub fn layers() -> Vec<Named> {
         (String::from(*name), wide)
     }));
     all.extend(transposed());
+    let joined = single(model("[n,3,5,4]", JOINED, 9));
+    all.push(("join of two grids".to_owned(), joined));
     all
 }
+
+/// Bytes of two grids that are joined where no grid is said.
+const JOINED: &str = "s: f32[] = {0.003} zs: i8[] = {-128} t: f32[] = {0.0084} zt: i8[] = {4}
+    sy: f32[] = {0.0039} zy: i8[] = {-128}
+    aq = QuantizeLinear(x, s, zs) a = DequantizeLinear(aq, s, zs)
+    bq = QuantizeLinear(x, t, zt) b = DequantizeLinear(bq, t, zt)
+    c = Concat(a, b) {axis=1} d = Sigmoid(c)
+    yq = QuantizeLinear(d, sy, zy) y = DequantizeLinear(yq, sy, zy)";
 
 /// Name, lengths of the input and nodes of the layers whose numbers all get 8 bits.
 fn in_bytes() -> Vec<[String; 3]> {

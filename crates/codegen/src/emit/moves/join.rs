@@ -6,7 +6,7 @@ use super::{Moves, axis_of, ints, moved, ordered, put, walk};
 use crate::lower::{Bounds, Held, Lowering};
 use crate::program::Grid;
 
-/// Concat: inputs one behind the other along an axis, all in one grid.
+/// Concat: inputs one behind the other along an axis, in one grid of bytes or in floats.
 pub(in crate::emit) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
     let node = l.graph.node(id);
     let y = l.output(id, 0)?;
@@ -19,11 +19,9 @@ pub(in crate::emit) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
         .first()
         .cloned()
         .ok_or_else(|| Error::invalid("it has no inputs"))?;
-    let as_bytes = parts.iter().all(|p| l.grid(p).is_some());
-    let grid = match as_bytes {
-        true => tail.grid.or_else(|| l.grid(&first)),
-        false => None,
-    };
+    let grids: Option<Vec<Grid>> = parts.iter().map(|p| l.grid(p)).collect();
+    // No grid but that of the result holds what parts of different grids do.
+    let grid = grids.and_then(|all| tail.grid.or_else(|| common(&all)));
     let laid = alike(l, &parts, grid, &first.order)?;
     let element = l.of(&laid[0]).element;
     let mut at = 0;
@@ -58,6 +56,13 @@ pub(in crate::emit) fn concat(l: &mut Lowering, id: NodeId) -> Result<()> {
         l.finish(&tail, made);
     }
     Ok(())
+}
+
+/// The grid that all are on, if there is one.
+fn common(grids: &[Grid]) -> Option<Grid> {
+    let (first, others) = grids.split_first()?;
+    let same = |g: &Grid| (g.scale, g.zero) == (first.scale, first.zero);
+    others.iter().all(same).then_some(*first)
 }
 
 /// The parts in bytes of `grid`, or in floats where there is none, with their axes in `order`.
