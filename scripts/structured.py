@@ -3,13 +3,11 @@
     python scripts/structured.py models  --edgesmith E [--amount 0.3] [--structure channel] MODEL.onnx...
     python scripts/structured.py example --edgesmith E --data FASHION_MNIST [--rankings local,global]
     python scripts/structured.py shrink  --edgesmith E --data FASHION_MNIST
-    python scripts/structured.py resnet  OUT.onnx [--depth 18]
 
 models prunes each file, and measures both in turn, on one thread, in our runtime and in ONNX Runtime (CPU time).
 example prunes half of the multiplications of the embedded example by each criterion, without and with recovery, and
 counts right answers on the 10,000 images of the test in ONNX Runtime. shrink carries out
-the steps of models/fashion_mnist/shrink.toml one after another, and counts zeros at the end. resnet writes a ResNet with random weights: latency does not
-depend on them. FASHION_MNIST is the folder of the four idx files (Debian: dataset-fashion-mnist).
+the steps of models/fashion_mnist/shrink.toml one after another, and counts zeros at the end. FASHION_MNIST is the folder of the four idx files (Debian: dataset-fashion-mnist).
 """
 
 import argparse
@@ -131,68 +129,12 @@ def shrink(args):
             print(f"    {name}: {100 * share:.1f} % of its integers are zero")
 
 
-def resnet(args):
-    """The network of K. He et al., 2016, table 1, without its norms."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(0)
-    nodes, weights = [], []
-
-    def weight(name, dims, scale):
-        weights.append(numpy_helper.from_array((random.normal(size=dims) * scale).astype(np.float32), name))
-        return name
-
-    def conv(x, dims, stride, name, relu=True):
-        w = weight(f"{name}.w", dims, (2 / np.prod(dims[1:])) ** 0.5)
-        b = weight(f"{name}.b", dims[:1], 0.01)
-        pads = [dims[2] // 2] * 4
-        nodes.append(helper.make_node("Conv", [x, w, b], [f"{name}.y"], name, pads=pads, strides=[stride] * 2))
-        if relu:
-            nodes.append(helper.make_node("Relu", [f"{name}.y"], [f"{name}.r"], f"{name}.relu"))
-        return f"{name}.r" if relu else f"{name}.y"
-
-    x, width = conv("x", [64, 3, 7, 7], 2, "stem"), 64
-    nodes.append(helper.make_node("MaxPool", [x], ["pool"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4))
-    x = "pool"
-    for stage, count in enumerate({18: [2, 2, 2, 2], 50: [3, 4, 6, 3]}[args.depth]):
-        inner = 64 << stage
-        outer = inner * (4 if args.depth == 50 else 1)
-        for block in range(count):
-            name, stride = f"{stage}.{block}", 2 if stage and block == 0 else 1
-            if args.depth == 50:
-                y = conv(x, [inner, width, 1, 1], 1, f"{name}.a")
-                y = conv(y, [inner, inner, 3, 3], stride, f"{name}.b")
-                y = conv(y, [outer, inner, 1, 1], 1, f"{name}.c", False)
-            else:
-                y = conv(x, [inner, width, 3, 3], stride, f"{name}.a")
-                y = conv(y, [inner, inner, 3, 3], 1, f"{name}.b", False)
-            if stride != 1 or width != outer:
-                x = conv(x, [outer, width, 1, 1], stride, f"{name}.short", False)
-            nodes.append(helper.make_node("Add", [y, x], [f"{name}.sum"], f"{name}.add"))
-            nodes.append(helper.make_node("Relu", [f"{name}.sum"], [f"{name}.out"], f"{name}.relu"))
-            x, width = f"{name}.out", outer
-    nodes.append(helper.make_node("GlobalAveragePool", [x], ["mean"]))
-    nodes.append(helper.make_node("Flatten", ["mean"], ["flat"]))
-    w, b = weight("fc.w", [1000, width], 0.03), weight("fc.b", [1000], 0.0)
-    nodes.append(helper.make_node("Gemm", ["flat", w, b], ["y"], "fc", transB=1))
-    value = helper.make_tensor_value_info
-    inputs = [value("x", TensorProto.FLOAT, ["batch", 3, 224, 224])]
-    outputs = [value("y", TensorProto.FLOAT, ["batch", 1000])]
-    graph = helper.make_graph(nodes, "resnet", inputs, outputs, weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), args.out)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for function in (models, example, shrink, resnet):
+    for function in (models, example, shrink):
         c = commands.add_parser(function.__name__)
         c.set_defaults(function=function)
-        if function is resnet:
-            c.add_argument("out")
-            c.add_argument("--depth", type=int, default=18, choices=(18, 50))
-            continue
         c.add_argument("--edgesmith", required=True)
         if function is models:
             c.add_argument("--amount", default="0.3")

@@ -499,3 +499,18 @@ fn bodies_of_control_flow_are_pruned_for_themselves() {
     assert_eq!(run(&small, false), run(&model, false));
     assert_ne!(run(&small, true), run(&model, true));
 }
+
+#[test]
+fn a_model_that_runs_on_no_random_input_is_pruned_and_told_to_be_unchecked() {
+    let model = network(
+        "opset 17 graph net(x: f32[1,3], ids: i64[9]) -> (y: f32[9,2]) {
+        only: f32[1,2] = {*} w0: f32[3,16] = {*} w1: f32[16,2] = {*}
+        h = MatMul(x, w0) {name=\"first\"} p = MatMul(h, w1) {name=\"last\"} e = Gather(only, ids) y = Add(p, e) }",
+    );
+    let mut groups = Groups::of(&model, Structure::Channel, &[]).unwrap();
+    let settings = settings(Structure::Channel, 0.5);
+    let pruned = prune(&mut groups, &settings, &Seen::default(), &NoProgress).unwrap();
+    let told = pruned.notes.iter().any(|n| n.starts_with("not compared"));
+    assert!(told, "{:?}", pruned.notes);
+    assert_eq!(lengths(&pruned.model, "w0"), [3, 8]);
+}
