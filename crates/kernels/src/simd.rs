@@ -15,7 +15,7 @@ pub(crate) mod scalar;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod turn;
 
-pub(crate) use ahead::Ahead;
+pub(crate) use ahead::{Ahead, ask};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use turn::turn;
 

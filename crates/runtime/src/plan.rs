@@ -118,6 +118,14 @@ struct Slot {
     last: usize,
 }
 
+/// An input with a slot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input {
+    pub slot: SlotId,
+    /// No step writes the slot: it can be read where the caller has it.
+    pub stays: bool,
+}
+
 /// A finished plan.
 pub(crate) struct Plan {
     /// The model with everything folded that these shapes decide.
@@ -127,8 +135,8 @@ pub(crate) struct Plan {
     pub slots: Vec<std::ops::Range<usize>>,
     pub arena_bytes: usize,
     pub lower_bound: usize,
-    /// Slot and dimensions of each graph input.
-    pub inputs: Vec<Option<(SlotId, DType, Vec<usize>)>>,
+    /// Each graph input that has a slot.
+    pub inputs: Vec<Option<Input>>,
     /// Where the outputs are found.
     pub outputs: Vec<Arg>,
     /// How its samples are apart from each other, where there are several.
@@ -234,14 +242,14 @@ impl<'a> Planner<'a> {
             .hint("add `reference` to the providers"))
     }
 
-    fn place_inputs(&mut self) -> Vec<Option<(SlotId, DType, Vec<usize>)>> {
+    fn place_inputs(&mut self) -> Vec<Option<SlotId>> {
         let mut inputs = Vec::new();
         for &v in &self.model.graph.inputs {
             let known = self.typed(v);
             inputs.push(known.and_then(|(dtype, dims)| {
                 let slot = self.slot(dtype.bytes_of(dims.iter().product())?);
                 *self.places[v.index()].slot(Layout::Plain, Form::Own) = Some(slot);
-                Some((slot, dtype, dims))
+                Some(slot)
             }));
             if inputs.last() == Some(&None) {
                 self.places[v.index()].heap = true;
@@ -268,7 +276,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn pack(self, inputs: Vec<Option<(SlotId, DType, Vec<usize>)>>, outputs: Vec<Arg>) -> Plan {
+    fn pack(self, inputs: Vec<Option<SlotId>>, outputs: Vec<Arg>) -> Plan {
         let end = self.steps.len() + 1;
         let mut intervals: Vec<Interval> = self
             .slots
@@ -300,13 +308,21 @@ impl<'a> Planner<'a> {
             .values()
             .map(|(v, _)| self.typed(v))
             .collect();
+        let written = self.steps.iter().flat_map(|s| s.writes.iter().copied());
+        let written: BTreeSet<SlotId> = written.collect();
+        let input = |slot: Option<SlotId>| {
+            slot.map(|slot| Input {
+                slot,
+                stays: !written.contains(&slot),
+            })
+        };
         Plan {
             model: Model::default(),
             slots,
             types,
             arena_bytes: memory.peak,
             lower_bound: memory.lower_bound,
-            inputs,
+            inputs: inputs.into_iter().map(input).collect(),
             outputs,
             samples: None,
             placements: self.placements,

@@ -318,3 +318,36 @@ fn bf16_is_near_f32_or_refused_where_the_cpu_lacks_it() {
     assert_ne!(y[0], expected[0], "products are rounded");
     close("bf16", &expected[0], &y[0], 1.0 / 128.0, 0);
 }
+
+/// The same numbers, `offset` bytes behind an even place.
+fn moved(tensor: &Tensor, offset: usize) -> Tensor {
+    let mut all = vec![0; tensor.byte_len() + 128];
+    let first = all.as_ptr().align_offset(64) + offset;
+    all[first..][..tensor.byte_len()].copy_from_slice(tensor.bytes());
+    let data = bytes::Bytes::from(all).slice(first..first + tensor.byte_len());
+    Tensor::from_bytes(tensor.dtype(), tensor.dims(), data).unwrap()
+}
+
+#[test]
+fn inputs_are_read_wherever_they_lie_and_stay_as_they_are() {
+    let model = text::parse(
+        "opset 20 graph net(x: f32[2,3,5,4], z: f32[2,60]) -> (x, flat, twice, y) {
+        w: f32[2,3,1,1] = {1,2,3,4,5,6} flat = Flatten(x) twice = Add(flat, z) c = Conv(x, w) y = Relu(c) }",
+    );
+    let model = model.unwrap();
+    let numbers = |dims: &[usize], by: f32| {
+        let count = dims.iter().product::<usize>();
+        Tensor::from_vec(dims, (0..count).map(|i| i as f32 * by - 3.0).collect()).unwrap()
+    };
+    let (x, z) = (numbers(&[2, 3, 5, 4], 0.1), numbers(&[2, 60], -0.2));
+    let want = eval::evaluate(&model, &[("x", x.clone()), ("z", z.clone())]).unwrap();
+    let mut session = Session::prepare(&model, &Options::default()).unwrap();
+    for offset in [0, 1, 2, 4, 8, 16, 36] {
+        let given = [("x", moved(&x, offset)), ("z", moved(&z, 64 - offset))];
+        let found = session.run(&given).unwrap();
+        for (a, b) in want.iter().zip(&found) {
+            close(&format!("{offset} bytes"), a, b, 1e-6, 0);
+        }
+        assert_eq!(given[0].1, x, "nothing is written to what was given");
+    }
+}

@@ -390,9 +390,16 @@ mod tests {
     #[test]
     fn images_of_several_parts_equal_the_generic_kernel() {
         let mut random = Random::new(9);
-        for (channels, stride, signed) in
-            [(16, 1, true), (16, 2, false), (5, 1, false), (64, 1, true)]
-        {
+        for (channels, stride, signed, input) in [
+            (16, 1, true, [41, 37]),
+            (16, 2, false, [41, 37]),
+            (5, 1, false, [41, 37]),
+            (64, 1, true, [41, 37]),
+            (32, 1, false, [22, 15]),
+            (64, 1, true, [70, 7]),
+            (64, 1, true, [60, 9]),
+            (128, 1, false, [300, 1]),
+        ] {
             let g = ConvGeometry {
                 kernel: [3, 3],
                 stride: [stride; 2],
@@ -400,7 +407,7 @@ mod tests {
                 pad_end: [1, 1],
                 dilation: [1, 1],
                 groups: 1,
-                input: [41, 37],
+                input,
                 channels_in: channels,
                 channels_out: 16,
             };
@@ -420,7 +427,7 @@ mod tests {
             };
             let want = run(&Ctx::new(crate::Isa::Generic, crate::Threads::new(1)));
             for ctx in contexts() {
-                assert_eq!(run(&ctx), want, "{channels} {stride} {:?}", ctx.isa());
+                assert_eq!(run(&ctx), want, "{g:?} {:?}", ctx.isa());
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Products of tiles: sixteen rows of A with sixteen columns of B, 64 bytes along K in a step.
 //!
-//! A part of a product is cut to tiles of rows at even distances, which are read where they lie;
-//! rows that are not at even distances are copied together first. Both sides are read in whole
-//! steps of K, behind whose end B is 0.
+//! A part of a product is cut to tiles of rows at even distances, which are read where they lie,
+//! sometimes with rows between lines of an image that nobody asked for; other rows are copied
+//! together first. Both sides are read in whole steps of K, behind whose end B is 0.
 
 use std::ops::Range;
 
@@ -12,10 +12,14 @@ use super::Panels;
 use super::left::{Even, Left, Pixels, Rows, Steps};
 use crate::arena::with_scratch;
 use crate::simd::amx::{self, BYTES, Product, ROWS};
+use crate::simd::ask;
 use crate::simd::avx512::Avx512;
 
 /// What copying a line costs beside reading it.
 const COPY: usize = 4;
+
+/// How many bytes of B before its use a line is asked for, where a panel is read for the first time.
+const AHEAD: usize = 4096;
 
 /// What becomes of sums.
 pub(super) trait Sums {
@@ -59,6 +63,50 @@ pub(super) struct Right<'a> {
     pub bytes: usize,
 }
 
+/// Which of the rows that tiles have are rows of the part: the first `width` of every `pitch`, from
+/// `before` on.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    before: usize,
+    width: usize,
+    pitch: usize,
+    /// Bytes from one row of a tile to the next, where rows between those of the part are read too.
+    stride: Option<usize>,
+}
+
+impl Asked {
+    /// All of them.
+    const ALL: Self = Self {
+        before: 0,
+        width: usize::MAX,
+        pitch: usize::MAX,
+        stride: None,
+    };
+
+    /// How many rows tiles have up to the last of `count` rows of the part.
+    fn reach(self, count: usize) -> usize {
+        let last = self.before + count - 1;
+        last / self.width * self.pitch + last % self.width + 1 - self.before
+    }
+
+    /// The next rows of the part among `height` of a tile from `row` on: how many rows of the tile
+    /// come before them, the first, and how many there are.
+    #[inline(always)]
+    fn next(self, row: usize, height: usize) -> (usize, usize, usize) {
+        let place = self.before + row;
+        let (mut line, mut at, mut skip) = (place / self.pitch, place % self.pitch, 0);
+        if at >= self.width {
+            (line, at, skip) = (line + 1, 0, self.pitch - at);
+        }
+        let count = (self.width - at).min(height.saturating_sub(skip));
+        (
+            skip,
+            (line * self.width + at).wrapping_sub(self.before),
+            count,
+        )
+    }
+}
+
 /// A few rows of A: where they stand, and the distances in bytes of rows, lines and steps.
 #[derive(Clone, Copy)]
 struct Tile {
@@ -69,10 +117,12 @@ struct Tile {
     step: usize,
 }
 
-/// How many rows a tile has, and the first row of each and whether its rows lie evenly.
+/// How many rows a tile has, the first row of each and whether its rows lie evenly, and which rows
+/// are asked for.
 struct Cut {
     height: usize,
     tiles: Vec<(usize, bool)>,
+    asked: Asked,
 }
 
 impl Cut {
@@ -96,6 +146,11 @@ fn start<L: Left<u8>>(left: L, row: usize) -> usize {
 pub(super) trait Runs: Left<u8> {
     /// The ends of runs of rows at even distances, of `rows` rows.
     fn ends(self, rows: usize) -> SmallVec<[usize; 32]>;
+
+    /// The rows among more that are all at even distances, where there are such.
+    fn among(self) -> Option<Asked> {
+        None
+    }
 }
 
 impl Runs for Even<u8> {
@@ -112,6 +167,16 @@ impl Runs for Pixels {
         let first = self.width - self.before % self.width;
         let lines = (first..rows).step_by(self.width);
         lines.chain((rows > 0).then_some(rows)).collect()
+    }
+
+    fn among(self) -> Option<Asked> {
+        let is_whole = self.step > 0 && self.line.is_multiple_of(self.step);
+        is_whole.then(|| Asked {
+            before: self.before % self.width,
+            width: self.width,
+            pitch: self.line / self.step,
+            stride: Some(self.step),
+        })
     }
 }
 
@@ -137,12 +202,21 @@ fn cut<L: Runs>(left: L, rows: usize, panels: usize) -> Cut {
         }
         begin = end;
     }
-    let by_runs = Cut { height, tiles };
-    if by_runs.cost(panels) <= whole.cost(panels) {
-        by_runs
-    } else {
-        whole
-    }
+    let by_runs = Cut {
+        height,
+        tiles,
+        asked: Asked::ALL,
+    };
+    let through = left.among().filter(|_| rows > 0).map(|asked| {
+        let all = asked.reach(rows);
+        Cut {
+            asked,
+            ..whole_tiles(&[all], all)
+        }
+    });
+    let cuts = [Some(by_runs), Some(whole), through].into_iter().flatten();
+    cuts.min_by_key(|cut| cut.cost(panels))
+        .expect("a product can be cut by runs")
 }
 
 /// As few tiles of equal height as there can be, wherever runs end.
@@ -156,6 +230,7 @@ fn whole_tiles(ends: &[usize], rows: usize) -> Cut {
     Cut {
         height,
         tiles: tiles.collect(),
+        asked: Asked::ALL,
     }
 }
 
@@ -179,12 +254,17 @@ pub(super) unsafe fn multiply<P: Product, L: Runs>(
         let mut scratch = scratch.as_mut_ptr();
         let mut tiles = Vec::with_capacity(cut.tiles.len());
         for (row, even) in cut.tiles {
-            let at = start(left, row);
-            let next = start(left, row + usize::from(cut.height > 1));
+            let (at, stride) = match cut.asked.stride {
+                Some(stride) => (start(left, 0).wrapping_add(row * stride), stride),
+                None => {
+                    let (at, next) = (start(left, row), row + usize::from(cut.height > 1));
+                    (at, start(left, next).wrapping_sub(at))
+                }
+            };
             let mut tile = Tile {
                 row,
                 a: at as *const u8,
-                stride: next.wrapping_sub(at),
+                stride,
                 line: steps.stride,
                 step: BYTES,
             };
@@ -201,7 +281,7 @@ pub(super) unsafe fn multiply<P: Product, L: Runs>(
         }
         let steps = (steps.lines, run / BYTES);
         // SAFETY: the caller's promise; the height is 1 to 16.
-        unsafe { products::<P, _>(&tiles, cut.height, steps, b, panels, sums) };
+        unsafe { products::<P, _>(&tiles, (cut.height, cut.asked), steps, b, panels, sums) };
     });
 }
 
@@ -226,7 +306,10 @@ pub(super) unsafe fn multiply_tiles<P: Product>(
     };
     let tiles: SmallVec<[Tile; 16]> = (0..rows.div_ceil(height)).map(tile).collect();
     // SAFETY: the caller's promise.
-    unsafe { products::<P, _>(&tiles, height, (1, b.bytes / BYTES), b, panels, sums) };
+    unsafe {
+        let steps = (1, b.bytes / BYTES);
+        products::<P, _>(&tiles, (height, Asked::ALL), steps, b, panels, sums);
+    };
 }
 
 /// Multiplies `tiles` with `panels` of B.
@@ -236,7 +319,7 @@ pub(super) unsafe fn multiply_tiles<P: Product>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
 unsafe fn products<P: Product, O: Sums>(
     tiles: &[Tile],
-    height: usize,
+    (height, asked): (usize, Asked),
     steps: (usize, usize),
     b: Right,
     panels: Range<usize>,
@@ -250,7 +333,8 @@ unsafe fn products<P: Product, O: Sums>(
         for p in panels {
             let (first, columns, vectors) = b.panels.panel(p);
             let data = b.data[first * b.bytes..].as_ptr();
-            for two in tiles.chunks(2) {
+            for (at, two) in tiles.chunks(2).enumerate() {
+                let steps = (steps, at == 0);
                 let both = [&two[0], &two[two.len() - 1]];
                 let to = &mut block.0;
                 match (two.len(), vectors) {
@@ -260,12 +344,17 @@ unsafe fn products<P: Product, O: Sums>(
                     _ => multiply_pair::<P, 1, 1>(both, data, steps, height, to),
                 }
                 for (i, tile) in two.iter().enumerate() {
-                    let place = (tile.row, height, first, columns);
                     let block = block.0[i * height * vectors * 16..].as_mut_ptr();
-                    if vectors == 2 {
-                        deal::<O, 2>(s, place, block, sums);
-                    } else {
-                        deal::<O, 1>(s, place, block, sums);
+                    let (mut at, columns) = (0, (first, columns));
+                    while at < height {
+                        let (skip, row, count) = asked.next(tile.row + at, height - at);
+                        let block = block.add((at + skip).min(height) * vectors * 16);
+                        if vectors == 2 {
+                            deal::<O, 2>(s, (row, count), columns, block, sums);
+                        } else {
+                            deal::<O, 1>(s, (row, count), columns, block, sums);
+                        }
+                        at += skip + count;
                     }
                 }
             }
@@ -280,29 +369,32 @@ unsafe fn products<P: Product, O: Sums>(
 #[repr(C, align(64))]
 struct Block([i32; 4 * ROWS * 16]);
 
-/// Hands out the sums of a tile of rows: row, height, first column, columns.
+/// Hands out the sums of `height` rows from `row` on, of `columns` columns from `first` on.
 ///
 /// # Safety
 /// As for [`Sums::put`]; `block` has `height` rows of `V` vectors.
 #[inline(always)]
 unsafe fn deal<O: Sums, const V: usize>(
     s: Avx512,
-    place: (usize, usize, usize, usize),
+    (row, height): (usize, usize),
+    (first, columns): (usize, usize),
     block: *mut i32,
     sums: &O,
 ) {
-    let (row, height, first, columns) = place;
     let mut at = 0;
     // SAFETY: the caller's promise.
     unsafe {
-        sums.prepare::<V>(s, block, place);
+        sums.prepare::<V>(s, block, (row, height, first, columns));
         while at + 4 <= height {
             sums.put::<4, V>(s, block.add(at * V * 16), row + at, first, columns);
             at += 4;
         }
-        while at < height {
+        if at + 2 <= height {
+            sums.put::<2, V>(s, block.add(at * V * 16), row + at, first, columns);
+            at += 2;
+        }
+        if at < height {
             sums.put::<1, V>(s, block.add(at * V * 16), row + at, first, columns);
-            at += 1;
         }
     }
 }
@@ -342,7 +434,7 @@ unsafe fn copy<L: Left<u8>>(
 unsafe fn multiply_pair<P: Product, const M: usize, const V: usize>(
     tiles: [&Tile; 2],
     mut b: *const u8,
-    (lines, steps): (usize, usize),
+    ((lines, steps), is_first): ((usize, usize), bool),
     height: usize,
     block: &mut [i32],
 ) {
@@ -356,6 +448,9 @@ unsafe fn multiply_pair<P: Product, const M: usize, const V: usize>(
             let mut x = tiles[0].a.add(line * tiles[0].line);
             let mut y = tiles[1].a.add(line * tiles[1].line);
             for _ in 0..steps {
+                if is_first {
+                    (0..V * ROWS).for_each(|i| ask(b.wrapping_add(AHEAD + i * BYTES)));
+                }
                 amx::load::<6>(b, V * BYTES);
                 amx::load::<4>(x, tiles[0].stride);
                 P::add::<0, 4, 6>();
@@ -421,5 +516,62 @@ mod tests {
             assert_eq!(begin, count);
             assert!(pixels.ends(0).is_empty());
         }
+    }
+
+    #[test]
+    fn rows_of_tiles_that_go_through_lines_are_those_of_the_part_once_each() {
+        let mut seen = 0;
+        for (width, pitch, before, count) in [
+            (7, 9, 0, 49),
+            (7, 9, 3, 30),
+            (5, 8, 4, 1),
+            (1, 3, 0, 20),
+            (14, 14, 2, 40),
+            (28, 30, 27, 113),
+        ] {
+            let pixels = Pixels {
+                first: std::ptr::null(),
+                before,
+                width,
+                step: 64,
+                line: pitch * 64,
+            };
+            let asked = pixels.among().unwrap();
+            let all = asked.reach(count);
+            let cut = whole_tiles(&[all], all);
+            let mut found = vec![false; count];
+            for (first, even) in cut.tiles {
+                assert!(even && first + cut.height <= all);
+                let mut at = 0;
+                while at < cut.height {
+                    let (skip, row, n) = asked.next(first + at, cut.height - at);
+                    at += skip;
+                    for i in 0..n {
+                        let place = (first + at + i) * asked.stride.unwrap();
+                        let own = start(pixels, 0).wrapping_add(place);
+                        assert_eq!(start(pixels, row + i), own);
+                        found[row + i] = true;
+                    }
+                    at += n;
+                }
+            }
+            assert!(found.iter().all(|&f| f), "{width} {pitch} {before} {count}");
+            seen += usize::from(cut.height > width);
+        }
+        assert!(seen > 2);
+    }
+
+    #[test]
+    fn narrow_images_are_multiplied_through_their_lines() {
+        let pixels = |width: usize| Pixels {
+            first: std::ptr::null(),
+            before: 0,
+            width,
+            step: 64,
+            line: (width + 2) * 64,
+        };
+        let goes_through = |width: usize| cut(pixels(width), width * width, 8).asked.width == width;
+        assert!(goes_through(7));
+        assert!(!goes_through(16) && !goes_through(32));
     }
 }

@@ -42,7 +42,7 @@ impl Ahead {
 
 /// Asks for the line at `at`, which need not be there.
 #[inline(always)]
-fn ask(at: *const u8) {
+pub(crate) fn ask(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

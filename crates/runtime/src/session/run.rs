@@ -13,13 +13,18 @@ use edgesmith_kernels::Ctx;
 use edgesmith_kernels::arena::Arena;
 use smallvec::SmallVec;
 
-use crate::plan::{Arg, Evaluate, Layout, OnDevice, Plan, Rest, Step, StepRow, Watch, Work, fed};
+use crate::plan::{
+    Arg, Evaluate, Input, Layout, OnDevice, Plan, Rest, SlotId, Step, StepRow, Watch, Work, fed,
+};
 use crate::profile::Profile;
 use crate::session::view::View;
 
 /// Nanoseconds of work, by the estimate of [`work`], below which a step runs on one thread: others would gain
 /// less than it takes to call them, and their time counts too.
 const SHARED: u64 = 5000;
+
+/// The alignment in bytes with which kernels read what a caller gave.
+const ALIGNED: usize = 16;
 
 /// One run.
 pub(crate) struct Run<'a> {
@@ -29,6 +34,8 @@ pub(crate) struct Run<'a> {
     alone: Ctx,
     plan: &'a Plan,
     arena: &'a mut Arena,
+    /// Inputs that are read where the caller has them.
+    given: SmallVec<[(SlotId, &'a [u8]); 2]>,
     /// Values that are no tensors, or of shapes that the plan does not know.
     heap: Vec<Option<Item>>,
     budget: &'a Budget,
@@ -45,6 +52,7 @@ impl<'a> Run<'a> {
             alone: ctx.on_one_thread(),
             plan,
             arena,
+            given: SmallVec::new(),
             heap,
             budget,
         }
@@ -53,7 +61,7 @@ impl<'a> Run<'a> {
     /// Runs every step; the outputs.
     pub fn go(
         mut self,
-        fed: &[Item],
+        fed: &'a [Item],
         mut watch: Watch,
         mut profile: Option<&mut Profile>,
     ) -> Result<Vec<Item>> {
@@ -61,9 +69,17 @@ impl<'a> Run<'a> {
         self.budget.hold(plan.arena_bytes as u64)?;
         for ((&v, place), t) in self.model.graph.inputs.iter().zip(&plan.inputs).zip(fed) {
             match (place, t) {
-                (Some((slot, ..)), Item::Tensor(t)) => {
-                    let part = self.arena.part_mut(plan.slots[*slot].clone());
-                    part.ok_or_else(outside)?.copy_from_slice(t.bytes());
+                (Some(Input { slot, stays, .. }), Item::Tensor(t)) => {
+                    let (range, bytes) = (plan.slots[*slot].clone(), t.bytes());
+                    if range.len() != bytes.len() {
+                        return Err(outside());
+                    }
+                    if *stays && bytes.as_ptr().addr().is_multiple_of(ALIGNED) {
+                        self.given.push((*slot, bytes));
+                        continue;
+                    }
+                    let part = self.arena.part_mut(range);
+                    part.ok_or_else(outside)?.copy_from_slice(bytes);
                 }
                 _ => self.heap[v.index()] = Some(t.clone()),
             }
@@ -92,9 +108,19 @@ impl<'a> Run<'a> {
         match &step.work {
             Work::Kernel(_) | Work::Checked(_) => {
                 let range = |&s: &usize| self.plan.slots[s].clone();
-                let reads: SmallVec<[_; 6]> = step.reads.iter().map(range).collect();
+                let own = |s: &usize| match self.given(*s) {
+                    Some(_) => 0..0,
+                    None => range(s),
+                };
+                let reads: SmallVec<[_; 6]> = step.reads.iter().map(own).collect();
                 let writes: SmallVec<[_; 2]> = step.writes.iter().map(range).collect();
-                let (reads, mut writes) = self.arena.split(&reads, &writes).ok_or_else(outside)?;
+                let parts = self.arena.split(&reads, &writes);
+                let (mut reads, mut writes) = parts.ok_or_else(outside)?;
+                for (read, slot) in reads.iter_mut().zip(&step.reads) {
+                    if let Some((_, bytes)) = self.given.iter().find(|(s, _)| s == slot) {
+                        *read = bytes;
+                    }
+                }
                 let lengths = reads.iter().map(|r| r.len());
                 let bytes = lengths.chain(writes.iter().map(|w| w.len())).sum();
                 let ctx = match work(&step.row, bytes) < SHARED {
@@ -225,6 +251,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// An input that is read where the caller has it.
+    fn given(&self, slot: SlotId) -> Option<&'a [u8]> {
+        let found = self.given.iter().find(|(s, _)| *s == slot);
+        found.map(|(_, bytes)| *bytes)
+    }
+
+    /// What a slot holds.
+    fn part(&self, slot: SlotId) -> Result<&[u8]> {
+        let part = || self.arena.part(self.plan.slots[slot].clone());
+        self.given(slot).or_else(part).ok_or_else(outside)
+    }
+
     fn put(&mut self, slot: usize, item: &Item) -> Result<()> {
         let tensor = item.as_tensor()?;
         let part = self
@@ -245,11 +283,7 @@ impl<'a> Run<'a> {
     fn item(&self, arg: &Arg) -> Result<Item> {
         match arg {
             Arg::Slot { slot, dtype, dims } => {
-                let part = self
-                    .arena
-                    .part(self.plan.slots[*slot].clone())
-                    .ok_or_else(outside)?;
-                let data = Bytes::copy_from_slice(part);
+                let data = Bytes::copy_from_slice(self.part(*slot)?);
                 Tensor::from_bytes(*dtype, dims, data).map(Item::Tensor)
             }
             Arg::Constant(t) => Ok(t.clone().into()),
@@ -263,8 +297,7 @@ impl<'a> Run<'a> {
     /// A value for those who watch.
     fn shown(&self, v: ValueId, slot: usize, layout: Layout) -> Result<View<'_>> {
         let (dtype, dims) = self.plan.types[v.index()].as_ref().ok_or_else(outside)?;
-        let part = self.arena.part(self.plan.slots[slot].clone());
-        let part = part.ok_or_else(outside)?;
+        let part = self.part(slot)?;
         Ok(View::new(self.ctx, (*dtype, dims), layout, part))
     }
 }

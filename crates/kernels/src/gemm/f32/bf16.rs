@@ -451,6 +451,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn images_of_several_parts_equal_those_of_rounded_numbers() {
+        let mut random = Random::new(9);
+        for (input, channels) in [
+            ([22, 15], 32),
+            ([70, 7], 64),
+            ([60, 9], 40),
+            ([300, 1], 64),
+            ([20, 33], 16),
+        ] {
+            let mut g = some_geometry(&mut random);
+            (g.kernel, g.stride, g.dilation, g.groups) = ([3, 3], [1, 1], [1, 1], 1);
+            (g.pad_begin, g.pad_end, g.input) = ([1, 1], [1, 1], input);
+            (g.channels_in, g.channels_out) = (channels, 35);
+            let (input, output) = g.sizes(2);
+            let (x, w) = (random.floats(input), random.floats(35 * g.depth()));
+            let want = plain(&g, 2, &round(&x), &round(&w), 0.0);
+            for ctx in contexts() {
+                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+                let mut y = vec![f32::NAN; output];
+                conv.run(&ctx, 2, &x, &mut y, &Epilogue::default());
+                close(&y, &want, 1e-4, &format!("{g:?}"));
+            }
+        }
+    }
+
     fn halves(x: &[f32]) -> Vec<half::bf16> {
         let of = |&x: &f32| half::bf16::from_bits(rounded(x) as u16);
         x.iter().map(of).collect()
