@@ -137,6 +137,8 @@ pub(crate) struct Plan {
     pub lower_bound: usize,
     /// Each graph input that has a slot.
     pub inputs: Vec<Option<Input>>,
+    /// Whether each step reads one.
+    pub reads_inputs: Vec<bool>,
     /// Where the outputs are found.
     pub outputs: Vec<Arg>,
     /// How its samples are apart from each other, where there are several.
@@ -308,6 +310,8 @@ impl<'a> Planner<'a> {
             .values()
             .map(|(v, _)| self.typed(v))
             .collect();
+        let given: BTreeSet<SlotId> = inputs.iter().flatten().copied().collect();
+        let reads = |s: &Step| s.reads.iter().any(|slot| given.contains(slot));
         let written = self.steps.iter().flat_map(|s| s.writes.iter().copied());
         let written: BTreeSet<SlotId> = written.collect();
         let input = |slot: Option<SlotId>| {
@@ -322,6 +326,7 @@ impl<'a> Planner<'a> {
             types,
             arena_bytes: memory.peak,
             lower_bound: memory.lower_bound,
+            reads_inputs: self.steps.iter().map(reads).collect(),
             inputs: inputs.into_iter().map(input).collect(),
             outputs,
             samples: None,

@@ -21,6 +21,9 @@ const COPY: usize = 4;
 /// How many bytes of B before its use a line is asked for, where a panel is read for the first time.
 const AHEAD: usize = 4096;
 
+/// Bytes of B that may not be in the near caches when they are asked for.
+const FAR: usize = 64 * 1024;
+
 /// What becomes of sums.
 pub(super) trait Sums {
     /// Sees `height` rows of `V` vectors of sums before they are taken, as [`Sums::put`] will.
@@ -117,11 +120,14 @@ struct Tile {
     step: usize,
 }
 
+/// The first row of tiles, and whether their rows lie evenly.
+type Tiles = SmallVec<[(usize, bool); 32]>;
+
 /// How many rows a tile has, the first row of each and whether its rows lie evenly, and which rows
 /// are asked for.
 struct Cut {
     height: usize,
-    tiles: Vec<(usize, bool)>,
+    tiles: Tiles,
     asked: Asked,
 }
 
@@ -185,15 +191,36 @@ impl Runs for Pixels {
 fn cut<L: Runs>(left: L, rows: usize, panels: usize) -> Cut {
     let ends = left.ends(rows);
     let whole = whole_tiles(&ends, rows);
+    if ends.len() < 2 {
+        return whole;
+    }
+    let by_runs = tiles_of_runs(&ends, rows);
+    let cut = match by_runs.cost(panels) <= whole.cost(panels) {
+        true => by_runs,
+        false => whole,
+    };
+    let through = left.among().map(|asked| {
+        let all = asked.reach(rows);
+        Cut {
+            asked,
+            ..whole_tiles(&[all], all)
+        }
+    });
+    let through = through.filter(|t| t.cost(panels) < cut.cost(panels));
+    through.unwrap_or(cut)
+}
+
+/// Tiles as high as the longest run or as they can be, that lie evenly where a run is as long.
+fn tiles_of_runs(ends: &[usize], rows: usize) -> Cut {
     let (mut longest, mut begin) = (0, 0);
-    for &end in &ends {
+    for &end in ends {
         longest = longest.max(end - begin);
         begin = end;
     }
     let height = longest.min(rows.min(ROWS));
-    let mut tiles = Vec::new();
+    let mut tiles = Tiles::new();
     let (mut begin, mut row) = (0, 0);
-    for end in ends {
+    for &end in ends {
         while row < end {
             let even = end - begin >= height;
             let first = row.min(if even { end } else { rows } - height);
@@ -202,21 +229,11 @@ fn cut<L: Runs>(left: L, rows: usize, panels: usize) -> Cut {
         }
         begin = end;
     }
-    let by_runs = Cut {
+    Cut {
         height,
         tiles,
         asked: Asked::ALL,
-    };
-    let through = left.among().filter(|_| rows > 0).map(|asked| {
-        let all = asked.reach(rows);
-        Cut {
-            asked,
-            ..whole_tiles(&[all], all)
-        }
-    });
-    let cuts = [Some(by_runs), Some(whole), through].into_iter().flatten();
-    cuts.min_by_key(|cut| cut.cost(panels))
-        .expect("a product can be cut by runs")
+    }
 }
 
 /// As few tiles of equal height as there can be, wherever runs end.
@@ -252,7 +269,7 @@ pub(super) unsafe fn multiply<P: Product, L: Runs>(
     let size = b.bytes * cut.height;
     with_scratch(copied * size, |scratch: &mut [u8]| {
         let mut scratch = scratch.as_mut_ptr();
-        let mut tiles = Vec::with_capacity(cut.tiles.len());
+        let mut tiles = SmallVec::<[Tile; 32]>::with_capacity(cut.tiles.len());
         for (row, even) in cut.tiles {
             let (at, stride) = match cut.asked.stride {
                 Some(stride) => (start(left, 0).wrapping_add(row * stride), stride),
@@ -334,7 +351,7 @@ unsafe fn products<P: Product, O: Sums>(
             let (first, columns, vectors) = b.panels.panel(p);
             let data = b.data[first * b.bytes..].as_ptr();
             for (at, two) in tiles.chunks(2).enumerate() {
-                let steps = (steps, at == 0);
+                let steps = (steps, at == 0 && b.data.len() >= FAR);
                 let both = [&two[0], &two[two.len() - 1]];
                 let to = &mut block.0;
                 match (two.len(), vectors) {
@@ -347,7 +364,10 @@ unsafe fn products<P: Product, O: Sums>(
                     let block = block.0[i * height * vectors * 16..].as_mut_ptr();
                     let (mut at, columns) = (0, (first, columns));
                     while at < height {
-                        let (skip, row, count) = asked.next(tile.row + at, height - at);
+                        let (skip, row, count) = match asked.stride {
+                            Some(_) => asked.next(tile.row + at, height - at),
+                            None => (0, tile.row, height),
+                        };
                         let block = block.add((at + skip).min(height) * vectors * 16);
                         if vectors == 2 {
                             deal::<O, 2>(s, (row, count), columns, block, sums);

@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
         for (i, step) in plan.steps.iter().enumerate() {
             let started = profile.is_some().then(Instant::now);
             let mut inner = profile.is_some().then(Profile::default);
-            self.step(step, &mut watch, inner.as_mut())?;
+            self.step(i, &mut watch, inner.as_mut())?;
             if let (Some(p), Some(t), Some(inner)) = (profile.as_deref_mut(), started, inner) {
                 p.add(i, t, &inner);
             }
@@ -104,22 +104,27 @@ impl<'a> Run<'a> {
         outputs.collect()
     }
 
-    fn step(&mut self, step: &Step, watch: &mut Watch, inner: Option<&mut Profile>) -> Result<()> {
+    fn step(&mut self, i: usize, watch: &mut Watch, inner: Option<&mut Profile>) -> Result<()> {
+        let step = &self.plan.steps[i];
         match &step.work {
             Work::Kernel(_) | Work::Checked(_) => {
                 let range = |&s: &usize| self.plan.slots[s].clone();
-                let own = |s: &usize| match self.given(*s) {
-                    Some(_) => 0..0,
-                    None => range(s),
+                let given = match self.plan.reads_inputs[i] {
+                    true => &self.given[..],
+                    false => &[],
+                };
+                let own = |s: &usize| match given.iter().any(|(slot, _)| slot == s) {
+                    true => 0..0,
+                    false => range(s),
                 };
                 let reads: SmallVec<[_; 6]> = step.reads.iter().map(own).collect();
                 let writes: SmallVec<[_; 2]> = step.writes.iter().map(range).collect();
                 let parts = self.arena.split(&reads, &writes);
                 let (mut reads, mut writes) = parts.ok_or_else(outside)?;
-                for (read, slot) in reads.iter_mut().zip(&step.reads) {
-                    if let Some((_, bytes)) = self.given.iter().find(|(s, _)| s == slot) {
-                        *read = bytes;
-                    }
+                for &(slot, bytes) in given {
+                    let own = reads.iter_mut().zip(&step.reads);
+                    own.filter(|(_, s)| **s == slot)
+                        .for_each(|(read, _)| *read = bytes);
                 }
                 let lengths = reads.iter().map(|r| r.len());
                 let bytes = lengths.chain(writes.iter().map(|w| w.len())).sum();
