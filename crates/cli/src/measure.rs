@@ -201,6 +201,8 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use edgesmith_ir::Error;
+
     use super::*;
 
     #[test]
@@ -208,6 +210,27 @@ mod tests {
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.5);
         assert_eq!(quantile(&[1.0], 0.95), 1.0);
         assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn a_turn_has_one_long_run_or_as_many_short_ones_as_it_takes() {
+        let mut times = Times::default();
+        let mut long: Run = Box::new(|| {
+            std::thread::sleep(TURN);
+            Ok(())
+        });
+        times.take_turn(&mut long).expect("the run is good");
+        assert_eq!((times.wall.len(), times.cpu.len()), (1, 1));
+        assert!(times.wall[0] >= 5.0 && times.cpu[0] < times.wall[0]);
+        let runs = std::cell::Cell::new(0);
+        let mut short: Run = Box::new(|| {
+            runs.set(runs.get() + 1);
+            Ok(())
+        });
+        times.take_turn(&mut short).expect("the run is good");
+        assert_eq!((times.wall.len(), times.cpu.len()), (1 + runs.get(), 2));
+        let mut broken: Run = Box::new(|| Err(Error::invalid("it broke")));
+        assert!(times.take_turn(&mut broken).is_err());
     }
 
     #[test]
