@@ -14,6 +14,7 @@ use parts::Next;
 use place::Place;
 
 pub(crate) mod fold;
+mod given;
 mod late;
 mod layout;
 mod limits;
@@ -28,6 +29,7 @@ mod program;
 mod reference;
 mod signs;
 
+pub(crate) use given::Input;
 pub(crate) use late::{Rest, fed};
 pub(crate) use layout::in_memory;
 pub(crate) use lines::{ByLines, OfStrip};
@@ -116,14 +118,6 @@ struct Slot {
     bytes: usize,
     first: usize,
     last: usize,
-}
-
-/// An input with a slot.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Input {
-    pub slot: SlotId,
-    /// No step writes the slot: it can be read where the caller has it.
-    pub stays: bool,
 }
 
 /// A finished plan.
@@ -244,22 +238,6 @@ impl<'a> Planner<'a> {
             .hint("add `reference` to the providers"))
     }
 
-    fn place_inputs(&mut self) -> Vec<Option<SlotId>> {
-        let mut inputs = Vec::new();
-        for &v in &self.model.graph.inputs {
-            let known = self.typed(v);
-            inputs.push(known.and_then(|(dtype, dims)| {
-                let slot = self.slot(dtype.bytes_of(dims.iter().product())?);
-                *self.places[v.index()].slot(Layout::Plain, Form::Own) = Some(slot);
-                Some(slot)
-            }));
-            if inputs.last() == Some(&None) {
-                self.places[v.index()].heap = true;
-            }
-        }
-        inputs
-    }
-
     /// Values that somebody watches are made even where nothing else needs them.
     fn show_wanted(&mut self, id: NodeId) -> Result<()> {
         let outputs: Vec<ValueId> = self
@@ -310,24 +288,15 @@ impl<'a> Planner<'a> {
             .values()
             .map(|(v, _)| self.typed(v))
             .collect();
-        let given: BTreeSet<SlotId> = inputs.iter().flatten().copied().collect();
-        let reads = |s: &Step| s.reads.iter().any(|slot| given.contains(slot));
-        let written = self.steps.iter().flat_map(|s| s.writes.iter().copied());
-        let written: BTreeSet<SlotId> = written.collect();
-        let input = |slot: Option<SlotId>| {
-            slot.map(|slot| Input {
-                slot,
-                stays: !written.contains(&slot),
-            })
-        };
+        let (inputs, reads_inputs) = given::read(&inputs, &self.steps);
         Plan {
             model: Model::default(),
             slots,
             types,
             arena_bytes: memory.peak,
             lower_bound: memory.lower_bound,
-            reads_inputs: self.steps.iter().map(reads).collect(),
-            inputs: inputs.into_iter().map(input).collect(),
+            inputs,
+            reads_inputs,
             outputs,
             samples: None,
             placements: self.placements,

@@ -8,7 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
 
-use edgesmith_ir::{Error, Model, Result, Tensor, eval, text};
+use edgesmith_ir::{DType, Error, Model, Result, Tensor, Value, eval, text};
 use edgesmith_runtime::device::{Asked, Device, Part, Unit};
 use edgesmith_runtime::{Options, Placement, Provider, Session};
 use edgesmith_testkit::property::holds;
@@ -27,6 +27,7 @@ static CHANCE: Provider = Provider::of_parts("chance", "takes units by chance", 
             .iter()
             .find(|(k, _)| k == "no")
             .map(|(_, v)| v.clone()),
+        signed: number("signed") != 0,
         fails: number("fails") != 0,
     }))
 });
@@ -38,6 +39,8 @@ struct Chance {
     seed: u64,
     /// An operator that does not compile.
     no_op: Option<String>,
+    /// It has no unsigned bytes.
+    signed: bool,
     fails: bool,
 }
 
@@ -66,6 +69,10 @@ impl Device for Chance {
             .any(|(_, n)| Some(&n.op) == self.no_op.as_ref().map(|s| s.as_str().into()).as_ref())
         {
             return Err(Error::unsupported("there is an operator that it lacks"));
+        }
+        let is_u8 = |(_, v): (_, &Value)| v.constant.as_ref().map(Tensor::dtype) == Some(DType::U8);
+        if self.signed && part.graph.values().any(is_u8) {
+            return Err(Error::unsupported("it has no unsigned bytes"));
         }
         let options = Options {
             providers: vec!["reference".into()],
@@ -164,6 +171,26 @@ fn a_device_takes_q_dq_groups_whole_and_says_why_not_others() {
     let expected = eval::evaluate(&model, &[("x", bytes())]).unwrap();
     let found = session.run(&[("x", bytes())]).unwrap();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_device_gets_bytes_of_the_sign_that_the_file_has() {
+    let text = "opset 17 graph g (x: f32[1,2,6,6]) -> (z: f32[1,3,6,6]) {
+        s: f32[] = {0.02} p: i8[] = {-3} w: f32[3,2,1,1] = {1,-2,3,0.5,-1,2} ws: f32[] = {0.03} wp: i8[] = {0}
+        xq = QuantizeLinear(x, s, p) xd = DequantizeLinear(xq, s, p)
+        wq = QuantizeLinear(w, ws, wp) wd = DequantizeLinear(wq, ws, wp)
+        c = Conv(xd, wd) cq = QuantizeLinear(c, s, p) z = DequantizeLinear(cq, s, p) {name=\"z\"}
+    }";
+    let model = text::parse(text).unwrap();
+    let mut session = session(&model, "chance:signed=1");
+    assert_eq!(place(&session, "z").provider, "chance");
+    let x = Tensor::from_vec(
+        &[1, 2, 6, 6],
+        (0..72).map(|i| i as f32 * 0.05 - 1.7).collect(),
+    );
+    let x = x.unwrap();
+    let expected = eval::evaluate(&model, &[("x", x.clone())]).unwrap();
+    assert_eq!(session.run(&[("x", x)]).unwrap(), expected);
 }
 
 #[test]
