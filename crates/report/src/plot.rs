@@ -291,9 +291,9 @@ fn node_rows(
 }
 
 /// What a caption says where rows were left out.
-fn left_out(shown: usize, all: usize, which: &str) -> String {
+fn left_out(shown: usize, all: usize, [which, what]: [&str; 2]) -> String {
     if shown < all {
-        format!(" The {shown} {which} of {all} nodes are shown.")
+        format!(" The {shown} {which} of {all} {what} are shown.")
     } else {
         String::new()
     }
@@ -383,7 +383,7 @@ fn sqnr_by_node(evidence: &Evidence) -> Option<Figure> {
     let caption = format!(
         "The output of each node against the same place in the baseline, first layer on top. \
          Further right is nearer to the baseline; 6 dB are one bit.{}",
-        left_out(rows.len(), all, "worst")
+        left_out(rows.len(), all, ["worst", "nodes"])
     );
     let chart = Rows {
         label: "SQNR per layer",
@@ -410,7 +410,7 @@ fn time_by_node(evidence: &Evidence) -> Option<Figure> {
     let (rows, all) = node_rows(evidence, &series, &reading, sum);
     let caption = format!(
         "Mean time of each node in one run, first layer on top.{}",
-        left_out(rows.len(), all, "slowest")
+        left_out(rows.len(), all, ["slowest", "nodes"])
     );
     let chart = Rows {
         label: "Time per node",

@@ -2,7 +2,7 @@
 
 use super::epochs::{Curve, Epochs};
 use super::rows::{Form, Mark, Row, Rows};
-use super::{Figure, MOST_NODES};
+use super::{Figure, MOST_NODES, left_out};
 use crate::evidence::{Evidence, Removal, RemovedGroup, Tickets};
 
 /// All of them, in the order of the steps.
@@ -53,14 +53,10 @@ fn kept(r: &Removal, names_step: bool) -> Option<Figure> {
             marks: vec![mark],
         }
     };
-    let mut caption = "What goes together is one bar, by the layers that make it.".to_owned();
-    if shown.len() < r.groups.len() {
-        caption += &format!(
-            " The {} that lose the most of {} are shown.",
-            shown.len(),
-            r.groups.len()
-        );
-    }
+    let caption = format!(
+        "What goes together is one bar, by the layers that make it.{}",
+        left_out(shown.len(), r.groups.len(), ["most shortened", "groups"])
+    );
     let chart = Rows {
         label: "What each layer keeps",
         axis_label: "kept in %".into(),
