@@ -4,6 +4,10 @@ use std::borrow::Cow;
 
 use half::bf16;
 
+use crate::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx512::{self, Avx512};
+
 /// What a kernel reads.
 #[derive(Clone, Copy, Debug)]
 pub enum Floats<'a> {
@@ -103,5 +107,47 @@ pub fn of_bytes_mut(x: &mut [u8], rounded: bool) -> FloatsMut<'_> {
         FloatsMut::Bf16(bytemuck::cast_slice_mut(x))
     } else {
         FloatsMut::F32(bytemuck::cast_slice_mut(x))
+    }
+}
+
+/// A channel of a pixel, as images hold it.
+pub(crate) trait Channel<S: Simd>: Copy {
+    /// The first `n <= LANES`, then zeros.
+    ///
+    /// # Safety
+    /// They are readable at `p`.
+    unsafe fn load(s: S, p: *const Self, n: usize) -> S::F;
+
+    /// Stores the first `n <= LANES`.
+    ///
+    /// # Safety
+    /// They are writable at `p`, and the CPU has what rounds to them.
+    unsafe fn store(s: S, p: *mut Self, x: S::F, n: usize);
+}
+
+impl<S: Simd> Channel<S> for f32 {
+    #[inline(always)]
+    unsafe fn load(s: S, p: *const f32, n: usize) -> S::F {
+        // SAFETY: the caller's promise.
+        unsafe { s.load_up_to(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn store(s: S, p: *mut f32, x: S::F, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { s.store_up_to(p, x, n) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Channel<Avx512> for bf16 {
+    #[inline(always)]
+    unsafe fn load(_: Avx512, p: *const bf16, n: usize) -> <Avx512 as Simd>::F {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::load_bf16(p, n) }
+    }
+    #[inline(always)]
+    unsafe fn store(_: Avx512, p: *mut bf16, x: <Avx512 as Simd>::F, n: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { avx512::store_bf16(p, x, n) }
     }
 }

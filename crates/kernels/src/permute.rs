@@ -5,6 +5,8 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::Ctx;
+use crate::activation::GRAIN;
+use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 
 type Dims = SmallVec<[usize; 6]>;
@@ -112,6 +114,19 @@ impl View {
             .iter()
             .position(|(n, stride)| *stride == 1 && *n > 1);
         match dense {
+            Some(axis) if axis + 2 == self.axes.len() && matches!(last.0, 2..=4) => {
+                let rows = self.axes[axis].0;
+                let lines = Lines {
+                    view: self,
+                    x,
+                    rows,
+                };
+                match last.0 {
+                    2 => lines.interleave::<2>(ctx, shared),
+                    3 => lines.interleave::<3>(ctx, shared),
+                    _ => lines.interleave::<4>(ctx, shared),
+                }
+            }
             Some(axis) if axis + 2 == self.axes.len() => {
                 let (rows, _) = self.axes[axis];
                 let matrices = shared.len() / (rows * last.0);
@@ -137,6 +152,61 @@ impl View {
                             copy_row(x, self.offset(row, 1), last.1, y);
                         }
                     });
+            }
+        }
+    }
+}
+
+/// Views that take one element of each of a few lines in turn, such as the colours of an image.
+struct Lines<'a, const N: usize> {
+    view: &'a View,
+    x: &'a [[u8; N]],
+    /// Elements of a line.
+    rows: usize,
+}
+
+impl<const N: usize> Lines<'_, N> {
+    fn interleave<const C: usize>(&self, ctx: &Ctx, y: Shared<[u8; N]>) {
+        let (rows, stride) = (self.rows, self.view.axes[self.view.axes.len() - 1].1);
+        let bands = rows.div_ceil(BAND);
+        let grain = (GRAIN / (C * BAND)).max(1);
+        let tasks = y.len() / (C * rows) * bands;
+        ctx.threads().parallel_ranges(tasks, grain, |range| {
+            for task in range {
+                let (block, first) = (task / bands, task % bands * BAND);
+                let count = BAND.min(rows - first);
+                let from = self.view.offset(block, 2);
+                let x = std::array::from_fn(|c| {
+                    let at = (from + c as isize * stride) as usize + first;
+                    &self.x[at..at + count]
+                });
+                let to = C * (block * rows + first);
+                // SAFETY: every band belongs to one task.
+                let y = unsafe { y.slice(to..to + C * count) };
+                dispatch(ctx.isa(), Interleave::<N, C> { x, y });
+            }
+        });
+    }
+}
+
+/// Elements of a line that are interleaved at a time.
+const BAND: usize = 1024;
+
+struct Interleave<'a, const N: usize, const C: usize> {
+    /// Lines of one length.
+    x: [&'a [[u8; N]]; C],
+    y: &'a mut [[u8; N]],
+}
+
+impl<const N: usize, const C: usize> Body for Interleave<'_, N, C> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let y = self.y.as_chunks_mut::<C>().0;
+        let x = self.x.map(|line| &line[..y.len()]);
+        for (i, y) in y.iter_mut().enumerate() {
+            for c in 0..C {
+                y[c] = x[c][i];
             }
         }
     }

@@ -7,6 +7,8 @@ pub use gradient::{average_pool_gradient, max_pool_gradient};
 
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::Ctx;
 use crate::activation::GRAIN;
 use crate::gemm::Bytes;
@@ -151,6 +153,23 @@ impl Largest for f32 {
     }
     fn by_vectors(ctx: &Ctx, g: &PoolGeometry, x: &[f32], y: &mut [f32]) -> bool {
         largest::of_windows(ctx, g, x, y)
+    }
+}
+
+/// Rounding keeps the order: the largest of rounded numbers is the largest one, rounded.
+impl Largest for bf16 {
+    const LEAST: bf16 = bf16::NEG_INFINITY;
+    #[inline(always)]
+    fn larger(self, other: bf16) -> bf16 {
+        if self > other || self.is_nan() {
+            self
+        } else {
+            other
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    fn by_vectors(ctx: &Ctx, g: &PoolGeometry, x: &[bf16], y: &mut [bf16]) -> bool {
+        ctx.isa().multiplies_bf16() && largest::of_windows(ctx, g, x, y)
     }
 }
 
@@ -460,6 +479,11 @@ pub(super) mod tests {
                 let mut y = vec![0.0; n];
                 max_pool(&ctx, &g, 2, &fx, &mut y);
                 assert_eq!(y, (0..n).map(|i| largest(&fx, i)).collect::<Vec<_>>());
+                let bx: Vec<bf16> = fx.iter().map(|x| bf16::from_f32(*x - 100.0)).collect();
+                let mut y = vec![bf16::ZERO; n];
+                max_pool(&ctx, &g, 2, &bx, &mut y);
+                let want = (0..n).map(|i| bf16::from_f32(largest(&fx, i) - 100.0));
+                assert_eq!(y, want.collect::<Vec<_>>());
                 let mut y = vec![0i8; n];
                 max_pool(&ctx, &g, 2, bytemuck::cast_slice(&x), &mut y);
                 assert_eq!(y, (0..n).map(|i| largest(&sx, i) as i8).collect::<Vec<_>>());
@@ -512,6 +536,13 @@ pub(super) mod tests {
                 let mut y = vec![0.0; n];
                 max_pool(&ctx, &g, 2, &x, &mut y);
                 close(&y, &want, 0.0, &format!("{round}: {g:?}"));
+                let rounded =
+                    |x: &[f32]| -> Vec<bf16> { x.iter().map(|x| bf16::from_f32(*x)).collect() };
+                let mut y = rounded(&y);
+                max_pool(&ctx, &g, 2, &rounded(&x), &mut y);
+                let y: Vec<f32> = y.iter().map(|y| y.to_f32()).collect();
+                let want: Vec<f32> = rounded(&want).iter().map(|y| y.to_f32()).collect();
+                close(&y, &want, 0.0, &format!("{round}, rounded: {g:?}"));
             }
         }
     }

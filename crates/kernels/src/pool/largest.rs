@@ -3,14 +3,20 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(target_arch = "x86_64")]
+use half::bf16;
+
 use super::{PoolGeometry, grain};
-use crate::Ctx;
+use crate::floats::Channel;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx512::Avx512;
 use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
+use crate::{Ctx, Isa};
 
 /// Makes `y` the largest of each window. `false` where the channels do not fill a vector, or an
 /// element is NaN or infinite: then `y` is to be made another way.
-pub(super) fn of_windows(ctx: &Ctx, g: &PoolGeometry, x: &[f32], y: &mut [f32]) -> bool {
+pub(super) fn of_windows<E: Float>(ctx: &Ctx, g: &PoolGeometry, x: &[E], y: &mut [E]) -> bool {
     let isa = ctx.isa().narrowed(g.channels);
     if g.channels < 8 {
         return false;
@@ -42,7 +48,7 @@ pub(super) fn of_windows(ctx: &Ctx, g: &PoolGeometry, x: &[f32], y: &mut [f32]) 
                 // SAFETY: every line belongs to one task.
                 y: unsafe { shared.slice(at * line..(at + 1) * line) },
             };
-            if !dispatch(isa, line) {
+            if !E::line(isa, line) {
                 finite.store(false, Ordering::Relaxed);
             }
         }
@@ -50,22 +56,58 @@ pub(super) fn of_windows(ctx: &Ctx, g: &PoolGeometry, x: &[f32], y: &mut [f32]) 
     finite.into_inner()
 }
 
+/// A float that there are vectors of.
+pub(super) trait Float: Copy + Send + Sync {
+    /// Makes a line; `false` where an element is NaN or infinite.
+    fn line(isa: Isa, line: Line<Self>) -> bool;
+}
+
+impl Float for f32 {
+    fn line(isa: Isa, line: Line<f32>) -> bool {
+        dispatch(isa, line)
+    }
+}
+
+/// Only for a CPU that has BF16.
+#[cfg(target_arch = "x86_64")]
+impl Float for bf16 {
+    fn line(_: Isa, line: Line<bf16>) -> bool {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
+        unsafe fn rounded(line: Line<bf16>) -> bool {
+            // SAFETY: the CPU has what this function is compiled for.
+            line.by(unsafe { Avx512::prove() })
+        }
+        // SAFETY: the caller's promise.
+        unsafe { rounded(line) }
+    }
+}
+
 /// A line of windows.
-struct Line<'a> {
+pub(super) struct Line<'a, E> {
     g: &'a PoolGeometry,
-    x: &'a [f32],
+    x: &'a [E],
     /// Lines that a window reads, and the first of them.
     rows: usize,
     first: usize,
     columns: &'a [(Range<usize>, usize)],
-    y: &'a mut [f32],
+    y: &'a mut [E],
 }
 
-impl Body for Line<'_> {
+impl Body for Line<'_, f32> {
     type Out = bool;
-    /// `false` where an element is NaN or infinite.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
+        self.by(s)
+    }
+}
+
+impl<E> Line<'_, E> {
+    /// `false` where an element is NaN or infinite.
+    #[inline(always)]
+    fn by<S: Simd>(self, s: S) -> bool
+    where
+        E: Channel<S>,
+    {
         let (g, channels) = (self.g, self.g.channels);
         let across = g.dilation[1] * channels;
         let down = g.dilation[0] * g.input[1] * channels;
@@ -82,16 +124,16 @@ impl Body for Line<'_> {
                 // SAFETY: all channels are readable at each element of the window, which the
                 // slice above covers, and writable in `y`.
                 unsafe {
-                    let mut most = s.load_up_to(x.add(c), n);
+                    let mut most = E::load(s, x.add(c), n);
                     for row in 0..self.rows {
                         let line = x.add(row * down + c);
                         for column in 0..columns.len() {
-                            let next = s.load_up_to(line.add(column * across), n);
+                            let next = E::load(s, line.add(column * across), n);
                             odd = s.fma(next, zero, odd);
                             most = s.max(next, most);
                         }
                     }
-                    s.store_up_to(y.as_mut_ptr().add(c), most, n);
+                    E::store(s, y.as_mut_ptr().add(c), most, n);
                 }
                 c += n;
             }

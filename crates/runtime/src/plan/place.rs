@@ -67,14 +67,25 @@ impl Planner<'_> {
     }
 
     /// True where a kernel that can should write `v` rounded to BF16: all that read it are
-    /// products of BF16, or what they add, and nobody else sees it.
+    /// products of BF16, or what they add, or the largest of windows that such products read,
+    /// and nobody else sees it.
     pub fn may_round(&self, v: ValueId) -> bool {
+        self.is_read_by(v, |id, input| {
+            let node = self.graph().node(id);
+            let largest = node.op == "MaxPool" && node.output(1).is_none();
+            let rounds = |v| self.is_read_by(v, |id, input| self.rounds(id, input));
+            self.rounds(id, input) || (largest && node.output(0).is_some_and(rounds))
+        })
+    }
+
+    /// Whether `v` is a float that only nodes of which this holds read, where BF16 is asked for.
+    fn is_read_by(&self, v: ValueId, holds: impl Fn(NodeId, usize) -> bool) -> bool {
         let float = self.typed(v).is_some_and(|t| t.0 == DType::F32);
         let readers = self.graph().value(v).consumers();
         self.maker.ctx.bf16()
             && float
             && !self.is_kept(v)
-            && readers.iter().all(|&(id, input)| self.rounds(id, input))
+            && readers.iter().all(|&(id, input)| holds(id, input))
     }
 
     /// Whether a node rounds what it reads as its input `input`.

@@ -10,13 +10,13 @@ use super::{TOGETHER, Tiles, in_parallel};
 use crate::activation::Activation;
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
-use crate::floats::{Floats, FloatsMut};
+use crate::floats::{Channel, Floats, FloatsMut};
 #[cfg(target_arch = "x86_64")]
 use crate::gemm::f32::AnyStore;
 use crate::gemm::f32::{Epilogue, Put, Store, Target};
 use crate::gemm::shape;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::avx512::{self, Avx512};
+use crate::simd::avx512::Avx512;
 use crate::simd::{Body, Simd, dispatch};
 use crate::{Ctx, Isa};
 
@@ -122,32 +122,6 @@ impl DepthwiseF32 {
 fn goes_in_pairs(isa: Isa, g: &ConvGeometry) -> bool {
     let near = (g.kernel[1], g.stride[1], g.dilation[1]) == (3, 1, 1);
     near && 2 * g.channels_out == shape(isa).0
-}
-
-/// A channel of a pixel, as images hold it.
-trait Channel<S: Simd>: Copy {
-    /// The first `n <= LANES`, then zeros.
-    ///
-    /// # Safety
-    /// They are readable at `p`.
-    unsafe fn load(s: S, p: *const Self, n: usize) -> S::F;
-}
-
-impl<S: Simd> Channel<S> for f32 {
-    #[inline(always)]
-    unsafe fn load(s: S, p: *const f32, n: usize) -> S::F {
-        // SAFETY: the caller's promise.
-        unsafe { s.load_up_to(p, n) }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Channel<Avx512> for bf16 {
-    #[inline(always)]
-    unsafe fn load(_: Avx512, p: *const bf16, n: usize) -> <Avx512 as Simd>::F {
-        // SAFETY: the caller's promise.
-        unsafe { avx512::load_bf16(p, n) }
-    }
 }
 
 /// Runs `walk` with AVX-512 and BF16 enabled.

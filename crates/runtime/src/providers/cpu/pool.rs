@@ -5,6 +5,7 @@ use std::sync::Arc;
 use edgesmith_ir::geometry::Window;
 use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::conv::{ConvGeometry, Strip};
+use edgesmith_kernels::floats::{Floats, FloatsMut, of_bytes, of_bytes_mut};
 use edgesmith_kernels::pool::{
     MOST_BYTES, Means, PoolGeometry, Quant, average_pool, average_pool8, max_pool,
 };
@@ -29,25 +30,38 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         return largest_bytes(planner, id, (x, y), (g, batch));
     }
     planner.float_dims(y)?;
-    let read = planner.read_f32(x, Layout::Last)?;
+    let (read, rounded) = planner.read_floats(x, Layout::Last, max && planner.may_round(y))?;
+    let size = if rounded { 2 } else { 4 };
     let run: OfStrip = Arc::new(move |ctx, strip, x, y| {
-        let (x, y): (&[f32], &mut [f32]) =
-            (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y));
         let (g, batch) = match strip {
-            Some(strip) => (of_strip(g, strip, y.len()), 1),
+            Some(strip) => (of_strip(g, strip, y.len() / size), 1),
             None => (g, batch),
         };
-        if max {
-            max_pool(ctx, &g, batch, x, y);
-        } else {
-            average_pool(ctx, &g, batch, include_pad, x, y);
+        match (of_bytes(x[0], rounded), of_bytes_mut(y, rounded)) {
+            (Floats::F32(x), FloatsMut::F32(y)) if max => max_pool(ctx, &g, batch, x, y),
+            (Floats::F32(x), FloatsMut::F32(y)) => average_pool(ctx, &g, batch, include_pad, x, y),
+            (Floats::Bf16(x), FloatsMut::Bf16(y)) => max_pool(ctx, &g, batch, x, y),
+            _ => unreachable!("input and output are of one type"),
         }
     });
     let whole = Arc::clone(&run);
     let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
-    planner.step_f32(id, &[id], (y, Layout::Last), "pool", vec![read], work)?;
+    let step = if rounded {
+        Planner::step_rounded
+    } else {
+        Planner::step_f32
+    };
+    step(
+        planner,
+        id,
+        &[id],
+        (y, Layout::Last),
+        "pool",
+        vec![read],
+        work,
+    )?;
     if let Some(windows) = by_lines(g).filter(|_| max) {
-        planner.by_lines(ByLines::new(windows, batch, [4, 4], run));
+        planner.by_lines(ByLines::new(windows, batch, [size; 2], run));
     }
     Some(())
 }
