@@ -8,6 +8,7 @@ pub mod depthwise;
 pub mod f32;
 mod gather;
 pub mod gradient;
+pub(crate) mod grouped;
 pub mod int8;
 mod lines;
 pub mod transposed;

@@ -20,7 +20,7 @@ const TOGETHER: usize = 4;
 
 /// Walks over output pixels, a few neighbours at a time, with the address of what every kernel
 /// element reads for each of them.
-struct Tiles<'a, T> {
+pub(super) struct Tiles<'a, T> {
     geometry: &'a ConvGeometry,
     x: &'a [T],
     outside: &'a [T],
@@ -34,7 +34,7 @@ struct Tiles<'a, T> {
 
 impl<'a, T: Copy> Tiles<'a, T> {
     /// `outside` is a pixel's channels that stand outside of the image.
-    fn new(
+    pub(super) fn new(
         geometry: &'a ConvGeometry,
         x: &'a [T],
         outside: &'a [T],
@@ -67,7 +67,7 @@ impl<'a, T: Copy> Tiles<'a, T> {
 
     /// The next pixels: the first, and how many, which is the most or 1. Pixels may come twice.
     /// Every address in `taps` is followed by a pixel's channels.
-    fn advance(&mut self) -> Option<(usize, usize)> {
+    pub(super) fn advance(&mut self) -> Option<(usize, usize)> {
         if self.pixels.is_empty() {
             return None;
         }
@@ -91,6 +91,12 @@ impl<'a, T: Copy> Tiles<'a, T> {
             (0..count).for_each(|t| self.address(pixel + t, t, count, 1, 0));
         }
         Some((pixel, count))
+    }
+
+    /// The addresses of `N` pixels, which is how many there are, for each kernel element.
+    #[inline(always)]
+    pub(super) fn taps<const N: usize>(&self) -> &[[*const T; N]] {
+        self.taps.as_chunks::<N>().0
     }
 
     /// Sets the addresses of place `t` of `count`, and of the `run` pixels from it on, which
@@ -123,7 +129,12 @@ impl<'a, T: Copy> Tiles<'a, T> {
 
 /// Calls `task` with ranges of output pixels that are worth it, whole lines where there are many:
 /// pixels of a line share what they read.
-fn in_parallel(ctx: &Ctx, g: &ConvGeometry, pixels: usize, task: impl Fn(Range<usize>) + Sync) {
+pub(super) fn in_parallel(
+    ctx: &Ctx,
+    g: &ConvGeometry,
+    pixels: usize,
+    task: impl Fn(Range<usize>) + Sync,
+) {
     let line = g.output()[1].max(1);
     // A few lines, as those of signals are, are cut up.
     let unit = if pixels / line < 2 * ctx.threads().count() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::depthwise::DepthwiseF32;
 use super::gather::{Run, gather};
+use super::grouped::GroupedF32;
 use super::winograd::Winograd;
 use super::{ConvGeometry, Tasks, windows};
 use crate::arena::{Buffer, with_scratch};
@@ -33,6 +34,7 @@ pub struct ConvF32 {
 #[derive(Clone, Debug)]
 enum Weights {
     Depthwise(Arc<DepthwiseF32>),
+    Grouped(Arc<GroupedF32>),
     Winograd(Winograd),
     Sparse(Arc<SparseF32>),
     Groups(Arc<[PackedF32]>),
@@ -48,6 +50,8 @@ impl ConvF32 {
         geometry.check_weights(weights.len())?;
         let weights = if geometry.is_depthwise() {
             Weights::Depthwise(Arc::new(DepthwiseF32::new(ctx, &geometry, weights)))
+        } else if GroupedF32::suits(&geometry) {
+            Weights::Grouped(Arc::new(GroupedF32::new(ctx, &geometry, weights)))
         } else if Winograd::suits(&geometry) && !ctx.bf16() {
             Weights::Winograd(Winograd::new(ctx, &geometry, weights))
         } else if let Some(lists) = Self::lists(ctx, &geometry, weights) {
@@ -138,6 +142,7 @@ impl ConvF32 {
     pub fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Depthwise(weights) => weights.bytes(),
+            Weights::Grouped(weights) => weights.bytes(),
             Weights::Winograd(weights) => weights.bytes(),
             Weights::Sparse(lists) => lists.bytes(),
             Weights::Groups(groups) => groups.iter().map(PackedF32::bytes).sum(),
@@ -148,6 +153,7 @@ impl ConvF32 {
     pub fn parts(&self) -> Vec<&Buffer> {
         match &self.weights {
             Weights::Depthwise(weights) => weights.parts().collect(),
+            Weights::Grouped(weights) => weights.parts().collect(),
             Weights::Winograd(weights) => weights.parts().collect(),
             Weights::Sparse(lists) => lists.parts().collect(),
             Weights::Groups(groups) => groups.iter().flat_map(PackedF32::parts).collect(),
@@ -158,6 +164,7 @@ impl ConvF32 {
     pub fn kernel_name(&self) -> &'static str {
         match &self.weights {
             Weights::Depthwise(weights) => weights.kernel_name(),
+            Weights::Grouped(weights) => weights.kernel_name(),
             Weights::Winograd(weights) => weights.kernel_name(),
             Weights::Sparse(lists) => lists.kernel_name(),
             Weights::Groups(groups) => groups[0].kernel_name(),
@@ -169,7 +176,7 @@ impl ConvF32 {
     pub fn rounds(&self) -> bool {
         match &self.weights {
             Weights::Depthwise(weights) => weights.rounds(),
-            Weights::Winograd(_) | Weights::Sparse(_) => false,
+            Weights::Grouped(_) | Weights::Winograd(_) | Weights::Sparse(_) => false,
             Weights::Groups(groups) => {
                 let reads = self.geometry.is_pointwise() || self.line.is_some();
                 reads && groups[0].rounded()
@@ -194,6 +201,14 @@ impl ConvF32 {
         );
         let groups = match &self.weights {
             Weights::Depthwise(weights) => return weights.run(ctx, g, batch, (x, y), epilogue),
+            Weights::Grouped(weights) => {
+                if output > 0 {
+                    let pixels = output / g.channels_out;
+                    let target = Target::new(pixels, g.channels_out, y, g.channels_out, epilogue);
+                    weights.run(ctx, g, batch, x.f32(), &target);
+                }
+                return;
+            }
             Weights::Winograd(weights) => {
                 let (x, y) = (x.f32(), y.f32());
                 if output > 0 && !weights.run(ctx, g, batch, x, y, epilogue) {

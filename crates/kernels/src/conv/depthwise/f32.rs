@@ -485,7 +485,7 @@ impl<E: Copy, P> Apart<'_, E, P> {
         let mut sums = [[s.splat(0.0); V]; T];
         // SAFETY: the caller's promise, and weights have rows of all channels.
         unsafe {
-            for (tap, x) in self.tiles.taps.as_chunks::<T>().0.iter().enumerate() {
+            for (tap, x) in self.tiles.taps::<T>().iter().enumerate() {
                 let w = self.part.weights.as_ptr().add(tap * channels + c);
                 let w = vectors::<S, f32, V>(s, w, last);
                 for (sums, x) in sums.iter_mut().zip(x) {

@@ -333,6 +333,7 @@ mod tests {
     use super::*;
     use crate::activation::Activation;
     use crate::conv::ConvF32;
+    use crate::conv::grouped::GroupedF32;
     use crate::conv::tests::{plain, some_geometry};
     use crate::floats::FloatsMut;
     use crate::gemm::{Epilogue, gemm, gemm_mixed, matmul};
@@ -436,7 +437,8 @@ mod tests {
                 random.floats(input),
                 random.floats(g.channels_out * g.depth()),
             );
-            let narrow = !g.is_depthwise() && suits(g.depth());
+            let by_channel = g.is_depthwise() || GroupedF32::suits(&g);
+            let narrow = !by_channel && suits(g.depth());
             let want = if narrow {
                 plain(&g, batch, &round(&x), &round(&w), 0.0)
             } else {

@@ -1,0 +1,267 @@
+//! Convolution in small groups of channels: vectors across the outputs of several groups, and each
+//! lane picks its group's input from the channels of a pixel.
+
+use std::ops::Range;
+
+use super::ConvGeometry;
+use super::depthwise::{Tiles, in_parallel};
+use crate::activation::Activation;
+use crate::arena::{Buffer, with_scratch};
+use crate::gemm::f32::{Put, Store, Target};
+use crate::simd::{Body, Simd, dispatch};
+use crate::{Ctx, Isa};
+
+/// Pixels that are computed together.
+const TOGETHER: usize = 8;
+
+/// Channels of a pixel from which lanes pick.
+const CHOICE: usize = 16;
+
+/// Weights `[kernel elements, inputs of a group, channels]`.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupedF32 {
+    isa: Isa,
+    weights: Buffer,
+}
+
+impl GroupedF32 {
+    /// Whether the inputs of any vector of outputs are close together.
+    pub fn suits(g: &ConvGeometry) -> bool {
+        let (inputs, outputs) = (g.group_in(), g.group_out());
+        if g.groups < 2 || outputs == 0 || inputs == 0 || outputs >= CHOICE {
+            return false;
+        }
+        // Vectors have 16 lanes at most, which begin anywhere in a group.
+        (0..g.channels_out).step_by(4).all(|first| {
+            let last = (first + CHOICE).min(g.channels_out) - 1;
+            (last / outputs + 1 - first / outputs) * inputs <= CHOICE
+        })
+    }
+
+    pub fn new(ctx: &Ctx, g: &ConvGeometry, weights: &[f32]) -> Self {
+        let (taps, inputs, channels) = (g.kernel[0] * g.kernel[1], g.group_in(), g.channels_out);
+        let weights = match ctx.stored([weights.len() * 4]) {
+            Some([stored]) => stored,
+            None => {
+                let mut made = Buffer::zeroed(weights.len() * 4);
+                let rows = made.typed_mut::<f32>().chunks_exact_mut(channels);
+                for (row, to) in rows.enumerate() {
+                    let (tap, input) = (row / inputs, row % inputs);
+                    for (c, to) in to.iter_mut().enumerate() {
+                        *to = weights[(c * inputs + input) * taps + tap];
+                    }
+                }
+                made
+            }
+        };
+        Self {
+            isa: ctx.isa().narrowed(channels),
+            weights,
+        }
+    }
+
+    pub fn parts(&self) -> impl Iterator<Item = &Buffer> {
+        std::iter::once(&self.weights)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.weights.len()
+    }
+
+    pub fn kernel_name(&self) -> &'static str {
+        match self.isa {
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Amx => "x86_64-avx512-grouped-f32-8x16",
+            Isa::Avx2 | Isa::AvxVnni => "x86_64-avx2-grouped-f32-8x8",
+            Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => "aarch64-neon-grouped-f32-8x4",
+            Isa::Generic => "generic-grouped-f32-8x8",
+        }
+    }
+
+    pub fn run(&self, ctx: &Ctx, g: &ConvGeometry, batch: usize, x: &[f32], target: &Target) {
+        let pixels = g.sizes(batch).1 / g.channels_out;
+        if g.channels_in >= CHOICE {
+            return self.wide(ctx, g, pixels, x, target);
+        }
+        // Pixels of few channels, with zeros behind.
+        let count = x.len() / g.channels_in;
+        with_scratch(count * CHOICE, |padded: &mut [f32]| {
+            padded.fill(0.0);
+            let from = x.chunks_exact(g.channels_in);
+            for (to, from) in padded.chunks_exact_mut(CHOICE).zip(from) {
+                to[..from.len()].copy_from_slice(from);
+            }
+            self.wide(ctx, g, pixels, padded, target);
+        });
+    }
+
+    /// Pixels of at least [`CHOICE`] channels.
+    fn wide(&self, ctx: &Ctx, g: &ConvGeometry, pixels: usize, x: &[f32], target: &Target) {
+        let mut places = *g;
+        places.channels_in = g.channels_in.max(CHOICE);
+        let outside = vec![0.0; places.channels_in];
+        in_parallel(ctx, g, pixels, |range| {
+            let walk = Walk {
+                tiles: Tiles::new(&places, x, &outside, range.clone(), TOGETHER),
+                group: [g.group_in(), g.group_out()],
+                channels: [places.channels_in, g.channels_out],
+                weights: self.weights.typed(),
+                range,
+                to: target.store(0, 0),
+                then: target.then(),
+            };
+            dispatch(self.isa, walk);
+        });
+    }
+}
+
+/// The way over the pixels of one thread.
+struct Walk<'a> {
+    tiles: Tiles<'a, f32>,
+    /// Inputs and outputs of a group.
+    group: [usize; 2],
+    /// Channels of a pixel that is read, at least [`CHOICE`], and of one that is written.
+    channels: [usize; 2],
+    weights: &'a [f32],
+    range: Range<usize>,
+    to: Store,
+    /// What is left to do with stored sums.
+    then: Option<Activation>,
+}
+
+impl Body for Walk<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let outputs = self.channels[1];
+        while let Some((pixel, count)) = self.tiles.advance() {
+            for c in (0..outputs).step_by(S::LANES) {
+                // SAFETY: `advance` promises a pixel's channels at every address, and tasks write
+                // different pixels, which `Target::new` checked.
+                unsafe {
+                    match count {
+                        TOGETHER => self.tile::<S, TOGETHER>(s, pixel, c),
+                        _ => self.tile::<S, 1>(s, pixel, c),
+                    }
+                }
+            }
+        }
+        if let Some(activation) = self.then {
+            let (at, n) = (self.range.start * outputs, self.range.len() * outputs);
+            // SAFETY: these are the pixels that the tiles stored.
+            unsafe { self.to.finish(s, activation, at, n) };
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// `T` pixels of a vector of channels from `c` on, perhaps in part.
+    ///
+    /// # Safety
+    /// A pixel is readable at every address of the tiles, `T` for each kernel element.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const T: usize>(&self, s: S, pixel: usize, c: usize) {
+        let ([inputs, outputs], [from, channels]) = (self.group, self.channels);
+        let last = (channels - c).min(S::LANES);
+        let base = (c / outputs * inputs).min(from - CHOICE);
+        let mut places = [0i32; CHOICE];
+        for (lane, place) in places.iter_mut().enumerate().take(last) {
+            *place = ((c + lane) / outputs * inputs - base) as i32;
+        }
+        let mut sums = [[s.splat(0.0); 1]; T];
+        // SAFETY: the caller's promise: sixteen channels from `base` on lie in a pixel, and weights
+        // have rows of all channels.
+        unsafe {
+            let first = s.load_i(places.as_ptr());
+            for (tap, x) in self.tiles.taps::<T>().iter().enumerate() {
+                for input in 0..inputs {
+                    let row = (tap * inputs + input) * channels + c;
+                    let w = s.load_up_to(self.weights.as_ptr().add(row), last);
+                    let place = s.add_i(first, s.splat_i(input as i32));
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        let choice = &*x.add(base).cast::<[f32; CHOICE]>();
+                        sums[0] = s.fma(s.look_up_16(choice, place), w, sums[0]);
+                    }
+                }
+            }
+            self.to
+                .put(s, sums, pixel * channels + c, channels, c, last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::ConvF32;
+    use crate::conv::tests::{plain, some_geometry};
+    use crate::gemm::f32::Epilogue;
+    use crate::testing::{Random, close, contexts};
+
+    #[test]
+    fn small_groups_equal_the_plain_sum() {
+        let mut random = Random::new(23);
+        let mut suited = 0;
+        for round in 0..160 {
+            let mut g = some_geometry(&mut random);
+            let [inputs, outputs] = [(); 2].map(|()| random.pick(&[1, 2, 3, 4, 5, 7, 8, 12]));
+            g.groups = 2 + random.below(12);
+            (g.channels_in, g.channels_out) = (g.groups * inputs, g.groups * outputs);
+            g.input = [4 + random.below(4), 3 + random.below(30)];
+            suited += usize::from(GroupedF32::suits(&g));
+            let (input, output) = g.sizes(2);
+            let (x, w) = (
+                random.floats(input),
+                random.floats(g.channels_out * g.depth()),
+            );
+            let (bias, residual) = (random.floats(g.channels_out), random.floats(output));
+            let epilogue = Epilogue {
+                bias: (round % 3 > 0).then_some(&bias[..]),
+                residual: (round % 2 > 0).then_some(residual[..].into()),
+                activation: random.pick(&[Activation::Relu, Activation::Sigmoid]),
+            };
+            let mut want = plain(&g, 2, &x, &w, 0.0);
+            for (i, y) in want.iter_mut().enumerate() {
+                *y += epilogue.bias.map_or(0.0, |b| b[i % g.channels_out]);
+                *y += epilogue.residual.map_or(0.0, |_| residual[i]);
+            }
+            epilogue.activation.apply(&Ctx::serial(), &mut want);
+            for ctx in contexts() {
+                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+                let mut y = vec![f32::NAN; output];
+                conv.run(&ctx, 2, &x, &mut y, &epilogue);
+                close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
+            }
+        }
+        assert!(
+            suited > 40,
+            "{suited} of the geometries are of small groups"
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_number_stays_in_its_group() {
+        let g = ConvGeometry {
+            kernel: [3, 3],
+            stride: [1, 1],
+            pad_begin: [1, 1],
+            pad_end: [1, 1],
+            dilation: [1, 1],
+            groups: 8,
+            input: [5, 20],
+            channels_in: 32,
+            channels_out: 32,
+        };
+        let mut random = Random::new(24);
+        let mut x = random.floats(g.sizes(1).0);
+        x.iter_mut().step_by(32).for_each(|x| *x = f32::NAN);
+        let w = random.floats(32 * g.depth());
+        for ctx in contexts() {
+            let mut y = vec![0.0; g.sizes(1).1];
+            let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
+            conv.run(&ctx, 1, &x, &mut y, &Epilogue::default());
+            for (i, y) in y.iter().enumerate() {
+                assert_eq!(y.is_nan(), i % 32 < 4, "{i}");
+            }
+        }
+    }
+}
