@@ -20,6 +20,8 @@ pub enum Binary {
     Min,
     /// The larger; NaN if either is.
     Max,
+    /// `a`, or `a * b` where it is negative: PRelu of `a` with slopes `b`.
+    Slope,
 }
 
 /// One side of an operation.
@@ -153,6 +155,7 @@ impl Body for Line {
             // NaN in `b` comes back as it is, and NaN in `a` is put in its place.
             Binary::Min => each!(|a, b| keep_nan(s, a, s.min(a, b))),
             Binary::Max => each!(|a, b| keep_nan(s, a, s.max(a, b))),
+            Binary::Slope => each!(|a, b| s.if_less(a, s.splat(0.0), s.mul(a, b), a)),
         }
     }
 }
@@ -222,6 +225,8 @@ mod tests {
             Binary::Sub => a - b,
             Binary::Mul => a * b,
             Binary::Div => a / b,
+            Binary::Slope if a < 0.0 => a * b,
+            Binary::Slope => a,
             _ if a.is_nan() || b.is_nan() => f32::NAN,
             Binary::Min => a.min(b),
             Binary::Max => a.max(b),
@@ -241,6 +246,7 @@ mod tests {
                 Binary::Div,
                 Binary::Min,
                 Binary::Max,
+                Binary::Slope,
             ];
             for (op, ctx) in ops
                 .into_iter()

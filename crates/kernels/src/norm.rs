@@ -6,15 +6,21 @@
 mod batch;
 mod columns;
 mod gradient;
+mod groups;
 mod repeated;
 
 pub use batch::{batch_norm_gradient, column_moments, scale_shift};
 pub use columns::{column_sums, reduce_columns};
 pub use gradient::{RowNorm, log_softmax_gradient, softmax_gradient};
+pub use groups::group_norm;
 pub use repeated::sum_repeated;
+
+use bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::Ctx;
 use crate::activation::{GRAIN, exp_or_zero};
+use crate::arena::with_scratch;
+use crate::permute::permute;
 use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 
@@ -26,6 +32,29 @@ pub fn softmax(ctx: &Ctx, x: &[f32], width: usize, y: &mut [f32]) {
 /// `y = x - max - ln(sum of exp(x - max))` over each row of `width`.
 pub fn log_softmax(ctx: &Ctx, x: &[f32], width: usize, y: &mut [f32]) {
     rows(ctx, x, width, y, Norm::LogSoftmax);
+}
+
+/// [`softmax`], or [`log_softmax`] where `log`, along each line of `width` elements that lie `inner` apart.
+pub fn softmax_along(ctx: &Ctx, log: bool, x: &[f32], [width, inner]: [usize; 2], y: &mut [f32]) {
+    let norm = if log { Norm::LogSoftmax } else { Norm::Softmax };
+    if inner == 1 || x.is_empty() {
+        return rows(ctx, x, width, y, norm);
+    }
+    let outer = x.len() / (width * inner);
+    with_scratch(x.len(), |turned: &mut [f32]| {
+        let (from, to) = ([outer, width, inner], [outer, inner, width]);
+        let (x, lines) = (cast_slice(x), cast_slice_mut(&mut *y));
+        permute(ctx, 4, &from, &[0, 2, 1], x, lines);
+        rows(ctx, y, width, turned, norm);
+        permute(
+            ctx,
+            4,
+            &to,
+            &[0, 2, 1],
+            cast_slice(turned),
+            cast_slice_mut(y),
+        );
+    });
 }
 
 /// `y = (x - mean) / sqrt(variance + epsilon) * scale + bias` over each row as long as `scale`.

@@ -1,5 +1,9 @@
 //! Picking elements: rows by index, and one of two operands by a condition.
 
+mod best;
+
+pub use best::{Best, places_of_best};
+
 use std::ops::Range;
 
 use smallvec::SmallVec;

@@ -351,3 +351,72 @@ fn inputs_are_read_wherever_they_lie_and_stay_as_they_are() {
         assert_eq!(given[0].1, x, "nothing is written to what was given");
     }
 }
+
+/// Agrees with the reference, in kernels.
+fn agree_by_kernels(what: &str, model: &Model, inputs: &[(&str, Tensor)]) {
+    agree(what, model, inputs, 1e-5, 0);
+    let mut session = Session::prepare(model, &Options::default()).unwrap();
+    session.run(inputs).unwrap();
+    let mut placed = session.placements().iter();
+    assert!(placed.all(|p| p.provider == "cpu"), "{what}");
+}
+
+#[test]
+fn forms_of_operators_have_kernels() {
+    for example in [
+        "Attention(f32[2,3,5,4], f32[2,3,7,4], f32[2,3,7,6])",
+        "Attention(f32[2,3,5,4], f32[2,3,7,4], f32[2,3,7,6], f32[5,7])",
+        "Attention(f32[2,4,5,4], f32[2,2,7,4], f32[2,2,7,6], f32[2,1,5,7]) {is_causal=1}",
+        "Attention(f32[2,2,3,4], f32[2,2,2,4], f32[2,2,2,6], bool[2,1,1,2]{true,true,false,true})",
+        "Attention(f32[2,2,3,4], f32[2,2,3,4], f32[2,2,3,6], bool[3,3]) {is_causal=1}",
+        "Attention(f32[2,5,12], f32[2,7,12], f32[2,7,9], f32[3,1,7]) {q_num_heads=3,kv_num_heads=3}",
+        "Attention(f32[2,5,16], f32[2,7,8], f32[2,7,6], f32[2,4,5,7]) \
+         {q_num_heads=4,kv_num_heads=2,is_causal=1,scale=0.7}",
+        "Attention@23(f32[1,1,1,33], f32[1,1,130,33], f32[1,1,130,17], f32[1]) {softmax_precision=1}",
+        "PRelu(f32[2,3,4,5], f32[3,1,1])",
+        "PRelu(f32[2,3,4], f32[4])",
+        "PRelu(f32[2,3], f32[1])",
+        "PRelu@9(f32[2,3], f32[2,3])",
+        "InstanceNormalization(f32[2,3,4,5], f32[3], f32[3]) {epsilon=0.1}",
+        "GroupNormalization(f32[2,6,5], f32[6], f32[6]) {num_groups=3}",
+        "Softmax(f32[2,3,4,5]) {axis=1}",
+        "Softmax(f32[2,3,4,5]) {axis=-2}",
+        "Softmax@11(f32[2,3,4,5]) {axis=2}",
+        "LogSoftmax(f32[2,17,3]) {axis=1}",
+        "LogSoftmax(f32[5,3]) {axis=0}",
+        "ArgMax(f32[2,3,70]) {axis=1}",
+        "ArgMin(f32[2,3,4]) {axis=-1,keepdims=0,select_last_index=1}",
+    ] {
+        let (model, inputs) = text::example(example).unwrap();
+        let names: Vec<String> = (0..inputs.len()).map(|i| format!("x{i}")).collect();
+        let names = names.iter().map(String::as_str);
+        agree_by_kernels(example, &model, &names.zip(inputs).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn operators_behind_a_convolution_take_its_images_as_they_lie() {
+    for then in [
+        "PRelu(c, s) ",
+        "InstanceNormalization(c, f, b) {epsilon=0.01}",
+        "GroupNormalization(c, f, b) {num_groups=2}",
+        "Softmax(c) {axis=1}",
+        "LogSoftmax(c) {axis=1}",
+        "ArgMax(c) {axis=1,keepdims=0}",
+        "ArgMin(c) {axis=1}",
+        "ArgMax(c) {axis=2}",
+        "MaxPool(c) {kernel_shape=[2,2]}",
+    ] {
+        let text = format!(
+            "opset 21 graph net(x: f32[2,4,6,5], w: f32[4,4,1,1], s: f32[4,1,1], f: f32[4], b: f32[4]) -> (y) {{
+            c = Conv(x, w) y = {then} }}"
+        );
+        let model = text::parse(&text).unwrap();
+        let inputs = edgesmith_testkit::random::inputs(&model, 5);
+        let inputs: Vec<(&str, Tensor)> = inputs
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.clone()))
+            .collect();
+        agree_by_kernels(then, &model, &inputs);
+    }
+}

@@ -8,6 +8,7 @@ use qlinear::elements;
 
 mod activations;
 mod attention;
+mod best;
 mod binary;
 pub(crate) mod block_weights;
 mod compare;
@@ -55,6 +56,9 @@ const fn bind(op: &'static str, plan: fn(&mut Planner, NodeId) -> Option<()>) ->
 static BINDINGS: &[Binding] = &[
     bind("Abs", activations::plan),
     bind("Add", binary::plan),
+    bind("ArgMax", best::plan),
+    bind("ArgMin", best::plan),
+    bind("Attention", attention::standard),
     bind("AveragePool", pool::plan),
     bind("BatchNormalization", norm::batch),
     bind("Cast", convert::cast),
@@ -82,9 +86,11 @@ static BINDINGS: &[Binding] = &[
     bind("GlobalMaxPool", pool::plan),
     bind("Greater", compare::plan),
     bind("GreaterOrEqual", compare::plan),
+    bind("GroupNormalization", norm::groups),
     bind("HardSigmoid", activations::plan),
     bind("HardSwish", activations::plan),
     bind("Identity", views::alias),
+    bind("InstanceNormalization", norm::groups),
     bind("LSTM", recurrent::lstm),
     bind("LayerNormalization", norm::layer),
     bind("LeakyRelu", activations::plan),
@@ -99,6 +105,7 @@ static BINDINGS: &[Binding] = &[
     bind("Mish", activations::plan),
     bind("Mul", binary::plan),
     bind("Neg", activations::plan),
+    bind("PRelu", binary::plan),
     bind("Pad", pad::plan),
     bind("Pow", activations::plan),
     bind("QLinearConv", qlinear::conv),

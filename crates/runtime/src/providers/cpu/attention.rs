@@ -1,5 +1,9 @@
 //! Attention and MultiHeadAttention of `com.microsoft`, in f32.
 
+mod standard;
+
+pub(crate) use standard::plan as standard;
+
 use std::ops::Range;
 use std::sync::Arc;
 

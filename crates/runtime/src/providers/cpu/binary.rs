@@ -1,4 +1,4 @@
-//! Add, Sub, Mul, Div, Min and Max of two operands, in floats; Add and Mul in integers too.
+//! Add, Sub, Mul, Div, Min, Max and PRelu of two operands, in floats; Add and Mul in integers too.
 
 use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::Ctx;
@@ -57,6 +57,7 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         "Div" => Binary::Div,
         "Min" => Binary::Min,
         "Max" => Binary::Max,
+        "PRelu" if planner.model().opset() >= 7 => Binary::Slope,
         _ => return None,
     };
     let dims = planner.float_dims(y)?;

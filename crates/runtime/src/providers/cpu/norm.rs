@@ -11,8 +11,10 @@ use super::operand::Operand;
 use crate::plan::{Kernel, Layout, Planner};
 
 mod batch;
+mod groups;
 
 pub(crate) use batch::{plan as batch, scale_and_shift};
+pub(crate) use groups::plan as groups;
 
 /// The elements of a row, of a norm over the last axes of lengths `dims`, as many as those of its
 /// scale and bias, which are `inputs` of the node.
@@ -61,33 +63,34 @@ pub(crate) fn layer(planner: &mut Planner, id: NodeId) -> Option<()> {
     planner.step_f32(id, &[id], (y, Layout::Plain), "rows", reads, work)
 }
 
-/// Softmax and LogSoftmax over the last axis.
+/// Softmax and LogSoftmax.
 pub(crate) fn softmax(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
     let (x, y) = (node.input(0)?, node.output(0)?);
     let dims = planner.float_dims(x)?;
-    let rank = dims.len() as i64;
-    let default = if planner.model().opset() < 13 { 1 } else { -1 };
-    let axis = node.int("axis").unwrap_or(default);
-    // Before opset 13 all axes from `axis` on are one row: the same where it is the last.
-    if axis != -1 && axis != rank - 1 {
-        return None;
-    }
-    let width = *dims.last()?;
-    if width == 0 {
+    let old = planner.model().opset() < 13;
+    let axis = node.int("axis").unwrap_or(if old { 1 } else { -1 });
+    let axis = edgesmith_ir::infer::axis(axis, dims.len()).ok()?;
+    // Before opset 13 all axes from `axis` on are one row.
+    let behind = if old { dims.len() } else { axis + 1 };
+    let width: usize = dims[axis..behind].iter().product();
+    let inner: usize = dims[behind..].iter().product();
+    if width * inner == 0 {
         return None;
     }
     let log = node.op == "LogSoftmax";
-    let read = planner.read_f32(x, Layout::Plain)?;
+    let channels = dims.len() > 2 && (axis, behind) == (1, 2);
+    let layout = match present_layout(planner, x) {
+        Layout::Last if channels => Layout::Last,
+        _ => Layout::Plain,
+    };
+    let inner = if layout == Layout::Last { 1 } else { inner };
+    let read = planner.read_f32(x, layout)?;
     let work: Kernel = Box::new(move |ctx, x, y| {
         let (x, y) = (bytemuck::cast_slice(x[0]), bytemuck::cast_slice_mut(y[0]));
-        if log {
-            norm::log_softmax(ctx, x, width, y)
-        } else {
-            norm::softmax(ctx, x, width, y)
-        }
+        norm::softmax_along(ctx, log, x, [width, inner], y);
     });
-    planner.step_f32(id, &[id], (y, Layout::Plain), "rows", vec![read], work)
+    planner.step_f32(id, &[id], (y, layout), "rows", vec![read], work)
 }
 
 /// Reductions; of images, over their spatial axes, as they lie.
