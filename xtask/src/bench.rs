@@ -89,7 +89,7 @@ const fn of_length(words: &'static [&'static str], batch: usize) -> Row {
         model: "minilm",
         words,
         batch,
-        int8: false,
+        int8: true,
     }
 }
 
@@ -97,8 +97,8 @@ const fn of_length(words: &'static [&'static str], batch: usize) -> Row {
 static ROWS: &[Row] = &[
     row("mobilenet_v2", 1, true),
     row("mobilenet_v2", 8, true),
-    row("efficientnet_lite0", 1, false),
-    row("efficientnet_lite0", 8, false),
+    row("efficientnet_lite0", 1, true),
+    row("efficientnet_lite0", 8, true),
     row(resnet18::NAME, 1, false),
     row(resnet18::NAME, 8, false),
     row("resnet8_cifar10", 1, true),
@@ -107,10 +107,10 @@ static ROWS: &[Row] = &[
     row("ds_cnn_kws", 8, true),
     row("vww_96", 1, true),
     row("vww_96", 8, true),
-    row("ad_autoencoder", 1, false),
-    row("ad_autoencoder", 8, false),
-    row("magika", 1, false),
-    row("magika", 8, false),
+    row("ad_autoencoder", 1, true),
+    row("ad_autoencoder", 8, true),
+    row("magika", 1, true),
+    row("magika", 8, true),
     row("silero_vad", 1, false),
     row("silero_vad", 8, false),
     of_length(&["--dim", "sequence=16"], 1),

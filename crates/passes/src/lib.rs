@@ -9,6 +9,7 @@ mod drop_before_quantize;
 mod drop_expand;
 mod drop_identity;
 mod drop_neutral;
+mod einsum_to_matmul;
 mod float_data;
 mod fold_constants;
 mod fuse_activation;

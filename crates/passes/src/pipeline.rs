@@ -3,13 +3,13 @@
 use crate::pass::Pass;
 use crate::{
     cancel_quantize, drop_before_quantize, drop_expand, drop_identity, drop_neutral,
-    fold_constants, fuse_activation, fuse_attention, fuse_bias_gelu, fuse_conv_activation,
-    fuse_conv_bn, fuse_conv_scale, fuse_embeddings, fuse_gemm_transpose, fuse_layer_norm,
-    fuse_matmul_add, fuse_matmul_scale, fuse_pad_conv, fuse_quantized, fuse_skip_norm,
-    inline_constant_if, inline_constant_loop, inline_functions, merge_casts, merge_clips,
-    merge_concats, merge_duplicates, merge_pads, merge_reshapes, merge_slices, merge_transposes,
-    name_table_lengths, propagate_quantize, push_transposes, remove_dead_nodes, settle_shapes,
-    sink_squeeze,
+    einsum_to_matmul, fold_constants, fuse_activation, fuse_attention, fuse_bias_gelu,
+    fuse_conv_activation, fuse_conv_bn, fuse_conv_scale, fuse_embeddings, fuse_gemm_transpose,
+    fuse_layer_norm, fuse_matmul_add, fuse_matmul_scale, fuse_pad_conv, fuse_quantized,
+    fuse_skip_norm, inline_constant_if, inline_constant_loop, inline_functions, merge_casts,
+    merge_clips, merge_concats, merge_duplicates, merge_pads, merge_reshapes, merge_slices,
+    merge_transposes, name_table_lengths, propagate_quantize, push_transposes, remove_dead_nodes,
+    settle_shapes, sink_squeeze,
 };
 
 /// Every pass. The list is repeated until nothing changes, so the order decides how soon, and
@@ -42,6 +42,8 @@ pub static PASSES: &[&Pass] = &[
     &merge_clips::PASS,
     // After the merges, so that it looks at one Expand or Unsqueeze and not at a chain.
     &drop_expand::PASS,
+    // Before what joins factors and biases to products.
+    &einsum_to_matmul::PASS,
     // First the pairs that are there already, then those that meet by moving.
     &cancel_quantize::PASS,
     &propagate_quantize::PASS,

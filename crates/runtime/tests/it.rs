@@ -369,6 +369,7 @@ fn forms_of_operators_have_kernels() {
         "Attention(f32[2,4,5,4], f32[2,2,7,4], f32[2,2,7,6], f32[2,1,5,7]) {is_causal=1}",
         "Attention(f32[2,2,3,4], f32[2,2,2,4], f32[2,2,2,6], bool[2,1,1,2]{true,true,false,true})",
         "Attention(f32[2,2,3,4], f32[2,2,3,4], f32[2,2,3,6], bool[3,3]) {is_causal=1}",
+        "Attention(f32[1,1,2,4], f32[1,1,2,4], f32[1,1,2,6], bool[2,2]{false,false,true,true})",
         "Attention(f32[2,5,12], f32[2,7,12], f32[2,7,9], f32[3,1,7]) {q_num_heads=3,kv_num_heads=3}",
         "Attention(f32[2,5,16], f32[2,7,8], f32[2,7,6], f32[2,4,5,7]) \
          {q_num_heads=4,kv_num_heads=2,is_causal=1,scale=0.7}",

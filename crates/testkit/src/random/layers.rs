@@ -222,7 +222,7 @@ pub(super) fn gemm(b: &mut Builder) -> Option<Known> {
     Some(followed(b, y))
 }
 
-/// With a bias and what else is constant by channel behind it, or without.
+/// As Einsum too, with a bias and what else is constant by channel behind it, or without.
 pub(super) fn matmul(b: &mut Builder) -> Option<Known> {
     let x = b.draw();
     let k = *x.dims.last()?;
@@ -231,10 +231,19 @@ pub(super) fn matmul(b: &mut Builder) -> Option<Known> {
         return None;
     }
     let n = b.rng.between(1, 8);
-    let weight = b.weight(&[k, n], -0.5, 0.5);
+    let product = if b.opset >= 12 && b.rng.one_in(4) {
+        let weight = b.weight(&[n, k], -0.5, 0.5);
+        let axes: String = ('a'..'k').take(last).collect();
+        let equation = format!("{axes}k,nk->{axes}n");
+        let node = Node::new("Einsum", "").with("equation", Attribute::String(equation.into()));
+        b.op(node, &[x.id, weight])
+    } else {
+        let weight = b.weight(&[k, n], -0.5, 0.5);
+        b.op(Node::new("MatMul", ""), &[x.id, weight])
+    };
     let mut y = Known {
         exact: false,
-        ..x.with(b.op(Node::new("MatMul", ""), &[x.id, weight]))
+        ..x.with(product)
     };
     y.dims[last] = n;
     if b.rng.one_in(2) {
