@@ -124,9 +124,9 @@ impl Setting {
         match (self, kind) {
             (Self::Flag(_), Kind::Flag)
             | (Self::Count(_), Kind::Count | Kind::Number)
-            | (Self::Number(_), Kind::Number)
             | (Self::Text(_), Kind::Text)
             | (Self::Texts(_), Kind::Texts) => true,
+            (Self::Number(x), Kind::Number) => x.is_finite(),
             (Self::Text(t), Kind::OneOf(list)) => list().contains(&t.as_str()),
             _ => false,
         }
