@@ -349,6 +349,11 @@ mod tests {
         let e = g.set("symmetric", Setting::Count(1), "line 4");
         let e = e.unwrap_err().to_string();
         assert!(e.contains("\"symmetric\" is true or false"), "{e}");
+        for number in [f64::NAN, f64::INFINITY] {
+            let e = g.set("min-sqnr", Setting::Number(number), "line 5");
+            let e = e.unwrap_err().to_string();
+            assert!(e.contains("line 5: \"min-sqnr\" is a number"), "{e}");
+        }
     }
 
     #[test]
