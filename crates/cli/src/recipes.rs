@@ -127,7 +127,7 @@ pub fn check_free(matches: &ArgMatches, argument: &str) -> Result<()> {
         None => file.map_or(Ok(()), |f| check_place(Path::new(f))),
         Some(file) => Err(Error::usage("the file exists already")
             .at(file.as_str())
-            .hint("give another name, or --force to overwrite")
+            .hint("give another name, or --force to overwrite it")
             .into()),
     }
 }
