@@ -70,10 +70,12 @@ impl Watch for Follow {
         let Ok(mut seen) = self.seen.lock() else {
             return;
         };
-        let judged = epoch.judged.map_or(String::new(), |j| match j {
-            j if j >= 0.0 => format!(", {:.2} % right", j * 100.0),
-            j => format!(", mean square {:.5}", -j),
-        });
+        let judged = match (epoch.judged, epoch.validation) {
+            (Some(j), _) if j >= 0.0 => format!(", {:.2} % right", j * 100.0),
+            (Some(j), _) => format!(", mean square {:.5}", -j),
+            (None, Some(loss)) => format!(", {loss:.4} on validation"),
+            (None, None) => String::new(),
+        };
         let took = seen
             .since
             .replace(Instant::now())

@@ -8,6 +8,7 @@ mod exit;
 mod firmware;
 mod follow;
 mod groups;
+mod interrupt;
 mod kept;
 mod lottery;
 mod masks;

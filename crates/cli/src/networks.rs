@@ -19,12 +19,16 @@ use crate::opened;
 pub fn open(path: &Path, steps: &[Given], base: &Path) -> Result<Model> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
     let network = ARCHITECTURES.iter().find(|a| a.name == name);
-    let (Some(network), false) = (network, path.exists()) else {
-        return Ok(opened::open(path)?);
-    };
     let step = steps
         .iter()
         .find(|s| ["train", "lottery"].contains(&s.step.name));
+    let (Some(network), false) = (network, path.exists()) else {
+        if step.is_some() && !path.exists() && path.extension().is_none() {
+            let names = ARCHITECTURES.iter().map(|a| a.name);
+            return Err(Error::unknown("file or network", name, names).into());
+        }
+        return Ok(opened::open(path)?);
+    };
     let step = step.ok_or_else(|| {
         Error::usage(format!(
             "a new network \"{name}\" needs a step that trains it"

@@ -12,7 +12,8 @@ use edgesmith_compress::quantize::changes::{Changes, Fate, NodeChange};
 use edgesmith_compress::recipe::{Done, Planned, Recipe, Supplies};
 use edgesmith_compress::steps::{Given, Key, Kind, Setting, StepDef, optimize};
 use edgesmith_data::Dataset;
-use edgesmith_formats::{External, WriteOptions, write_file};
+use edgesmith_formats::{External, WriteOptions, io_error, write_file};
+use edgesmith_ir::error::Kind as Fault;
 use edgesmith_ir::{Error, Model};
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
@@ -22,7 +23,9 @@ use crate::evidence::training::{self, within_chance};
 use crate::follow::Follow;
 use crate::kept::Kept;
 use crate::read_back::ReadBack;
-use crate::{evidence, groups, masks, networks, opened, ranges, read_back, sparsity, ui, weights};
+use crate::{
+    evidence, groups, interrupt, masks, networks, opened, ranges, read_back, sparsity, ui, weights,
+};
 
 /// An argument for each setting of a step.
 pub fn args(c: clap::Command, step: &StepDef) -> clap::Command {
@@ -113,19 +116,47 @@ pub fn of_command(matches: &ArgMatches, steps: Vec<Given>) -> Recipe {
     }
 }
 
-/// Refuses a file that an argument names and that is there already, before anything is done.
+/// Refuses a file that an argument names and that is there already or cannot be written, before
+/// anything is done.
 ///
 /// # Errors
-/// When it is there, and `--force` is not given.
+/// When it is there and `--force` is not given, or its folder is not there or takes no files.
 pub fn check_free(matches: &ArgMatches, argument: &str) -> Result<()> {
     let file = matches.get_one::<String>(argument);
     match file.filter(|f| Path::new(f).exists() && !matches.get_flag("force")) {
-        None => Ok(()),
+        None => file.map_or(Ok(()), |f| check_place(Path::new(f))),
         Some(file) => Err(Error::usage("the file exists already")
             .at(file.as_str())
-            .hint("give another name, or --force to overwrite")
+            .hint("give another name, or --force to overwrite it")
             .into()),
     }
+}
+
+/// Refuses a file that could not be written later: its folder is not there, or takes no files.
+///
+/// # Errors
+/// When that is so.
+pub fn check_place(file: &Path) -> Result<()> {
+    let place = file.display().to_string();
+    let folder = file.parent().filter(|f| !f.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let what = format!("there is no folder {} to write it into", folder.display());
+        return Err(Error::usage(what).at(place).into());
+    }
+    match std::fs::metadata(file) {
+        Ok(found) if found.is_dir() => {
+            return Err(Error::usage("it is a folder, and no file").at(place).into());
+        }
+        // A device or a pipe takes what is written.
+        Ok(found) if !found.is_file() => return Ok(()),
+        _ => {}
+    }
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let beside = folder.join(name);
+    let made = std::fs::File::create(&beside).and_then(|_| std::fs::remove_file(&beside));
+    Ok(made.map_err(|e| io_error(&e, "written").at(place))?)
 }
 
 /// Writes the recipe that repeats a command into the file that `--recipe` names, or tells it on
@@ -243,12 +274,35 @@ impl Work {
         self.samples.as_ref().map(|s| s as &dyn Samples)
     }
 
+    /// Refuses files that could not be written after the work.
+    fn check_places(&self) -> Result<()> {
+        let keys = ["save-masks", "packed"];
+        let beside = self.recipe.steps.iter();
+        let beside = beside.flat_map(|s| keys.iter().filter_map(|key| s.text(key)));
+        let beside = beside.map(|file| self.base.join(file));
+        let mut all = std::iter::once(self.output.clone()).chain(beside);
+        all.try_for_each(|file| check_place(&file))
+    }
+
+    /// The error of steps; where the user broke them off, with how they go on.
+    fn stopped(&self, e: Error) -> Error {
+        let trains = |s: &Given| ["train", "lottery"].contains(&s.step.name);
+        if e.kind != Fault::Cancelled || !self.recipe.steps.iter().any(trains) {
+            return e;
+        }
+        e.hint(match &self.kept {
+            Some(_) => "the same command goes on from here",
+            None => "nothing was kept; begun with --cache DIR, the same command goes on where it was stopped",
+        })
+    }
+
     /// Does the steps, writes the result, reads it again and says what became of the model.
     ///
     /// # Errors
     /// When a step fails, the file is there and `force` is not given, or what is read is not what was
     /// made.
     pub fn run(&self, force: bool, explain: bool) -> Result<Outcome> {
+        self.check_places()?;
         let bar = ui::Bar::default();
         let stores = self.kept.as_ref().map(|k| k as &dyn Stores);
         // The result may take the place of the model.
@@ -270,7 +324,10 @@ impl Work {
             read_masks: Some(&read_masks),
             follow: Some(&follow),
         };
-        let (model, done) = self.recipe.run(&self.model, &supplies, &bar)?;
+        let listening = interrupt::Listening::begin();
+        let made = self.recipe.run(&self.model, &supplies, &bar);
+        drop(listening);
+        let (model, done) = made.map_err(|e| self.stopped(e))?;
         let options = WriteOptions {
             force,
             external: external(self.recipe.external.as_deref()),

@@ -8,6 +8,8 @@ use edgesmith_ir::Progress;
 use edgesmith_report::table::{Style, Tone};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::interrupt;
+
 /// Writes data to stdout; a closed pipe comes back as an error that ends the program in success.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -104,6 +106,10 @@ impl Progress for Bar {
         {
             bar.inc(units);
         }
+    }
+
+    fn cancelled(&self) -> bool {
+        interrupt::is_asked()
     }
 
     fn finish(&self) {

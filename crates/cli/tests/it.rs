@@ -23,10 +23,14 @@ mod floats;
 mod narrowed;
 #[path = "it/optimized.rs"]
 mod optimized;
+#[path = "it/resumed.rs"]
+mod resumed;
 #[path = "it/smaller.rs"]
 mod smaller;
 #[path = "it/trained.rs"]
 mod trained;
+#[path = "it/untrainable.rs"]
+mod untrainable;
 #[path = "it/zeros.rs"]
 mod zeros;
 

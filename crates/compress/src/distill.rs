@@ -5,7 +5,8 @@ mod judge;
 mod taught;
 mod terms;
 
-pub use examples::{DATA_KEYS, Examples, Judged};
+pub use examples::{DATA_KEYS, Examples, Fed, Judged};
+pub(crate) use examples::{told, unlabelled};
 pub use judge::judge;
-pub use taught::Taught;
+pub use taught::{Shelf, Taught};
 pub use terms::TermGiven;

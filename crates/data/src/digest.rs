@@ -7,7 +7,7 @@ use std::path::Path;
 use edgesmith_ir::{Error, Result};
 use sha2::{Digest, Sha256};
 
-/// The digest of a file, or of the names and sizes of the files below a folder.
+/// The digest of a file, or of the names, sizes and times of change of the files below a folder.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -48,9 +48,34 @@ fn add_folder(hash: &mut Sha256, path: &Path, depth: usize) -> Result<()> {
     for entry in entries {
         let meta = fs::metadata(&entry).map_err(|e| fault(&entry, &e))?;
         hash.update(format!("{:?} {}", entry.file_name(), meta.len()));
+        if let (true, Ok(changed)) = (meta.is_file(), meta.modified()) {
+            // Other bytes of the same length are told by when they were written.
+            hash.update(format!(" {changed:?}"));
+        }
         if meta.is_dir() {
             add_folder(hash, &entry, depth + 1)?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::source::testing::Folder;
+
+    #[test]
+    fn a_file_that_was_written_again_in_a_folder_is_another() {
+        let folder = Folder::new("digest");
+        let file = folder.write("cats/a.png", b"old");
+        let first = digest(&folder.0).unwrap();
+        assert_eq!(first, digest(&folder.0).unwrap());
+        let later = SystemTime::now() + Duration::from_secs(5);
+        let open = fs::File::options().write(true).open(&file).unwrap();
+        open.set_modified(later).unwrap();
+        assert_ne!(first, digest(&folder.0).unwrap());
+        assert_eq!(digest(&file).unwrap(), digest(&file).unwrap());
+    }
 }

@@ -141,6 +141,11 @@ pub trait Source: Send + Sync {
     /// The file or folder.
     fn path(&self) -> &Path;
 
+    /// A file beside that one which is read too.
+    fn beside(&self) -> Option<&Path> {
+        None
+    }
+
     /// How many samples there are, at least one.
     fn len(&self) -> usize;
 

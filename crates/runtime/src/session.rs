@@ -106,12 +106,16 @@ pub struct Session {
     profile: Profile,
 }
 
+/// Threads for each core at the most, and what any machine takes.
+const THREADS_OF_CORE: usize = 8;
+const LEAST_THREADS: usize = 64;
+
 impl Session {
     /// Makes a model ready: checks that every node runs, plans it for its declared shapes
     /// (symbols are 1) and packs weights.
     ///
     /// # Errors
-    /// When a provider is unknown, a shape rule fails, or a node cannot be run.
+    /// When a provider is unknown, there are too many threads, a shape rule fails, or a node cannot be run.
     pub fn prepare(model: &Model, options: &Options) -> Result<Self> {
         Self::prepare_on(model, options, Shelf::default())
     }
@@ -123,6 +127,14 @@ impl Session {
         } else {
             options.threads
         };
+        let most = cores().saturating_mul(THREADS_OF_CORE).max(LEAST_THREADS);
+        if threads > most {
+            let what = format!("{threads} threads are too many");
+            return Err(Error::usage(what).hint(format!(
+                "this machine has {} cores and takes up to {most}; 0 is one for each core",
+                cores()
+            )));
+        }
         let isa = Isa::detect_capped(options.isa);
         if options.bf16 && !isa.multiplies_bf16() {
             return Err(Error::unsupported(format!(

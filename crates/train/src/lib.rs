@@ -17,5 +17,5 @@ pub mod training;
 
 pub use draft::Draft;
 pub use grad::differentiate;
-pub use trainer::{Data, Settings, Watch, train};
+pub use trainer::{Data, JudgedBy, Settings, Watch, train};
 pub use training::{Parameter, Training};

@@ -11,9 +11,11 @@ use crate::schedule::{self, Schedule};
 use crate::training::Training;
 
 mod checkpoint;
+mod held;
 mod weights;
 
 pub use checkpoint::{Checkpoint, Epoch};
+use held::Held;
 use weights::Weights;
 
 /// Where samples come from.
@@ -35,6 +37,19 @@ pub trait Data {
     /// # Errors
     /// When a sample cannot be read.
     fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>>;
+
+    /// Keeps what was found of samples so far for the next run; called where the state of a run is kept.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn keep(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What a sample is called in messages.
+    fn name(&self, sample: usize) -> String {
+        format!("example {sample}")
+    }
 }
 
 /// Who follows a run.
@@ -51,6 +66,15 @@ impl Watch for edgesmith_ir::NoProgress {}
 
 /// How good a model is; larger is better.
 pub type Judge<'a> = dyn FnMut(&Model) -> Result<f64> + 'a;
+
+/// What tells which epoch is the best.
+pub enum JudgedBy<'a> {
+    /// How good its model is.
+    Model(&'a mut Judge<'a>),
+    /// The loss on samples that nothing is learned from: smaller is better. Terms have their last weights,
+    /// nothing is dropped, and normalisations go by their running statistics.
+    Loss(&'a mut dyn Data),
+}
 
 /// How a model is trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +153,8 @@ pub struct Outcome {
     pub model: Model,
     /// Every epoch.
     pub history: Vec<Epoch>,
+    /// Why it ended early, where numbers were none any more: the model is that of the best epoch before.
+    pub broken: Option<String>,
     /// The epoch of the model, from 0 on.
     pub best: usize,
     /// Steps that were done before, in a run that was broken off.
@@ -151,13 +177,13 @@ const ALIKE: usize = 32;
 /// same bytes: `key` says what is the same.
 ///
 /// # Errors
-/// When a setting is wrong, a batch cannot be had, the loss is no number any more, or the user
-/// cancels; the state is kept then.
+/// When a setting is wrong, nothing of the model is trained, a batch cannot be had, the loss or a parameter
+/// is no number any more and no epoch before was judged, or the user cancels; the state is kept then.
 pub fn train(
     training: &Training,
     data: &mut dyn Data,
     settings: &Settings,
-    judge: Option<&mut Judge>,
+    judge: Option<JudgedBy>,
     (store, key): (&dyn Store, &str),
     watch: &dyn Watch,
 ) -> Result<Outcome> {
@@ -166,7 +192,11 @@ pub fn train(
     if resumed_at > 0 {
         watch.note(&format!("goes on at step {resumed_at} of {}", run.total));
     }
-    let result = run.go(data, judge, store, watch);
+    let held = match judge {
+        Some(JudgedBy::Loss(_)) => Some(Held::new(training, settings)?),
+        _ => None,
+    };
+    let result = run.go(data, (judge, held), store, watch);
     watch.finish();
     result?;
     let (model, best) = run.chosen()?;
@@ -174,6 +204,7 @@ pub fn train(
         model,
         seconds: run.done.seconds,
         history: run.done.history,
+        broken: run.done.broken,
         best,
         resumed_at,
         kept: run.kept,
@@ -211,6 +242,12 @@ impl<'a> Run<'a> {
         check(settings)?;
         if count == 0 {
             return Err(Error::invalid("there are no samples to train on"));
+        }
+        if training.parameters.iter().all(|p| p.value.is_none()) {
+            let what = "the loss depends on nothing of the model that is trained";
+            return Err(Error::unsupported(what).hint(
+                "train the f32 model, or one quantised with QuantizeLinear and DequantizeLinear; freeze less",
+            ));
         }
         let optimizer = optimizer::find(&settings.optimizer)?;
         let batch = settings.batch.min(count);
@@ -262,7 +299,8 @@ impl<'a> Run<'a> {
         Ok(self.done.step)
     }
 
-    fn save(&mut self, store: &dyn Store) -> Result<()> {
+    fn save(&mut self, data: &mut dyn Data, store: &dyn Store) -> Result<()> {
+        data.keep()?;
         self.done.tensors = self.weights.tensors()?;
         self.count_seconds();
         store.save(&self.done.to_bytes()?)
@@ -271,7 +309,7 @@ impl<'a> Run<'a> {
     fn go(
         &mut self,
         data: &mut dyn Data,
-        mut judge: Option<&mut Judge>,
+        (mut judge, mut held): (Option<JudgedBy>, Option<Held>),
         store: &dyn Store,
         watch: &dyn Watch,
     ) -> Result<()> {
@@ -284,19 +322,26 @@ impl<'a> Run<'a> {
             let order = self.order(data.count(), epoch, lengths.as_deref());
             while self.done.step < (epoch + 1) * self.steps {
                 if watch.cancelled() {
-                    self.save(store)?;
+                    self.save(data, store)?;
                     return Err(Error::cancelled());
                 }
                 let first = self.done.step % self.steps * self.batch;
-                let fed = data.batch(&order[first..first + self.batch], epoch)?;
+                let samples = &order[first..first + self.batch];
+                let fed = data.batch(samples, epoch)?;
                 self.mask()?;
                 if self.settings.keep_at == Some(self.done.step) {
                     self.kept = Some(self.weights.numbers());
                 }
                 let terms = self.step(fed)?;
+                if !terms[0].is_finite() {
+                    let why = format!("the loss is {} in step {}", terms[0], self.done.step);
+                    broken_by(data, samples, epoch)?;
+                    self.end_broken(why)?;
+                    return self.save(data, store);
+                }
                 let every = self.settings.judge_every;
                 let is_last = self.done.step == (epoch + 1) * self.steps;
-                if let Some(judge) = judge.as_deref_mut()
+                if let Some(JudgedBy::Model(judge)) = &mut judge
                     && every > 0
                     && self.done.step.is_multiple_of(every)
                     && !is_last
@@ -307,12 +352,18 @@ impl<'a> Run<'a> {
                 watch.advance(1);
                 if saved.elapsed() > BETWEEN.max(took * TIMES) {
                     let started = Instant::now();
-                    self.save(store)?;
+                    self.save(data, store)?;
                     (saved, took) = (Instant::now(), started.elapsed());
                 }
             }
-            self.end_epoch(epoch, judge.as_deref_mut(), watch)?;
-            self.save(store)?;
+            match self.weights.are_finite() {
+                true => self.end_epoch(epoch, (judge.as_mut(), held.as_mut()), watch)?,
+                false => {
+                    let why = format!("a parameter is infinite or NaN after epoch {}", epoch + 1);
+                    self.end_broken(why)?;
+                }
+            }
+            self.save(data, store)?;
         }
         Ok(())
     }
@@ -333,7 +384,19 @@ impl<'a> Run<'a> {
         batches.iter().flat_map(of).copied().collect()
     }
 
-    /// One step; the loss and its terms.
+    /// Ends a run whose numbers are none any more with the best epoch before, where one was judged.
+    fn end_broken(&mut self, why: String) -> Result<()> {
+        let best = self.done.best.map(|b| &self.done.history[b]);
+        if best.and_then(Epoch::worth).is_none() {
+            return Err(Error::invalid(why)
+                .hint("a smaller --rate, a longer --warmup, or --clip 1 may help"));
+        }
+        self.done.stopped = true;
+        self.done.broken = Some(why);
+        Ok(())
+    }
+
+    /// One step; the loss and its terms. Where the loss is no number, nothing is changed.
     fn step(&mut self, mut fed: Vec<(String, Tensor)>) -> Result<Vec<f32>> {
         let part = self.done.step as f64 / self.total as f64;
         for (i, term) in self.training.terms.iter().enumerate() {
@@ -357,11 +420,7 @@ impl<'a> Run<'a> {
         let terms: Result<Vec<f32>> = outputs[..scalars].iter().map(number).collect();
         let terms = terms?;
         if !terms[0].is_finite() {
-            return Err(Error::invalid(format!(
-                "the loss is {} in step {}",
-                terms[0], self.done.step
-            ))
-            .hint("a smaller --rate, a longer --warmup, or --clip 1 may help"));
+            return Ok(terms);
         }
         let gradients = &outputs[scalars..scalars + self.training.parameters.len()];
         let numbers = Numbers {
@@ -441,13 +500,19 @@ impl<'a> Run<'a> {
     fn end_epoch(
         &mut self,
         epoch: usize,
-        judge: Option<&mut Judge>,
+        (judge, held): (Option<&mut JudgedBy>, Option<&mut Held>),
         watch: &dyn Watch,
     ) -> Result<()> {
         let first = self.done.losses.len().saturating_sub(self.steps);
         let losses = &self.done.losses[first..];
         let loss = losses.iter().map(|&l| f64::from(l)).sum::<f64>() / losses.len().max(1) as f64;
-        let judged = judge.map(|j| j(&self.model()?)).transpose()?;
+        let (judged, validation) = match (judge, held) {
+            (Some(JudgedBy::Model(judge)), _) => (Some(judge(&self.model()?)?), None),
+            (Some(JudgedBy::Loss(data)), Some(held)) => {
+                (None, Some(held.loss(&self.weights, *data, self.batch)?))
+            }
+            _ => (None, None),
+        };
         let terms = self.done.sums.iter_mut();
         let entry = Epoch {
             epoch,
@@ -457,12 +522,13 @@ impl<'a> Run<'a> {
                 .collect(),
             rate: self.rate(self.done.step.saturating_sub(1)),
             judged,
+            validation,
         };
         watch.epoch(&entry);
         self.done.history.push(entry);
         let better = |b: usize| {
-            let at = |i: usize| self.done.history[i].judged.unwrap_or(f64::NEG_INFINITY);
-            judged.is_none() || at(epoch) > at(b)
+            let at = |i: usize| self.done.history[i].worth();
+            at(epoch).is_none() || at(epoch) > at(b)
         };
         // A model that is not yet as sparse as it is to be is none to choose.
         if self.is_sparse() && self.done.best.is_none_or(better) {
@@ -490,6 +556,23 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Says which sample of a batch makes its loss no number, where one does by itself.
+fn broken_by(data: &mut dyn Data, samples: &[usize], epoch: usize) -> Result<()> {
+    for (name, t) in data.batch(samples, epoch)? {
+        if !t.dtype().is_float() || t.dims().first() != Some(&samples.len()) {
+            continue;
+        }
+        let each = t.count() / samples.len().max(1);
+        let numbers = t.to_f32()?;
+        if let Some(at) = numbers.iter().position(|x| !x.is_finite()) {
+            let of = data.name(samples[at / each.max(1)]);
+            let what = format!("{of} has the number {} in \"{name}\"", numbers[at]);
+            return Err(Error::invalid(what).hint("leave the example out, or mend its numbers"));
+        }
+    }
+    Ok(())
+}
+
 /// The number of a tensor of one.
 fn number(t: &Tensor) -> Result<f32> {
     let data = t.to_f32()?;
@@ -514,7 +597,10 @@ fn check(settings: &Settings) -> Result<()> {
     ];
     for (name, x, low, high) in within {
         if !(low..=high).contains(&x) {
-            return fault(format!("{name} {x} is not from {low} to {high}"));
+            return fault(match high == f64::MAX {
+                true => format!("{name} {x} is no number from {low} on"),
+                false => format!("{name} {x} is not from {low} to {high}"),
+            });
         }
     }
     Ok(())

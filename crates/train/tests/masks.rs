@@ -13,7 +13,7 @@ use edgesmith_train::losses::{self, Request};
 use edgesmith_train::masked::{Gradual, Kept};
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::trainer::Watch;
-use edgesmith_train::{Data, Settings, Training, train};
+use edgesmith_train::{Data, JudgedBy, Settings, Training, train};
 
 /// Rows of eight numbers, and what the outputs should be of them.
 struct Rows(String);
@@ -319,7 +319,7 @@ fn only_models_that_are_sparse_enough_are_chosen() {
         &training,
         &mut data,
         &settings(),
-        Some(&mut judge),
+        Some(JudgedBy::Model(&mut judge)),
         store,
         &NoProgress,
     );

@@ -40,6 +40,7 @@ pub static CONVERT: Command = Command {
 
 fn run(matches: &ArgMatches) -> Result<()> {
     recipes::check_free(matches, "recipe")?;
+    recipes::check_free(matches, "output")?;
     let mut model = opened::open(Path::new(text(matches, "model")))?;
     if let Some(&opset) = matches.get_one::<i64>("opset") {
         edgesmith_passes::convert_opset(&mut model, opset)?;

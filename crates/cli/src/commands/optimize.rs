@@ -79,6 +79,7 @@ fn passes_arg(name: &'static str, help: &'static str) -> clap::Arg {
 
 fn optimize(matches: &ArgMatches) -> Result<()> {
     recipes::check_free(matches, "recipe")?;
+    recipes::check_free(matches, "output")?;
     let started = Instant::now();
     let before = opened::open(Path::new(text(matches, "model")))?;
     let load_ms = milliseconds(started);

@@ -91,6 +91,7 @@ fn epoch(learned: &Learned, e: &trainer::Epoch) -> Epoch {
         rate: e.rate,
         accuracy: judged(Measure::Accuracy),
         mean_square_error: judged(Measure::MeanSquare).map(|j| -j),
+        validation_loss: e.validation,
         sparsity: learned.sparsities.get(e.epoch).copied(),
     }
 }

@@ -83,7 +83,7 @@ fn a_page_that_is_there_is_not_overwritten() {
         expect_test::expect![[r#"
             exit 2
             error: r.html: the file exists already
-            hint: give another name, or --force to overwrite
+            hint: give another name, or --force to overwrite it
         "#]],
     );
     let page = std::fs::read_to_string(folder.path("r.html")).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 
 /// Images of 8 by 8 whose bright half is their class, and a test of others.
-fn halves(folder: &Folder) {
+pub(super) fn halves(folder: &Folder) {
     for (name, count, first) in [("train.npz", 320usize, 0usize), ("test.npz", 80, 1000)] {
         let (mut data, mut labels) = (Vec::new(), Vec::new());
         for i in first..first + count {
@@ -22,10 +22,10 @@ fn halves(folder: &Folder) {
     }
 }
 
-const TRAIN: &str =
+pub(super) const TRAIN: &str =
     "train lenet-300-100 --data train.npz --validate test.npz --batch 32 --train-threads 1";
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

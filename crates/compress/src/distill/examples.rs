@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use edgesmith_data::augment::Augment;
 use edgesmith_data::normalize::{NORMALIZATIONS, Normalize};
-use edgesmith_data::source::{self, Settings};
+use edgesmith_data::source::{self, Holds, Settings};
 use edgesmith_data::{Feed, Loader, Preparation, Source, Target, Targets};
 use edgesmith_ir::error::At;
 use edgesmith_ir::{Error, Model, Result, Tensor};
@@ -123,13 +123,27 @@ pub struct Examples {
     path: PathBuf,
     split: Option<f64>,
     preparation: Preparation,
+    /// The settings by which they are read.
+    told: String,
+    tokenizer: Option<PathBuf>,
+}
+
+/// Settings that name files: what is in these counts, not where they are.
+pub(crate) const FILES: &[&str] = &["data", "validate", "tokenizer", "masks", "teacher"];
+
+/// The settings of a step in order, without those that name files or change nothing that comes of it.
+pub(crate) fn told(given: &Given, is_of: impl Fn(&str) -> bool) -> String {
+    let counts = |name: &str| !FILES.contains(&name) && name != "recompute";
+    let told = given.entries().filter(|(n, _)| counts(n) && is_of(n));
+    let told: Vec<String> = told.map(|(name, s)| format!("{name}={s:?}")).collect();
+    told.join(" ")
 }
 
 impl Examples {
     /// Opens what a step names; paths start at `base`.
     ///
     /// # Errors
-    /// When it names none, or a source cannot be opened.
+    /// When it names none, or several to validate by, or a source cannot be opened.
     pub fn open(given: &Given, base: &Path, seed: u64) -> Result<Self> {
         let missing = || {
             given
@@ -137,6 +151,11 @@ impl Examples {
                 .hint("data = \"DATA\", or --data DATA")
         };
         let path = base.join(given.text("data").ok_or_else(missing)?);
+        let others = ["validate", "validate-part"];
+        if let Some(other) = others.iter().find(|n| given.has(n) && given.has("split")) {
+            let what = format!("\"{other}\" and \"split\" both say what to validate by");
+            return Err(given.fault("split", what).hint("leave one of them out"));
+        }
         let settings = settings(given, base)?;
         let part = |name: &str| given.text(name).map(str::to_owned);
         let validate = match (given.text("validate"), part("validate-part")) {
@@ -157,7 +176,10 @@ impl Examples {
         let normalize = given.text("normalize").map(Normalize::find).transpose()?;
         let augment = given.texts("augment");
         let augment: Result<Vec<Augment>> = augment.iter().map(|a| Augment::parse(a)).collect();
+        let is_of_data = |n: &str| n != "validate-part" && DATA_KEYS.iter().any(|k| k.name == n);
         Ok(Self {
+            told: told(given, is_of_data),
+            tokenizer: given.text("tokenizer").map(|t| base.join(t)),
             train: Arc::from(source::open(&path, &settings)?),
             validate,
             path,
@@ -170,18 +192,28 @@ impl Examples {
         })
     }
 
-    /// What tells them apart from others: of the same digest, the same examples.
+    /// What tells those to train on apart from others: of the same digest, the same examples.
     ///
     /// # Errors
     /// When the files cannot be read.
     pub fn digest(&self) -> Result<String> {
-        let own = edgesmith_data::digest(&self.path)?;
+        let of = |file: &PathBuf| edgesmith_data::digest(file);
+        let words = self.tokenizer.as_ref().map(of).transpose()?;
         Ok(format!(
-            "{own} {} {:?} {:?}",
-            self.train.len(),
-            self.split,
+            "{} {words:?} {} {:?}",
+            content(&*self.train, &self.path)?,
+            self.told,
             self.preparation
         ))
+    }
+
+    /// What tells those that were named to validate by apart from others.
+    ///
+    /// # Errors
+    /// When the files cannot be read.
+    pub fn validation_digest(&self) -> Result<String> {
+        let source = self.validate.as_deref();
+        source.map_or(Ok(String::new()), |s| content(s, s.path()))
     }
 
     /// True where an example looks the same in every epoch.
@@ -205,21 +237,25 @@ impl Examples {
     /// When there are several inputs, or no classes.
     pub fn spec(&self, seed: u64) -> Result<Spec> {
         let place = || self.path.display().to_string();
+        let labels = self.labels()?;
+        let most = labels.iter().copied().max().unwrap_or(-1);
         let classes = match self.train.classes().len() {
-            0 => self
-                .labels()?
-                .into_iter()
-                .max()
-                .map_or(0, |l| (l + 1).max(0) as usize),
+            0 => (most + 1).max(0) as usize,
             n => n,
         };
         if classes == 0 {
-            return Err(Error::invalid("no example has a class").at(place()));
+            return Err(unlabelled().at(place()));
+        }
+        let mut known = labels.iter().filter(|&&l| l >= 0);
+        let first = known.next();
+        if known.all(|l| Some(l) == first) {
+            let what = "all examples are of one class: a new network has nothing to tell apart";
+            return Err(Error::invalid(what).at(place()));
         }
         let beside = ["attention_mask", "token_type_ids"];
         let fields = self.train.fields().iter();
         let fields: Vec<_> = fields
-            .filter(|f| !beside.contains(&f.name.as_str()))
+            .filter(|f| f.holds != Holds::Extra && !beside.contains(&f.name.as_str()))
             .collect();
         let [field] = fields[..] else {
             let what = format!(
@@ -274,9 +310,31 @@ impl Examples {
         let fed = Fed {
             loader,
             wanted: wanted.to_vec(),
+            is_augmented: true,
         };
         Ok((fed, judge))
     }
+}
+
+/// What tells the files of a source apart from others.
+fn content(source: &dyn Source, path: &Path) -> Result<String> {
+    let beside = source.beside().filter(|b| !b.starts_with(path));
+    let beside = beside.map(edgesmith_data::digest).transpose()?;
+    let own = edgesmith_data::digest(path)?;
+    // The ending of a name says how a file is read.
+    Ok(format!(
+        "{own} {beside:?} {:?} {}",
+        path.extension(),
+        source.len()
+    ))
+}
+
+/// No example has a class, and something needs one.
+pub(crate) fn unlabelled() -> Error {
+    Error::invalid("no example has a class").hint(
+        "classes are whole numbers in an array, column or key `labels`, or --label NAME; numbers to meet are \
+         learned by --values --loss mse, a teacher's answers by `edgesmith distill`",
+    )
 }
 
 fn settings(given: &Given, base: &Path) -> Result<Settings> {
@@ -305,10 +363,11 @@ fn labels(source: &dyn Source, of: impl Iterator<Item = usize>) -> Result<Vec<i6
     .collect()
 }
 
-/// Examples to train on.
+/// Examples as a training graph takes them.
 pub struct Fed {
     loader: Loader,
     wanted: Vec<Wanted>,
+    is_augmented: bool,
 }
 
 impl Fed {
@@ -366,7 +425,14 @@ impl Data for Fed {
     fn batch(&mut self, samples: &[usize], epoch: usize) -> Result<Vec<(String, Tensor)>> {
         let own = self.loader.indices();
         let chosen: Vec<usize> = samples.iter().map(|&s| own[s]).collect();
-        self.tensors(self.loader.feed(&chosen, Some(epoch as u64))?)
+        let epoch = self.is_augmented.then_some(epoch as u64);
+        self.tensors(self.loader.feed(&chosen, epoch)?)
+    }
+
+    fn name(&self, sample: usize) -> String {
+        let source = self.loader.source();
+        let id = source.id(self.loader.indices()[sample]);
+        format!("{}: {id}", source.path().display())
     }
 }
 
@@ -380,6 +446,15 @@ impl Judged {
     fn new(loader: Loader) -> Result<Self> {
         let labels = labels(loader.source(), loader.indices().iter().copied())?;
         Ok(Self { loader, labels })
+    }
+
+    /// The same examples as a training graph takes them, not augmented, for their loss.
+    pub fn fed(&self, wanted: &[Wanted]) -> Fed {
+        Fed {
+            loader: self.loader.clone(),
+            wanted: wanted.to_vec(),
+            is_augmented: false,
+        }
     }
 }
 

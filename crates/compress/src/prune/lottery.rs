@@ -379,8 +379,12 @@ impl<'a> Draw<'a> {
             Ok(-found.loss)
         };
         let quiet = Quiet(follow);
-        let judge = Some(&mut judge as &mut trainer::Judge);
+        let judge = Some(trainer::JudgedBy::Model(&mut judge));
         let made = trainer::train(&training, data, &settings, judge, (&NoStore, ""), &quiet)?;
+        if let Some(why) = made.broken {
+            return Err(Error::invalid(why)
+                .hint("a smaller --rate, a longer --warmup, or --clip 1 may help"));
+        }
         let shown: Vec<&[f32]> = made.last.iter().map(Vec::as_slice).collect();
         let states: Vec<Tensor> = training.states.iter().map(|s| s.data.clone()).collect();
         // States after the last step are those of the best epoch where it was the last.

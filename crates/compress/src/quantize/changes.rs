@@ -148,6 +148,8 @@ pub enum Measure {
     Accuracy,
     /// Minus the mean square of the difference to an input.
     MeanSquare,
+    /// The loss on examples that nothing is learned from.
+    Loss,
 }
 
 /// How weights rounded by what they multiply compare with weights rounded to nearest, at the outputs.

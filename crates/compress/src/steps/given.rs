@@ -124,9 +124,9 @@ impl Setting {
         match (self, kind) {
             (Self::Flag(_), Kind::Flag)
             | (Self::Count(_), Kind::Count | Kind::Number)
-            | (Self::Number(_), Kind::Number)
             | (Self::Text(_), Kind::Text)
             | (Self::Texts(_), Kind::Texts) => true,
+            (Self::Number(x), Kind::Number) => x.is_finite(),
             (Self::Text(t), Kind::OneOf(list)) => list().contains(&t.as_str()),
             _ => false,
         }
@@ -349,6 +349,11 @@ mod tests {
         let e = g.set("symmetric", Setting::Count(1), "line 4");
         let e = e.unwrap_err().to_string();
         assert!(e.contains("\"symmetric\" is true or false"), "{e}");
+        for number in [f64::NAN, f64::INFINITY] {
+            let e = g.set("min-sqnr", Setting::Number(number), "line 5");
+            let e = e.unwrap_err().to_string();
+            assert!(e.contains("line 5: \"min-sqnr\" is a number"), "{e}");
+        }
     }
 
     #[test]

@@ -3,9 +3,8 @@
 use edgesmith_ir::analysis::{Pruned, mark_pruned};
 use edgesmith_ir::{Error, Model, Result};
 use edgesmith_train::training::Wanted;
-use sha2::{Digest, Sha256};
 
-use super::train::{HOW, digest, gradual, plain};
+use super::train::{HOW, digest, digest_of, gradual, plain};
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
 use crate::calibrate;
 use crate::distill::DATA_KEYS;
@@ -15,7 +14,6 @@ use crate::prune::weights::pattern::Pattern;
 use crate::prune::weights::scope::Scope;
 use crate::prune::weights::sites::{Choice, Sites};
 use crate::quantize::changes::Changes;
-use crate::samples::Samples;
 
 /// The step.
 pub static LOTTERY: StepDef = StepDef {
@@ -126,18 +124,6 @@ fn settings(given: &Given) -> Result<Settings> {
     };
     settings.check().map_err(|e| e.at(given.place.as_str()))?;
     Ok(settings)
-}
-
-/// What tells samples apart.
-fn digest_of(samples: &dyn Samples) -> Result<String> {
-    let mut parts = vec![format!("{:?}", samples.labels())];
-    for batch in samples.batches(256) {
-        let (_, fed) = batch?;
-        let bytes = fed.iter().map(|(_, t)| Sha256::digest(t.bytes()));
-        parts.extend(bytes.map(|d| format!("{d:x?}")));
-    }
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    Ok(digest(&parts))
 }
 
 fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {

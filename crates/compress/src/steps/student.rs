@@ -1,6 +1,8 @@
 //! The step `student`: a smaller network, begun with a part of the model's weights.
 
-use edgesmith_ir::{Model, Result};
+use std::collections::BTreeSet;
+
+use edgesmith_ir::{Error, Model, Result, Tensor};
 use edgesmith_train::student::{self, Layers, Options};
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
@@ -55,8 +57,24 @@ fn options(given: &Given) -> Result<Options> {
 }
 
 fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Changes)> {
-    let (model, notes) = student::student(model, &options(given)?)?;
+    let (made, notes) = student::student(model, &options(given)?)?;
+    if numbers(&made) == numbers(model) {
+        let what = "the student would be as large as the model: no layer and no channel goes";
+        let place = match given.has("layers") {
+            true => given.place_of("layers"),
+            false => given.place_of("width"),
+        };
+        return Err(Error::usage(what).at(place).hint(notes.join("; ")));
+    }
     let mut changes = Changes::default();
     changes.tell(notes, work.follow);
-    Ok((model, changes))
+    Ok((made, changes))
+}
+
+/// How many numbers the constants of a model have.
+fn numbers(model: &Model) -> usize {
+    let read = model.graph.nodes().flat_map(|(_, n)| n.inputs());
+    let read: BTreeSet<_> = read.flatten().copied().collect();
+    let constants = read.iter().filter_map(|&v| model.graph.constant(v));
+    constants.map(Tensor::count).sum()
 }

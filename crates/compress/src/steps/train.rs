@@ -11,15 +11,18 @@ use edgesmith_train::masked::Kept;
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::schedule::SCHEDULES;
 use edgesmith_train::training::Wanted;
-use edgesmith_train::{Settings, Training, trainer};
+use edgesmith_train::{Data as _, JudgedBy, Settings, Training, trainer};
 use sha2::{Digest, Sha256};
 
 pub(super) mod gradual;
+mod kept;
+mod sound;
+
+use sound::Judged;
 
 use super::{Data, Given, Group, Key, Kind, StepDef, Work};
-use crate::calibrate;
-use crate::distill::{DATA_KEYS, Examples, Taught, TermGiven, judge};
-use crate::quantize::changes::{Changes, Learned, Measure};
+use crate::distill::{DATA_KEYS, Examples, TermGiven, judge, unlabelled};
+use crate::quantize::changes::{Changes, Learned};
 use crate::samples::Samples;
 
 /// The step.
@@ -99,7 +102,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "patience",
         value: "N",
-        about: "Stop after N epochs without a better model",
+        about: "Stop after N epochs without a better model; needs --validate or --split",
         kind: Kind::Count,
     },
     Key {
@@ -163,13 +166,13 @@ pub(super) const HOW: &[Key] = &[
     Key {
         name: "epochs",
         value: "N",
-        about: "How often each example is seen; 10 where not given",
+        about: "Passes over the examples; those that do not fill a batch are left out of a pass, by chance; 10 where not given",
         kind: Kind::Count,
     },
     Key {
         name: "batch",
         value: "N",
-        about: "Examples of a step; 64 where not given",
+        about: "Examples of a step, at most all there are; 64 where not given",
         kind: Kind::Count,
     },
     Key {
@@ -258,6 +261,10 @@ impl Plan {
                 .fault("loss", what)
                 .hint("teacher = \"MODEL\", or --teacher MODEL"));
         }
+        if terms.iter().all(|t| t.weight == 0.0 && t.last == 0.0) {
+            let what = "every loss has the weight 0: nothing would be learned";
+            return Err(given.fault("loss", what).hint("--loss 'cross-entropy 1'"));
+        }
         gradual::schedule(given)?;
         let d = Settings::default();
         let number = |name: &str, default: f64| given.number(name).unwrap_or(default);
@@ -284,6 +291,21 @@ impl Plan {
     /// Whether a loss looks at classes.
     fn wants_labels(&self) -> bool {
         self.terms.iter().any(|t| t.loss.needs == Needs::Labels)
+    }
+
+    /// The class of each example, where a loss looks at classes.
+    ///
+    /// # Errors
+    /// When none is known, or an example cannot be read.
+    fn labels(&self, examples: &Examples) -> Result<Vec<i64>> {
+        if !self.wants_labels() {
+            return Ok(Vec::new());
+        }
+        let labels = examples.labels()?;
+        match labels.iter().any(|&l| l >= 0) {
+            true => Ok(labels),
+            false => Err(unlabelled()),
+        }
     }
 
     /// The plan with a term for each pair of values.
@@ -345,79 +367,68 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     let examples = Examples::open(given, work.base, plan.settings.seed)?;
     let teacher = teacher(given, work)?;
     let plan = plan.paired(model, teacher.as_ref())?;
-    let labels = match plan.wants_labels() {
-        true => examples.labels()?,
-        false => Vec::new(),
-    };
+    let labels = plan.labels(&examples)?;
     let kinds = (labels.contains(&-1), examples.are_mixed());
     let masks = gradual::masks(given, model, work)?;
     let training = plan.training(given, model, teacher.as_ref(), kinds, masks)?;
-    check_labels(&training, &labels)?;
+    sound::check_labels(&training, &labels, "example")?;
+    sound::check_names(given, &training)?;
     let mut changes = Changes::default();
     let notes = training.notes.iter().chain(examples.notes());
     changes.tell(notes.cloned(), work.follow);
     let wanted: Vec<Wanted> = training.fed.iter().map(|f| f.wanted).collect();
     let (data, judged_by) = examples.data(&training.base, &wanted)?;
-    let mut data: Box<dyn edgesmith_train::Data> = Box::new(data);
     let settings = &plan.settings;
-    if let Some(teacher) = &teacher {
-        let values: Vec<&str> = training.fed.iter().map(|f| f.of.as_str()).collect();
-        let key = digest(&[
-            "teacher",
-            &calibrate::model_digest(teacher),
-            &values.join(" "),
-        ]);
-        let store = work.stores.map(|s| s.store(&key));
-        data = Box::new(Taught::new(
-            data,
-            teacher,
-            &training.fed,
-            (store, examples.is_steady()),
-            settings.threads,
-        )?);
-    }
-    let like = given.text("like-input").map(str::to_owned);
-    let own = judged_by.as_ref().map(|j| j as &dyn Samples);
-    let evaluate = own.or(work.evaluate);
-    let evaluate = evaluate.filter(|s| s.labels().is_some() || like.is_some());
-    let measure = evaluate.map(|_| match like {
-        None => Measure::Accuracy,
-        Some(_) => Measure::MeanSquare,
-    });
-    let threads = settings.threads;
-    let mut judged = evaluate.map(|samples| {
-        let like = like.clone();
-        move |model: &Model| judge(model, samples, like.as_deref(), threads)
-    });
-    let key = digest(&[
-        "training",
-        &calibrate::model_digest(model),
-        &teacher
-            .as_ref()
-            .map(calibrate::model_digest)
-            .unwrap_or_default(),
-        &examples.digest()?,
-        &format!("{settings:?} {:?} {:?}", training.terms, training.gradual),
-        &gradual::digest(&training),
-    ]);
+    changes.tell(sound::check_batch(given, &plan, data.count())?, work.follow);
+    let judged = Judged::of(given, &plan, &training, judged_by.as_ref(), work.evaluate)?;
+    let kept = kept::Kept {
+        work,
+        examples: &examples,
+        training: &training,
+        settings,
+        teacher: teacher.as_ref(),
+    };
+    let mut data = kept.taught(Box::new(data), "train")?;
+    let key = kept.key(given, model, judged.as_ref())?;
     let store = work.stores.map(|s| s.store(&key));
-    let kept = store.as_deref().unwrap_or(&NoStore);
+    let count = data.count();
+    let measure = judged.as_ref().map(Judged::measure);
+    let mut on_model;
+    let mut on_loss;
+    let judge = match judged {
+        None => None,
+        Some(Judged::Model(samples, like)) => {
+            let threads = settings.threads;
+            on_model = move |m: &Model| judge(m, samples, like.as_deref(), threads);
+            Some(JudgedBy::Model(&mut on_model))
+        }
+        Some(Judged::Loss(fed)) => {
+            on_loss = kept.taught(Box::new(fed), "validate")?;
+            Some(JudgedBy::Loss(on_loss.as_mut()))
+        }
+    };
+    let state = (store.as_deref().unwrap_or(&NoStore), key.as_str());
     let made = trainer::train(
         &training,
         data.as_mut(),
         settings,
-        judged.as_mut().map(|j| j as &mut trainer::Judge),
-        (kept, &key),
+        judge,
+        state,
         work.follow,
     )?;
-    let sparsities = gradual::shares(&training, settings, data.count(), made.history.len());
+    let sparsities = gradual::shares(&training, settings, count, made.history.len());
+    let best = made.best + 1;
+    changes.warnings.extend(
+        made.broken
+            .map(|why| format!("training ended early: {why}; the model is that of epoch {best}")),
+    );
     changes.training = Some(Learned {
         parameters: training.count(),
         frozen: frozen(given, &training),
         terms: training.terms.clone(),
-        settings: plan.settings,
+        settings: settings.clone(),
         teacher: given.text("teacher").map(str::to_owned),
-        examples: data.count(),
+        examples: count,
         judged: measure,
         sparsities,
         history: made.history,
@@ -443,13 +454,10 @@ pub(super) fn plain(
     let plan = Plan::of(given)?;
     let examples = Examples::open(given, work.base, plan.settings.seed)?;
     let plan = plan.paired(model, None)?;
-    let labels = match plan.wants_labels() {
-        true => examples.labels()?,
-        false => Vec::new(),
-    };
+    let labels = plan.labels(&examples)?;
     let kinds = (labels.contains(&-1), examples.are_mixed());
     let training = plan.training(given, model, None, kinds, Kept::new())?;
-    check_labels(&training, &labels)?;
+    sound::check_labels(&training, &labels, "example")?;
     Ok((training, plan.settings, examples))
 }
 
@@ -486,29 +494,21 @@ fn frozen(given: &Given, training: &Training) -> Vec<String> {
         .collect()
 }
 
-/// Refuses labels that are no class of the model before the first step.
-fn check_labels(training: &Training, labels: &[i64]) -> Result<()> {
-    let output = training.base.graph.outputs.first();
-    let inferred = edgesmith_ir::infer::infer(&training.base, &[])?;
-    let shape = output.and_then(|&v| inferred.tensor(v)?.shape.clone());
-    let classes = shape.and_then(|s| s.last()?.known());
-    let Some(classes) = classes else {
-        return Ok(());
-    };
-    let fits = |&l: &i64| l == -1 || usize::try_from(l).is_ok_and(|l| l < classes);
-    match labels.iter().position(|l| !fits(l)) {
-        None => Ok(()),
-        Some(i) => Err(Error::invalid(format!(
-            "example {i} has the label {}, the model has {classes} classes",
-            labels[i]
-        ))
-        .hint("-1 is for examples whose class is not known")),
-    }
-}
-
 pub(super) fn digest(parts: &[&str]) -> String {
     let hash = Sha256::digest(parts.join("\n"));
     hash.iter().take(16).map(|b| format!("{b:02x}")).collect()
+}
+
+/// What tells samples apart.
+pub(super) fn digest_of(samples: &dyn Samples) -> Result<String> {
+    let mut parts = vec![format!("{:?}", samples.labels())];
+    for batch in samples.batches(256) {
+        let (_, fed) = batch?;
+        let bytes = fed.iter().map(|(_, t)| Sha256::digest(t.bytes()));
+        parts.extend(bytes.map(|d| format!("{d:x?}")));
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    Ok(digest(&parts))
 }
 
 /// The losses, for help.

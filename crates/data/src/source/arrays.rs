@@ -227,6 +227,14 @@ impl Arrays {
                 .at(|| format!("array \"{}\"", labels.inside))
                 .at(place)?;
         }
+        if settings.label.is_some() {
+            // The user chose the labels: other arrays like them are no inputs.
+            let plain = found.fields.iter_mut();
+            plain
+                .filter(|f| f.holds == Holds::Own)
+                .filter(|f| f.dims.is_empty() || LABELS.contains(&f.name.as_str()))
+                .for_each(|f| f.holds = Holds::Extra);
+        }
         Ok(Box::new(found))
     }
 

@@ -36,6 +36,7 @@ struct Idx {
     path: PathBuf,
     images: Array,
     labels: Labels,
+    labels_file: Option<PathBuf>,
     fields: [Field; 1],
     notes: Vec<String>,
 }
@@ -101,9 +102,10 @@ fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
             "{name} is packed, and is held in memory unpacked ({bytes} bytes)"
         ));
     }
-    let labels = match labels_of(&images) {
+    let labels_file = labels_of(&images);
+    let labels = match &labels_file {
         None => Labels::default(),
-        Some(file) => read_labels(&file, array.dims[0], settings)?,
+        Some(file) => read_labels(file, array.dims[0], settings)?,
     };
     let field = Field {
         name: "image".into(),
@@ -115,6 +117,7 @@ fn open(path: &Path, settings: &Settings) -> Result<Box<dyn Source>> {
         path: images,
         images: array,
         labels,
+        labels_file,
         fields: [field],
         notes,
     }))
@@ -187,6 +190,10 @@ impl Array {
 impl Source for Idx {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn beside(&self) -> Option<&Path> {
+        self.labels_file.as_deref()
     }
 
     fn len(&self) -> usize {

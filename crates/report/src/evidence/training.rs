@@ -106,6 +106,13 @@ pub struct Epoch {
     /// Mean square of the difference to an input on the examples that judge, where that counts.
     #[serde(default, with = "number::optional")]
     pub mean_square_error: Option<f64>,
+    /// Loss on the examples that judge, where that counts.
+    #[serde(
+        default,
+        with = "number::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub validation_loss: Option<f64>,
     /// Share of zeros in the weights that are pruned on the way, after its last step.
     #[serde(
         default,

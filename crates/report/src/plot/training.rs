@@ -90,6 +90,11 @@ fn short(value: f64) -> String {
 fn losses(t: &Training) -> Plot {
     let mut curves = vec![("loss".to_owned(), values(t, |e| e.loss))];
     let mut caption = "The mean over the steps of an epoch.".to_owned();
+    if t.epochs.iter().any(|e| e.validation_loss.is_some()) {
+        let of = |e: &Epoch| e.validation_loss.unwrap_or(f64::NAN);
+        curves.push(("loss on validation".into(), values(t, of)));
+        caption += " That on validation is of terms with their last weights, after the epoch.";
+    }
     if t.loss.len() > 1 {
         caption += " Terms are drawn without their weights.";
         for (i, term) in t.loss.iter().enumerate().take(MOST_TERMS) {

@@ -17,6 +17,20 @@ pub struct Epoch {
     pub rate: f64,
     /// How good the model is after it, where somebody judged.
     pub judged: Option<f64>,
+    /// The loss on samples that nothing is learned from, where that judges.
+    pub validation: Option<f64>,
+}
+
+impl Epoch {
+    /// How good the model is after it, where anything tells: larger is better.
+    pub fn worth(&self) -> Option<f64> {
+        let worth = self.judged.or(self.validation.map(|loss| -loss))?;
+        Some(if worth.is_nan() {
+            f64::NEG_INFINITY
+        } else {
+            worth
+        })
+    }
 }
 
 /// Everything that the next step depends on.
@@ -38,12 +52,14 @@ pub struct Checkpoint {
     pub best: Option<usize>,
     /// The run was stopped early.
     pub stopped: bool,
+    /// Why, where its numbers were none any more.
+    pub broken: Option<String>,
     /// Parameters, states of the optimizer, means, the best, in order.
     pub tensors: Vec<Vec<f32>>,
 }
 
 /// The first bytes of a checkpoint: a name, and the version of what follows.
-const MAGIC: &[u8] = b"edgesmith training 2\n";
+const MAGIC: &[u8] = b"edgesmith training 3\n";
 
 impl Checkpoint {
     /// The beginning of a run whose loss has so many terms.
@@ -57,6 +73,7 @@ impl Checkpoint {
             history: Vec::new(),
             best: None,
             stopped: false,
+            broken: None,
             tensors: Vec::new(),
         }
     }

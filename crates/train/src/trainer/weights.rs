@@ -126,6 +126,17 @@ impl Weights {
         })
     }
 
+    /// Adds the parameters as the model has them, and states, to what is fed.
+    pub fn feed_shown(&self, fed: &mut Vec<(String, Tensor)>) -> Result<()> {
+        for (w, numbers) in self.all.iter().zip(self.shown()) {
+            let data = Tensor::from_vec(&w.dims, numbers.into_owned())?;
+            fed.push((w.name.clone(), data));
+        }
+        let states = self.state_names.iter().cloned();
+        fed.extend(states.zip(self.states.iter().cloned()));
+        Ok(())
+    }
+
     /// Adds the parameters and states to what a step is fed.
     pub fn feed(&self, fed: &mut Vec<(String, Tensor)>) -> Result<()> {
         for w in &self.all {
@@ -252,6 +263,14 @@ impl Weights {
             shown.push(w.masked(w.mean.as_deref().unwrap_or(&w.data)));
         }
         shown
+    }
+
+    /// True where every parameter and state of this moment is a finite number.
+    pub fn are_finite(&self) -> bool {
+        let finite = |numbers: &[f32]| numbers.iter().all(|x| x.is_finite());
+        let of_state = |s: &Tensor| s.to_f32().is_ok_and(|numbers| finite(&numbers));
+        let mean = |w: &Weight| w.mean.as_deref().is_none_or(finite);
+        self.all.iter().all(|w| finite(&w.data) && mean(w)) && self.states.iter().all(of_state)
     }
 
     /// The numbers of the parameters of this moment.

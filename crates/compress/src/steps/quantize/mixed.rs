@@ -185,7 +185,6 @@ mod tests {
             ("size", text("-1MB")),
             ("latency", text("3")),
             ("max-drop", Setting::Number(-0.5)),
-            ("min-sqnr", Setting::Number(f64::NAN)),
             ("sensitivity", text("sqnr")),
         ] {
             let e = goal(&given("int8", &[(key, value)]))

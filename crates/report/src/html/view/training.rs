@@ -152,6 +152,9 @@ fn heads(t: &Training) -> Vec<String> {
     if t.epochs.iter().any(|e| e.mean_square_error.is_some()) {
         heads.push("mean square error".into());
     }
+    if t.epochs.iter().any(|e| e.validation_loss.is_some()) {
+        heads.push("loss on validation".into());
+    }
     if t.epochs.iter().any(|e| e.sparsity.is_some()) {
         heads.push("zeros in %".into());
     }
@@ -175,6 +178,9 @@ fn epoch(t: &Training, e: &Epoch) -> EpochView {
     }
     if t.epochs.iter().any(|e| e.mean_square_error.is_some()) {
         cells.push(e.mean_square_error.map_or(MISSING.into(), number));
+    }
+    if t.epochs.iter().any(|e| e.validation_loss.is_some()) {
+        cells.push(e.validation_loss.map_or(MISSING.into(), number));
     }
     if t.epochs.iter().any(|e| e.sparsity.is_some()) {
         cells.push(e.sparsity.map_or(MISSING.into(), format::percent));
