@@ -11,6 +11,7 @@ use edgesmith_train::masked::Kept;
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::schedule::SCHEDULES;
 use edgesmith_train::training::Wanted;
+use edgesmith_train::vocabulary::check_tokenizer;
 use edgesmith_train::{Settings, Training, trainer};
 use sha2::{Digest, Sha256};
 
@@ -51,7 +52,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "loss",
         value: "TERM",
-        about: "A loss, its weight, and the values that it compares: NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same]",
+        about: "A loss, its weight, and the values that it compares: NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same | uniform]",
         kind: Kind::Texts,
     },
     Key {
@@ -131,6 +132,12 @@ const KEYS: &[Key] = &[
         value: "",
         about: "Batch normalisations keep their statistics",
         kind: Kind::Flag,
+    },
+    Key {
+        name: "freeze-norms-from",
+        value: "PART",
+        about: "Batch normalisations keep their statistics from this part of the run on, such as 0.5",
+        kind: Kind::Number,
     },
     Key {
         name: "freeze-scales",
@@ -308,7 +315,10 @@ impl Plan {
     ) -> Result<Training> {
         let options = draft::Options {
             freeze: given.texts("freeze"),
-            freeze_norms: given.flag("freeze-norms"),
+            freeze_norms_from: match given.flag("freeze-norms") {
+                true => Some(0.0),
+                false => given.number("freeze-norms-from"),
+            },
             freeze_scales: given.flag("freeze-scales"),
             pact: given.flag("pact"),
             dropout: given.number("dropout").unwrap_or(0.0),
@@ -343,6 +353,9 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     let plan = Plan::of(given)?;
     let model = &*begun(given, model, plan.settings.seed)?;
     let examples = Examples::open(given, work.base, plan.settings.seed)?;
+    if let Some(tokens) = examples.vocabulary() {
+        check_tokenizer(model, tokens)?;
+    }
     let teacher = teacher(given, work)?;
     let plan = plan.paired(model, teacher.as_ref())?;
     let labels = match plan.wants_labels() {
@@ -397,7 +410,12 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
             .map(calibrate::model_digest)
             .unwrap_or_default(),
         &examples.digest()?,
-        &format!("{settings:?} {:?} {:?}", training.terms, training.gradual),
+        &format!(
+            "{settings:?} {:?} {:?} {:?}",
+            training.terms,
+            training.gradual,
+            training.late.as_ref().map(|l| l.0)
+        ),
         &gradual::digest(&training),
     ]);
     let store = work.stores.map(|s| s.store(&key));
@@ -492,7 +510,13 @@ fn check_labels(training: &Training, labels: &[i64]) -> Result<()> {
     let inferred = edgesmith_ir::infer::infer(&training.base, &[])?;
     let shape = output.and_then(|&v| inferred.tensor(v)?.shape.clone());
     let classes = shape.and_then(|s| s.last()?.known());
-    let Some(classes) = classes else {
+    // One number answers no or yes where the loss is of that.
+    let binary = edgesmith_train::losses::BINARY.name;
+    let least = match training.terms.iter().any(|t| t.name == binary) {
+        true => 2,
+        false => 0,
+    };
+    let Some(classes) = classes.map(|c| c.max(least)) else {
         return Ok(());
     };
     let fits = |&l: &i64| l == -1 || usize::try_from(l).is_ok_and(|l| l < classes);
