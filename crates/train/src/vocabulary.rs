@@ -15,6 +15,9 @@ static HANDED_ON: &[&str] = &[
     "Unsqueeze",
 ];
 
+/// What is numbered beside words.
+static BESIDE: &[&str] = &["attention_mask", "position_ids", "token_type_ids"];
+
 /// The table and the ids of an operator that looks rows up, and which axis of the table those are.
 fn lookups(op: &str) -> &'static [(usize, usize)] {
     match op {
@@ -93,8 +96,7 @@ pub fn check_alike(student: &Model, teacher: &Model) -> Result<()> {
 /// When it has; both are named.
 pub fn check_tokenizer(model: &Model, tokens: usize) -> Result<()> {
     for (input, rows) in rows(model)? {
-        // Segments are numbered beside words.
-        if rows < tokens && input != "token_type_ids" {
+        if rows < tokens && !BESIDE.contains(&input.as_str()) {
             return Err(Error::invalid(format!(
                 "the tokenizer has {tokens} tokens, the table of \"{input}\" {rows} rows: they are of different vocabularies"
             ))

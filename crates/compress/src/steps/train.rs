@@ -135,7 +135,7 @@ const KEYS: &[Key] = &[
     },
     Key {
         name: "freeze-norms-from",
-        value: "PART",
+        value: "P",
         about: "Batch normalisations keep their statistics from this part of the run on, such as 0.5",
         kind: Kind::Number,
     },
