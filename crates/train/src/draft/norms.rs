@@ -23,6 +23,13 @@ impl Draft {
         if norms.is_empty() {
             self.tell_of_folded_norms();
         }
+        if let Some(from) = self.freeze_norms_from.filter(|_| !norms.is_empty()) {
+            self.notes.push(format!(
+                "statistics of {} normalisations stay as they are from {:.0} % of the run on",
+                norms.len(),
+                100.0 * from
+            ));
+        }
         for id in norms {
             let node = self.model.graph.node(id).clone();
             let running = [3, 4].map(|i| node.input(i));
@@ -136,6 +143,7 @@ mod tests {
         let early = training(Some(0.5));
         let (from, late) = early.late.as_ref().unwrap();
         assert_eq!(*from, 0.5);
+        assert!(early.notes.iter().any(|n| n.contains("from 50 %")));
         let steady = training(Some(0.0));
         assert!(steady.late.is_none() && steady.states.is_empty());
         assert!(training(None).late.is_none());
