@@ -5,7 +5,7 @@ use edgesmith_ir::infer::{self, Inferred};
 use edgesmith_ir::pattern::matches;
 use edgesmith_ir::random::Random;
 use edgesmith_ir::types::{Dim, Shape, TensorType, Type};
-use edgesmith_ir::{Attribute, DType, Error, Model, NodeId, Result, Tensor, ValueId, verify};
+use edgesmith_ir::{DType, Error, Model, NodeId, Result, Tensor, ValueId, verify};
 use edgesmith_passes::{Level, RunOptions, convert_opset, optimize};
 
 use crate::grad::{Keep, differentiate_keeping};
@@ -18,7 +18,9 @@ use crate::training::{Fed, Mask, Parameter, State, Term, Training, Wanted};
 mod build;
 mod clip;
 mod dropout;
+mod norms;
 mod open;
+mod still;
 
 use open::open_batch;
 
@@ -34,8 +36,8 @@ pub struct Options {
     pub freeze_scales: bool,
     /// Bounds of activations learn as PACT has them, where those are from 0 on.
     pub pact: bool,
-    /// Normalisations keep their statistics.
-    pub freeze_norms: bool,
+    /// Normalisations keep their statistics from this part of the run on: from 0 on always, `None` never.
+    pub freeze_norms_from: Option<f64>,
     /// The part of numbers that is dropped where such networks have a Dropout and the file has none; 0 adds
     /// none.
     pub dropout: f64,
@@ -61,6 +63,7 @@ pub struct Draft {
     notes: Vec<String>,
     seed: u64,
     keep: Keep<'static>,
+    freeze_norms_from: Option<f64>,
     teacher: Option<(Model, Inferred)>,
     thawed: Thawed,
 }
@@ -105,6 +108,7 @@ impl Draft {
                 true => Keep::Chosen,
                 false => Keep::Everything,
             },
+            freeze_norms_from: options.freeze_norms_from.filter(|from| *from < 1.0),
             teacher: None,
             thawed,
         };
@@ -129,7 +133,8 @@ impl Draft {
         let stays = |name: &str| options.freeze.iter().any(|p| matches(p, name));
         let marks = Marks::of(&self.base, &options.masks);
         let mut masked = Vec::new();
-        for v in trainable::parameters(&self.base)? {
+        for place in trainable::places(&self.base)? {
+            let v = place.value;
             let value = self.base.graph.value(v);
             let Some(data) = value.constant.clone() else {
                 continue;
@@ -154,7 +159,7 @@ impl Draft {
                 rate: 1.0,
                 gradient: 1.0,
                 is_positive: false,
-                decay: f64::from(u8::from(data.rank() > 1)),
+                decay: f64::from(u8::from(place.decays(data.rank()))),
                 data,
                 mask,
             };
@@ -236,43 +241,6 @@ impl Draft {
         }
     }
 
-    /// Lets BatchNormalization go by the statistics of the batch, and renew the running ones.
-    fn wake_norms(&mut self, options: &Options) -> Result<()> {
-        let norms = self.of_op("BatchNormalization");
-        if norms.is_empty() && !self.of_op("Conv").is_empty() {
-            let what = "no BatchNormalization is in the model: if there were any, they are folded into their convolutions, and stay so";
-            self.notes.push(what.into());
-        }
-        if options.freeze_norms {
-            return Ok(());
-        }
-        for id in norms {
-            let node = self.model.graph.node(id).clone();
-            let running = [3, 4].map(|i| node.input(i));
-            let [Some(mean), Some(variance)] = running else {
-                continue;
-            };
-            let data = [mean, variance].map(|v| self.base.graph.value(v).constant.clone());
-            let [Some(m), Some(s)] = data else { continue };
-            let graph = &mut self.model.graph;
-            graph.node_mut(id).set("training_mode", Attribute::Int(1));
-            for (i, (v, data)) in [(mean, m), (variance, s)].into_iter().enumerate() {
-                let name = self.model.graph.value(v).name.clone();
-                let fresh = self.model.graph.fresh_name(&format!("{name}/renewed"));
-                let renewed = self.model.graph.add_value(&fresh, Some(data.ty().into()));
-                self.model.graph.set_output(id, i + 1, Some(renewed));
-                self.make_input(v);
-                let state = State {
-                    name,
-                    value: v,
-                    data,
-                };
-                self.states.push((state, renewed));
-            }
-        }
-        Ok(())
-    }
-
     fn of_op(&self, op: &str) -> Vec<NodeId> {
         let nodes = self.model.graph.nodes();
         nodes.filter(|(_, n)| n.is(op)).map(|(id, _)| id).collect()
@@ -311,6 +279,23 @@ impl Draft {
             self.notes.push(what.into());
         }
         Ok(scores)
+    }
+
+    /// The first output; where it is a Sigmoid, what that takes.
+    ///
+    /// # Errors
+    /// When the model has no output.
+    pub fn odds(&mut self) -> Result<ValueId> {
+        let output = self.output()?;
+        let Some(id) = self.base.graph.producer_is(output, "Sigmoid") else {
+            return Ok(output);
+        };
+        let what = "the loss takes the scores in front of the Sigmoid at the output";
+        if !self.notes.iter().any(|n| n == what) {
+            self.notes.push(what.into());
+        }
+        let taken = self.base.graph.node(id).input(0);
+        taken.ok_or_else(|| Error::invalid("a Sigmoid has an input"))
     }
 
     /// The first output.
@@ -364,7 +349,8 @@ impl Draft {
     /// Sets the model that teaches.
     ///
     /// # Errors
-    /// When its types cannot be inferred, or its inputs are none of the student's.
+    /// When its types cannot be inferred, its inputs are none of the student's, or it is made for another
+    /// vocabulary.
     pub fn set_teacher(&mut self, teacher: &Model) -> Result<()> {
         let names = |m: &Model| -> Vec<String> {
             let inputs = m.graph.inputs.iter().map(|&v| m.graph.value(v));
@@ -380,6 +366,7 @@ impl Draft {
             ))
             .hint(format!("the student's inputs are {}", own.join(", "))));
         }
+        crate::vocabulary::check_alike(&self.base, teacher)?;
         self.teacher = Some((teacher.clone(), infer::infer(teacher, &[])?));
         Ok(())
     }
@@ -479,42 +466,29 @@ impl Draft {
         for (_, _, v) in self.terms.clone().iter().skip(1) {
             loss = self.op("Add", &[loss, *v]);
         }
-        let wanted: Vec<ValueId> = self.parameters.iter().map(|(_, v)| *v).collect();
-        let found = differentiate_keeping(&mut self.model, loss, &wanted, self.keep)?;
-        let mut outputs = vec![loss];
-        outputs.extend(self.terms.iter().map(|(_, v, _)| *v));
-        let mut parameters = Vec::new();
-        for ((p, v), gradient) in self.parameters.into_iter().zip(found) {
-            match gradient {
-                Some(g) => {
-                    outputs.push(g);
-                    parameters.push(p);
-                }
-                None => {
-                    self.notes.push(format!(
-                        "the loss does not depend on \"{}\": it stays",
-                        p.name
-                    ));
-                    self.model.graph.value_mut(v).constant = Some(p.data);
-                    self.model.graph.inputs.retain(|i| *i != v);
-                }
-            }
-        }
-        outputs.extend(self.states.iter().map(|(_, v)| *v));
-        self.model.graph.outputs = outputs;
-        let only = ["remove_dead_nodes"];
-        let run = RunOptions {
-            only: &only,
-            ..RunOptions::default()
+        let still = self.told_of_still(loss);
+        self.notes.extend(still);
+        let late = match self.freeze_norms_from {
+            Some(from) if !self.states.is_empty() => Some((from, self.with_steady_norms())),
+            _ => None,
         };
-        optimize(&mut self.model, Level::Basic, &run)?;
-        if let Err(faults) = verify::verify(&self.model) {
-            let first = faults.into_iter().next();
-            return Err(first.unwrap_or_else(|| Error::internal("the training graph is not sound")));
+        let late = late.map(|(from, model)| Ok::<_, Error>((from, self.graph_of(model, loss)?.0)));
+        let late = late.transpose()?;
+        let (graph, found) = self.graph_of(self.model.clone(), loss)?;
+        let mut parameters = Vec::new();
+        for ((p, _), is_moved) in self.parameters.into_iter().zip(found) {
+            match is_moved {
+                true => parameters.push(p),
+                false => self.notes.push(format!(
+                    "the loss does not depend on \"{}\": it stays",
+                    p.name
+                )),
+            }
         }
         Ok(Training {
             base: self.base,
-            graph: self.model,
+            graph,
+            late,
             parameters,
             states: self.states.into_iter().map(|(s, _)| s).collect(),
             terms: self.terms.into_iter().map(|(t, _, _)| t).collect(),
@@ -525,6 +499,39 @@ impl Draft {
             thawed: self.thawed,
             gradual: None,
         })
+    }
+}
+
+impl Draft {
+    /// The training graph of `model`, in which `loss` stands: its outputs are the loss, each term, the
+    /// gradient of each parameter that it depends on, and each state. Also which parameters those are.
+    fn graph_of(&self, mut model: Model, loss: ValueId) -> Result<(Model, Vec<bool>)> {
+        let wanted: Vec<ValueId> = self.parameters.iter().map(|(_, v)| *v).collect();
+        let found = differentiate_keeping(&mut model, loss, &wanted, self.keep)?;
+        let mut outputs = vec![loss];
+        outputs.extend(self.terms.iter().map(|(_, v, _)| *v));
+        for ((p, v), gradient) in self.parameters.iter().zip(&found) {
+            match gradient {
+                Some(g) => outputs.push(*g),
+                None => {
+                    model.graph.value_mut(*v).constant = Some(p.data.clone());
+                    model.graph.inputs.retain(|i| i != v);
+                }
+            }
+        }
+        outputs.extend(self.states.iter().map(|(_, v)| *v));
+        model.graph.outputs = outputs;
+        let only = ["remove_dead_nodes"];
+        let run = RunOptions {
+            only: &only,
+            ..RunOptions::default()
+        };
+        optimize(&mut model, Level::Basic, &run)?;
+        if let Err(faults) = verify::verify(&model) {
+            let first = faults.into_iter().next();
+            return Err(first.unwrap_or_else(|| Error::internal("the training graph is not sound")));
+        }
+        Ok((model, found.iter().map(Option::is_some).collect()))
     }
 }
 

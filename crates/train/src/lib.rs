@@ -14,6 +14,7 @@ pub mod thaw;
 pub mod trainable;
 pub mod trainer;
 pub mod training;
+pub mod vocabulary;
 
 pub use draft::Draft;
 pub use grad::differentiate;

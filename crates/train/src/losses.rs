@@ -12,6 +12,8 @@ mod relations;
 mod response;
 pub mod same;
 
+pub use labels::BINARY;
+
 /// What a loss compares, and its numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
@@ -106,6 +108,7 @@ impl Loss {
 /// Every loss: of labels, of the teacher's response, of its features, of its relations.
 pub static LOSSES: &[&Loss] = &[
     &labels::CROSS_ENTROPY,
+    &BINARY,
     &labels::MSE,
     &response::KD,
     &response::DKD,

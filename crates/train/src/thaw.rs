@@ -8,6 +8,10 @@ use edgesmith_ir::{
     Attribute, DType, Error, Model, Node, NodeId, Result, Tensor, TensorType, ValueId, packed,
 };
 
+mod nbits;
+
+use nbits::Packed;
+
 /// What was thawed of a model.
 #[derive(Debug, Clone, Default)]
 pub struct Thawed {
@@ -17,6 +21,8 @@ pub struct Thawed {
     pub biases: Vec<Bias>,
     /// The scales of weights and of activations, in the order of nodes.
     pub scales: Vec<Scale>,
+    /// The MatMulNBits that were taken apart, whose codes are among the weights.
+    pub packed: Vec<Packed>,
 }
 
 /// A weight that is quantised in each step.
@@ -61,12 +67,15 @@ pub struct Bias {
 /// Products whose third input is a bias.
 const PRODUCTS: &[&str] = &["Conv", "ConvTranspose", "Gemm"];
 
-/// Makes the integer weights and biases of a QDQ model floats.
+/// Makes the integer weights and biases of a QDQ model floats, and those of MatMulNBits.
 ///
 /// # Errors
 /// When a constant cannot be dequantised.
 pub fn thaw(model: &mut Model) -> Result<Thawed> {
-    let mut thawed = Thawed::default();
+    let mut thawed = Thawed {
+        packed: nbits::open(model)?,
+        ..Thawed::default()
+    };
     for id in model.graph.order()? {
         let node = model.graph.node(id).clone();
         if node.is("QuantizeLinear") {
@@ -168,8 +177,11 @@ fn thaw_weight(model: &mut Model, id: NodeId, node: &Node, thawed: &mut Thawed) 
     let float = model.graph.fresh_name(&format!("{name}/float"));
     let float = model.graph.add_constant(&float, data);
     // Numbers of 4 bits are bytes within bounds: kernels of training are of bytes.
-    let is_narrow =
-        matches!(stored.dtype(), DType::I4 | DType::U4) && node.int("block_size").unwrap_or(0) == 0;
+    let bits = thawed.packed.iter().find(|p| p.reader == id);
+    let bits = bits.map(|p| p.bits).filter(|b| *b < 8);
+    let is_narrow = matches!(stored.dtype(), DType::I4 | DType::U4)
+        && node.int("block_size").unwrap_or(0) == 0
+        || bits.is_some();
     let held = match (is_narrow, stored.dtype()) {
         (true, DType::I4) => DType::I8,
         (true, _) => DType::U8,
@@ -195,7 +207,10 @@ fn thaw_weight(model: &mut Model, id: NodeId, node: &Node, thawed: &mut Thawed) 
         .map(|p| p.0)
         .into_iter()
         .collect();
-    let [low, high] = ends(stored.dtype()).unwrap_or_default();
+    let [low, high] = match bits {
+        Some(bits) => [0, (1 << bits) - 1],
+        None => ends(stored.dtype()).unwrap_or_default(),
+    };
     if is_narrow {
         inner = bounded(model, &name, inner, (held, [low, high]))?;
         nodes.extend(model.graph.value(inner).producer().map(|p| p.0));
@@ -334,6 +349,9 @@ pub fn freeze(model: &mut Model, thawed: &Thawed) -> Result<()> {
     }
     for bias in &thawed.biases {
         freeze_bias(model, bias)?;
+    }
+    for packed in &thawed.packed {
+        nbits::close(model, packed)?;
     }
     let only = ["remove_dead_nodes"];
     let run = edgesmith_passes::RunOptions {

@@ -218,6 +218,8 @@ struct Run<'a> {
     optimizer: &'static Optimizer,
     schedule: &'static Schedule,
     session: Session,
+    /// The session is of the graph that takes the place of the first.
+    is_late: bool,
     weights: Weights,
     done: Checkpoint,
     batch: usize,
@@ -230,6 +232,18 @@ struct Run<'a> {
     lengths: Vec<Vec<usize>>,
     /// Until when seconds are counted.
     counted: Instant,
+}
+
+/// A session of a training graph.
+fn session(graph: &Model, settings: &Settings) -> Result<Session> {
+    let options = Options {
+        threads: settings.threads,
+        bf16: settings.bf16,
+        integer: false,
+        batch_bytes: usize::MAX,
+        ..Options::default()
+    };
+    Session::prepare(graph, &options)
 }
 
 impl<'a> Run<'a> {
@@ -255,15 +269,9 @@ impl<'a> Run<'a> {
         let total = steps
             .checked_mul(settings.epochs)
             .ok_or_else(|| Error::usage(format!("{} epochs are too many", settings.epochs)))?;
-        let options = Options {
-            threads: settings.threads,
-            bf16: settings.bf16,
-            integer: false,
-            batch_bytes: usize::MAX,
-            ..Options::default()
-        };
         Ok(Self {
-            session: Session::prepare(&training.graph, &options)?,
+            session: session(&training.graph, settings)?,
+            is_late: false,
             weights: Weights::new(training, optimizer.states, settings.ema > 0.0)?,
             done: Checkpoint::new(key, training.terms.len()),
             schedule: schedule::find(&settings.schedule)?,
@@ -399,6 +407,12 @@ impl<'a> Run<'a> {
     /// One step; the loss and its terms. Where the loss is no number, nothing is changed.
     fn step(&mut self, mut fed: Vec<(String, Tensor)>) -> Result<Vec<f32>> {
         let part = self.done.step as f64 / self.total as f64;
+        if let Some((_, graph)) = self.training.late.as_ref().filter(|l| part >= l.0)
+            && !self.is_late
+        {
+            self.session = session(graph, self.settings)?;
+            self.is_late = true;
+        }
         for (i, term) in self.training.terms.iter().enumerate() {
             let last = self
                 .settings

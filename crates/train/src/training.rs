@@ -102,6 +102,9 @@ pub struct Training {
     pub base: Model,
     /// The training graph.
     pub graph: Model,
+    /// The graph that takes its place from a part of the run on, of the same inputs and outputs: the
+    /// statistics of normalisations are frozen in it.
+    pub late: Option<(f64, Model)>,
     /// What is trained.
     pub parameters: Vec<Parameter>,
     /// What a step renews beside.

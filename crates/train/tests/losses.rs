@@ -299,29 +299,6 @@ fn relations_by_angle_compare_cosines_of_all_triples() {
 }
 
 #[test]
-fn every_loss_has_gradients() {
-    for loss in losses::LOSSES {
-        // These want images, attention of [batch, heads, words, words], or targets.
-        if ["attention-transfer", "mse"].contains(&loss.name) {
-            continue;
-        }
-        let request = match loss.needs {
-            losses::Needs::Pair => Request {
-                student: Some("y".into()),
-                teacher: Some("y".into()),
-                ..Request::default()
-            },
-            _ => Request::default(),
-        };
-        assert!(
-            !training(loss.name, &request).parameters.is_empty(),
-            "{}",
-            loss.name
-        );
-    }
-}
-
-#[test]
 fn a_teacher_of_other_classes_is_refused_early() {
     let mut draft = Draft::new(&network(6, "s"), &Options::default()).unwrap();
     let teacher = parse(

@@ -115,6 +115,9 @@ fn a_transformer_is_narrowed_between_its_dense_layers() {
     let (model, notes) = student(&text("encoder-2"), &narrow(0.25, 1)).unwrap();
     assert_eq!(shape(&model, "layer1.wide.weight"), "f32[128,128]");
     assert_eq!(shape(&model, "layer1.narrow.weight"), "f32[128,128]");
+    // Heads go whole.
+    let heads = notes.iter().filter(|n| n.ends_with("2 heads, now 1"));
+    assert_eq!(heads.count(), 2, "{notes:?}");
     let why = notes.iter().any(|n| n.contains("LayerNormalization"));
     assert!(why, "{notes:?}");
 }

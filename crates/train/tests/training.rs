@@ -361,3 +361,31 @@ fn products_of_bf16_learn_as_well_or_are_refused() {
         Err(e) => assert!(e.to_string().contains("does not multiply BF16"), "{e}"),
     }
 }
+
+#[test]
+fn statistics_of_norms_stay_from_the_part_of_the_run_on_that_is_told() {
+    let from = |freeze_norms_from| Options {
+        freeze_norms_from,
+        ..Options::default()
+    };
+    let base = classifier("resnet-8").base;
+    // Weights that do not move see the same batches in the first epoch.
+    let still = |epochs| Settings {
+        epochs,
+        rate: 1e-30,
+        ..settings()
+    };
+    let made =
+        |freeze, epochs| trained(&prepared_as(&base, &from(freeze)), &still(epochs)).unwrap();
+    let statistics = |m: &edgesmith_ir::Model| -> Vec<Tensor> {
+        let norms = m.graph.nodes().filter(|(_, n)| n.is("BatchNormalization"));
+        let both = norms.flat_map(|(_, n)| [n.input(3), n.input(4)]);
+        both.map(|v| m.graph.constant(v.unwrap()).unwrap().clone())
+            .collect()
+    };
+    let half = statistics(&made(Some(0.5), 2));
+    assert!(!half.is_empty());
+    assert_eq!(half, statistics(&made(None, 1)));
+    assert_ne!(half, statistics(&made(None, 2)));
+    assert_eq!(statistics(&made(Some(0.0), 2)), statistics(&base));
+}

@@ -231,6 +231,11 @@ impl Examples {
         self.train.notes()
     }
 
+    /// How many tokens there are, where examples are texts.
+    pub fn vocabulary(&self) -> Option<usize> {
+        self.train.vocabulary()
+    }
+
     /// What a new network is made for that learns these examples, with random weights of a seed.
     ///
     /// # Errors

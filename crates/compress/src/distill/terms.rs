@@ -1,4 +1,5 @@
-//! A term of the loss as it is written: `NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same]`.
+//! A term of the loss as it is written: `NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same |
+//! uniform]`.
 
 use edgesmith_ir::{Error, Model, Result};
 use edgesmith_train::losses::{self, Loss, Needs};
@@ -16,8 +17,17 @@ pub struct TermGiven {
     pub student: Option<String>,
     /// The teacher's value.
     pub teacher: Option<String>,
-    /// It stands for a term for each value that both models have under one name.
-    pub same: bool,
+    /// It stands for terms of values that are found in both models.
+    pub paired: Option<Paired>,
+}
+
+/// How values of the two models are paired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paired {
+    /// Those of one name.
+    Same,
+    /// Each of the student with that of the teacher which stands as far along.
+    Uniform,
 }
 
 impl TermGiven {
@@ -35,9 +45,13 @@ impl TermGiven {
         }
         let (weight, last) = weights.unwrap_or((1.0, 1.0));
         let rest: Vec<&str> = words.collect();
-        let same = rest == ["same"];
+        let paired = match rest[..] {
+            ["same"] => Some(Paired::Same),
+            ["uniform"] => Some(Paired::Uniform),
+            _ => None,
+        };
         let (student, teacher) = match (loss.needs, &rest[..]) {
-            (Needs::Pair, ["same"]) if loss.same.is_some() => (None, None),
+            (Needs::Pair, ["same" | "uniform"]) if loss.same.is_some() => (None, None),
             (Needs::Pair, [s, ":", t]) => (Some((*s).to_owned()), Some((*t).to_owned())),
             (Needs::Pair, _) => {
                 return Err(
@@ -45,7 +59,7 @@ impl TermGiven {
                         match loss.same {
                             None => format!("{} WEIGHT STUDENT : TEACHER", loss.name),
                             Some(_) => format!(
-                                "{0} WEIGHT STUDENT : TEACHER, or {0} WEIGHT same",
+                                "{0} WEIGHT STUDENT : TEACHER, {0} WEIGHT same, or {0} WEIGHT uniform",
                                 loss.name
                             ),
                         },
@@ -69,27 +83,32 @@ impl TermGiven {
             last,
             student,
             teacher,
-            same,
+            paired,
         })
     }
 
-    /// The terms that it stands for: itself, or one for each value that the student has under the
-    /// teacher's name.
+    /// The terms that it stands for: itself, or one for each pair of values.
     ///
     /// # Errors
     /// When the two have no such values.
     pub fn pairs(&self, student: &Model, teacher: Option<&Model>) -> Result<Vec<Self>> {
-        let Some(teacher) = teacher.filter(|_| self.same) else {
+        let (Some(teacher), Some(paired)) = (teacher, self.paired) else {
             return Ok(vec![self.clone()]);
         };
-        let names = losses::same::names(self.loss, student, teacher)?;
-        let of = |name: String| Self {
-            student: Some(name.clone()),
-            teacher: Some(name),
-            same: false,
+        let pairs = match paired {
+            Paired::Same => losses::same::names(self.loss, student, teacher)?
+                .into_iter()
+                .map(|name| (name.clone(), name))
+                .collect(),
+            Paired::Uniform => losses::same::uniform(self.loss, student, teacher)?,
+        };
+        let of = |(student, teacher)| Self {
+            student: Some(student),
+            teacher: Some(teacher),
+            paired: None,
             ..self.clone()
         };
-        Ok(names.into_iter().map(of).collect())
+        Ok(pairs.into_iter().map(of).collect())
     }
 }
 
@@ -113,7 +132,9 @@ mod tests {
         assert_eq!(t.student.as_deref(), Some("relu3"));
         assert_eq!(t.teacher.as_deref(), Some("layer4.out"));
         assert_eq!(TermGiven::parse("kd").unwrap().weight, 1.0);
-        assert!(TermGiven::parse("hint 2 same").unwrap().same);
+        let paired = |t: &str| TermGiven::parse(t).unwrap().paired;
+        assert_eq!(paired("hint 2 same"), Some(Paired::Same));
+        assert_eq!(paired("attention uniform"), Some(Paired::Uniform));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use edgesmith_train::masked::Kept;
 use edgesmith_train::optimizer::OPTIMIZERS;
 use edgesmith_train::schedule::SCHEDULES;
 use edgesmith_train::training::Wanted;
+use edgesmith_train::vocabulary::check_tokenizer;
 use edgesmith_train::{Data as _, JudgedBy, Settings, Training, trainer};
 use sha2::{Digest, Sha256};
 
@@ -54,7 +55,7 @@ const KEYS: &[Key] = &[
     Key {
         name: "loss",
         value: "TERM",
-        about: "A loss, its weight, and the values that it compares: NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same]",
+        about: "A loss, its weight, and the values that it compares: NAME [WEIGHT[..LAST]] [STUDENT : TEACHER | same | uniform]",
         kind: Kind::Texts,
     },
     Key {
@@ -134,6 +135,12 @@ const KEYS: &[Key] = &[
         value: "",
         about: "Batch normalisations keep their statistics",
         kind: Kind::Flag,
+    },
+    Key {
+        name: "freeze-norms-from",
+        value: "P",
+        about: "Batch normalisations keep their statistics from this part of the run on, such as 0.5",
+        kind: Kind::Number,
     },
     Key {
         name: "freeze-scales",
@@ -330,7 +337,10 @@ impl Plan {
     ) -> Result<Training> {
         let options = draft::Options {
             freeze: given.texts("freeze"),
-            freeze_norms: given.flag("freeze-norms"),
+            freeze_norms_from: match given.flag("freeze-norms") {
+                true => Some(0.0),
+                false => given.number("freeze-norms-from"),
+            },
             freeze_scales: given.flag("freeze-scales"),
             pact: given.flag("pact"),
             dropout: given.number("dropout").unwrap_or(0.0),
@@ -365,6 +375,9 @@ fn apply(given: &Given, model: &Model, work: &mut Work) -> Result<(Model, Change
     let plan = Plan::of(given)?;
     let model = &*begun(given, model, plan.settings.seed)?;
     let examples = Examples::open(given, work.base, plan.settings.seed)?;
+    if let Some(tokens) = examples.vocabulary() {
+        check_tokenizer(model, tokens)?;
+    }
     let teacher = teacher(given, work)?;
     let plan = plan.paired(model, teacher.as_ref())?;
     let labels = plan.labels(&examples)?;

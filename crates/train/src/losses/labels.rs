@@ -29,18 +29,78 @@ pub static MSE: Loss = Loss {
     add: mse,
 };
 
+/// Cross entropy of independent answers yes or no.
+pub static BINARY: Loss = Loss {
+    name: "binary-cross-entropy",
+    about: "Yes or no by a sigmoid: the class 0 or 1 of one score, or a number from 0 to 1 for each of several (several labels)",
+    formula: "mean over all elements of -y log sigmoid(s) - (1 - y) log(1 - sigmoid(s)), y = (1 - epsilon) target + epsilon / 2",
+    source: "Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.2",
+    needs: Needs::Labels,
+    same: None,
+    add: binary,
+};
+
+/// Softplus(s) − y·s, which is the formula without its sigmoid, whose logarithm is not finite far out.
+fn binary(draft: &mut Draft, request: &Request) -> Result<ValueId> {
+    if request.is_mixed {
+        return Err(Error::usage("a mixed sample has no one class"));
+    }
+    let scores = draft.odds()?;
+    let shape = draft.shape(scores);
+    let shape = shape.ok_or_else(|| Error::unsupported("the shape of the scores is not known"))?;
+    let behind: Option<Vec<usize>> = shape.iter().skip(1).map(|d| d.known()).collect();
+    let is_one = behind.is_some_and(|d| d.iter().product::<usize>() == 1);
+    let (y, known) = match is_one {
+        true => {
+            let labels = labels(draft);
+            let zero = draft.list(&[0]);
+            let known = draft.op("GreaterOrEqual", &[labels, zero]);
+            let like = draft.op("Shape", &[scores]);
+            let float = i64::from(DType::F32.onnx());
+            let [y, known] = [labels, known].map(|v| {
+                let v = draft.op_with("Cast", &[v], "to", float);
+                draft.op("Reshape", &[v, like])
+            });
+            (y, request.unlabelled.then_some(known))
+        }
+        false => {
+            let ty = TensorType::new(DType::F32, shape);
+            (draft.feed("targets", ty, Wanted::Targets, ""), None)
+        }
+    };
+    let smoothing = smoothing(request)?;
+    let mut y = draft.scaled(y, 1.0 - smoothing);
+    if smoothing > 0.0 {
+        let half = draft.number(smoothing / 2.0);
+        y = draft.op("Add", &[y, half]);
+    }
+    let no = draft.op("Softplus", &[scores]);
+    let yes = draft.op("Mul", &[y, scores]);
+    let each = draft.op("Sub", &[no, yes]);
+    Ok(match known {
+        Some(known) => averaged(draft, each, known),
+        None => draft.mean(each),
+    })
+}
+
+/// The share that all answers have alike.
+fn smoothing(request: &Request) -> Result<f64> {
+    let smoothing = request.smoothing();
+    match (0.0..1.0).contains(&smoothing) {
+        true => Ok(smoothing),
+        false => Err(Error::usage(format!("a label smoothing of {smoothing}"))
+            .hint("it is a share from 0 to 1")),
+    }
+}
+
 fn cross_entropy(draft: &mut Draft, request: &Request) -> Result<ValueId> {
     let scores = draft.logits()?;
     let rank = draft.shape(scores).map(|s| s.rank());
     if rank != Some(2) {
         return Err(Error::unsupported("the scores are not of [batch, classes]")
-            .hint("a classifier has one score for each class"));
+            .hint("a classifier has one score for each class; binary-cross-entropy takes others"));
     }
-    let smoothing = request.smoothing();
-    if !(0.0..1.0).contains(&smoothing) {
-        return Err(Error::usage(format!("a label smoothing of {smoothing}"))
-            .hint("it is a share from 0 to 1"));
-    }
+    let smoothing = smoothing(request)?;
     let (of_class, known) = match (request.is_mixed, request.unlabelled) {
         (true, true) => {
             return Err(Error::usage("mixup needs the class of every sample")

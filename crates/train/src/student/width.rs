@@ -92,7 +92,12 @@ fn told(model: &Model, ties: &Ties, dimension: &Dimension, left: usize) -> Strin
     let axes = dimension.classes.first().into_iter().flat_map(Class::keys);
     let makers: Vec<ValueId> = axes.filter(|a| ties.makes(**a)).map(|a| a.value).collect();
     let count = dimension.classes.len();
-    format!("{}: {count} channels, now {left}", names(model, &makers))
+    let mut axes = dimension.classes.iter().flat_map(Class::keys);
+    let what = match axes.any(|a| ties.is_head(*a)) {
+        true => "heads",
+        false => "channels",
+    };
+    format!("{}: {count} {what}, now {left}", names(model, &makers))
 }
 
 /// Names of values, the first few.

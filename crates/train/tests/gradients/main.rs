@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails in a test should panic")]
 
 mod oracle;
+mod shapes;
 mod uses;
 
 use edgesmith_ir::Tensor;
@@ -55,6 +56,19 @@ fn further_uses_equal_central_differences() {
     for text in lists.into_iter().flatten() {
         for seed in 0..3 {
             assert!(compare(text, seed), "{text}: nothing is compared");
+        }
+    }
+}
+
+#[test]
+fn random_shapes_equal_central_differences() {
+    for (family, text) in shapes::FAMILIES {
+        for seed in 0..shapes::EACH {
+            let text = text(&mut edgesmith_testkit::Rng::new(seed));
+            assert!(
+                compare(&text, seed),
+                "{family}: {text}: nothing is compared"
+            );
         }
     }
 }

@@ -35,7 +35,7 @@ impl Gradients {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let options = draft::Options {
-            freeze_norms: true,
+            freeze_norms_from: Some(0.0),
             ..draft::Options::default()
         };
         let mut draft = Draft::new(model, &options)?;

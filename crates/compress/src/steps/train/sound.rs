@@ -76,7 +76,13 @@ pub fn check_labels(training: &Training, labels: &[i64], what: &str) -> Result<(
     let inferred = edgesmith_ir::infer::infer(&training.base, &[])?;
     let shape = output.and_then(|&v| inferred.tensor(v)?.shape.clone());
     let classes = shape.and_then(|s| s.last()?.known());
-    let Some(classes) = classes else {
+    // One number answers no or yes where the loss is of that.
+    let binary = edgesmith_train::losses::BINARY.name;
+    let least = match training.terms.iter().any(|t| t.name == binary) {
+        true => 2,
+        false => 0,
+    };
+    let Some(classes) = classes.map(|c| c.max(least)) else {
         return Ok(());
     };
     let fits = |&l: &i64| l == -1 || usize::try_from(l).is_ok_and(|l| l < classes);
