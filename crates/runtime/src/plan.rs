@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use edgesmith_ir::analysis::liveness::Range;
 use edgesmith_ir::analysis::memory::{Interval, MemoryPlan};
@@ -15,6 +16,7 @@ use place::Place;
 
 pub(crate) mod fold;
 mod given;
+mod inside;
 mod late;
 mod layout;
 mod limits;
@@ -36,6 +38,7 @@ pub(crate) use lines::{ByLines, OfStrip};
 pub(crate) use maker::Maker;
 pub(crate) use packed::{Packed, Shelf, Stored};
 pub(crate) use parts::OnDevice;
+pub use parts::{Failure, PlacedPart};
 pub(crate) use place::Form;
 pub(crate) use program::{Program, Watch};
 pub(crate) use reference::{Arg, Evaluate};
@@ -93,6 +96,8 @@ pub(crate) struct StepRow {
     pub kernel: String,
     pub integer: bool,
     pub macs: u64,
+    /// Bytes of the slots that it reads and writes, and of packed weights.
+    pub bytes: u64,
 }
 
 /// Where one node of the graph runs.
@@ -120,8 +125,13 @@ struct Slot {
     last: usize,
 }
 
+/// How many plans there were.
+static PLANS: AtomicU64 = AtomicU64::new(0);
+
 /// A finished plan.
 pub(crate) struct Plan {
+    /// Tells it from every other plan of this process.
+    pub id: u64,
     /// The model with everything folded that these shapes decide.
     pub model: Model,
     pub steps: Vec<Step>,
@@ -138,6 +148,8 @@ pub(crate) struct Plan {
     /// How its samples are apart from each other, where there are several.
     pub samples: Option<Samples>,
     pub placements: Vec<Placement>,
+    /// What devices could not make ready.
+    pub failures: Vec<Failure>,
     /// Element type and dimensions of each value, where known.
     pub types: Vec<Option<(DType, Vec<usize>)>>,
 }
@@ -156,6 +168,7 @@ pub(crate) struct Planner<'a> {
     slots: Vec<Slot>,
     steps: Vec<Step>,
     placements: Vec<Placement>,
+    failures: Vec<Failure>,
     done: Vec<bool>,
 }
 
@@ -190,6 +203,7 @@ impl<'a> Planner<'a> {
             slots: Vec::new(),
             steps: Vec::new(),
             placements,
+            failures: Vec::new(),
             done: vec![false; graph.node_slots()],
         }
     }
@@ -256,7 +270,12 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn pack(self, inputs: Vec<Option<SlotId>>, outputs: Vec<Arg>) -> Plan {
+    fn pack(mut self, inputs: Vec<Option<SlotId>>, outputs: Vec<Arg>) -> Plan {
+        for step in &mut self.steps {
+            let touched = step.reads.iter().chain(&step.writes);
+            let bytes: usize = touched.map(|&s| self.slots[s].bytes).sum();
+            step.row.bytes += bytes as u64;
+        }
         let end = self.steps.len() + 1;
         let mut intervals: Vec<Interval> = self
             .slots
@@ -290,6 +309,7 @@ impl<'a> Planner<'a> {
             .collect();
         let (inputs, reads_inputs) = given::read(&inputs, &self.steps);
         Plan {
+            id: PLANS.fetch_add(1, Ordering::Relaxed) + 1,
             model: Model::default(),
             slots,
             types,
@@ -300,6 +320,7 @@ impl<'a> Planner<'a> {
             outputs,
             samples: None,
             placements: self.placements,
+            failures: self.failures,
             steps: self.steps,
         }
     }
@@ -486,6 +507,7 @@ impl<'a> Planner<'a> {
             kernel: kernel.into(),
             integer,
             macs: self.macs.get(&id).copied().unwrap_or(0),
+            bytes: self.shelf.get(id).map_or(0, |p| p.bytes() as u64),
         }
     }
 
