@@ -67,6 +67,9 @@ impl Device for Chance {
     }
 
     fn compile(&self, part: &Model) -> Result<Box<dyn Part>> {
+        if part.ir_version == 0 {
+            return Err(Error::invalid("a part says which version of ONNX it is of"));
+        }
         if part
             .graph
             .nodes()

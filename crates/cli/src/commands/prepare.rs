@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use edgesmith_formats::prepared::{self, Image};
 use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::types::TensorType;
-use edgesmith_ir::{Error, Model, ValueId};
+use edgesmith_ir::{Model, ValueId};
 use edgesmith_report::format::{self, plural};
 use edgesmith_runtime::Session;
 
@@ -51,11 +51,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let mut session = Session::prepare(&model, &options)?;
     if matches.contains_id("input") || matches.contains_id("dim") {
         let inputs = super::bench::inputs(matches, &model)?;
-        let hinted = |e: Error| match matches.contains_id("input") {
-            true => e,
-            false => measure::with_lengths_hint(e, &model),
-        };
-        session.run(&measure::borrowed(&inputs)).map_err(hinted)?;
+        let run = session.run(&measure::borrowed(&inputs));
+        // Random data may ask for what the model does not do; what is not packed then is said.
+        if matches.contains_id("input") {
+            run?;
+        }
     }
     warn_of_rest(&mut session, &model, matches)?;
     let packed = session.packed();
@@ -101,28 +101,33 @@ fn warn_of_rest(session: &mut Session, model: &Model, matches: &ArgMatches) -> R
                 Some(session.plan_ahead(&types?))
             }),
     };
+    let open = match &opened::open_axes(model)[..] {
+        [] => String::new(),
+        open => format!(", or --dim NAME=N ({})", open.join(", ")),
+    };
+    let give = match matches.contains_id("input") {
+        true => ": this input does not reach them".to_owned(),
+        false => format!(": give --input{open}"),
+    };
     match left {
         Some(Ok(left)) if left.is_empty() => {}
-        Some(Ok(left)) => ui::say(&format!(
-            "warning: weights of \"{}\"{} are packed in a run only: lengths there depend on the \
-             data; give --input",
-            left[0],
-            match left.len() {
-                1 => String::new(),
-                n => format!(" and {} more", plural(n as u64 - 1, "node")),
-            }
-        )),
-        // What is packed already did not wait for lengths.
-        None | Some(Err(_)) if !session.packed().is_empty() => {}
-        None | Some(Err(_)) => {
-            let open = match &opened::open_axes(model)[..] {
-                [] => String::new(),
-                open => format!(", or --dim NAME=N ({})", open.join(", ")),
-            };
+        Some(Ok(mut left)) => {
+            left.dedup();
             ui::say(&format!(
-                "warning: weights are packed in a run only, when lengths are known: give --input{open}"
+                "warning: weights of \"{}\"{} are packed in a run only, when lengths there are \
+             known{give}",
+                left[0],
+                match left.len() {
+                    1 => String::new(),
+                    n => format!(" and {} more", plural(n as u64 - 1, "node")),
+                }
             ));
         }
+        // What is packed already did not wait for lengths.
+        None | Some(Err(_)) if !session.packed().is_empty() => {}
+        None | Some(Err(_)) => ui::say(&format!(
+            "warning: weights are packed in a run only, when lengths are known{give}"
+        )),
     }
     Ok(())
 }

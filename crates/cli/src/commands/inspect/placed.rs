@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use crate::commands::{dims, run, text};
 use crate::{measure, opened, ui};
 
+/// The place of nodes that a run places.
+const WAITS: &str = "a run";
+
 /// Names that are listed behind a reason.
 const NAMED: usize = 4;
 
@@ -85,10 +88,13 @@ impl Placed {
         for p in &self.nodes {
             let within = p.fused_into.as_deref().unwrap_or(format::MISSING);
             table.row([p.node.as_str(), &p.op, &p.provider, &p.kernel, within]);
-            *counts.entry(&p.provider).or_default() += 1;
+            let waits = p.note.as_ref().is_some_and(|n| n.starts_with("placed "));
+            let place = if waits { WAITS } else { &p.provider };
+            *counts.entry(place).or_default() += 1;
         }
         let count = |(name, n): (&str, usize)| match name {
             "" => format!("{n} need no step"),
+            WAITS => format!("{n} placed in a run"),
             name => format!("{n} on {name}"),
         };
         let counts: Vec<String> = counts.into_iter().map(count).collect();
