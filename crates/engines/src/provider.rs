@@ -83,12 +83,7 @@ impl Device for Peer {
     }
 
     fn compile(&self, part: &Model) -> Result<Box<dyn Part>> {
-        let mut part = part.clone();
-        groups::expand(&mut part);
-        if saturates() {
-            groups::separate_zeros(&mut part);
-        }
-        let bytes = onnx::encode(&part)?;
+        let bytes = written(part)?;
         let setup = Setup {
             threads: self.threads,
             exact: saturates(),
@@ -98,6 +93,21 @@ impl Device for Peer {
         let compiled = self.opened.compile(Source::Bytes(&bytes), &setup)?;
         Ok(Box::new(Ready(Mutex::new(compiled))))
     }
+}
+
+/// A part in ONNX, as engines read it.
+fn written(part: &Model) -> Result<Vec<u8>> {
+    let mut part = part.clone();
+    groups::expand(&mut part);
+    if saturates() {
+        groups::separate_zeros(&mut part);
+    }
+    // OpenVINO takes a file for none of ONNX where the versions of two domains are among the first
+    // three fields.
+    if part.producer_name.is_empty() {
+        part.producer_name = "edgesmith".into();
+    }
+    onnx::encode(&part)
 }
 
 /// True where products of unsigned and signed bytes are added in pairs of 16 bits, which are too
@@ -115,5 +125,20 @@ impl Part for Ready {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         compiled.run(inputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_fields_stand_before_the_version_of_a_second_domain() {
+        let text = "opset 17\nopset \"com.microsoft\" 1\ngraph g (x: f32[1]) -> (y: f32[1]) {
+            y = com.microsoft.Gelu(x) }";
+        let model = edgesmith_ir::text::parse(text).expect("it is a model");
+        let bytes = written(&model).expect("it can be written");
+        // The fields `ir_version`, 10, and `producer_name`.
+        assert_eq!(bytes[..4], [8, 10, 0x12, 9]);
     }
 }

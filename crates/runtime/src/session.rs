@@ -214,9 +214,17 @@ impl Session {
         self.program.parts()
     }
 
-    /// What devices could not make ready: the providers after them run it.
+    /// What devices could not make ready, each reason once: the providers after them run it.
     pub fn failures(&self) -> Vec<Failure> {
-        self.program.failures()
+        let mut all: Vec<Failure> = Vec::new();
+        for f in self.program.failures() {
+            let mut known = all.iter_mut();
+            match known.find(|k| (k.provider, &k.why) == (f.provider, &f.why)) {
+                Some(known) => known.nodes += f.nodes,
+                None => all.push(f),
+            }
+        }
+        all
     }
 
     /// Plans for inputs of these types, in the order of the graph, and plans graphs inside nodes,
