@@ -43,7 +43,7 @@ pub extern "C" fn out_of_memory(bytes: usize) -> ! {
     let _ = writeln!(
         io::stderr().lock(),
         "error: out of memory: the system gave no {bytes} bytes more\n\
-         hint: allow more memory, or use smaller batches and, for weights alone, a smaller --segment"
+         hint: allow more memory, or use smaller batches; `quantize` of weights alone has --segment"
     );
     std::process::exit(1)
 }

@@ -10,7 +10,7 @@ pub mod inputs;
 pub mod peers;
 pub mod sustained;
 
-pub use inputs::{Inputs, borrowed, first_samples, random_inputs};
+pub use inputs::{Inputs, borrowed, first_samples, random_inputs, with_lengths_hint};
 
 /// One inference.
 pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
@@ -18,7 +18,7 @@ pub type Run<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 /// How long to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// Runs of each contender that count.
+    /// Turns of each contender: one run, or as many as 5 ms have room for.
     pub iterations: usize,
     /// The runs of one contender stop counting after so long, three at the least.
     pub budget: Duration,

@@ -15,6 +15,8 @@ use expect_test::{Expect, expect, expect_file};
 
 #[path = "it/boards.rs"]
 mod boards;
+#[path = "it/devices.rs"]
+mod devices;
 #[path = "it/evidence.rs"]
 mod evidence;
 #[path = "it/floats.rs"]
@@ -161,7 +163,7 @@ fn a_batch_for_which_there_is_no_memory() {
     expect![[r#"
         exit 1
         error: out of memory: the system gave no 16000000000 bytes more
-        hint: allow more memory, or use smaller batches and, for weights alone, a smaller --segment
+        hint: allow more memory, or use smaller batches; `quantize` of weights alone has --segment
     "#]]
     .assert_eq(&format!("exit {}\n{error}", output.status.code().unwrap()));
 }

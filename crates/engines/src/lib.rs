@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use edgesmith_ir::{Error, Result, Tensor};
 
+mod groups;
 mod onnxruntime;
 mod openvino;
 mod provider;

@@ -168,5 +168,51 @@ fn dtype(element: ElementType) -> Result<DType> {
 }
 
 fn failed(e: impl std::fmt::Display) -> Error {
-    Error::invalid(e.to_string())
+    Error::invalid(reason(&e.to_string()))
+}
+
+/// How lines begin that say where in OpenVINO something failed, or that something did.
+const WITHOUT_REASON: &[&str] = &[
+    "Exception from",
+    "general error: Exception from",
+    "Check '",
+    "FrontEnd API failed",
+    "Model wasn't fully converted",
+    "While validating",
+    "Summary:",
+    "-- ",
+];
+
+/// The lines of what OpenVINO says that tell why, in one; all of it where none does.
+fn reason(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let tells = |l: &&str| !l.is_empty() && !WITHOUT_REASON.iter().any(|w| l.starts_with(w));
+    let told: Vec<&str> = lines.filter(tells).collect();
+    match told.is_empty() {
+        true => text.trim().replace('\n', " "),
+        false => told.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_openvino_says_is_cut_to_its_reason() {
+        let text = "general error: Exception from src/inference/src/cpp/core.cpp:105:\n\
+                    Check 'false' failed at src/frontends/report.cpp:151:\n\
+                    FrontEnd API failed with OpConversionFailure:\n\
+                    Model wasn't fully converted. Failed operations detailed log:\n\
+                    -- QLinearConv-17 with a message:\n\
+                    While validating ONNX node '<Node(QLinearConv): y>': Check 'x' failed at y.cpp:119:\n\
+                    FrontEnd API failed with GeneralFailure:\n\
+                    The number of scales '16' must match '3'\n\nSummary:\n\
+                    -- Conversion is failed for: QLinearConv-17\n\n";
+        assert_eq!(reason(text), "The number of scales '16' must match '3'");
+        assert_eq!(
+            reason("Exception from a:\nCheck 'b'"),
+            "Exception from a: Check 'b'"
+        );
+    }
 }

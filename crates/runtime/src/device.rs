@@ -10,6 +10,8 @@ use edgesmith_ir::{DType, Model, Node, NodeId, Result, Tensor, ValueId};
 pub struct Asked {
     /// Threads.
     pub threads: usize,
+    /// Products of floats may be rounded to BF16.
+    pub bf16: bool,
     /// Where libraries may lie.
     pub libraries: Vec<PathBuf>,
     /// What follows the provider's name: `key=value` each.

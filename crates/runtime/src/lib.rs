@@ -9,7 +9,7 @@ mod profile;
 pub mod providers;
 mod session;
 
-pub use plan::Placement;
+pub use plan::{Failure, PlacedPart, Placement};
 pub use profile::{Memory, NodeProfile, Profile};
 pub use providers::{BY_DEFAULT, PROVIDERS, Provider};
 pub use session::{Options, Session, ValueInfo, View, stored};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use edgesmith_ir::analysis::liveness::Range;
 use edgesmith_ir::analysis::memory::{Interval, MemoryPlan};
@@ -15,6 +16,7 @@ use place::Place;
 
 pub(crate) mod fold;
 mod given;
+mod inside;
 mod late;
 mod layout;
 mod limits;
@@ -27,6 +29,7 @@ mod pieces;
 mod place;
 mod program;
 mod reference;
+mod rows;
 mod signs;
 
 pub(crate) use given::Input;
@@ -36,9 +39,12 @@ pub(crate) use lines::{ByLines, OfStrip};
 pub(crate) use maker::Maker;
 pub(crate) use packed::{Packed, Shelf, Stored};
 pub(crate) use parts::OnDevice;
+pub use parts::{Failure, PlacedPart};
 pub(crate) use place::Form;
 pub(crate) use program::{Program, Watch};
 pub(crate) use reference::{Arg, Evaluate};
+pub use rows::Placement;
+pub(crate) use rows::StepRow;
 
 /// How a value of three or more axes lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,44 +90,19 @@ pub(crate) struct Step {
     pub lines: Option<ByLines>,
 }
 
-/// How the profile names a step.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StepRow {
-    pub name: String,
-    pub op: String,
-    pub provider: &'static str,
-    pub kernel: String,
-    pub integer: bool,
-    pub macs: u64,
-}
-
-/// Where one node of the graph runs.
-#[derive(Debug, Clone, Default)]
-pub struct Placement {
-    /// The node's name.
-    pub node: String,
-    /// The operator.
-    pub op: String,
-    /// The provider; empty for a node that no step needs.
-    pub provider: String,
-    /// The kernel.
-    pub kernel: String,
-    /// True where it runs in integer arithmetic, alone or within a fused group.
-    pub integer: bool,
-    /// The node whose step does this node's work too.
-    pub fused_into: Option<String>,
-    /// Why it is where it is, where that is not plain.
-    pub note: Option<String>,
-}
-
 struct Slot {
     bytes: usize,
     first: usize,
     last: usize,
 }
 
+/// How many plans there were.
+static PLANS: AtomicU64 = AtomicU64::new(0);
+
 /// A finished plan.
 pub(crate) struct Plan {
+    /// Tells it from every other plan of this process.
+    pub id: u64,
     /// The model with everything folded that these shapes decide.
     pub model: Model,
     pub steps: Vec<Step>,
@@ -138,6 +119,8 @@ pub(crate) struct Plan {
     /// How its samples are apart from each other, where there are several.
     pub samples: Option<Samples>,
     pub placements: Vec<Placement>,
+    /// What devices could not make ready.
+    pub failures: Vec<Failure>,
     /// Element type and dimensions of each value, where known.
     pub types: Vec<Option<(DType, Vec<usize>)>>,
 }
@@ -156,6 +139,7 @@ pub(crate) struct Planner<'a> {
     slots: Vec<Slot>,
     steps: Vec<Step>,
     placements: Vec<Placement>,
+    failures: Vec<Failure>,
     done: Vec<bool>,
 }
 
@@ -190,6 +174,7 @@ impl<'a> Planner<'a> {
             slots: Vec::new(),
             steps: Vec::new(),
             placements,
+            failures: Vec::new(),
             done: vec![false; graph.node_slots()],
         }
     }
@@ -256,7 +241,12 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn pack(self, inputs: Vec<Option<SlotId>>, outputs: Vec<Arg>) -> Plan {
+    fn pack(mut self, inputs: Vec<Option<SlotId>>, outputs: Vec<Arg>) -> Plan {
+        for step in &mut self.steps {
+            let touched = step.reads.iter().chain(&step.writes);
+            let bytes: usize = touched.map(|&s| self.slots[s].bytes).sum();
+            step.row.bytes += bytes as u64;
+        }
         let end = self.steps.len() + 1;
         let mut intervals: Vec<Interval> = self
             .slots
@@ -290,6 +280,7 @@ impl<'a> Planner<'a> {
             .collect();
         let (inputs, reads_inputs) = given::read(&inputs, &self.steps);
         Plan {
+            id: PLANS.fetch_add(1, Ordering::Relaxed) + 1,
             model: Model::default(),
             slots,
             types,
@@ -300,6 +291,7 @@ impl<'a> Planner<'a> {
             outputs,
             samples: None,
             placements: self.placements,
+            failures: self.failures,
             steps: self.steps,
         }
     }
@@ -486,6 +478,7 @@ impl<'a> Planner<'a> {
             kernel: kernel.into(),
             integer,
             macs: self.macs.get(&id).copied().unwrap_or(0),
+            bytes: self.shelf.get(id).map_or(0, |p| p.bytes() as u64),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::plan::{Plan, Step};
 
-/// Time by node since the last reset; empty unless [`crate::Options::profile`] asks for it.
+/// Time by node since the last reset, by the plan that ran last; empty unless [`crate::Options::profile`] asks for it.
 #[derive(Debug, Clone, Default)]
 pub struct Profile {
     /// Runs that were timed.
@@ -15,6 +15,8 @@ pub struct Profile {
     pub nodes: Vec<NodeProfile>,
     /// The rows that are steps.
     steps: usize,
+    /// The plan whose steps they are.
+    plan: u64,
 }
 
 /// The time of one step.
@@ -37,6 +39,8 @@ pub struct NodeProfile {
     pub calls: u64,
     /// Multiply-accumulates of one call.
     pub macs: u64,
+    /// Bytes that one call reads and writes: values, and weights where they are packed.
+    pub bytes: u64,
 }
 
 /// The memory of the current plan, in bytes.
@@ -51,9 +55,9 @@ pub struct Memory {
 }
 
 impl Profile {
-    /// Makes the rows of a plan's steps, which come first.
+    /// Makes the rows of a plan's steps, which come first. What ran by another plan is forgotten.
     pub(crate) fn start(&mut self, plan: &Plan) {
-        if self.steps != plan.steps.len() {
+        if self.plan != plan.id {
             let row = |s: &Step| NodeProfile {
                 name: s.row.name.clone(),
                 op: s.row.op.clone(),
@@ -61,11 +65,13 @@ impl Profile {
                 kernel: s.row.kernel.clone(),
                 integer: s.row.integer,
                 macs: s.row.macs,
+                bytes: s.row.bytes,
                 ..NodeProfile::default()
             };
             *self = Self {
                 nodes: plan.steps.iter().map(row).collect(),
                 steps: plan.steps.len(),
+                plan: plan.id,
                 ..Self::default()
             };
         }
@@ -97,5 +103,37 @@ impl Profile {
             }
         }
         self.total_ns += inner.total_ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgesmith_ir::{Tensor, text};
+
+    use crate::{Options, Session};
+
+    #[test]
+    fn another_plan_has_rows_of_its_own() {
+        let source = "opset 17 graph g (x: f32[n,2]) -> (y: f32[n,2]) {
+            w: f32[2,2] = {1,2,3,4} y = MatMul(x, w) {name=\"y\"}
+        }";
+        let model = text::parse(source).unwrap();
+        let options = Options {
+            profile: true,
+            threads: 1,
+            batch_bytes: usize::MAX,
+            ..Options::default()
+        };
+        let mut session = Session::prepare(&model, &options).unwrap();
+        for rows in [1, 5, 5, 3] {
+            let x = Tensor::from_vec(&[rows, 2], vec![1f32; 2 * rows]).unwrap();
+            session.run(&[("x", x)]).unwrap();
+            let profile = session.profile();
+            let row = profile.nodes.iter().find(|n| n.name == "y").unwrap();
+            assert_eq!(row.macs, 4 * rows as u64);
+            assert!(row.bytes >= 16 * rows as u64, "{row:?}");
+            assert_eq!(row.calls, profile.runs);
+        }
+        assert_eq!(session.profile().runs, 1);
     }
 }

@@ -76,6 +76,11 @@ impl Provider {
         }
     }
 
+    /// True where it takes whole parts of a graph.
+    pub fn takes_parts(&self) -> bool {
+        matches!(self.kind, Kind::Parts(_))
+    }
+
     /// Opens the device of a provider that takes parts, to learn whether it is there.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use edgesmith_ir::{Budget, Error, Item, Limits, Model, Result, Tensor, ValueId, 
 use edgesmith_kernels::{Ctx, Isa, Threads};
 
 use crate::device::Asked;
-use crate::plan::{Maker, Placement, Plan, Program, Shelf, Watch};
+use crate::plan::{Failure, Maker, PlacedPart, Placement, Plan, Program, Shelf, Watch};
 use crate::profile::{Memory, Profile};
 use crate::providers::{self, BY_DEFAULT, Provider};
 
@@ -152,6 +152,7 @@ impl Session {
         };
         let asked = Asked {
             threads,
+            bf16: options.bf16,
             libraries: options.libraries.clone(),
             settings: Vec::new(),
         };
@@ -210,6 +211,49 @@ impl Session {
     /// Where each node runs, in the order of the graph's slots.
     pub fn placements(&self) -> &[Placement] {
         &self.placements
+    }
+
+    /// Where the nodes of graphs inside nodes run: their names stand behind those of the nodes and
+    /// attributes around them, as in `if_1/then_branch/conv_1`.
+    pub fn placements_inside(&self) -> Vec<Placement> {
+        let mut all = Vec::new();
+        self.program.placements_inside("", &mut all);
+        all
+    }
+
+    /// The parts that devices have, in graphs inside nodes too.
+    pub fn parts(&self) -> Vec<PlacedPart> {
+        self.program.parts()
+    }
+
+    /// What devices could not make ready, each reason once: the providers after them run it.
+    pub fn failures(&self) -> Vec<Failure> {
+        let mut all: Vec<Failure> = Vec::new();
+        for f in self.program.failures() {
+            let mut known = all.iter_mut();
+            match known.find(|k| (k.provider, &k.why) == (f.provider, &f.why)) {
+                Some(known) => known.nodes += f.nodes,
+                None => all.push(f),
+            }
+        }
+        all
+    }
+
+    /// Plans for inputs of these types, in the order of the graph, and plans graphs inside nodes,
+    /// which a run plans else; the names of the nodes whose graphs wait for a run.
+    ///
+    /// # Errors
+    /// When there can be no plan for these inputs.
+    pub fn plan_ahead(&mut self, inputs: &[TensorType]) -> Result<Vec<String>> {
+        let known = |t: &TensorType| Some((t.dtype, t.shape.as_ref()?.known()?.to_vec()));
+        let known: Option<Vec<_>> = inputs.iter().map(known).collect();
+        let known = known.filter(|k| k.len() == self.inputs.len());
+        let known = known.ok_or_else(|| Error::usage("a length of an input is open"))?;
+        self.program.plan_for(&known)?;
+        let left = self.program.plan_inside();
+        self.is_placed = false;
+        self.note_memory();
+        Ok(left)
     }
 
     /// The instructions and threads that it runs on.

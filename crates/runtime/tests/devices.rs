@@ -20,6 +20,10 @@ static CHANCE: Provider = Provider::of_parts("chance", "takes units by chance", 
         let found = asked.settings.iter().find(|(k, _)| k == key);
         found.map_or(0, |(_, v)| v.parse().unwrap())
     };
+    let asks = asked.settings.iter().any(|(k, _)| k == "bf16");
+    if asks && (number("bf16") != 0) != asked.bf16 {
+        return Err(Error::usage("it is asked for another precision"));
+    }
     Ok(Arc::new(Chance {
         seed: number("seed"),
         no_op: asked
@@ -63,6 +67,9 @@ impl Device for Chance {
     }
 
     fn compile(&self, part: &Model) -> Result<Box<dyn Part>> {
+        if part.ir_version == 0 {
+            return Err(Error::invalid("a part says which version of ONNX it is of"));
+        }
         if part
             .graph
             .nodes()
@@ -161,6 +168,12 @@ fn a_device_takes_q_dq_groups_whole_and_says_why_not_others() {
         ("npu-sim", "cpu")
     );
     assert_eq!(place(&session, "yq").provider, "npu-sim");
+    assert!(taken.note.unwrap().contains("npu-sim takes it"));
+    let parts = session.parts();
+    assert_eq!(parts.len(), 1);
+    assert_eq!(parts[0].nodes, ["xd", "wd", "y", "yq"]);
+    assert!(parts[0].saves_ns > parts[0].border_ns);
+    assert!(session.failures().is_empty());
     assert!(
         left.integer
             && left
@@ -209,6 +222,15 @@ fn a_part_that_fails_to_compile_goes_to_the_next_provider() {
     let model = two_groups();
     let mut session = session(&model, "npu-sim:launch=0;fail-compile=1");
     assert_eq!(place(&session, "y").provider, "cpu");
+    let failures = session.failures();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!((failures[0].provider, failures[0].nodes), ("npu-sim", 4));
+    assert!(failures[0].why.contains("the script lets"), "{failures:?}");
+    let note = place(&session, "yq").note.clone();
+    assert!(
+        note.unwrap().contains("the script lets"),
+        "every node of a group has the reason"
+    );
     let expected = eval::evaluate(&model, &[("x", bytes())]).unwrap();
     assert_eq!(session.run(&[("x", bytes())]).unwrap(), expected);
 }
@@ -272,6 +294,42 @@ fn nodes_inside_of_branches_are_placed_too() {
         1,
         "the branch ran on the device first"
     );
+}
+
+#[test]
+fn graphs_inside_nodes_are_planned_before_a_run_where_lengths_are_known() {
+    let text = "opset 17 graph g (c: bool[], n: i64[], x: f32[2,3]) -> (y: f32[2,2], z: f32[2,3], s: f32[2,3]) {
+        w: f32[3,2] = {1,2,3,4,5,6} k: f32[3,3] = {1,2,3,4,5,6,7,8,9}
+        y = If(c) {then_branch = graph t () -> (a: f32[2,2]) { capture i = x capture v = w a = MatMul(i, v) {name=\"a\"} },
+                   else_branch = graph e () -> (b: f32[2,2]) { capture j = x capture u = w b = Gemm(j, u) {name=\"b\"} }, name=\"if\"}
+        z = Loop(n, c, x) {body = graph l (i: i64[], d: bool[], p: f32[2,3]) -> (d: bool[], q: f32[2,3]) {
+            capture m = k q = MatMul(p, m) {name=\"q\"} }, name=\"loop\"}
+        zero: f32[2,3] = {0,0,0,0,0,0}
+        o = Identity(x)
+        s, rows = Scan(zero, o) {num_scan_inputs=1, scan_input_axes=[0], body = graph f (st: f32[2,3], row: f32[3]) -> (t: f32[2,3], r: f32[3]) {
+            t = Add(st, row) {name=\"t\"} r = Neg(row) {name=\"r\"} }, name=\"scan\"}
+    }";
+    let model = text::parse(text).unwrap();
+    let mut session = session(&model, "chance");
+    assert!(session.packed().is_empty());
+    let types = model.graph.inputs.iter().map(|&v| model.graph.value(v));
+    let types: Vec<_> = types.map(|v| v.tensor_type().unwrap().clone()).collect();
+    assert_eq!(session.plan_ahead(&types).unwrap(), Vec::<String>::new());
+    let inside = session.placements_inside();
+    let names: Vec<&str> = inside.iter().map(|p| p.node.as_str()).collect();
+    let expected = [
+        "if/then_branch/a",
+        "if/else_branch/b",
+        "loop/body/q",
+        "scan/body/t",
+        "scan/body/r",
+    ];
+    assert_eq!(names, expected);
+    assert!(inside.iter().all(|p| p.provider == "chance"), "{inside:?}");
+    // Bodies that run on the cpu have their weights packed before a run.
+    let mut plain = Session::prepare(&model, &Options::default()).unwrap();
+    assert_eq!(plain.plan_ahead(&types).unwrap(), Vec::<String>::new());
+    assert_eq!(plain.packed().len(), 3);
 }
 
 #[test]
@@ -341,6 +399,23 @@ fn parts_answer_alike(model: &Model) -> std::result::Result<(), String> {
 fn random_parts_of_random_models_give_the_same_answers() {
     if let Err(e) = holds(0..400, &parts_answer_alike) {
         panic!("{e}");
+    }
+}
+
+#[test]
+fn a_device_is_told_of_the_precision() {
+    for (bf16, spec) in [(false, "chance:bf16=0"), (true, "chance:bf16=1")] {
+        let options = Options {
+            bf16,
+            providers: vec![spec.into()],
+            more: MORE,
+            ..Options::default()
+        };
+        match Session::prepare(&two_groups(), &options) {
+            Ok(_) => {}
+            // A CPU without BF16 refuses the precision itself.
+            Err(e) => assert!(bf16 && e.message.contains("does not multiply"), "{e}"),
+        }
     }
 }
 

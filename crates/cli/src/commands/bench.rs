@@ -7,10 +7,7 @@ use anyhow::Result;
 use clap::{ArgAction, ArgMatches};
 use edgesmith_formats::npz;
 use edgesmith_ir::{Error, Model, Tensor};
-use edgesmith_kernels::peak::Peak;
-use edgesmith_kernels::{Ctx, Isa, Threads};
 use edgesmith_report::evidence::Latency;
-use edgesmith_runtime::{NodeProfile, Options, Session};
 use serde::Serialize;
 
 use super::{
@@ -23,7 +20,10 @@ use crate::measure::{self, Effort, Inputs, peers};
 use crate::opened::Opened;
 use crate::ui;
 
+mod profile;
 mod show;
+
+use profile::Profiled;
 
 /// The command.
 pub static BENCH: Command = Command {
@@ -54,9 +54,13 @@ pub static BENCH: Command = Command {
         .arg(dense_arg())
         .arg(threads_arg("1", "Threads; 0 is one for each core"))
         .arg(
-            option("iterations", "N", "Runs that count")
-                .value_parser(clap::value_parser!(usize))
-                .default_value("100"),
+            option(
+                "iterations",
+                "N",
+                "Rounds: in each, a model runs once, or as often as 5 ms have room for",
+            )
+            .value_parser(clap::value_parser!(u32).range(1..))
+            .default_value("100"),
         )
         .arg(
             option("vs", "PEER", "Engines to measure beside ours, in turn")
@@ -76,10 +80,10 @@ pub static BENCH: Command = Command {
         .arg(
             option(
                 "sustained",
-                "SECONDS",
-                "Run without a pause for so long, and tell each second",
+                "TIME",
+                "Run without a pause for so long (60, 60s, 2m), and tell each second",
             )
-            .value_parser(clap::value_parser!(u64).range(1..=86_400)),
+            .value_parser(sustained::seconds),
         )
         .arg(option("sysfs", "DIR", "Where clocks and temperatures are read").default_value("/sys"))
         .arg(option("cold", "CONTENDER", "").hide(true))
@@ -101,7 +105,9 @@ struct Measured {
     memory: Option<Held>,
     vs: Vec<Peer>,
     sustained: Vec<Second>,
-    nodes: Vec<Node>,
+    /// With --profile.
+    #[serde(flatten)]
+    profile: Profiled,
 }
 
 /// What a session holds.
@@ -130,20 +136,6 @@ struct Peer {
     cold: Option<Cold>,
     /// The largest difference of outputs in parts of the largest output.
     difference: Option<f64>,
-}
-
-/// One row of the profile.
-#[derive(Serialize)]
-struct Node {
-    name: String,
-    op: String,
-    provider: String,
-    kernel: String,
-    integer: bool,
-    ms: f64,
-    macs: u64,
-    /// Multiply-accumulates a second in parts of what registers alone allow.
-    of_peak: Option<f64>,
 }
 
 fn run(matches: &ArgMatches) -> Result<()> {
@@ -180,7 +172,9 @@ fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
     let options = super::run::options(matches)?;
     let threads = measure::threads(options.threads);
     let effort = Effort {
-        iterations: matches.get_one("iterations").copied().unwrap_or(100),
+        iterations: matches
+            .get_one::<u32>("iterations")
+            .map_or(100, |&n| n as usize),
         budget: Duration::from_secs(60),
     };
     let names = matches.get_many::<String>("vs").into_iter().flatten();
@@ -191,9 +185,14 @@ fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
             .hint("give the model itself, or leave --vs out")
             .into());
     }
-    let (model, mut session) = opened.session(text(matches, "level"), &options)?;
-    let ours = session.run(&measure::borrowed(&inputs))?;
-    super::run::warn_of_faults(&session);
+    let hinted = |e: Error| match matches.contains_id("input") {
+        true => e,
+        false => measure::with_lengths_hint(e, &opened.model),
+    };
+    let session = opened.session(text(matches, "level"), &options);
+    let (model, mut session) = session.map_err(hinted)?;
+    let ours = session.run(&measure::borrowed(&inputs)).map_err(hinted)?;
+    super::run::warn_of_devices(&session, &options);
     let memory = session.memory().map(|m| Held {
         arena_bytes: m.arena_bytes,
         lower_bound: m.lower_bound,
@@ -245,9 +244,9 @@ fn measured(matches: &ArgMatches, path: &Path) -> Result<Measured> {
         memory,
         vs: vs.collect(),
         sustained: seconds,
-        nodes: match matches.get_flag("profile") {
-            true => profile(&model, options, &inputs)?,
-            false => Vec::new(),
+        profile: match matches.get_flag("profile") {
+            true => profile::profile(&model, options, &inputs)?,
+            false => Profiled::default(),
         },
     })
 }
@@ -267,47 +266,4 @@ fn difference(ours: &[Tensor], theirs: &[Tensor]) -> Option<f64> {
         }
     }
     any.then(|| apart / largest.max(f64::MIN_POSITIVE))
-}
-
-/// Profiles in a session of its own, so that the clock calls do not touch the latency.
-fn profile(model: &Model, options: Options, inputs: &Inputs) -> Result<Vec<Node>, Error> {
-    let threads = measure::threads(options.threads) as f64;
-    let isa = Isa::detect_capped(options.isa);
-    let peak = Peak::measure(&Ctx::new(isa, Threads::new(1)));
-    let mut session = Session::prepare(
-        model,
-        &Options {
-            profile: true,
-            ..options
-        },
-    )?;
-    let borrowed = measure::borrowed(inputs);
-    for _ in 0..3 {
-        session.run(&borrowed)?;
-    }
-    session.reset_profile();
-    for _ in 0..10 {
-        session.run(&borrowed)?;
-    }
-    let row = |n: NodeProfile| {
-        let ms = n.ns as f64 / 1e6 / n.calls.max(1) as f64;
-        let rate = n.macs as f64 / ms * 1e3;
-        let best = threads
-            * match peak.bf16_macs {
-                _ if n.integer => peak.int8_macs,
-                Some(macs) if n.kernel.contains("-bf16-") => macs,
-                _ => peak.f32_macs,
-            };
-        Node {
-            ms,
-            macs: n.macs,
-            of_peak: (n.macs > 0 && ms > 0.0).then_some(rate / best),
-            name: n.name,
-            op: n.op,
-            provider: n.provider,
-            kernel: n.kernel,
-            integer: n.integer,
-        }
-    };
-    Ok(session.profile().nodes.into_iter().map(row).collect())
 }

@@ -7,17 +7,19 @@ use anyhow::Result;
 use clap::ArgMatches;
 use edgesmith_codegen::Firmware;
 use edgesmith_compress::target::{Needs, Target};
-use edgesmith_ir::analysis::lengths;
 use edgesmith_ir::{Model, ops};
 use edgesmith_report::evidence::ModelFacts;
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
-use edgesmith_runtime::{Placement, Session};
 use serde_json::{Value, json};
 
 use super::{Command, dim_arg, dims, json_arg, level_arg, model_arg, option, text};
 use crate::opened::{self, Figures};
 use crate::{firmware, targets, ui};
+
+mod placed;
+
+use placed::Placed;
 
 /// The command.
 pub static INSPECT: Command = Command {
@@ -73,24 +75,28 @@ fn run(matches: &ArgMatches) -> Result<()> {
         Some(name) => code(&model, &dims(matches, &model)?, &targets::find(name)?),
         None => None,
     };
-    let places = match matches.contains_id("providers") {
-        true => placements(matches, &model)?,
-        false => Vec::new(),
+    let placed = match matches.contains_id("providers") {
+        true => Some(Placed::of(matches, &model)?),
+        false => None,
     };
     if matches.get_flag("json") {
         let mut object = as_json(&model, &facts, &figures, &ops, &notes);
-        object["placements"] = places.iter().map(place_json).collect();
+        if let Some(placed) = placed {
+            placed.add_to(&mut object);
+        }
         if let Some(code) = code {
             object["code"] = code.json;
         }
         return ui::print_json(&object);
     }
-    if !places.is_empty() {
-        return Ok(ui::print(&place_table(&places))?);
+    match placed {
+        Some(placed) => ui::print(&placed.text())?,
+        None => {
+            ui::print(&summary(&facts, &figures, &ops))?;
+            ui::print(&op_table(&ops))?;
+            ui::print(&node_table(&model, &figures))?;
+        }
     }
-    ui::print(&summary(&facts, &figures, &ops))?;
-    ui::print(&op_table(&ops))?;
-    ui::print(&node_table(&model, &figures))?;
     for note in notes {
         ui::print(&format!("note: {note}"))?;
     }
@@ -146,59 +152,6 @@ fn code(model: &Model, given: &[(String, usize)], target: &Target) -> Option<Cod
     let json = json!({"target": target.name, "fits": lacks.is_empty(), "lacks": lacks,
         "arena_bytes": arena.bytes, "arena_bound": arena.bound, "weight_bytes": firmware.weights, "peak": peak});
     Some(Code { text, json })
-}
-
-/// Where the nodes would run, once optimised.
-fn placements(matches: &ArgMatches, model: &Model) -> Result<Vec<Placement>> {
-    let mut model = model.clone();
-    let given = dims(matches, &model)?;
-    let given: Vec<(&str, usize)> = given.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-    for (v, ty) in lengths::workable_inputs(&model, &given)? {
-        model.graph.value_mut(v).ty = Some(ty);
-    }
-    let model = opened::optimized(&model, text(matches, "level"))?;
-    let session = Session::prepare(&model, &super::run::options(matches)?)?;
-    Ok(session.placements().to_vec())
-}
-
-fn place_json(p: &Placement) -> Value {
-    json!({"node": p.node, "op": p.op, "provider": p.provider, "kernel": p.kernel,
-        "integer": p.integer, "fused_into": p.fused_into, "note": p.note})
-}
-
-/// Each node with its place, then how many each provider has, then the reasons.
-fn place_table(places: &[Placement]) -> String {
-    let mut table = Table::new([
-        Column::left("node"),
-        Column::left("op"),
-        Column::left("provider"),
-        Column::left("kernel"),
-        Column::left("within"),
-    ]);
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for p in places {
-        let within = p.fused_into.as_deref().unwrap_or(format::MISSING);
-        table.row([p.node.as_str(), &p.op, &p.provider, &p.kernel, within]);
-        *counts.entry(&p.provider).or_default() += 1;
-        for reason in p.note.iter().flat_map(|n| n.split("; ")) {
-            reasons.entry(reason).or_default().push(&p.node);
-        }
-    }
-    let count = |(name, n): (&str, usize)| match name {
-        "" => format!("{n} need no step"),
-        name => format!("{n} on {name}"),
-    };
-    let counts: Vec<String> = counts.into_iter().map(count).collect();
-    let mut text = format!("{}\n{}\n", table.to_text(&ui::style()), counts.join(", "));
-    for (reason, nodes) in reasons {
-        let others = match nodes.len() - 1 {
-            0 => String::new(),
-            n => format!(" and {} more", format::plural(n as u64, "node")),
-        };
-        text += &format!("{reason}: \"{}\"{others}\n", nodes[0]);
-    }
-    text
 }
 
 fn count_ops(model: &Model) -> Vec<OpRow> {

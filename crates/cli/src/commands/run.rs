@@ -8,6 +8,7 @@ use clap::ArgMatches;
 use edgesmith_formats::npz;
 use edgesmith_ir::Error;
 use edgesmith_kernels::cpu::Isa;
+use edgesmith_report::format::plural;
 use edgesmith_runtime::{Options, Provider, Session};
 
 use super::{
@@ -49,10 +50,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
             .into());
     }
     let opened = Opened::open(path)?;
-    let (model, mut session) = opened.session(text(matches, "level"), &options(matches)?)?;
+    let options = options(matches)?;
+    let (model, mut session) = opened.session(text(matches, "level"), &options)?;
     let arrays = npz::read(Path::new(text(matches, "input")))?;
     let outputs = session.run_items(&arrays::inputs(&model, &arrays)?)?;
-    warn_of_faults(&session);
+    warn_of_devices(&session, &options);
     let named = arrays::outputs(&model, &outputs);
     npz::write(output, &named, matches.get_flag("force"))?;
     Ok(())
@@ -87,12 +89,35 @@ pub fn options(matches: &ArgMatches) -> edgesmith_ir::Result<Options> {
     Ok(options)
 }
 
-/// Says which devices failed, and that others ran their parts.
-pub fn warn_of_faults(session: &Session) {
+/// Says which devices failed, and that others ran their parts; and which have none.
+pub fn warn_of_devices(session: &Session, options: &Options) {
     for fault in session.faults() {
         ui::say(&format!(
             "warning: {fault}; the providers after it ran its part"
         ));
+    }
+    let failures = session.failures();
+    for f in &failures {
+        ui::say(&format!(
+            "warning: {} could not make {} ready: {}; the providers after it run {}",
+            f.provider,
+            plural(f.nodes as u64, "node"),
+            f.why,
+            if f.nodes == 1 { "it" } else { "them" }
+        ));
+    }
+    let parts = session.parts();
+    let all = || edgesmith_runtime::PROVIDERS.iter().chain(MORE.iter());
+    for named in &options.providers {
+        let name = named.split(':').next().unwrap_or_default();
+        let takes_parts = all().any(|p| p.name == name && p.takes_parts());
+        let failed = failures.iter().any(|f| f.provider == name);
+        if takes_parts && !failed && !parts.iter().any(|p| p.provider == name) {
+            ui::say(&format!(
+                "warning: {name} took no node: `edgesmith inspect MODEL --providers {}` says why",
+                options.providers.join(",")
+            ));
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> 
     let mut random = Random::new(0);
     let mut inputs = Inputs::new();
     let dims: Vec<(&str, usize)> = dims.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-    for (v, ty) in lengths::workable_inputs(model, &dims)? {
+    let types = lengths::workable_inputs(model, &dims);
+    for (v, ty) in types.map_err(|e| with_lengths_hint(e, model))? {
         let value = model.graph.value(v);
         if value.constant.is_some() {
             continue;
@@ -60,8 +61,22 @@ pub fn random_inputs(model: &Model, dims: &[(String, usize)]) -> Result<Inputs> 
     Ok(inputs)
 }
 
+/// The error of a run whose lengths nobody gave, with what sets them.
+pub fn with_lengths_hint(e: Error, model: &Model) -> Error {
+    let open = crate::opened::open_axes(model);
+    if e.hint.is_some() || open.is_empty() {
+        return e;
+    }
+    e.hint(format!(
+        "lengths that nothing sets are as small as fits: set them by --dim NAME=N ({}), or give \
+         data, to a command that has --input",
+        open.join(", ")
+    ))
+}
+
 /// The first sample of each array that the model asks for: of the axis that is open and first in
-/// some input, and of axes of the same name in the others.
+/// some input, and in the others of axes of the same name, or without a name and of as many
+/// samples.
 ///
 /// # Errors
 /// When an array is missing or cannot be cast.
@@ -69,6 +84,13 @@ pub fn first_samples(model: &Model, arrays: &[(String, Tensor)]) -> Result<Input
     let shape = |v: ValueId| model.graph.value(v).tensor_type()?.shape.as_ref();
     let first = model.graph.inputs.iter().filter_map(|&v| shape(v)?.first());
     let samples: Vec<&Dim> = first.filter(|d| d.known().is_none()).collect();
+    let given = |name: &str| arrays.iter().find(|(n, _)| n == name).map(|(_, t)| t);
+    let counts = model.graph.inputs.iter().filter_map(|&v| {
+        let open = shape(v)?.first()?.known().is_none();
+        let first = given(&model.graph.value(v).name)?.dims().first().copied();
+        first.filter(|_| open)
+    });
+    let counts: Vec<usize> = counts.collect();
     let mut inputs = Inputs::new();
     for &v in &model.graph.inputs {
         let value = model.graph.value(v);
@@ -80,7 +102,10 @@ pub fn first_samples(model: &Model, arrays: &[(String, Tensor)]) -> Result<Input
         let axis = shape(v).and_then(|s| {
             let open = s.first().is_some_and(|d| d.known().is_none());
             let named = |d: &Dim| samples.iter().any(|s| s.same(d));
-            open.then_some(0).or_else(|| s.iter().position(named))
+            let unnamed = |(d, n): (&Dim, &usize)| matches!(d, Dim::Unknown) && counts.contains(n);
+            open.then_some(0)
+                .or_else(|| s.iter().position(named))
+                .or_else(|| s.iter().zip(t.dims()).position(unnamed))
         });
         let one = match axis {
             Some(axis) if t.dims().get(axis).is_some_and(|&n| n > 1) => first_along(&t, axis)?,
@@ -117,5 +142,20 @@ mod tests {
         assert_eq!(inputs[0].1.to_f32().expect("floats")[..], [1.0, 2.0]);
         assert_eq!(inputs[1].1.dims(), [2, 1, 1]);
         assert_eq!(inputs[1].1.to_f32().expect("floats")[..], [5.0, 7.0]);
+    }
+
+    #[test]
+    fn an_axis_without_a_name_is_that_of_samples_where_it_is_as_long() {
+        let text = "graph g (x: f32[?,2], state: f32[2,?,1]) -> (y: f32[?,2]) { y = Identity(x) }";
+        let model = edgesmith_ir::text::parse(text).expect("it is a model");
+        let x = Tensor::from_vec(&[3, 2], vec![1f32; 6]).expect("6 elements");
+        let state = Tensor::from_vec(&[2, 3, 1], vec![2f32; 6]).expect("6 elements");
+        let other = Tensor::from_vec(&[2, 4, 1], vec![2f32; 8]).expect("8 elements");
+        for (state, dims) in [(state, [2, 1, 1]), (other, [2, 4, 1])] {
+            let arrays = [("x".to_owned(), x.clone()), ("state".to_owned(), state)];
+            let inputs = first_samples(&model, &arrays).expect("both are there");
+            assert_eq!(inputs[0].1.dims(), [1, 2]);
+            assert_eq!(inputs[1].1.dims(), dims);
+        }
     }
 }

@@ -194,6 +194,7 @@ impl Planner<'_> {
                 graph,
                 opsets: self.model.opsets.clone(),
                 functions: self.model.functions.clone(),
+                ir_version: self.model.ir_version,
                 ..Model::default()
             };
             let shelf = self.shelf.inner(id, name);

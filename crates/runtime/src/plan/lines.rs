@@ -344,6 +344,7 @@ impl Planner<'_> {
             kernel: kernels(&chain),
             integer: chain.iter().all(|s| s.row.integer),
             macs: chain.iter().map(|s| s.row.macs).sum(),
+            bytes: chain.iter().map(|s| s.row.bytes).sum(),
         };
         let mut reads = vec![chain[0].reads[0]];
         let (mut stages, mut residuals) = (Vec::new(), Vec::new());

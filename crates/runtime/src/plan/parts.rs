@@ -10,6 +10,30 @@ use super::{Arg, Layout, Planner, Program, Shelf, Step, StepRow, Work};
 use crate::device::{Device, Part, Unit};
 use crate::providers::Chosen;
 
+/// A part of a graph that a device has, and why it is thought to be worth it.
+#[derive(Debug, Clone, Default)]
+pub struct PlacedPart {
+    /// The provider.
+    pub provider: String,
+    /// The names of its nodes, in an order in which they run.
+    pub nodes: Vec<String>,
+    /// A guess of how many nanoseconds less the device takes than the cpu provider.
+    pub saves_ns: f64,
+    /// A guess of the nanoseconds of the copies at its borders and of its start.
+    pub border_ns: f64,
+}
+
+/// Nodes that a device could not make ready, though it wanted them.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The provider.
+    pub provider: &'static str,
+    /// How many nodes.
+    pub nodes: usize,
+    /// What the device said.
+    pub why: String,
+}
+
 /// How often a device is asked again after a part failed to compile.
 const TRIES: usize = 8;
 
@@ -17,6 +41,8 @@ const TRIES: usize = 8;
 pub(crate) struct OnDevice {
     pub part: Box<dyn Part>,
     pub provider: &'static str,
+    /// What is told of it.
+    pub placed: PlacedPart,
     /// What it reads, in the order of its inputs.
     pub inputs: Vec<Arg>,
     /// What it makes, and the step's write that holds it; `None`: on the heap.
@@ -49,6 +75,23 @@ pub(super) struct Made {
     provider: &'static str,
     /// The place of its device in the list of providers.
     rank: usize,
+    /// What it is thought to save, and what its borders cost.
+    guess: Guess,
+}
+
+/// Guesses of a part, in nanoseconds.
+#[derive(Clone, Copy)]
+struct Guess {
+    saves: f64,
+    border: f64,
+}
+
+/// Why units are not with a device.
+struct Refusal {
+    /// By their main nodes.
+    why: BTreeMap<NodeId, String>,
+    /// True where the device wanted them, and could not make them ready.
+    failed: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -108,10 +151,17 @@ impl<'a> Planner<'a> {
             })
             .collect();
         for made in parts {
+            let why = format!(
+                "{} takes it: its part saves about {:.0} us, copies and a start cost {:.0} us",
+                made.provider,
+                made.guess.saves / 1e3,
+                made.guess.border / 1e3
+            );
             for id in made.nodes.iter().filter(|id| !own.contains(id)) {
                 self.done[id.index()] = true;
                 self.placements[id.index()].provider = made.provider.into();
                 self.placements[id.index()].kernel = "part".into();
+                self.note(*id, &why);
             }
         }
     }
@@ -125,6 +175,7 @@ impl<'a> Planner<'a> {
     ) -> Vec<(usize, Made)> {
         let mut refused: BTreeMap<NodeId, String> = BTreeMap::new();
         let mut ready: Vec<(Vec<usize>, Made)> = Vec::new();
+        let mut failed: BTreeMap<NodeId, String> = BTreeMap::new();
         for _ in 0..TRIES {
             let mut claimed = BTreeSet::new();
             for (i, item) in partition.items.iter().enumerate() {
@@ -145,27 +196,22 @@ impl<'a> Planner<'a> {
             ready.clear();
             let before = refused.len();
             for part in partition.gather(&claimed) {
-                match self.compile(partition, &part, device) {
-                    Ok((nodes, model, part_of)) => ready.push((
-                        part,
-                        Made {
-                            nodes,
-                            model,
-                            part: part_of,
-                            provider: name,
-                            rank,
-                        },
-                    )),
-                    Err(why) => refused.extend(why),
+                match self.compile(partition, &part, (rank, name), device) {
+                    Ok(made) => ready.push((part, made)),
+                    Err(Refusal { why, failed: fails }) => {
+                        if fails {
+                            failed.extend(why.clone());
+                        }
+                        refused.extend(why);
+                    }
                 }
             }
             if refused.len() == before {
                 break;
             }
         }
-        for (id, why) in refused {
-            self.note(id, &format!("{name}: {why}"));
-        }
+        self.say_refused(partition, name, &refused);
+        self.say_failed(partition, name, &failed);
         let (items, made): (Vec<Vec<usize>>, Vec<Made>) = ready.into_iter().unzip();
         let first = |part: &Vec<usize>| partition.items[part[0]].units[0];
         let keys: Vec<usize> = items.iter().map(first).collect();
@@ -173,9 +219,52 @@ impl<'a> Planner<'a> {
         keys.into_iter().zip(made).collect()
     }
 
+    /// Says of the nodes of units why the device called `name` does not have them.
+    fn say_refused(
+        &mut self,
+        partition: &Partition<'a>,
+        name: &str,
+        refused: &BTreeMap<NodeId, String>,
+    ) {
+        for unit in &partition.units {
+            if let Some(why) = refused.get(&unit.main) {
+                for &id in &unit.nodes {
+                    self.note(id, &format!("{name}: {why}"));
+                }
+            }
+        }
+    }
+
+    /// Keeps what the device called `name` said of units that it could not make ready.
+    fn say_failed(
+        &mut self,
+        partition: &Partition<'a>,
+        name: &'static str,
+        failed: &BTreeMap<NodeId, String>,
+    ) {
+        let mut by_reason: BTreeMap<&str, BTreeSet<NodeId>> = BTreeMap::new();
+        for unit in &partition.units {
+            if let Some(why) = failed.get(&unit.main) {
+                by_reason.entry(why).or_default().extend(&unit.nodes);
+            }
+        }
+        let of = |(why, nodes): (&str, BTreeSet<NodeId>)| Failure {
+            provider: name,
+            nodes: nodes.len(),
+            why: why.to_owned(),
+        };
+        self.failures.extend(by_reason.into_iter().map(of));
+    }
+
     /// Adds to what is said of a node.
     fn note(&mut self, id: NodeId, text: &str) {
         let note = &mut self.placements[id.index()].note;
+        if note
+            .as_ref()
+            .is_some_and(|n| n.split("; ").any(|n| n == text))
+        {
+            return;
+        }
         *note = Some(match note.take() {
             Some(before) => format!("{before}; {text}"),
             None => text.to_owned(),
@@ -200,13 +289,13 @@ impl<'a> Planner<'a> {
     }
 
     /// A part made ready; else why which units are refused.
-    #[allow(clippy::type_complexity, reason = "the pieces of a part")]
     fn compile(
         &self,
         partition: &Partition<'a>,
         items: &[usize],
+        (rank, provider): (usize, &'static str),
         device: &Arc<dyn Device>,
-    ) -> Result<(Vec<NodeId>, Model, Box<dyn Part>), BTreeMap<NodeId, String>> {
+    ) -> Result<Made, Refusal> {
         let nodes = partition.nodes(items);
         let model = self.part_of(&nodes);
         let units: Vec<&Unit> = items
@@ -219,19 +308,29 @@ impl<'a> Planner<'a> {
             each.collect::<BTreeMap<_, _>>()
         };
         let guess: f64 = units.iter().map(|u| self.guess_ns(u)).sum();
-        let saved = guess * (1.0 - 1.0 / device.speed());
+        let saves = guess * (1.0 - 1.0 / device.speed());
         let (reads, makes) = (&model.graph.inputs, &model.graph.outputs);
         let border = self.border_ns(reads, makes, device.launch_ns());
-        if border > saved {
-            return Err(all(&format!(
+        if border > saves {
+            let why = all(&format!(
                 "copies and a start of about {:.0} us would cost more than the {:.0} us that \
                  it saves",
                 border / 1e3,
-                saved / 1e3
-            )));
+                saves / 1e3
+            ));
+            return Err(Refusal { why, failed: false });
         }
         let failure = match device.compile(&model) {
-            Ok(part) => return Ok((nodes, model, part)),
+            Ok(part) => {
+                return Ok(Made {
+                    nodes,
+                    model,
+                    part,
+                    provider,
+                    rank,
+                    guess: Guess { saves, border },
+                });
+            }
             Err(e) => e,
         };
         let mut why: BTreeMap<NodeId, String> = BTreeMap::new();
@@ -239,16 +338,17 @@ impl<'a> Planner<'a> {
         for unit in &units {
             let kind = kinds.entry(unit.full_op()).or_insert_with(|| {
                 let alone = device.compile(&self.part_of(&unit.nodes));
-                alone.err().map(|e| one_line(&e))
+                alone.err().map(|e| one_line(&e, provider))
             });
             if let Some(reason) = kind {
                 why.insert(unit.main, reason.clone());
             }
         }
-        Err(match why.is_empty() {
-            true => all(&one_line(&failure)),
+        let why = match why.is_empty() {
+            true => all(&one_line(&failure, provider)),
             false => why,
-        })
+        };
+        Err(Refusal { why, failed: true })
     }
 
     /// The nodes as a model of their own, with the ids that they have here.
@@ -341,6 +441,14 @@ impl<'a> Planner<'a> {
             kernel: format!("{} nodes", made.nodes.len()),
             integer: false,
             macs: macs.sum(),
+            bytes: 0,
+        };
+        let name = |id: &NodeId| self.graph().node(*id).name.clone();
+        let placed = PlacedPart {
+            provider: made.provider.into(),
+            nodes: made.nodes.iter().map(name).collect(),
+            saves_ns: made.guess.saves,
+            border_ns: made.guess.border,
         };
         let mut maker = self.maker.clone();
         maker.providers.drain(..=made.rank);
@@ -350,6 +458,7 @@ impl<'a> Planner<'a> {
             work: Work::Device(Box::new(OnDevice {
                 part: made.part,
                 provider: made.provider,
+                placed,
                 inputs,
                 outputs,
                 fallback,
@@ -365,6 +474,28 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn one_line(e: &Error) -> String {
-    e.to_string().lines().next().unwrap_or_default().to_owned()
+/// What a device said, in one line: the first that does not only announce another.
+fn one_line(e: &Error, provider: &str) -> String {
+    let text = e.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let first = lines.clone().next().unwrap_or_default();
+    let line = lines.find(|l| !l.ends_with(':')).unwrap_or(first);
+    let own = line
+        .strip_prefix(provider)
+        .and_then(|l| l.strip_prefix(": "));
+    own.unwrap_or(line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_says_why_is_kept() {
+        let e = Error::invalid("general error: Exception from core.cpp:105:\nthere is no Foo\nend");
+        assert_eq!(one_line(&e.at("dev"), "dev"), "there is no Foo");
+        let e = Error::invalid("it has no Foo").at("dev");
+        assert_eq!(one_line(&e, "dev"), "it has no Foo");
+        assert_eq!(one_line(&Error::invalid("it stops:"), "dev"), "it stops:");
+    }
 }

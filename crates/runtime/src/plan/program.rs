@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use edgesmith_ir::types::Type;
+use edgesmith_ir::types::{Dim, TensorType, Type};
 use edgesmith_ir::{Budget, DType, Error, Item, Model, Result, ValueId};
 use edgesmith_kernels::arena::Arena;
 
 use edgesmith_ir::analysis::samples::Samples;
 
-use super::{Maker, Placement, Plan, Shelf, Step, Work, pieces};
+use super::{Failure, Maker, PlacedPart, Placement, Plan, Shelf, Step, Work, pieces};
 use crate::profile::Profile;
 use crate::session::run::Run;
 use crate::session::view::View;
@@ -118,12 +118,14 @@ impl Program {
         let mut made: Vec<Vec<Item>> = Vec::new();
         for start in (0..samples.count).step_by(size) {
             let range = start..samples.count.min(start + size);
+            // A shorter piece at the end has a plan of its own, whose times stand for other work.
+            let timed = profile.as_deref_mut().filter(|_| range.len() == size);
             let part = pieces::cut(fed, &samples.inputs, range)?;
             let watch = Watch {
                 wanted: watch.wanted,
                 show: &mut *watch.show,
             };
-            made.push(self.run_whole(&part, budget, watch, profile.as_deref_mut())?);
+            made.push(self.run_whole(&part, budget, watch, timed)?);
         }
         pieces::join(made, &samples.outputs)
     }
@@ -189,11 +191,16 @@ impl Program {
             .filter_map(|(&v, item)| Some((v, item.as_tensor().ok()?.ty().into())))
             .collect();
         let plan = self.maker.plan(&self.model, &types, wanted, &self.shelf)?;
+        Ok(Self::put(state, Key::of(fed, wanted), plan))
+    }
+
+    /// Keeps a plan in place of the oldest; where it is.
+    fn put(state: &mut State, key: Key, plan: Plan) -> usize {
         if state.plans.len() == KEPT_PLANS {
             state.plans.remove(0);
         }
-        state.plans.push((Key::of(fed, wanted), plan));
-        Ok(state.plans.len() - 1)
+        state.plans.push((key, plan));
+        state.plans.len() - 1
     }
 
     /// Bytes of the arenas of the last run, and the least that they could be.
@@ -224,6 +231,61 @@ impl Program {
             faults.extend(inner(step).into_iter().flat_map(Self::faults));
         }
         faults
+    }
+
+    /// What devices could not make ready for the plan that ran last.
+    pub fn failures(&self) -> Vec<Failure> {
+        let state = self.state();
+        let Some((_, plan)) = state.plans.get(state.last) else {
+            return Vec::new();
+        };
+        let within = plan.steps.iter().flat_map(inner).flat_map(Self::failures);
+        plan.failures.iter().cloned().chain(within).collect()
+    }
+
+    /// The parts that devices have in the plan that ran last.
+    pub fn parts(&self) -> Vec<PlacedPart> {
+        let state = self.state();
+        let Some((_, plan)) = state.plans.get(state.last) else {
+            return Vec::new();
+        };
+        let part = |step: &Step| match &step.work {
+            Work::Device(d) => vec![d.placed.clone()],
+            _ => inner(step).into_iter().flat_map(Self::parts).collect(),
+        };
+        plan.steps.iter().flat_map(part).collect()
+    }
+
+    /// Shows the plan that ran last, where there is one.
+    pub(super) fn with_plan<T>(&self, see: impl FnOnce(&Plan) -> T) -> Option<T> {
+        let state = self.state();
+        state.plans.get(state.last).map(|(_, plan)| see(plan))
+    }
+
+    /// Plans for inputs of these types, in order, and takes the plan for the one that runs.
+    ///
+    /// # Errors
+    /// When no plan can be made.
+    pub fn plan_for(&self, inputs: &[(DType, Vec<usize>)]) -> Result<()> {
+        let key = Key(inputs.iter().cloned().map(Some).collect(), Vec::new());
+        let mut state = self.state();
+        state.last = match state.plans.iter().position(|(k, _)| *k == key) {
+            Some(at) => at,
+            None => {
+                let types = self.model.graph.inputs.iter().zip(inputs);
+                let types: Vec<(ValueId, Type)> = types
+                    .map(|(&v, (dtype, dims))| {
+                        let shape = dims.iter().map(|&n| Dim::Known(n)).collect();
+                        (v, TensorType::new(*dtype, shape).into())
+                    })
+                    .collect();
+                let plan = self
+                    .maker
+                    .plan(&self.model, &types, &BTreeSet::new(), &self.shelf)?;
+                Self::put(&mut state, key, plan)
+            }
+        };
+        Ok(())
     }
 
     /// Writes where the nodes of the last run ran, those that were planned in it included, by the

@@ -4,7 +4,8 @@ use edgesmith_report::evidence::Latency;
 use edgesmith_report::format;
 use edgesmith_report::table::{Column, Table};
 
-use super::{Held, Measured, Node};
+use super::profile::Profiled;
+use super::{Held, Measured};
 use crate::measure::cold::Cold;
 use crate::measure::sustained;
 use crate::ui;
@@ -21,8 +22,8 @@ pub fn text(all: &[Measured]) -> String {
     }
     for one in all {
         parts.extend(one.memory.map(held));
-        if !one.nodes.is_empty() {
-            parts.push(nodes(&one.nodes));
+        if !one.profile.nodes.is_empty() {
+            parts.push(nodes(&one.profile, one.latency.threads));
         }
         if !one.sustained.is_empty() {
             parts.push(seconds(one));
@@ -131,7 +132,7 @@ fn held(memory: Held) -> String {
     format!("arena {arena} (lower bound {bound}), packed weights {weights}")
 }
 
-fn nodes(nodes: &[Node]) -> String {
+fn nodes(profile: &Profiled, threads: u32) -> String {
     let mut table = Table::new([
         Column::left("node"),
         Column::left("op"),
@@ -139,24 +140,51 @@ fn nodes(nodes: &[Node]) -> String {
         Column::left("kernel"),
         Column::right("ms"),
         Column::right("GMAC/s"),
+        Column::right("GB/s"),
         Column::right("% of peak"),
     ]);
-    for n in nodes {
-        let rate = match n.macs {
+    for n in &profile.nodes {
+        let rate = |work: u64| match work {
             0 => missing(),
-            macs => format!("{:.1}", macs as f64 / n.ms / 1e6),
+            work => format!("{:.1}", work as f64 / n.ms / 1e6),
         };
+        let share = n.of_peak.map_or_else(missing, format::percent);
         table.row([
             n.name.as_str(),
             &n.op,
             &n.provider,
             &n.kernel,
             &format!("{:.4}", n.ms),
-            &rate,
-            &n.of_peak.map_or_else(missing, format::percent),
+            &rate(n.macs),
+            &rate(n.bytes),
+            &if n.nominal {
+                format!("{share} *")
+            } else {
+                share
+            },
         ]);
     }
-    table.to_text(&ui::style())
+    let mut text = table.to_text(&ui::style());
+    for p in &profile.peaks {
+        let giga = |rate: f64| format!("{:.1}", rate / 1e9);
+        let bf16 = p.bf16_macs.map(|r| format!(", {} of BF16", giga(r)));
+        text += &format!(
+            "peak of one thread, {}: {} GMAC/s of f32, {} of INT8{}, {} GB/s read from memory\n",
+            p.isa,
+            giga(p.f32_macs),
+            giga(p.int8_macs),
+            bf16.unwrap_or_default(),
+            giga(p.bytes)
+        );
+    }
+    text += "steps without products are set against reading memory, which a cache outdoes";
+    if threads > 1 {
+        text += &format!("; peaks count {threads} times");
+    }
+    if profile.nodes.iter().any(|n| n.nominal) {
+        text += "\n* products as the operator says; Winograd multiplies fewer";
+    }
+    text
 }
 
 fn seconds(one: &Measured) -> String {
