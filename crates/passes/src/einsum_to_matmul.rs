@@ -104,18 +104,20 @@ fn turn(editor: &mut Editor, id: NodeId, types: &Inferred) -> Option<()> {
         )
     };
     // One element stands for many in Einsum, and not in MatMul.
-    let lengths = [0, 1].map(|i| shapes[i].iter().nth(product.summed[i]));
+    let lengths = [0, 1].map(|i| shapes[i].get(product.summed[i]));
     let equal = lengths[0].is_some_and(|d| d.known().is_some()) && lengths[0] == lengths[1];
     if !equal || !operands.into_iter().all(is_float) {
         return None;
     }
     let name = node.name.clone();
     let mut inputs = Vec::new();
-    for i in 0..2 {
-        let turned = transpose(&eq.inputs[i], &product.operands[i]);
-        inputs.push(Some(match turned {
-            Some(node) => editor.graph.add_op(node, &[operands[i]], &name),
-            None => operands[i],
+    for (v, (from, to)) in operands
+        .into_iter()
+        .zip(eq.inputs.iter().zip(&product.operands))
+    {
+        inputs.push(Some(match transpose(from, to) {
+            Some(node) => editor.graph.add_op(node, &[v], &name),
+            None => v,
         }));
     }
     let matmul = Node::new("MatMul", &name);

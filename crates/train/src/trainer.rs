@@ -12,10 +12,12 @@ use crate::training::Training;
 
 mod checkpoint;
 mod held;
+mod settings;
 mod weights;
 
 pub use checkpoint::{Checkpoint, Epoch};
 use held::Held;
+pub use settings::Settings;
 use weights::Weights;
 
 /// Where samples come from.
@@ -74,76 +76,6 @@ pub enum JudgedBy<'a> {
     /// The loss on samples that nothing is learned from: smaller is better. Terms have their last weights,
     /// nothing is dropped, and normalisations go by their running statistics.
     Loss(&'a mut dyn Data),
-}
-
-/// How a model is trained.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// How often each sample is seen.
-    pub epochs: usize,
-    /// Samples of a step.
-    pub batch: usize,
-    /// The optimizer's name.
-    pub optimizer: String,
-    /// The full learning rate.
-    pub rate: f64,
-    /// The schedule's name.
-    pub schedule: String,
-    /// The part of all steps in which the rate rises to its full value.
-    pub warmup: f64,
-    /// What decays, times the rate.
-    pub decay: f64,
-    /// Momentum or β₁, where not the optimizer's own.
-    pub momentum: Option<f64>,
-    /// β₂.
-    pub beta2: f64,
-    /// What keeps a divisor from 0.
-    pub epsilon: f64,
-    /// The greatest length of all gradients together; 0: any.
-    pub clip: f64,
-    /// How much of a running mean of the parameters is kept at each step; 0: there is none.
-    pub ema: f64,
-    /// Stop after so many epochs without a better answer; 0: never.
-    pub patience: usize,
-    /// Of the order of samples, and of masks.
-    pub seed: u64,
-    /// Threads; 0: one for each core.
-    pub threads: usize,
-    /// Products of BF16, where the CPU has them.
-    pub bf16: bool,
-    /// The part of the run over which the weight of each term goes to its last value, in the
-    /// order of terms; empty: weights stay.
-    pub last_weights: Vec<f64>,
-    /// The step whose parameters are kept beside, before it is done.
-    pub keep_at: Option<usize>,
-    /// Judge after every so many steps too; 0: after epochs alone.
-    pub judge_every: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            epochs: 10,
-            batch: 64,
-            optimizer: "adamw".into(),
-            rate: 1e-3,
-            schedule: "cosine".into(),
-            warmup: 0.05,
-            decay: 0.01,
-            momentum: None,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            clip: 0.0,
-            ema: 0.0,
-            patience: 0,
-            seed: 0,
-            threads: 0,
-            bf16: false,
-            last_weights: Vec::new(),
-            keep_at: None,
-            judge_every: 0,
-        }
-    }
 }
 
 /// A trained model and how it came to be.
@@ -253,7 +185,7 @@ impl<'a> Run<'a> {
         settings: &'a Settings,
         key: &str,
     ) -> Result<Self> {
-        check(settings)?;
+        settings.check()?;
         if count == 0 {
             return Err(Error::invalid("there are no samples to train on"));
         }
@@ -593,29 +525,4 @@ fn number(t: &Tensor) -> Result<f32> {
     data.first()
         .copied()
         .ok_or_else(|| Error::internal("a loss is one number"))
-}
-
-fn check(settings: &Settings) -> Result<()> {
-    let fault = |what: String| Err(Error::usage(what));
-    if settings.epochs == 0 || settings.batch == 0 {
-        return fault("epochs and batch are at least 1".into());
-    }
-    let within = [
-        ("rate", settings.rate, 0.0, f64::MAX),
-        ("warmup", settings.warmup, 0.0, 1.0),
-        ("decay", settings.decay, 0.0, f64::MAX),
-        ("momentum", settings.momentum.unwrap_or(0.0), 0.0, 0.999_999),
-        ("beta2", settings.beta2, 0.0, 0.999_999_9),
-        ("clip", settings.clip, 0.0, f64::MAX),
-        ("ema", settings.ema, 0.0, 0.999_999),
-    ];
-    for (name, x, low, high) in within {
-        if !(low..=high).contains(&x) {
-            return fault(match high == f64::MAX {
-                true => format!("{name} {x} is no number from {low} on"),
-                false => format!("{name} {x} is not from {low} to {high}"),
-            });
-        }
-    }
-    Ok(())
 }
