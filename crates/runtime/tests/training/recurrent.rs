@@ -204,3 +204,39 @@ fn gradients_that_are_wanted_alone_agree() {
         agrees(outputs, &graph, &inputs, SUMS);
     }
 }
+
+#[test]
+fn a_step_forward_and_back_agrees_and_so_does_one_that_is_computed_again() {
+    let mut rng = Rng::new(64);
+    for (op, gates, more) in [
+        ("LSTM", 4, ""),
+        ("GRU", 3, ""),
+        ("GRU", 3, "linear_before_reset=1, "),
+        ("RNN", 1, ""),
+    ] {
+        for direction in ["forward", "bidirectional"] {
+            let (d, rows) = (if direction == "forward" { 1 } else { 2 }, gates * 9);
+            let attributes = format!("{{{more}direction=\"{direction}\"}}");
+            let (given, states) = match op {
+                "LSTM" => ("h, c", "h, c, _"),
+                _ => ("h", "h"),
+            };
+            let body = format!(
+                "opset 17 graph g(x: f32[4,6,5], w: f32[{d},{rows},5], r: f32[{d},{rows},9],
+                    h: f32[{d},6,9], c: f32[{d},6,9]) -> (y, dx, dw, dr, db, e, ew) {{
+                    l: i32[6] = {{4,0,1,4,3,2}}
+                    y, s = {op}(x, w, r, _, l, {given}) {attributes}
+                    p = Tanh(y)
+                    dx, dw, dr, db = edgesmith.{op}Grad(x, w, r, _, l, {states}, p, s) {attributes}
+                    again, _ = {op}(dx, w, r, _, l, {given}) {attributes}
+                    same, _ = {op}(dx, w, r, _, l, {given}) {attributes}
+                    e = Add(again, same)
+                    _, ew = edgesmith.{op}Grad(dx, w, r, _, l, {states}, e) {attributes}
+                }}"
+            );
+            let (graph, mut inputs) = model(&body, &mut rng);
+            inputs[2].1 = rng.floats(&[d, rows, 9], -0.3, 0.3);
+            agrees(&body, &graph, &inputs, SUMS);
+        }
+    }
+}

@@ -7,7 +7,9 @@ use edgesmith_ir::{DType, Node, NodeId, Tensor, ValueId};
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::activation::Activation;
 use edgesmith_kernels::gemm::{Order, PackedI8};
-use edgesmith_kernels::recurrent::{Cell, Inputs, Outputs, Recurrent, Sizes, WeightsI8};
+use edgesmith_kernels::recurrent::{
+    self as kernel, Cell, Inputs, Outputs, Recurrent, Sizes, WeightsI8,
+};
 
 use super::dequantize::bytes;
 use super::dynamic::signed;
@@ -57,6 +59,20 @@ impl Form {
             batch,
             sizes: Sizes { input, hidden },
         })
+    }
+
+    /// As kernels see it.
+    pub fn kernel(&self) -> kernel::Form<'_> {
+        kernel::Form {
+            cell: self.cell,
+            sizes: self.sizes,
+            directions: self.directions,
+        }
+    }
+
+    /// Steps, and samples of each.
+    pub fn extent(&self) -> [usize; 2] {
+        [self.steps, self.batch]
     }
 
     /// Rows of the weights of a direction.
@@ -142,8 +158,8 @@ pub(crate) fn operand(
 
 /// Weights and bias that are not all constant.
 pub(crate) struct Computed {
-    pub w: Operand,
-    pub r: Operand,
+    w: Operand,
+    r: Operand,
     bias: Option<Operand>,
 }
 
@@ -167,11 +183,10 @@ impl Computed {
         })
     }
 
-    /// Packs what a run reads.
-    pub fn pack(&self, ctx: &Ctx, form: &Form, x: &[&[u8]]) -> Recurrent {
+    /// Of the input, of the state, and the bias, out of what a step reads.
+    pub fn get<'a>(&'a self, x: &[&'a [u8]]) -> (&'a [f32], &'a [f32], Option<&'a [f32]>) {
         let bias = self.bias.as_ref().map(|b| b.get(x));
-        let weights = (self.w.get(x), self.r.get(x), bias);
-        Recurrent::new(ctx, form.cell, form.sizes, weights, form.directions)
+        (self.w.get(x), self.r.get(x), bias)
     }
 }
 
@@ -269,6 +284,10 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         writes.push(planner.write(v, Layout::Plain)?);
         makes.push((v, Layout::Plain));
     }
+    if keeps(planner, id) {
+        let size = kernel::kept(form.kernel(), form.extent());
+        writes.push(planner.keep(id, 4 * size));
+    }
     let wanted: Vec<bool> = made.iter().map(Option::is_some).collect();
     let spec = Spec {
         kernel: match &weights {
@@ -287,16 +306,20 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
                 state: next(1),
                 cell: next(2),
             };
+            let kept = y.next();
             let lengths = given.lengths(form.steps, x);
             let inputs = Inputs {
-                sizes: [form.steps, form.batch],
+                sizes: form.extent(),
                 x: bytemuck::cast_slice(x[0]),
                 start: given.start(x),
                 lengths: lengths.as_deref(),
             };
             match &weights {
-                Weights::Packed(recurrent) => recurrent.run(ctx, inputs, outputs),
-                Weights::Computed(own) => own.pack(ctx, &form, x).run(ctx, inputs, outputs),
+                Weights::Packed(recurrent) => recurrent.run(ctx, inputs, outputs, kept),
+                Weights::Computed(own) => {
+                    let recurrent = Recurrent::new(ctx, form.kernel(), own.get(x));
+                    recurrent.run(ctx, inputs, outputs, kept);
+                }
             }
         }),
     };
@@ -304,13 +327,46 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     Some(())
 }
 
+/// The nodes of operator `op` that read what node `id` reads up to the initial states, with the same
+/// attributes.
+fn twins(planner: &Planner, id: NodeId, op: &str) -> Vec<NodeId> {
+    let graph = planner.graph();
+    let node = graph.node(id);
+    let inputs = if op.starts_with("LSTM") { 7 } else { 6 };
+    let same = |other: &Node| {
+        other.op == op
+            && (0..inputs).all(|i| node.input(i) == other.input(i))
+            && node.attributes == other.attributes
+    };
+    let consumers = node.input(0).map(|x| graph.value(x).consumers());
+    let readers = consumers.into_iter().flatten().map(|&(reader, _)| reader);
+    readers.filter(|&reader| same(graph.node(reader))).collect()
+}
+
+/// Whether node `id` keeps what a gradient needs: where there is one, and the same is not computed
+/// again behind it.
+fn keeps(planner: &Planner, id: NodeId) -> bool {
+    let graph = planner.graph();
+    let op = &graph.node(id).op;
+    let comes = |&other: &NodeId| {
+        let mut made = graph.node(other).outputs().iter().flatten();
+        other != id && made.any(|&v| planner.pending(v).is_some())
+    };
+    !twins(planner, id, &format!("{op}Grad")).is_empty()
+        && !twins(planner, id, op).iter().any(comes)
+}
+
+/// What a run forward keeps for the gradient `id`, where one does.
+pub(crate) fn kept_for(planner: &Planner, id: NodeId) -> Option<SlotId> {
+    let op = planner.graph().node(id).op.trim_end_matches("Grad");
+    let mut forward = twins(planner, id, op).into_iter();
+    forward.find_map(|id| planner.kept_by(id))
+}
+
 /// The constant weights of node `id`.
 fn packed(planner: &mut Planner, id: NodeId, form: &Form) -> Option<Arc<Recurrent>> {
     let Form {
-        cell,
-        directions,
-        sizes,
-        ..
+        directions, sizes, ..
     } = *form;
     let Sizes { input, hidden } = sizes;
     let (d, rows) = (directions.len(), form.rows());
@@ -347,7 +403,7 @@ fn packed(planner: &mut Planner, id: NodeId, form: &Form) -> Option<Arc<Recurren
         }
         planner.packed(id, |ctx| {
             let weights = (&wide[..], &tall[..], bias.as_deref());
-            let recurrent = Recurrent::new(ctx, cell, sizes, weights, directions);
+            let recurrent = Recurrent::new(ctx, form.kernel(), weights);
             Some(Packed::Recurrent(Arc::new(recurrent)))
         })?
     };

@@ -1,10 +1,10 @@
 //! Gradients of RNN, LSTM and GRU.
 
 use edgesmith_ir::{DType, NodeId};
-use edgesmith_kernels::recurrent::{Cell, Gradients, Inputs, Slopes};
+use edgesmith_kernels::recurrent::{Cell, Gradients, Inputs, Slopes, gradients};
 
 use super::super::operand::Operand;
-use super::super::recurrent::{Computed, Form, Given, operand};
+use super::super::recurrent::{Computed, Form, Given, kept_for, operand};
 use crate::plan::{Layout, Planner, Spec};
 
 /// `<Op>Grad(X, W, R, B, sequence_lens, initial_h, …, dY, dY_h, …) -> dX, dW, dR, dB, dInitial_h, …`
@@ -45,6 +45,10 @@ pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
             *slope = Some(operand(planner, v, &dims, &mut reads)?);
         }
     }
+    let kept = kept_for(planner, id).map(|slot| {
+        reads.push(slot);
+        reads.len() - 1
+    });
     let (mut writes, mut makes) = (Vec::new(), Vec::new());
     for &v in outputs.iter().flatten() {
         writes.push(planner.write(v, Layout::Plain)?);
@@ -70,7 +74,7 @@ pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
             };
             let lengths = given.lengths(form.steps, x);
             let inputs = Inputs {
-                sizes: [form.steps, form.batch],
+                sizes: form.extent(),
                 x: bytemuck::cast_slice(x[0]),
                 start: given.start(x),
                 lengths: lengths.as_deref(),
@@ -81,9 +85,8 @@ pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
                 state: of(1),
                 cell: of(2),
             };
-            let own = [weights.w.get(x), weights.r.get(x)];
-            let recurrent = weights.pack(ctx, &form, x);
-            recurrent.gradients(ctx, own, inputs, slopes, to);
+            let kept = kept.map(|i| bytemuck::cast_slice(x[i]));
+            gradients(ctx, form.kernel(), weights.get(x), inputs, kept, slopes, to);
         }),
     };
     planner.step(id, &[id], spec);
