@@ -1,6 +1,7 @@
 //! Recurrent operators with weights that are computed or constant, samples of any lengths, and their gradients.
 
 use edgesmith_ir::{DType, Model, Tensor};
+use edgesmith_runtime::{Options, Session};
 use edgesmith_testkit::Rng;
 
 use super::{SUMS, agrees, example, model, one_agrees};
@@ -237,6 +238,14 @@ fn a_step_forward_and_back_agrees_and_so_does_one_that_is_computed_again() {
             let (graph, mut inputs) = model(&body, &mut rng);
             inputs[2].1 = rng.floats(&[d, rows, 9], -0.3, 0.3);
             agrees(&body, &graph, &inputs, SUMS);
+            let session = Session::prepare(&graph, &Options::default()).unwrap();
+            let gradients = session
+                .placements()
+                .iter()
+                .filter(|p| p.op.ends_with("Grad"));
+            for gradient in gradients {
+                assert_eq!(gradient.kernel, "through time: by gates that were kept");
+            }
         }
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         reads.push(slot);
         reads.len() - 1
     });
+    let told = kept.map(|_| "by gates that were kept".to_owned());
     let (mut writes, mut makes) = (Vec::new(), Vec::new());
     for &v in outputs.iter().flatten() {
         writes.push(planner.write(v, Layout::Plain)?);
@@ -90,5 +91,6 @@ pub(super) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
         }),
     };
     planner.step(id, &[id], spec);
+    planner.tell(&[id], told);
     Some(())
 }
