@@ -153,10 +153,14 @@ impl Body for Lstm<'_> {
     }
 }
 
+/// The hidden sums that states made, `[batch, width]`, and where the gradients of all sums that they make go,
+/// `[batch, 3 * width]`.
+pub(super) type OfState<'a> = (&'a [f32], &'a mut [f32]);
+
 /// The gradients of the sums of the update and the hidden gate of a GRU, in rows of `3 * width` of `sums`;
-/// where the reset gate works late, also that of the reset gate, and of the hidden sum of the state
-/// `of_state`, `[batch, width]`. `gates` are those of the step, `before` the states before it. Of the
-/// slope stays what the update gate keeps.
+/// where the reset gate works late, also that of the reset gate, and those of the sums of the state.
+/// `gates` are those of the step, `before` the states before it. Of the slope stays what the update
+/// gate keeps.
 pub(super) fn gru(
     ctx: &Ctx,
     live: Live,
@@ -164,7 +168,7 @@ pub(super) fn gru(
     (gates, before): (&[f32], &[f32]),
     dy: Option<&[f32]>,
     slope: &mut [f32],
-    (sums, late): (&mut [f32], Option<(&[f32], &mut [f32])>),
+    (sums, late): (&mut [f32], Option<OfState>),
 ) {
     let size = slope.len();
     assert_eq!([gates.len(), sums.len()], [3 * size; 2], "a row each");

@@ -475,7 +475,7 @@ mod tests {
             sizes: [steps, batch],
             x: &x,
             start: [Some(&h), Some(&c)],
-            lengths: (seed % 2 == 0).then_some(&lengths),
+            lengths: seed.is_multiple_of(2).then_some(&lengths),
         };
         let form = Form {
             cell,
@@ -508,7 +508,7 @@ mod tests {
             state: Some(&dh),
             cell: Some(&dc),
         };
-        let kept = (seed % 3 > 0).then_some(&kept[..]);
+        let kept = (!seed.is_multiple_of(3)).then_some(&kept[..]);
         gradients(ctx, form, weights, inputs, kept, slopes, to);
         [y, state, of_cell, dx, dw, dr, db, first, of_first].concat()
     }
