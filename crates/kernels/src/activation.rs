@@ -237,7 +237,7 @@ unsafe fn map_with<S: Simd>(s: S, map: Map) {
 }
 
 /// A function of a vector.
-trait Function: Copy {
+pub(crate) trait Function: Copy {
     fn eval<S: Simd>(self, s: S, x: S::F) -> S::F;
 }
 
@@ -252,12 +252,14 @@ struct LeakyRelu(f32);
 struct HardSigmoid(f32, f32);
 #[derive(Clone, Copy)]
 struct HardSwish;
+/// [`Activation::Sigmoid`] of a vector.
 #[derive(Clone, Copy)]
-struct Sigmoid;
+pub(crate) struct Sigmoid;
 #[derive(Clone, Copy)]
 struct Silu;
+/// [`Activation::Tanh`] of a vector.
 #[derive(Clone, Copy)]
-struct Tanh;
+pub(crate) struct Tanh;
 #[derive(Clone, Copy)]
 struct Exp;
 #[derive(Clone, Copy)]

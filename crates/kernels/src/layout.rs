@@ -4,7 +4,7 @@ use crate::Ctx;
 use crate::arena::Buffer;
 use crate::conv::{ConvF32, ConvGeometry, ConvI8};
 use crate::gemm::{Blocked, Bytes, Codes, Order, PackedBits, PackedF32, PackedI8};
-use crate::recurrent::{Cell, Recurrent, Sizes};
+use crate::recurrent::{self, Cell, Recurrent, Sizes};
 use crate::sparse::{Form, SparseF32, SparseI8};
 
 /// A number that is another one where weights are packed in another way, by this program or by
@@ -81,9 +81,14 @@ pub fn fingerprint(ctx: &Ctx) -> u64 {
     };
     for cell in [Cell::Lstm, gru] {
         let rows = 2 * cell.gates() * sizes.hidden;
+        let form = recurrent::Form {
+            cell,
+            sizes,
+            directions: &[false, true],
+        };
         let w = &floats[..rows * sizes.input];
         let r = &floats[w.len()..][..rows * sizes.hidden];
-        let recurrent = Recurrent::new(ctx, cell, sizes, (w, r, None), &[false, true]);
+        let recurrent = Recurrent::new(ctx, form, (w, r, None));
         add(&mut hash, recurrent.parts());
     }
     hash

@@ -207,7 +207,7 @@ mod tests {
     use crate::arena::ALIGNMENT;
     use crate::conv::{ConvF32, ConvI8};
     use crate::gemm::{Bytes, Order, PackedF32, PackedI8};
-    use crate::recurrent::{Cell, Recurrent, Sizes};
+    use crate::recurrent::{Cell, Form, Recurrent, Sizes};
     use crate::testing::{Random, contexts};
 
     /// Parts as they come out of a file.
@@ -273,12 +273,17 @@ mod tests {
             let cell = Cell::Gru {
                 linear_before_reset: true,
             };
+            let form = Form {
+                cell,
+                sizes,
+                directions: &[false, true],
+            };
             let pack = |ctx: &Ctx, real: bool| {
                 let weights = match real {
                     true => (&w[..], &r[..], None),
                     false => (&ones[..], &ones[..r.len()], None),
                 };
-                Recurrent::new(ctx, cell, sizes, weights, &[false, true])
+                Recurrent::new(ctx, form, weights)
             };
             comes_back(&ctx, pack, Recurrent::parts);
             for round in 0..20 {

@@ -1,15 +1,28 @@
-//! LSTM and GRU with packed weights: the inputs of all steps in one product, then step by step.
+//! RNN, LSTM and GRU with packed weights: the inputs of all steps in one product, then step by step.
 //! An LSTM may have weights of bytes; its inputs are then quantised as they come.
 
 use crate::Ctx;
 use crate::activation::Activation;
-use crate::arena::{Buffer, with_scratch};
+use crate::arena::Buffer;
 use crate::gemm::{Bytes, Epilogue, Input8, Order, Output8, PackedF32, PackedI8, gemm, gemm8};
 use crate::quantize::quantize8_dynamically;
 
+mod back;
+mod gradient;
+mod run;
+mod steps;
+
+pub use gradient::{Gradients, Slopes, gradients};
+pub use run::{Inputs, Outputs};
+
 /// Which cell it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell {
+    /// One gate, which is the state.
+    Rnn {
+        /// The function of each direction.
+        functions: [Activation; 2],
+    },
     /// Gates in ONNX's order: input, output, forget, cell.
     Lstm,
     /// Gates in ONNX's order: update, reset, hidden.
@@ -23,6 +36,7 @@ impl Cell {
     /// Gates of a cell.
     pub fn gates(self) -> usize {
         match self {
+            Self::Rnn { .. } => 1,
             Self::Lstm => 4,
             Self::Gru { .. } => 3,
         }
@@ -36,6 +50,23 @@ pub struct Sizes {
     pub input: usize,
     /// Elements of the state.
     pub hidden: usize,
+}
+
+/// What a recurrent operator is, beside its weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Form<'a> {
+    /// The cell.
+    pub cell: Cell,
+    /// Its sizes.
+    pub sizes: Sizes,
+    /// Whether each direction is reverse.
+    pub directions: &'a [bool],
+}
+
+/// Elements that [`Recurrent::run`] keeps for [`gradients`] of so many steps of so many samples.
+pub fn kept(form: Form, [steps, batch]: [usize; 2]) -> usize {
+    let each = run::kept_by(form.cell, steps, batch * form.sizes.hidden);
+    form.directions.len() * each.iter().sum::<usize>()
 }
 
 /// A recurrent operator of one or two directions, with packed weights.
@@ -128,27 +159,15 @@ impl Weights {
     }
 }
 
-/// What a run makes; all but the states are optional.
-pub struct Outputs<'a> {
-    /// `[steps, directions, batch, hidden]`.
-    pub all: Option<&'a mut [f32]>,
-    /// The last state, `[directions, batch, hidden]`.
-    pub state: Option<&'a mut [f32]>,
-    /// The last cell of an LSTM, like the state.
-    pub cell: Option<&'a mut [f32]>,
-}
-
 impl Recurrent {
     /// Packs weights as ONNX lays them out: `w` is `[directions, gates * hidden, input]`, `r`
-    /// `[directions, gates * hidden, hidden]`, `bias` `[directions, 2 * gates * hidden]`. Each
-    /// direction says whether it is reverse.
-    pub fn new(
-        ctx: &Ctx,
-        cell: Cell,
-        sizes: Sizes,
-        (w, r, bias): (&[f32], &[f32], Option<&[f32]>),
-        directions: &[bool],
-    ) -> Self {
+    /// `[directions, gates * hidden, hidden]`, `bias` `[directions, 2 * gates * hidden]`.
+    pub fn new(ctx: &Ctx, form: Form, (w, r, bias): (&[f32], &[f32], Option<&[f32]>)) -> Self {
+        let Form {
+            cell,
+            sizes,
+            directions,
+        } = form;
         let Sizes { input, hidden } = sizes;
         let rows = cell.gates() * hidden;
         let direction = |(d, &is_reverse): (usize, &bool)| {
@@ -242,172 +261,6 @@ impl Recurrent {
         match &self.directions[0].input {
             Weights::Floats(w) => w.kernel_name(),
             Weights::Bytes(w) => w.packed.kernel_name(),
-        }
-    }
-
-    /// Runs over `x`, `[steps, batch, input]`, from the states and cells `start`, each
-    /// `[directions, batch, hidden]`, or from zeros.
-    pub fn run(
-        &self,
-        ctx: &Ctx,
-        [steps, batch]: [usize; 2],
-        x: &[f32],
-        start: [Option<&[f32]>; 2],
-        outputs: Outputs,
-    ) {
-        assert_eq!(x.len(), steps * batch * self.sizes.input, "an input a step");
-        let n = batch * self.sizes.hidden;
-        let size = (steps + 1) * self.cell.gates() * n + 3 * n;
-        let sizes = [steps, batch];
-        match &self.directions[0].input {
-            Weights::Floats(_) => with_scratch(size, |scratch: &mut [f32]| {
-                self.run_in(ctx, sizes, x, start, outputs, scratch);
-            }),
-            // Products of bytes need the scratch themselves.
-            Weights::Bytes(_) => self.run_in(ctx, sizes, x, start, outputs, &mut vec![0.0; size]),
-        }
-    }
-
-    fn run_in(
-        &self,
-        ctx: &Ctx,
-        [steps, batch]: [usize; 2],
-        x: &[f32],
-        start: [Option<&[f32]>; 2],
-        mut outputs: Outputs,
-        scratch: &mut [f32],
-    ) {
-        let size = batch * self.sizes.hidden;
-        let rows = self.cell.gates() * size;
-        let count = self.directions.len();
-        let (given, rest) = scratch.split_at_mut(steps * rows);
-        let (gates, rest) = rest.split_at_mut(rows);
-        let (h, rest) = rest.split_at_mut(size);
-        let (c, spare) = rest.split_at_mut(size);
-        for (d, direction) in self.directions.iter().enumerate() {
-            for (state, start) in [(&mut *h, start[0]), (&mut *c, start[1])] {
-                match start {
-                    Some(start) => state.copy_from_slice(&start[d * size..][..size]),
-                    None => state.fill(0.0),
-                }
-            }
-            let epilogue = Epilogue {
-                bias: Some(&direction.bias),
-                ..Epilogue::default()
-            };
-            direction
-                .input
-                .product(ctx, x, steps * batch, epilogue, given);
-            for step in 0..steps {
-                let t = match direction.is_reverse {
-                    true => steps - 1 - step,
-                    false => step,
-                };
-                let given = &given[t * rows..][..rows];
-                match self.cell {
-                    Cell::Lstm => self.lstm(ctx, direction, given, gates, (h, c, spare)),
-                    Cell::Gru { .. } => self.gru(ctx, direction, given, gates, (h, spare)),
-                }
-                if let Some(all) = &mut outputs.all {
-                    all[(t * count + d) * size..][..size].copy_from_slice(h);
-                }
-            }
-            for (out, state) in [(&mut outputs.state, &*h), (&mut outputs.cell, &*c)] {
-                if let Some(out) = out {
-                    out[d * size..][..size].copy_from_slice(state);
-                }
-            }
-        }
-    }
-
-    fn lstm(
-        &self,
-        ctx: &Ctx,
-        d: &Direction,
-        given: &[f32],
-        gates: &mut [f32],
-        (h, c, spare): (&mut [f32], &mut [f32], &mut [f32]),
-    ) {
-        let n = self.sizes.hidden;
-        let epilogue = Epilogue {
-            residual: Some(given.into()),
-            ..Epilogue::default()
-        };
-        d.state.product(ctx, h, 1, epilogue, gates);
-        for (b, gates) in gates.chunks_exact_mut(4 * n).enumerate() {
-            let (squashed, turned) = gates.split_at_mut(3 * n);
-            Activation::Sigmoid.apply(ctx, squashed);
-            Activation::Tanh.apply(ctx, turned);
-            let (i, f) = (&squashed[..n], &squashed[2 * n..]);
-            let c = &mut c[b * n..][..n];
-            for (((c, f), i), t) in c.iter_mut().zip(f).zip(i).zip(&*turned) {
-                *c = f * *c + i * t;
-            }
-            let spare = &mut spare[..n];
-            Activation::Tanh.apply_to(ctx, c, spare);
-            let o = &squashed[n..2 * n];
-            for ((h, o), t) in h[b * n..][..n].iter_mut().zip(o).zip(&*spare) {
-                *h = o * t;
-            }
-        }
-    }
-
-    fn gru(
-        &self,
-        ctx: &Ctx,
-        d: &Direction,
-        given: &[f32],
-        gates: &mut [f32],
-        (h, spare): (&mut [f32], &mut [f32]),
-    ) {
-        let n = self.sizes.hidden;
-        let batch = h.len() / n.max(1);
-        let (Some(hidden), Weights::Floats(state)) = (&d.hidden, &d.state) else {
-            return;
-        };
-        let whole = Epilogue {
-            residual: Some(given.into()),
-            ..Epilogue::default()
-        };
-        gemm(ctx, batch, h, n, state, gates, 3 * n, &whole);
-        for gates in gates.chunks_exact_mut(3 * n) {
-            Activation::Sigmoid.apply(ctx, &mut gates[..2 * n]);
-        }
-        let is_late = !d.hidden_bias.is_empty();
-        let epilogue = Epilogue {
-            bias: is_late.then_some(&d.hidden_bias),
-            residual: (!is_late).then(|| given[2 * n..].into()),
-            ..Epilogue::default()
-        };
-        if !is_late {
-            let reset = gates.chunks_exact(3 * n).flat_map(|g| &g[n..2 * n]);
-            for ((to, r), h) in spare.iter_mut().zip(reset).zip(&*h) {
-                *to = r * h;
-            }
-        }
-        let from = if is_late { &*h } else { &*spare };
-        gemm(
-            ctx,
-            batch,
-            from,
-            n,
-            hidden,
-            &mut gates[2 * n..],
-            3 * n,
-            &epilogue,
-        );
-        let rows = gates.chunks_exact_mut(3 * n).zip(given.chunks_exact(3 * n));
-        for (b, (gates, given)) in rows.enumerate() {
-            let (squashed, turned) = gates.split_at_mut(2 * n);
-            if is_late {
-                for ((t, r), x) in turned.iter_mut().zip(&squashed[n..]).zip(&given[2 * n..]) {
-                    *t = x + r * *t;
-                }
-            }
-            Activation::Tanh.apply(ctx, turned);
-            for ((h, z), t) in h[b * n..][..n].iter_mut().zip(&*squashed).zip(&*turned) {
-                *h = (1.0 - z) * t + z * *h;
-            }
         }
     }
 }

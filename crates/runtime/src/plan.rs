@@ -141,6 +141,8 @@ pub(crate) struct Planner<'a> {
     placements: Vec<Placement>,
     failures: Vec<Failure>,
     done: Vec<bool>,
+    /// What nodes keep for their gradients.
+    kept: BTreeMap<NodeId, SlotId>,
 }
 
 /// What a session gives to each plan.
@@ -176,6 +178,7 @@ impl<'a> Planner<'a> {
             placements,
             failures: Vec::new(),
             done: vec![false; graph.node_slots()],
+            kept: BTreeMap::new(),
         }
     }
 
@@ -339,6 +342,18 @@ impl<'a> Planner<'a> {
     /// A constant as f32.
     pub fn floats(&self, v: ValueId) -> Option<Vec<f32>> {
         self.constant(v)?.to_f32().ok().map(Cow::into_owned)
+    }
+
+    /// A new slot of what node `id` keeps for its gradient.
+    pub fn keep(&mut self, id: NodeId, bytes: usize) -> SlotId {
+        let slot = self.slot(bytes);
+        self.kept.insert(id, slot);
+        slot
+    }
+
+    /// What node `id` keeps for its gradient.
+    pub fn kept_by(&self, id: NodeId) -> Option<SlotId> {
+        self.kept.get(&id).copied()
     }
 
     /// A new slot.

@@ -4,6 +4,7 @@
 mod computed;
 mod grids;
 mod images;
+mod recurrent;
 mod rows;
 
 use edgesmith_ir::{DType, Model, Tensor, eval, text};

@@ -45,6 +45,8 @@ pub static RNN_GRAD: OpDef = row(
     |cx| gradients(cx, &cell::RNN, steps::rnn),
     &[
         "edgesmith.RNNGrad(f32[4,2,3], f32[1,5,3], f32[1,5,5], , , , f32[4,1,2,5]) -> 5",
+        "edgesmith.RNNGrad(f32[4,2,3], f32[1,5,3], f32[1,5,5], f32[1,10], i32[2]{4,0}, \
+         f32[1,2,5], f32[4,1,2,5]) -> 5",
         "edgesmith.RNNGrad(f32[2,4,3], f32[1,5,3], f32[1,5,5], f32[1,10], i32[2]{4,2}, \
          f32[2,1,5], , f32[2,1,5]) {layout=1, direction=\"reverse\"} -> 3",
     ],

@@ -4,6 +4,7 @@ mod elements;
 mod images;
 mod losses;
 mod moved;
+mod recurrent;
 mod rows;
 
 use super::{Binding, bind};
@@ -18,18 +19,21 @@ pub(super) static GRADIENTS: &[Binding] = &[
     bind("DequantizeLinearGrad", super::grids::gradient),
     bind("ErfGrad", elements::plan),
     bind("ExpGrad", elements::plan),
+    bind("GRUGrad", recurrent::plan),
     bind("GatherGrad", moved::gather),
     bind("GeluGrad", elements::plan),
     bind("GlobalAveragePoolGrad", images::average_pool),
     bind("GlobalMaxPoolGrad", images::max_pool),
     bind("HardSigmoidGrad", elements::plan),
     bind("HardSwishGrad", elements::plan),
+    bind("LSTMGrad", recurrent::plan),
     bind("LayerNormalizationGrad", rows::norm),
     bind("LeakyReluGrad", elements::plan),
     bind("LogSoftmaxGrad", rows::softmax),
     bind("MaxPoolGrad", images::max_pool),
     bind("QuantizeLinearGrad", super::grids::gradient),
     bind("RMSNormalizationGrad", rows::norm),
+    bind("RNNGrad", recurrent::plan),
     bind("ReciprocalGrad", elements::plan),
     bind("ReluGrad", elements::plan),
     bind("SigmoidGrad", elements::plan),
