@@ -28,13 +28,17 @@ impl GroupedF32 {
     /// Whether the inputs of any vector of outputs are close together.
     pub fn suits(g: &ConvGeometry) -> bool {
         let (inputs, outputs) = (g.group_in(), g.group_out());
-        if g.groups < 2 || outputs == 0 || inputs == 0 || outputs >= CHOICE {
+        if g.groups < 2 || outputs == 0 || inputs == 0 || outputs > CHOICE {
             return false;
         }
-        // Vectors have 16 lanes at most, which begin anywhere in a group.
-        (0..g.channels_out).step_by(4).all(|first| {
-            let last = (first + CHOICE).min(g.channels_out) - 1;
-            (last / outputs + 1 - first / outputs) * inputs <= CHOICE
+        let groups_of = |first: usize, lanes: usize| {
+            let last = (first + lanes).min(g.channels_out) - 1;
+            last / outputs + 1 - first / outputs
+        };
+        // Vectors have 4, 8 or 16 lanes.
+        [4, 8, CHOICE].into_iter().all(|lanes| {
+            let mut vectors = (0..g.channels_out).step_by(lanes);
+            vectors.all(|first| groups_of(first, lanes) * inputs <= CHOICE)
         })
     }
 
@@ -133,14 +137,16 @@ impl Body for Walk<'_> {
     #[inline(always)]
     fn run<S: Simd>(mut self, s: S) {
         let outputs = self.channels[1];
+        let choices = self.choices(S::LANES);
         while let Some((pixel, count)) = self.tiles.advance() {
-            for c in (0..outputs).step_by(S::LANES) {
+            for (v, choice) in choices.iter().enumerate() {
+                let at = (pixel, v * S::LANES);
                 // SAFETY: `advance` promises a pixel's channels at every address, and tasks write
                 // different pixels, which `Target::new` checked.
                 unsafe {
                     match count {
-                        TOGETHER => self.tile::<S, TOGETHER>(s, pixel, c),
-                        _ => self.tile::<S, 1>(s, pixel, c),
+                        TOGETHER => self.tile::<S, TOGETHER>(s, at, choice),
+                        _ => self.tile::<S, 1>(s, at, choice),
                     }
                 }
             }
@@ -154,37 +160,61 @@ impl Body for Walk<'_> {
 }
 
 impl Walk<'_> {
-    /// `T` pixels of a vector of channels from `c` on, perhaps in part.
+    /// Which channels the lanes of each vector of outputs read first: where in a pixel the choice begins,
+    /// and the place of each lane in it.
+    #[inline(always)]
+    fn choices(&self, lanes: usize) -> Vec<(usize, [i32; CHOICE])> {
+        let ([inputs, outputs], [from, channels]) = (self.group, self.channels);
+        let first = |c: usize| c / outputs * inputs;
+        let vectors = (0..channels).step_by(lanes);
+        let choice = |c: usize| {
+            let base = first(c).min(from - CHOICE);
+            let place = |lane: usize| match c + lane < channels && lane < lanes {
+                true => (first(c + lane) - base) as i32,
+                false => 0,
+            };
+            (base, std::array::from_fn(place))
+        };
+        vectors.map(choice).collect()
+    }
+
+    /// `T` pixels of a vector of channels from `c` on, perhaps in part, which choose from those that begin at
+    /// `base`.
     ///
     /// # Safety
     /// A pixel is readable at every address of the tiles, `T` for each kernel element.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const T: usize>(&self, s: S, pixel: usize, c: usize) {
-        let ([inputs, outputs], [from, channels]) = (self.group, self.channels);
+    unsafe fn tile<S: Simd, const T: usize>(
+        &self,
+        s: S,
+        (pixel, c): (usize, usize),
+        (base, places): &(usize, [i32; CHOICE]),
+    ) {
+        let (inputs, channels) = (self.group[0], self.channels[1]);
         let last = (channels - c).min(S::LANES);
-        let base = (c / outputs * inputs).min(from - CHOICE);
-        let mut places = [0i32; CHOICE];
-        for (lane, place) in places.iter_mut().enumerate().take(last) {
-            *place = ((c + lane) / outputs * inputs - base) as i32;
-        }
         let mut sums = [[s.splat(0.0); 1]; T];
         // SAFETY: the caller's promise: sixteen channels from `base` on lie in a pixel, and weights
         // have rows of all channels.
         unsafe {
             let first = s.load_i(places.as_ptr());
-            for (tap, x) in self.tiles.taps::<T>().iter().enumerate() {
-                for input in 0..inputs {
-                    let row = (tap * inputs + input) * channels + c;
-                    let w = s.load_up_to(self.weights.as_ptr().add(row), last);
+            let mut w = self.weights.as_ptr().add(c);
+            for x in self.tiles.taps::<T>() {
+                let mut input = 0;
+                while input < inputs {
+                    let factor = s.load_up_to(w, last);
                     let place = s.add_i(first, s.splat_i(input as i32));
-                    for (sums, x) in sums.iter_mut().zip(x) {
-                        let choice = &*x.add(base).cast::<[f32; CHOICE]>();
-                        sums[0] = s.fma(s.look_up_16(choice, place), w, sums[0]);
+                    let mut t = 0;
+                    while t < T {
+                        let choice = &*x[t].add(*base).cast::<[f32; CHOICE]>();
+                        sums[t][0] = s.fma(s.look_up_16(choice, place), factor, sums[t][0]);
+                        t += 1;
                     }
+                    input += 1;
+                    w = w.wrapping_add(channels);
                 }
             }
-            self.to
-                .put(s, sums, pixel * channels + c, channels, c, last);
+            let at = pixel * channels + c;
+            self.to.put(s, sums, at, channels, c, last);
         }
     }
 }
@@ -203,7 +233,7 @@ mod tests {
         let mut suited = 0;
         for round in 0..160 {
             let mut g = some_geometry(&mut random);
-            let [inputs, outputs] = [(); 2].map(|()| random.pick(&[1, 2, 3, 4, 5, 7, 8, 12]));
+            let [inputs, outputs] = [(); 2].map(|()| random.pick(&[1, 2, 3, 4, 5, 7, 8, 12, 16]));
             g.groups = 2 + random.below(12);
             (g.channels_in, g.channels_out) = (g.groups * inputs, g.groups * outputs);
             g.input = [4 + random.below(4), 3 + random.below(30)];

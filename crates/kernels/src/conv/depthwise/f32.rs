@@ -260,8 +260,10 @@ impl<E: Copy, P> Overlapping<'_, E, P> {
             match self.window {
                 (3, 1) => self.walk::<S, 3, 1>(s),
                 (3, _) => self.walk::<S, 3, 2>(s),
-                (_, 1) => self.walk::<S, 5, 1>(s),
-                _ => self.walk::<S, 5, 2>(s),
+                (5, 1) => self.walk::<S, 5, 1>(s),
+                (5, _) => self.walk::<S, 5, 2>(s),
+                (_, 1) => self.walk::<S, 7, 1>(s),
+                _ => self.walk::<S, 7, 2>(s),
             }
             self.part.finish(s);
         }
@@ -510,15 +512,17 @@ mod tests {
     use crate::testing::{Random, close, contexts};
 
     #[test]
-    fn pixels_of_few_channels_equal_the_plain_sum() {
+    fn windows_of_each_width_equal_the_plain_sum() {
         let mut random = Random::new(21);
         for round in 0..90 {
             let mut g = some_geometry(&mut random);
-            let channels = random.pick(&[2, 4, 8]);
+            let channels = random.pick(&[2, 4, 8, 8, 35, 72]);
             (g.channels_in, g.channels_out, g.groups) = (channels, channels, channels);
-            (g.kernel, g.stride, g.dilation) = ([1 + round % 4, 3], [1, 1], [1, 1]);
+            let width = random.pick(&[3, 3, 5, 7]);
+            (g.kernel, g.stride, g.dilation) =
+                ([1 + round % 4, width], [1, random.pick(&[1, 1, 2])], [1, 1]);
             (g.pad_begin, g.pad_end) = ([1, random.below(3)], [0, random.below(3)]);
-            g.input = [4 + random.below(4), 3 + random.below(40)];
+            g.input = [4 + random.below(4), width + random.below(40)];
             let (input, output) = g.sizes(2);
             let (x, w) = (random.floats(input), random.floats(channels * g.depth()));
             let (bias, residual) = (random.floats(channels), random.floats(output));
