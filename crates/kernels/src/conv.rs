@@ -252,7 +252,9 @@ impl Tasks {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::testing::Random;
+    use crate::activation::Activation;
+    use crate::gemm::f32::Epilogue;
+    use crate::testing::{Random, close, contexts};
 
     /// A small geometry of any kind.
     pub(crate) fn some_geometry(random: &mut Random) -> ConvGeometry {
@@ -327,6 +329,31 @@ pub(crate) mod tests {
             y.push(sum as f32);
         }
         y
+    }
+
+    /// Holds a convolution of two images against the definition, with what may stand behind it.
+    pub(crate) fn check(random: &mut Random, g: &ConvGeometry, round: usize) {
+        let (input, output) = g.sizes(2);
+        let x = random.floats(input);
+        let w = random.floats(g.channels_out * g.depth());
+        let (bias, residual) = (random.floats(g.channels_out), random.floats(output));
+        let epilogue = Epilogue {
+            bias: (!round.is_multiple_of(3)).then_some(&bias[..]),
+            residual: (!round.is_multiple_of(2)).then_some(residual[..].into()),
+            activation: random.pick(&[Activation::Relu, Activation::Sigmoid]),
+        };
+        let mut want = plain(g, 2, &x, &w, 0.0);
+        for (i, y) in want.iter_mut().enumerate() {
+            *y += epilogue.bias.map_or(0.0, |b| b[i % g.channels_out]);
+            *y += epilogue.residual.map_or(0.0, |_| residual[i]);
+        }
+        epilogue.activation.apply(&Ctx::serial(), &mut want);
+        for ctx in contexts() {
+            let conv = ConvF32::prepare(&ctx, *g, &w).unwrap();
+            let mut y = vec![f32::NAN; output];
+            conv.run(&ctx, 2, &x, &mut y, &epilogue);
+            close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
+        }
     }
 
     #[test]

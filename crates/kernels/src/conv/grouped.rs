@@ -223,9 +223,9 @@ impl Walk<'_> {
 mod tests {
     use super::*;
     use crate::conv::ConvF32;
-    use crate::conv::tests::{plain, some_geometry};
+    use crate::conv::tests::{check, some_geometry};
     use crate::gemm::f32::Epilogue;
-    use crate::testing::{Random, close, contexts};
+    use crate::testing::{Random, contexts};
 
     #[test]
     fn small_groups_equal_the_plain_sum() {
@@ -238,29 +238,7 @@ mod tests {
             (g.channels_in, g.channels_out) = (g.groups * inputs, g.groups * outputs);
             g.input = [4 + random.below(4), 3 + random.below(30)];
             suited += usize::from(GroupedF32::suits(&g));
-            let (input, output) = g.sizes(2);
-            let (x, w) = (
-                random.floats(input),
-                random.floats(g.channels_out * g.depth()),
-            );
-            let (bias, residual) = (random.floats(g.channels_out), random.floats(output));
-            let epilogue = Epilogue {
-                bias: (round % 3 > 0).then_some(&bias[..]),
-                residual: (round % 2 > 0).then_some(residual[..].into()),
-                activation: random.pick(&[Activation::Relu, Activation::Sigmoid]),
-            };
-            let mut want = plain(&g, 2, &x, &w, 0.0);
-            for (i, y) in want.iter_mut().enumerate() {
-                *y += epilogue.bias.map_or(0.0, |b| b[i % g.channels_out]);
-                *y += epilogue.residual.map_or(0.0, |_| residual[i]);
-            }
-            epilogue.activation.apply(&Ctx::serial(), &mut want);
-            for ctx in contexts() {
-                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
-                let mut y = vec![f32::NAN; output];
-                conv.run(&ctx, 2, &x, &mut y, &epilogue);
-                close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
-            }
+            check(&mut random, &g, round);
         }
         assert!(
             suited > 40,

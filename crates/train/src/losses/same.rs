@@ -177,8 +177,7 @@ mod tests {
         names(losses::find(loss).unwrap(), student, teacher).unwrap()
     }
 
-    #[test]
-    fn a_student_of_fewer_layers_is_paired_with_the_layers_that_it_kept() {
+    fn encoder() -> Model {
         let spec = Spec {
             input: "input_ids".into(),
             dims: vec![6],
@@ -186,7 +185,12 @@ mod tests {
             classes: 2,
             seed: 0,
         };
-        let teacher = (architectures::find("encoder-4").unwrap().build)(&spec).unwrap();
+        (architectures::find("encoder-4").unwrap().build)(&spec).unwrap()
+    }
+
+    #[test]
+    fn a_student_of_fewer_layers_is_paired_with_the_layers_that_it_kept() {
+        let teacher = encoder();
         let options = Options {
             layers: Some("1,3".parse().unwrap()),
             ..Options::default()
@@ -204,14 +208,7 @@ mod tests {
 
     #[test]
     fn blocks_of_a_student_that_was_brought_are_paired_at_equal_distances() {
-        let spec = Spec {
-            input: "input_ids".into(),
-            dims: vec![6],
-            vocabulary: Some(20),
-            classes: 2,
-            seed: 0,
-        };
-        let teacher = (architectures::find("encoder-4").unwrap().build)(&spec).unwrap();
+        let teacher = encoder();
         let options = Options {
             layers: Some("1,2".parse().unwrap()),
             ..Options::default()

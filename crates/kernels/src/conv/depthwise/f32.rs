@@ -506,10 +506,8 @@ impl<E: Copy, P> Apart<'_, E, P> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::conv::ConvF32;
-    use crate::conv::tests::{plain, some_geometry};
-    use crate::testing::{Random, close, contexts};
+    use crate::conv::tests::{check, some_geometry};
+    use crate::testing::Random;
 
     #[test]
     fn windows_of_each_width_equal_the_plain_sum() {
@@ -523,26 +521,7 @@ mod tests {
                 ([1 + round % 4, width], [1, random.pick(&[1, 1, 2])], [1, 1]);
             (g.pad_begin, g.pad_end) = ([1, random.below(3)], [0, random.below(3)]);
             g.input = [4 + random.below(4), width + random.below(40)];
-            let (input, output) = g.sizes(2);
-            let (x, w) = (random.floats(input), random.floats(channels * g.depth()));
-            let (bias, residual) = (random.floats(channels), random.floats(output));
-            let epilogue = Epilogue {
-                bias: (round % 3 > 0).then_some(&bias[..]),
-                residual: (round % 2 > 0).then_some(residual[..].into()),
-                activation: random.pick(&[Activation::Relu, Activation::Sigmoid]),
-            };
-            let mut want = plain(&g, 2, &x, &w, 0.0);
-            for (i, y) in want.iter_mut().enumerate() {
-                *y += epilogue.bias.map_or(0.0, |b| b[i % channels]);
-                *y += epilogue.residual.map_or(0.0, |_| residual[i]);
-            }
-            epilogue.activation.apply(&Ctx::serial(), &mut want);
-            for ctx in contexts() {
-                let conv = ConvF32::prepare(&ctx, g, &w).unwrap();
-                let mut y = vec![f32::NAN; output];
-                conv.run(&ctx, 2, &x, &mut y, &epilogue);
-                close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
-            }
+            check(&mut random, &g, round);
         }
     }
 }
