@@ -11,11 +11,8 @@ pub(super) const LONG: usize = 8;
 /// Pixels of a shorter strip.
 pub(super) const SHORT: usize = 4;
 
-/// Widest window.
-const WIDEST: usize = 7;
-
-/// Most columns that the windows of a strip cover: those of 4 of the widest windows, 2 apart.
-const COLUMNS: usize = 2 * (SHORT - 1) + WIDEST;
+/// Most columns that the windows of a strip cover: those of 4 windows of 5, 2 apart.
+const COLUMNS: usize = 2 * (SHORT - 1) + 5;
 
 /// A line of the kernel that lies in the image, and where each column of it is.
 #[derive(Clone, Copy)]
@@ -45,9 +42,9 @@ pub(super) struct Strips<'a, T> {
 }
 
 impl<'a, T: Copy> Strips<'a, T> {
-    /// Whether windows are 3, 5 or 7 wide and 1 or 2 apart.
+    /// Whether windows are 3 or 5 wide and 1 or 2 apart.
     pub fn suit(g: &ConvGeometry) -> bool {
-        matches!(g.kernel[1], 3 | 5 | WIDEST) && matches!(g.stride[1], 1 | 2) && g.dilation[1] == 1
+        matches!(g.kernel[1], 3 | 5) && matches!(g.stride[1], 1 | 2) && g.dilation[1] == 1
     }
 
     /// `outside` is a pixel's channels that stand outside of the image.
