@@ -44,7 +44,11 @@ pub static TASK: Task = Task {
                 "rust-engines",
                 "Measure tract and rten too, which cargo builds apart",
             ))
-            .arg(flag("write", "Write docs/performance.md").conflicts_with("filter"))
+            .arg(flag(
+                "write",
+                "Write docs/performance.md, or docs/performance-threads.md, and the means in README.md",
+            )
+            .conflicts_with("filter"))
     },
     run,
 };
@@ -178,6 +182,47 @@ struct Line {
     prepared: Cold,
 }
 
+/// What a line has in parts of its peers.
+struct Ratios {
+    ort: Option<f64>,
+    vino: Option<f64>,
+    /// Load and first run, and memory, in parts of ONNX Runtime's.
+    cold: Option<f64>,
+    prepared: Option<f64>,
+    memory: Option<f64>,
+    /// CPU time in parts of that of the faster peer.
+    best: Option<f64>,
+}
+
+impl Cold {
+    fn ms(&self) -> f64 {
+        self.load_ms + self.first_ms
+    }
+}
+
+impl Measured {
+    fn peer(&self, name: &str) -> Option<&Peer> {
+        self.vs.iter().find(|p| p.engine == name)
+    }
+}
+
+impl Line {
+    fn ratios(&self) -> Ratios {
+        let m = &self.measured;
+        let (ort, vino) = (m.peer("onnxruntime"), m.peer("openvino"));
+        let bytes = |c: &Cold| c.peak_bytes.map(|b| b as f64);
+        let best = m.vs.iter().map(|p| p.latency.cpu_p50_ms);
+        Ratios {
+            ort: ort.map(|p| p.cpu_ratio),
+            vino: vino.map(|p| p.cpu_ratio),
+            cold: ort.map(|p| m.cold.ms() / p.cold.ms()),
+            prepared: ort.map(|p| self.prepared.ms() / p.cold.ms()),
+            memory: ort.and_then(|p| Some(bytes(&m.cold)? / bytes(&p.cold)?)),
+            best: best.reduce(f64::min).map(|b| m.cpu_p50_ms / b),
+        }
+    }
+}
+
 fn run(matches: &ArgMatches) -> Result<()> {
     let get = |name: &str| matches.get_one::<PathBuf>(name).context("clap asks for it");
     let (models, program) = (get("models")?, get("edgesmith")?);
@@ -270,34 +315,46 @@ fn run(matches: &ArgMatches) -> Result<()> {
         }
     }
     std::fs::remove_dir_all(&work)?;
-    let mut text = report([&floats, &halves, &bytes, &others], (threads, repeats));
+    let tables = [&floats[..], &halves, &bytes, &others];
+    let mut text = report(tables, (threads, repeats));
     text.extend(rust.map(|r| r.table()));
     println!("{text}");
     if matches.get_flag("write") {
-        write(text)?;
+        write(text, &means(tables), threads)?;
     }
     Ok(())
 }
 
-/// Sections of the page that a run may leave out, or that another program measures.
-const KEPT: [&str; 3] = [
-    rust_engines::TITLE,
-    "Sparse weights",
-    "Products beside the peak of the core",
-];
-
-/// Writes the page, and keeps its sections that this run did not measure.
-fn write(text: String) -> Result<()> {
-    let path = crate::tidy::root().join("docs/performance.md");
+/// Writes the page of so many threads, which keeps its sections that this run did not measure, and the means in
+/// README.md.
+fn write(text: String, means: &str, threads: u64) -> Result<()> {
+    let root = crate::tidy::root();
+    let path = root.join(match threads {
+        1 => "docs/performance.md",
+        _ => "docs/performance-threads.md",
+    });
     let page = std::fs::read_to_string(&path).unwrap_or_default();
-    Ok(std::fs::write(path, with_kept(text, &page))?)
+    std::fs::write(path, with_kept(text, &page))?;
+    let path = root.join("README.md");
+    let page = std::fs::read_to_string(&path)?;
+    let mark = format!("<!-- means, {threads} thread(s) -->\n");
+    let page = between_marks(&page, &mark, means)
+        .with_context(|| format!("README.md has no place for them: a pair of {mark:?}"))?;
+    Ok(std::fs::write(path, page)?)
+}
+
+/// A page with `text` between its two marks.
+fn between_marks(page: &str, mark: &str, text: &str) -> Option<String> {
+    let (before, rest) = page.split_once(mark)?;
+    let (_, after) = rest.split_once(mark)?;
+    Some(format!("{before}{mark}{text}{mark}{after}"))
 }
 
 fn with_kept(mut text: String, page: &str) -> String {
     for section in page.split("\n## ").skip(1) {
         let title = section.lines().next().unwrap_or_default();
         let heading = format!("\n## {title}\n");
-        if KEPT.contains(&title) && !text.contains(&heading) {
+        if !text.contains(&heading) {
             let section = format!("\n## {section}");
             text.push_str(section.trim_end());
             text.push('\n');
@@ -400,35 +457,22 @@ fn table(lines: &[Line]) -> String {
          ONNX Runtime | memory MiB | of ONNX Runtime | arena | apart |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    let mut products: [Vec<f64>; 6] = Default::default();
     for line in lines {
         let m = &line.measured;
-        let peer = |name: &str| m.vs.iter().find(|p| p.engine == name);
         let ratio = |p: Option<&Peer>| {
             p.map_or_else(String::new, |p| {
                 let [low, high] = p.spread;
                 format!("{:.2} ({low:.2}-{high:.2})", p.cpu_ratio)
             })
         };
-        let (ort, vino) = (peer("onnxruntime"), peer("openvino"));
-        let cold = |c: &Cold| c.load_ms + c.first_ms;
-        let start = ort.map(|p| cold(&m.cold) / cold(&p.cold));
-        let ready = ort.map(|p| cold(&line.prepared) / cold(&p.cold));
-        let bytes = |c: &Cold| c.peak_bytes.map(|b| b as f64 / 1024.0 / 1024.0);
-        let memory = ort.and_then(|p| Some(bytes(&m.cold)? / bytes(&p.cold)?));
-        let best = m.vs.iter().map(|p| p.latency.cpu_p50_ms);
-        let best = best.reduce(f64::min).map(|b| m.cpu_p50_ms / b);
-        let all = [
-            ort.map(|p| p.cpu_ratio),
-            vino.map(|p| p.cpu_ratio),
-            start,
-            ready,
+        let (ort, vino) = (m.peer("onnxruntime"), m.peer("openvino"));
+        let Ratios {
+            cold: start,
+            prepared: ready,
             memory,
-            best,
-        ];
-        for (product, value) in products.iter_mut().zip(all) {
-            product.extend(value);
-        }
+            ..
+        } = line.ratios();
+        let bytes = |c: &Cold| c.peak_bytes.map(|b| b as f64 / 1024.0 / 1024.0);
         let number =
             |x: Option<f64>, digits: usize| x.map_or_else(String::new, |x| format!("{x:.digits$}"));
         let _ = writeln!(
@@ -438,9 +482,9 @@ fn table(lines: &[Line]) -> String {
             m.cpu_p50_ms,
             ratio(ort),
             ratio(vino),
-            cold(&m.cold),
+            m.cold.ms(),
             number(start, 2),
-            cold(&line.prepared),
+            line.prepared.ms(),
             number(ready, 2),
             number(bytes(&m.cold), 1),
             number(memory, 2),
@@ -449,26 +493,59 @@ fn table(lines: &[Line]) -> String {
                 .map_or_else(String::new, |d| format!("{d:.0e}")),
         );
     }
-    let [ort, vino, cold, ready, memory, best] = &products;
-    let worst = best.iter().copied().fold(f64::NAN, f64::max);
+    let mean = |of: fn(Ratios) -> Option<f64>| mean(lines, of);
+    let best = lines.iter().filter_map(|l| l.ratios().best);
     let _ = writeln!(
         text,
         "| **geometric mean** | | **{:.2}** | **{:.2}** | | **{:.2}** | | **{:.2}** | | **{:.2}** | \
          | |\n\n\
-         Largest ratio to the faster of the two peers: {worst:.2}.",
-        mean(ort),
-        mean(vino),
-        mean(cold),
-        mean(ready),
-        mean(memory)
+         Largest ratio to the faster of the two peers: {:.2}.",
+        mean(|r| r.ort),
+        mean(|r| r.vino),
+        mean(|r| r.cold),
+        mean(|r| r.prepared),
+        mean(|r| r.memory),
+        best.fold(f64::NAN, f64::max)
     );
     text
 }
 
-/// The geometric mean.
-fn mean(values: &[f64]) -> f64 {
-    let logs = values.iter().map(|v| v.ln()).sum::<f64>();
-    (logs / values.len().max(1) as f64).exp()
+/// The means of all tables, a row for each.
+fn means(tables: [&[Line]; 4]) -> String {
+    let mut text = String::from(
+        "| files | rows | ONNX Runtime | OpenVINO | largest to the faster | load and first run | prepared | peak memory |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for (title, lines) in TITLES.into_iter().zip(tables) {
+        if lines.is_empty() {
+            continue;
+        }
+        let mean = |of: fn(Ratios) -> Option<f64>| mean(lines, of);
+        let best = lines.iter().filter_map(|l| l.ratios().best);
+        let _ = writeln!(
+            text,
+            "| {title} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            lines.len(),
+            mean(|r| r.ort),
+            mean(|r| r.vino),
+            best.fold(f64::NAN, f64::max),
+            mean(|r| r.cold),
+            mean(|r| r.prepared),
+            mean(|r| r.memory),
+        );
+    }
+    text
+}
+
+/// The geometric mean over the lines that have the number.
+fn mean(lines: &[Line], of: fn(Ratios) -> Option<f64>) -> f64 {
+    let values = lines.iter().filter_map(|l| of(l.ratios()));
+    let (mut logs, mut count) = (0.0, 0.0);
+    for value in values {
+        logs += value.ln();
+        count += 1.0;
+    }
+    (logs / f64::max(count, 1.0)).exp()
 }
 
 #[cfg(test)]
@@ -486,5 +563,12 @@ mod tests {
         let engines = "\n## Beside tract and rten\n\nnew\n";
         let found = with_kept(format!("{floats}{engines}"), page);
         assert_eq!(found, format!("{floats}{engines}{sparse}"));
+    }
+
+    #[test]
+    fn text_stands_between_two_marks() {
+        let found = between_marks("a\n<x>\nold\n<x>\nb", "<x>\n", "new\n");
+        assert_eq!(found.as_deref(), Some("a\n<x>\nnew\n<x>\nb"));
+        assert_eq!(between_marks("a <x>\n b", "<x>\n", "new"), None);
     }
 }

@@ -542,10 +542,76 @@ mod tests {
     /// Distance in units in the last place of the true value; below the normal range, in units
     /// of the smallest normal number's last place.
     fn units(got: f32, want: f64) -> f64 {
-        let exponent = (want.abs().max(f64::from(f32::MIN_POSITIVE)))
-            .log2()
-            .floor();
-        (f64::from(got) - want).abs() / (exponent - 23.0).exp2()
+        if f64::from(got) == want || (want as f32).is_infinite() && got == want as f32 {
+            return 0.0;
+        }
+        let power = want.abs().max(f64::from(f32::MIN_POSITIVE)).to_bits() >> 52;
+        (f64::from(got) - want).abs() / f64::from_bits((power - 23) << 52)
+    }
+
+    /// The largest error of each set of instructions over floats of all bits in `bits`, and where.
+    fn largest_errors(
+        activation: Activation,
+        exact: fn(f64) -> f64,
+        bits: std::ops::RangeInclusive<u32>,
+    ) -> Vec<(Isa, f64, f32)> {
+        let ours: Vec<Ctx> = contexts();
+        let ours = ours.iter().filter(|c| c.threads().count() == 1);
+        let mut worst: Vec<_> = ours.map(|ctx| (ctx, 0.0, 0.0)).collect();
+        let (mut x, mut y) = (Vec::new(), Vec::new());
+        let (mut at, end) = (u64::from(*bits.start()), u64::from(*bits.end()) + 1);
+        while at < end {
+            let next = end.min(at + 4096);
+            x.clear();
+            x.extend((at..next).map(|b| f32::from_bits(b as u32)));
+            y.resize(x.len(), 0.0);
+            let want: Vec<f64> = x.iter().map(|&x| exact(f64::from(x))).collect();
+            for (ctx, most, place) in &mut worst {
+                activation.apply_to(ctx, &x, &mut y);
+                for ((x, y), want) in x.iter().zip(&y).zip(&want) {
+                    let error = units(*y, *want);
+                    if error.is_nan() || error > *most {
+                        (*most, *place) = (error, *x);
+                    }
+                }
+            }
+            at = next;
+        }
+        let found = worst.into_iter();
+        found.map(|(ctx, most, x)| (ctx.isa(), most, x)).collect()
+    }
+
+    /// Every float but NaN: `cargo test --release -p edgesmith-kernels every_float -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "takes minutes"]
+    fn errors_stay_within_the_stated_units_for_every_float() {
+        type Case = (Activation, f64, f32, f32, fn(f64) -> f64);
+        let top = f32::INFINITY;
+        // Below 2^-14 erf is a product, whose relative error does not change; above 4 it is 1.
+        let cases: [Case; 4] = [
+            (Activation::Exp, 3.0, 0.0, top, f64::exp),
+            (Activation::Tanh, 3.0, 0.0, top, f64::tanh),
+            (Activation::Sigmoid, 3.0, 0.0, top, |x| {
+                1.0 / (1.0 + (-x).exp())
+            }),
+            (Activation::Erf, 4.0, 2f32.powi(-14), 4.0, erf),
+        ];
+        for (activation, most, from, to, exact) in cases {
+            let halves = [0, 1 << 31].map(|sign| from.to_bits() | sign..=to.to_bits() | sign);
+            let found: Vec<_> = std::thread::scope(|scope| {
+                let work = |bits| scope.spawn(move || largest_errors(activation, exact, bits));
+                let halves = halves.map(work);
+                halves.into_iter().flat_map(|h| h.join().unwrap()).collect()
+            });
+            for (isa, error, x) in found {
+                println!("{activation:?} {}: {error:.2} at {x:e}", isa.name());
+                assert!(
+                    error <= most,
+                    "{activation:?} {}: {error} at {x:e}",
+                    isa.name()
+                );
+            }
+        }
     }
 
     /// By its series, or the continued fraction of the complement: to 1e-14.

@@ -181,7 +181,7 @@ impl Panels {
 }
 
 /// Rows that are not worth cutting: each part would read the whole of B.
-const FEW_ROWS: usize = 64;
+pub(crate) const FEW_ROWS: usize = 64;
 
 /// Bytes of B that stay in a cache beside rows of A and C.
 const STAYS: usize = 512 * 1024;
@@ -201,6 +201,8 @@ pub(crate) struct Cut {
     panels: usize,
     row_step: usize,
     panel_step: usize,
+    /// Whether all rows of some panels follow each other, and not all panels of some rows.
+    down: bool,
 }
 
 impl Cut {
@@ -221,15 +223,23 @@ impl Cut {
                 panels,
                 row_step: row_step.max(1).next_multiple_of(tile_rows),
                 panel_step: panels.max(1),
+                down: false,
             };
         }
         if rows <= FEW_ROWS.max(2 * tile_rows).min(most) {
-            let panel_step = panels.div_ceil(threads).max(1);
+            let tiles = rows.div_ceil(tile_rows);
+            // Few panels that threads cannot share equally are cut: one lies at a border of shares.
+            let (row_step, panel_step) = match panels % threads {
+                0 => (rows, panels / threads),
+                _ if panels < 8 * threads => (tiles.div_ceil(threads) * tile_rows, 1),
+                _ => (rows, panels.div_ceil(threads)),
+            };
             return Self {
                 rows,
                 panels,
-                row_step: rows.max(1),
-                panel_step,
+                row_step: row_step.max(1),
+                panel_step: panel_step.max(1),
+                down: true,
             };
         }
         let wanted = threads * 3;
@@ -243,6 +253,7 @@ impl Cut {
             panels,
             row_step,
             panel_step: panels.div_ceil(parts).max(1),
+            down: false,
         }
     }
 
@@ -281,6 +292,7 @@ impl Cut {
             panels,
             row_step: rows.max(1),
             panel_step: few,
+            down: false,
         }
     }
 
@@ -296,7 +308,12 @@ impl Cut {
     /// The rows and panels of task `i`.
     pub(crate) fn task(self, i: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let across = self.panels.div_ceil(self.panel_step);
-        let (r, p) = (i / across * self.row_step, i % across * self.panel_step);
+        let down = self.rows.div_ceil(self.row_step);
+        let (r, p) = match self.down {
+            true => (i % down, i / down),
+            false => (i / across, i % across),
+        };
+        let (r, p) = (r * self.row_step, p * self.panel_step);
         (
             r..self.rows.min(r + self.row_step),
             p..self.panels.min(p + self.panel_step),
@@ -343,7 +360,17 @@ mod tests {
 
     #[test]
     fn every_cut_covers_rows_and_panels_once() {
-        for (rows, panels, most) in [(196, 12, 400), (65, 1, 24), (3136, 5, 240), (1000, 3, 7)] {
+        let sizes = [
+            (196, 12, 400),
+            (65, 1, 24),
+            (3136, 5, 240),
+            (1000, 3, 7),
+            (49, 5, 400),
+            (49, 12, 400),
+            (1, 9, 400),
+            (60, 40, 36),
+        ];
+        for (rows, panels, most) in sizes {
             for threads in 1..5 {
                 let cuts = [
                     Cut::of_rows(threads, rows, panels, 12, (most, 1 << 16)),
@@ -367,5 +394,26 @@ mod tests {
         let cut = Cut::of_rows(2, 196, 12, 12, (400, 1 << 16));
         assert_eq!((cut.row_step, cut.panel_step), (48, 12));
         assert_eq!(longest_share(2, 17, 4), 9);
+    }
+
+    /// Tiles of 12 rows in the share of each of two threads.
+    fn shares(cut: Cut) -> [usize; 2] {
+        let tiles = |i| {
+            let (rows, panels) = cut.task(i);
+            rows.len().div_ceil(12) * panels.len()
+        };
+        let half = cut.tasks() / 2;
+        [
+            (0..half).map(tiles).sum(),
+            (half..cut.tasks()).map(tiles).sum(),
+        ]
+    }
+
+    #[test]
+    fn few_rows_are_shared_by_panels_and_a_panel_too_many_is_cut() {
+        let cut = |panels| Cut::new(2, 49, panels, 12, 400);
+        assert_eq!(shares(cut(30)), [75, 75]);
+        assert_eq!(shares(cut(5)), [13, 12]);
+        assert_eq!(shares(cut(1)), [3, 2]);
     }
 }

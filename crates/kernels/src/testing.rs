@@ -50,10 +50,11 @@ impl Random {
     }
 }
 
-/// A context for every instruction set of this CPU, on one thread and on two.
+/// A context for every instruction set of this CPU, on one thread and on two, and for the best of them on three.
 pub(crate) fn contexts() -> Vec<Ctx> {
     let sets = Isa::ALL.into_iter().filter(|isa| isa.available());
-    sets.flat_map(|isa| [1, 2].map(|n| Ctx::new(isa, Threads::new(n))))
+    let most = |isa| if isa == Isa::detect() { 3 } else { 2 };
+    sets.flat_map(|isa| (1..=most(isa)).map(move |n| Ctx::new(isa, Threads::new(n))))
         .collect()
 }
 

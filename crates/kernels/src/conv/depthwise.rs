@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::ConvGeometry;
 use super::gather::inside;
 use crate::Ctx;
+use crate::gemm::FEW_ROWS;
 
 /// Pixels that are computed together.
 const TOGETHER: usize = 4;
@@ -147,4 +148,23 @@ pub(super) fn in_parallel(
     ctx.threads().parallel_ranges(pixels / unit, grain, |part| {
         task(part.start * unit..part.end * unit);
     });
+}
+
+/// As [`in_parallel`], with the channels that are done of these pixels: all of them, or where the
+/// pixels are few, those panels of `panel` that the same thread makes of a product before.
+pub(super) fn in_blocks(
+    ctx: &Ctx,
+    g: &ConvGeometry,
+    pixels: usize,
+    panel: usize,
+    task: impl Fn(Range<usize>, Range<usize>) + Sync,
+) {
+    let (threads, channels) = (ctx.threads().count(), g.channels_out);
+    let panels = channels.div_ceil(panel);
+    if threads == 1 || pixels > FEW_ROWS || panels < 2 * threads {
+        return in_parallel(ctx, g, pixels, |pixels| task(pixels, 0..channels));
+    }
+    let border = |i: usize| channels.min(panels * i / threads * panel);
+    ctx.threads()
+        .parallel_for(threads, |i| task(0..pixels, border(i)..border(i + 1)));
 }

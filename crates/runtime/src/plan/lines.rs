@@ -13,9 +13,6 @@ use super::{Arg, Kernel, Planner, SlotId, Step, StepRow, Work};
 /// Work on a strip of an image that is read, and a residual; or on all images.
 pub(crate) type OfStrip = Arc<dyn Fn(&Ctx, Option<Strip>, &[&[u8]], &mut [u8]) + Send + Sync>;
 
-/// Lines of the last image that a part has at least, where there are several threads.
-const PART: usize = 12;
-
 /// Bytes that lie between the steps at a time: they stay in the L2 cache.
 const MOST: usize = 384 * 1024;
 
@@ -155,12 +152,8 @@ impl Chain {
     fn new(stages: Vec<ByLines>, residuals: Vec<Option<usize>>, threads: usize) -> Option<Self> {
         let last = stages.last()?;
         let (height, width) = (last.height(), last.geometry.output()[1]);
-        // More parts than threads, for those that come late; each makes lines at its border anew.
-        let parts = match threads {
-            1 => 1,
-            _ => (height / PART).clamp(threads.min(height), 4 * threads),
-        };
-        let part = height.div_ceil(parts.max(1));
+        // One part for each thread: lines at borders of parts are made twice.
+        let part = height.div_ceil(threads.min(height).max(1));
         let cut = |lines: usize| {
             let parts = (0..height).step_by(part);
             let parts = parts.map(|p| jobs(&stages, p..height.min(p + part), lines));

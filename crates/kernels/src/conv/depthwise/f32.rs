@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::bf16;
 
 use super::strips::{LONG, SHORT, Strips};
-use super::{TOGETHER, Tiles, in_parallel};
+use super::{TOGETHER, Tiles, in_blocks};
 use crate::activation::Activation;
 use crate::arena::Buffer;
 use crate::conv::ConvGeometry;
@@ -84,6 +84,7 @@ impl DepthwiseF32 {
         let channels = g.channels_out;
         let pixels = g.sizes(batch).1 / channels;
         let target = Target::new(pixels, channels, y, channels, epilogue);
+        let panel = 2 * shape(self.isa).0;
         match x {
             Floats::F32(x) => {
                 let outside = vec![0.0; channels];
@@ -96,8 +97,9 @@ impl DepthwiseF32 {
                 }
                 images.twice = &weights;
                 let target = target.with_bias(bias.as_deref().or(epilogue.bias));
-                in_parallel(ctx, g, pixels, |range| {
-                    let walk = images.walk(range, target.store(0, 0), target.then());
+                in_blocks(ctx, g, pixels, panel, |pixels, channels| {
+                    let block = (pixels, channels);
+                    let walk = images.walk(block, target.store(0, 0), target.then());
                     dispatch(self.isa, walk);
                 });
             }
@@ -106,8 +108,9 @@ impl DepthwiseF32 {
                 assert!(self.rounds, "images of BF16 need a CPU that has it");
                 let outside = vec![bf16::ZERO; channels];
                 let images = Images::new(g, x, &outside, self.weights.typed());
-                in_parallel(ctx, g, pixels, |range| {
-                    let walk = images.walk(range, target.any_store(0, 0), None);
+                in_blocks(ctx, g, pixels, panel, |pixels, channels| {
+                    let block = (pixels, channels);
+                    let walk = images.walk(block, target.any_store(0, 0), None);
                     // SAFETY: the CPU has BF16.
                     unsafe { rounded(walk) };
                 });
@@ -157,11 +160,18 @@ impl<'a, E: Copy> Images<'a, E> {
         }
     }
 
-    /// The work on some output pixels, whose sums go to `to`; then an activation is left to do.
-    fn walk<P>(&self, range: Range<usize>, to: P, then: Option<Activation>) -> Walk<'a, E, P> {
+    /// The work on some output pixels and channels, whose sums go to `to`; then an activation is
+    /// left to do.
+    fn walk<P>(
+        &self,
+        (range, own): (Range<usize>, Range<usize>),
+        to: P,
+        then: Option<Activation>,
+    ) -> Walk<'a, E, P> {
         let (g, x, outside) = (self.g, self.x, self.outside);
         let part = Part {
             range: range.clone(),
+            own,
             channels: g.channels_out,
             weights: self.weights,
             twice: self.twice,
@@ -211,9 +221,11 @@ impl<E: Copy, P> Walk<'_, E, P> {
     }
 }
 
-/// The pixels of one thread, and what is done with their sums.
+/// The pixels and channels of one task, and what is done with their sums.
 struct Part<'a, P> {
     range: Range<usize>,
+    own: Range<usize>,
+    /// All channels of a pixel.
     channels: usize,
     weights: &'a [f32],
     twice: &'a [f32],
@@ -224,15 +236,22 @@ struct Part<'a, P> {
 
 impl<P> Part<'_, P> {
     /// # Safety
-    /// The sums of these pixels are stored.
+    /// The sums of these pixels and channels are stored.
     #[inline(always)]
     unsafe fn finish<S: Simd>(&self, s: S)
     where
         P: Put<S>,
     {
-        if let Some(activation) = self.then {
-            let at = self.range.start * self.channels;
-            let n = self.range.len() * self.channels;
+        let Some(activation) = self.then else {
+            return;
+        };
+        let Range { start, end } = self.range;
+        let (pixels, n) = match self.own.len() == self.channels {
+            true => (start..start + 1, (end - start) * self.channels),
+            false => (start..end, self.own.len()),
+        };
+        for pixel in pixels {
+            let at = pixel * self.channels + self.own.start;
             // SAFETY: the caller's promise.
             unsafe { self.to.finish(s, activation, at, n) };
         }
@@ -278,14 +297,14 @@ impl<E: Copy, P> Overlapping<'_, E, P> {
         P: Put<S>,
     {
         while let Some((pixel, count)) = self.strips.advance() {
-            let mut c = 0;
+            let Range { start: mut c, end } = self.part.own;
             if count == LONG && self.strips.is_inside() && !self.part.twice.is_empty() {
                 // SAFETY: the caller's promise.
                 unsafe { self.pairs::<S, W>(s, pixel) };
-                c = self.part.channels;
+                c = end;
             }
-            while c < self.part.channels {
-                let left = self.part.channels - c;
+            while c < end {
+                let left = end - c;
                 // SAFETY: the caller's promise.
                 c += unsafe {
                     match count {
@@ -354,7 +373,7 @@ impl<E: Copy, P> Overlapping<'_, E, P> {
     {
         // SAFETY: the caller's promise.
         unsafe {
-            match self.part.channels - c >= S::LANES {
+            match self.part.own.end - c >= S::LANES {
                 true => self.sums::<S, W, D, T, 1, false>(s, pixel, c),
                 false => self.sums::<S, W, D, T, 1, true>(s, pixel, c),
             }
@@ -385,7 +404,11 @@ impl<E: Copy, P> Overlapping<'_, E, P> {
         P: Put<S>,
     {
         let channels = self.part.channels;
-        let last = if PART { channels - c } else { S::LANES };
+        let last = if PART {
+            self.part.own.end - c
+        } else {
+            S::LANES
+        };
         let mut sums = [[s.splat(0.0); V]; T];
         // SAFETY: the caller's promise, and weights have rows of all channels.
         unsafe {
@@ -446,9 +469,9 @@ impl<E: Copy, P> Apart<'_, E, P> {
         P: Put<S>,
     {
         while let Some((pixel, count)) = self.tiles.advance() {
-            let mut c = 0;
-            while c < self.part.channels {
-                let left = self.part.channels - c;
+            let Range { start: mut c, end } = self.part.own;
+            while c < end {
+                let left = end - c;
                 // SAFETY: `advance` promises a pixel's channels at every address, and tasks
                 // write different pixels, which `Target::new` checked.
                 unsafe {
@@ -481,7 +504,7 @@ impl<E: Copy, P> Apart<'_, E, P> {
         P: Put<S>,
     {
         let channels = self.part.channels;
-        let last = (channels - c - (V - 1) * S::LANES).min(S::LANES);
+        let last = (self.part.own.end - c - (V - 1) * S::LANES).min(S::LANES);
         let mut sums = [[s.splat(0.0); V]; T];
         // SAFETY: the caller's promise, and weights have rows of all channels.
         unsafe {
@@ -512,7 +535,7 @@ mod tests {
         let mut random = Random::new(21);
         for round in 0..90 {
             let mut g = some_geometry(&mut random);
-            let channels = random.pick(&[2, 4, 8, 8, 35, 72]);
+            let channels = random.pick(&[2, 4, 8, 8, 35, 72, 130]);
             (g.channels_in, g.channels_out, g.groups) = (channels, channels, channels);
             let width = random.pick(&[3, 3, 5, 7]);
             (g.kernel, g.stride, g.dilation) =
