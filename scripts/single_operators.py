@@ -23,14 +23,15 @@ def weight(name, *dims):
     return numpy_helper.from_array((RANDOM.randn(*dims) * 0.1).astype(np.float32), name)
 
 
-def integers(name, *numbers):
-    return numpy_helper.from_array(np.array(numbers, np.int32), name)
+def numbers(kind, name, *values):
+    return numpy_helper.from_array(np.array(values, kind), name)
 
 
-def network(op, inputs, weights=(), opset=21, **attributes):
-    """A model of one node, whose inputs are `inputs` (name: shape) and then `weights`."""
+def network(op, inputs, weights=(), opset=21, results=("y",), **attributes):
+    """A model of one node, whose inputs are `inputs` (name: shape) and then `weights`, and whose first result is
+    the output."""
     names = [*inputs, *(w.name for w in weights)]
-    node = helper.make_node(op, names, ["y"], **attributes)
+    node = helper.make_node(op, names, list(results), **attributes)
     shaped = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()]
     kind = TensorProto.INT64 if op == "ArgMax" else TensorProto.FLOAT
     output = helper.make_tensor_value_info("y", kind, None)
@@ -41,7 +42,7 @@ def network(op, inputs, weights=(), opset=21, **attributes):
 def recurrent(op, gates, lengths):
     parts = [weight("w", 1, gates * 128, 64), weight("r", 1, gates * 128, 128), weight("b", 1, gates * 256)]
     if lengths:
-        parts.append(integers("lengths", *range(5, 5 + 32)))
+        parts.append(numbers(np.int32, "lengths", *range(5, 5 + 32)))
     return network(op, {"x": [50, 32, 64]}, parts, hidden_size=128)
 
 
@@ -62,6 +63,9 @@ NETWORKS = {
     "ConvTranspose 3x3, stride 2, 64 to 32, 32x32": lambda: network(
         "ConvTranspose", {"x": [1, 64, 32, 32]}, [weight("w", 64, 32, 3, 3)], strides=[2, 2], pads=[1] * 4
     ),
+    "ConvTranspose 4x4, stride 2, 64 groups, 32x32": lambda: network(
+        "ConvTranspose", {"x": [1, 64, 32, 32]}, [weight("w", 64, 1, 4, 4)], strides=[2, 2], pads=[1] * 4, group=64
+    ),
     "LSTM, hidden 128, 50 steps, batch 32": lambda: recurrent("LSTM", 4, False),
     "LSTM with lengths": lambda: recurrent("LSTM", 4, True),
     "GRU with lengths": lambda: recurrent("GRU", 3, True),
@@ -78,6 +82,13 @@ NETWORKS = {
         "GroupNormalization", IMAGE, [weight("s", 64), weight("b", 64)], num_groups=8
     ),
     "Softmax along 64 channels": lambda: network("Softmax", IMAGE, axis=1),
+    "TopK, 100 of 8,400 in 80 rows": lambda: network(
+        "TopK", {"x": [80, 8400]}, [numbers(np.int64, "k", 100)], results=("y", "places")
+    ),
+    "Pow 0.5, 64 channels, 64x64": lambda: network("Pow", IMAGE, [numbers(np.float32, "e", 0.5)]),
+    "Conv 3x3x3, 16 to 32 channels, 16x28x28": lambda: network(
+        "Conv", {"x": [1, 16, 16, 28, 28]}, [weight("w", 32, 16, 3, 3, 3)], pads=[1] * 6
+    ),
     "ArgMax along 21 channels, 256x256": lambda: network("ArgMax", {"x": [1, 21, 256, 256]}, axis=1),
 }
 

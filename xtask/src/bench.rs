@@ -539,13 +539,13 @@ fn means(tables: [&[Line]; 4]) -> String {
 
 /// The geometric mean over the lines that have the number.
 fn mean(lines: &[Line], of: fn(Ratios) -> Option<f64>) -> f64 {
-    let values = lines.iter().filter_map(|l| of(l.ratios()));
-    let (mut logs, mut count) = (0.0, 0.0);
-    for value in values {
-        logs += value.ln();
-        count += 1.0;
-    }
-    (logs / f64::max(count, 1.0)).exp()
+    let values: Vec<f64> = lines.iter().filter_map(|l| of(l.ratios())).collect();
+    geometric_mean(&values)
+}
+
+fn geometric_mean(values: &[f64]) -> f64 {
+    let logs = values.iter().map(|v| v.ln()).sum::<f64>();
+    (logs / values.len().max(1) as f64).exp()
 }
 
 #[cfg(test)]

@@ -224,20 +224,28 @@ fn transpose<const N: usize>(
     y: &mut [[u8; N]],
 ) {
     let count = rows.len();
+    let column = |i: usize| {
+        let at = (from + i as isize * stride) as usize + rows.start;
+        &x[at..at + count]
+    };
     for first in (0..columns).step_by(SQUARE) {
-        for column in first..columns.min(first + SQUARE) {
-            let at = (from + column as isize * stride) as usize + rows.start;
-            let x = &x[at..at + count];
-            if count == SQUARE {
-                // A known length lets the compiler unroll.
-                for i in 0..SQUARE {
-                    y[i * columns + column] = x[i];
+        if count == SQUARE && first + SQUARE <= columns {
+            // Where lines of `y` fall on the same few places of a cache, each is written at once.
+            let mut square = [[[0; N]; SQUARE]; SQUARE];
+            for i in 0..SQUARE {
+                let x = &column(first + i)[..SQUARE];
+                for (row, x) in square.iter_mut().zip(x) {
+                    row[i] = *x;
                 }
-            } else {
-                x.iter()
-                    .enumerate()
-                    .for_each(|(i, x)| y[i * columns + column] = *x);
             }
+            for (row, y) in square.iter().zip(y.chunks_exact_mut(columns)) {
+                y[first..first + SQUARE].copy_from_slice(row);
+            }
+            continue;
+        }
+        for i in first..columns.min(first + SQUARE) {
+            let x = column(i).iter().enumerate();
+            x.for_each(|(row, x)| y[row * columns + i] = *x);
         }
     }
 }

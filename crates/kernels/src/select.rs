@@ -1,8 +1,10 @@
 //! Picking elements: rows by index, and one of two operands by a condition.
 
 mod best;
+mod top;
 
 pub use best::{Best, places_of_best};
+pub use top::{Top, top};
 
 use std::ops::Range;
 

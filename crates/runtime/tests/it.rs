@@ -387,6 +387,12 @@ fn forms_of_operators_have_kernels() {
         "LogSoftmax(f32[5,3]) {axis=0}",
         "ArgMax(f32[2,3,70]) {axis=1}",
         "ArgMin(f32[2,3,4]) {axis=-1,keepdims=0,select_last_index=1}",
+        "TopK(f32[3,50], i64[1]{7})",
+        "TopK(f32[2,9,4], i64[1]{3}) {axis=1,largest=0}",
+        "TopK@1(f32[2,5]) {k=2}",
+        "ConvTranspose(f32[2,6,5,4], f32[6,1,4,4], f32[6]) {group=6,strides=[2,2],pads=[1,1,1,1]}",
+        "ConvTranspose(f32[1,8,9], f32[8,2,3]) {group=4,strides=[2],pads=[1,0]}",
+        "ConvTranspose(f32[1,4,3,3], f32[4,1,2,2]) {group=4,strides=[3,3],output_padding=[1,0]}",
     ] {
         let (model, inputs) = text::example(example).unwrap();
         let names: Vec<String> = (0..inputs.len()).map(|i| format!("x{i}")).collect();

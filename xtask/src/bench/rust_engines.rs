@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::mean;
+use super::geometric_mean;
 
 /// The title of the table.
 pub const TITLE: &str = "Beside tract and rten";
@@ -139,7 +139,7 @@ impl Engines {
             }
             text.push('\n');
         }
-        let [tract, rten] = ratios.map(|r| mean(&r));
+        let [tract, rten] = ratios.map(|r| geometric_mean(&r));
         let _ = writeln!(
             text,
             "| **geometric mean** | | | **{tract:.2}** | | | **{rten:.2}** | |"

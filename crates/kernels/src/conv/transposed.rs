@@ -2,7 +2,9 @@
 //! output.
 //!
 //! A block of output lines takes the products of the input lines that reach it with all elements
-//! of the kernel; each output pixel then adds up the products that fall on it.
+//! of the kernel; each output pixel then adds up the products that fall on it. Small groups go by phases.
+
+mod phases;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use crate::gemm::f32::{Epilogue, PackedF32, Target};
 use crate::simd::{Body, Simd, dispatch};
 use crate::threads::Shared;
 use crate::{Ctx, Isa, Unsupported};
+use phases::Phases;
 
 /// A 2-D transposed convolution without its weights. For a 1-D one, all heights are 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +130,15 @@ const MOST_PRODUCTS: usize = 1 << 26;
 pub struct ConvTransposeF32 {
     isa: Isa,
     geometry: TransposedGeometry,
-    groups: Arc<[PackedF32]>,
+    weights: Weights,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    /// A matrix for each group.
+    Groups(Arc<[PackedF32]>),
+    /// A convolution for each phase of the output.
+    Phases(Phases),
 }
 
 impl ConvTransposeF32 {
@@ -148,6 +159,15 @@ impl ConvTransposeF32 {
                 geometry.weights()
             )));
         }
+        let isa = ctx.isa();
+        if let Some(phases) = Phases::prepare(ctx, &geometry, weights) {
+            let weights = Weights::Phases(phases?);
+            return Ok(Self {
+                isa,
+                geometry,
+                weights,
+            });
+        }
         let ([inputs, outputs], taps) = (geometry.of_group(), geometry.taps());
         let n = taps * outputs;
         let pack = |g: usize| {
@@ -158,9 +178,9 @@ impl ConvTransposeF32 {
             })
         };
         Ok(Self {
-            isa: ctx.isa(),
+            isa,
             geometry,
-            groups: (0..geometry.groups).map(pack).collect(),
+            weights: Weights::Groups((0..geometry.groups).map(pack).collect()),
         })
     }
 
@@ -176,25 +196,39 @@ impl ConvTransposeF32 {
                 "weights are packed for another kernel or other channels".to_string(),
             ));
         }
+        let weights = match &self.weights {
+            Weights::Groups(groups) => Weights::Groups(groups.clone()),
+            Weights::Phases(phases) => Weights::Phases(phases.resized(&geometry)?),
+        };
         Ok(Self {
+            isa: self.isa,
             geometry,
-            ..self.clone()
+            weights,
         })
     }
 
     /// Size of the packed weights.
     pub fn bytes(&self) -> usize {
-        self.groups.iter().map(PackedF32::bytes).sum()
+        match &self.weights {
+            Weights::Groups(groups) => groups.iter().map(PackedF32::bytes).sum(),
+            Weights::Phases(phases) => phases.bytes(),
+        }
     }
 
     /// What is packed, for [`Ctx::with_stored`].
     pub fn parts(&self) -> Vec<&Buffer> {
-        self.groups.iter().flat_map(PackedF32::parts).collect()
+        match &self.weights {
+            Weights::Groups(groups) => groups.iter().flat_map(PackedF32::parts).collect(),
+            Weights::Phases(phases) => phases.parts(),
+        }
     }
 
     /// The name of the micro-kernel that does the work.
     pub fn kernel_name(&self) -> &'static str {
-        self.groups.first().map_or("none", PackedF32::kernel_name)
+        match &self.weights {
+            Weights::Groups(groups) => groups.first().map_or("none", PackedF32::kernel_name),
+            Weights::Phases(phases) => phases.kernel_name(),
+        }
     }
 
     /// Spreads `x`, `[batch, height, width, in]`, to `y`, `[batch, height, width, out]`.
@@ -222,6 +256,17 @@ impl ConvTransposeF32 {
         if y.is_empty() {
             return;
         }
+        let groups = match &self.weights {
+            Weights::Groups(groups) => groups,
+            Weights::Phases(phases) => {
+                let epilogue = Epilogue {
+                    bias,
+                    activation,
+                    ..Epilogue::default()
+                };
+                return phases.run(ctx, g, (batch, x), y, &epilogue);
+            }
+        };
         let lines = match ctx.threads().count() {
             1 => g.lines_together(),
             threads => g.lines_together().min(height.div_ceil(2 * threads)),
@@ -235,8 +280,8 @@ impl ConvTransposeF32 {
             // SAFETY: every line belongs to one task.
             let y = unsafe { shared.slice(at + output.start * line..at + output.end * line) };
             let x = &x[image * area * g.channels_in..][..area * g.channels_in];
-            for group in 0..g.groups {
-                self.block(group, x, output.clone(), y, bias);
+            for (group, b) in groups.iter().enumerate() {
+                self.block((group, b), x, output.clone(), y, bias);
             }
             let p = y.as_mut_ptr();
             // SAFETY: it is all of `y`.
@@ -247,13 +292,13 @@ impl ConvTransposeF32 {
     /// The output lines `output` of one group, which `y` holds.
     fn block(
         &self,
-        group: usize,
+        (group, b): (usize, &PackedF32),
         x: &[f32],
         output: Range<usize>,
         y: &mut [f32],
         bias: Option<&[f32]>,
     ) {
-        let (g, b) = (&self.geometry, &self.groups[group]);
+        let g = &self.geometry;
         let ([inputs, outputs], width) = (g.of_group(), g.input[1]);
         let lines = g.reach(0, output.clone());
         let rows = lines.len() * width;
@@ -406,20 +451,87 @@ mod tests {
                 channels_out: groups * random.pick(&[1, 3, 8, 17, 33]),
             };
             let batch = round % 3;
-            let x = random.floats(batch * g.input[0] * g.input[1] * g.channels_in);
-            let (w, bias) = (random.floats(g.weights()), random.floats(g.channels_out));
-            let mut want = plain(&g, batch, &x, &w, &bias);
-            want.iter_mut().for_each(|y| *y = y.max(0.0));
-            let mut last: Option<(Isa, Vec<f32>)> = None;
-            for ctx in contexts() {
-                let conv = ConvTransposeF32::prepare(&ctx, g, &w).unwrap();
-                let mut y = vec![f32::NAN; want.len()];
-                conv.run(&ctx, batch, &x, &mut y, Some(&bias), Activation::Relu);
-                close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
-                match &last {
-                    Some((isa, one)) if *isa == ctx.isa() => assert_eq!(&y, one, "threads"),
-                    _ => last = Some((ctx.isa(), y)),
-                }
+            check(&mut random, &g, batch);
+        }
+    }
+
+    /// The output that ONNX gives where nothing is said of it.
+    fn whole(g: &mut TransposedGeometry) {
+        g.output = [0, 1].map(|i| {
+            let reach = (g.input[i] - 1) * g.stride[i] + g.kernel[i];
+            reach.saturating_sub(2 * g.pad_begin[i]).max(1)
+        });
+    }
+
+    #[test]
+    fn phases_of_small_groups_equal_the_plain_sum() {
+        let mut random = Random::new(82);
+        let mut by_phases = 0;
+        for round in 0..120 {
+            let two = |random: &mut Random, n| [1 + random.below(n), 1 + random.below(n)];
+            let stride = two(&mut random, 3);
+            let kernel = stride.map(|s| s + random.below(3));
+            let groups = random.pick(&[2, 3, 7, 16, 33]);
+            let mut g = TransposedGeometry {
+                kernel,
+                stride,
+                pad_begin: kernel.map(|k| random.below(k)),
+                dilation: [1; 2],
+                groups,
+                input: two(&mut random, 7),
+                output: [1; 2],
+                channels_in: groups * random.pick(&[1, 1, 2, 5]),
+                channels_out: groups * random.pick(&[1, 1, 3, 8]),
+            };
+            whole(&mut g);
+            g.output[0] += random.below(g.stride[0]);
+            by_phases +=
+                usize::from(Phases::prepare(&Ctx::serial(), &g, &vec![0.0; g.weights()]).is_some());
+            check(&mut random, &g, 1 + round % 2);
+        }
+        assert!(by_phases > 40, "{by_phases} of 120 go by phases");
+    }
+
+    #[test]
+    fn phases_keep_their_weights_for_another_size() {
+        let mut random = Random::new(83);
+        let mut g = TransposedGeometry {
+            kernel: [4, 4],
+            stride: [2, 2],
+            pad_begin: [1, 1],
+            dilation: [1; 2],
+            groups: 8,
+            input: [3, 5],
+            output: [6, 10],
+            channels_in: 8,
+            channels_out: 8,
+        };
+        let ctx = Ctx::serial();
+        let w = random.floats(g.weights());
+        let conv = ConvTransposeF32::prepare(&ctx, g, &w).unwrap();
+        assert!(matches!(conv.weights, Weights::Phases(_)));
+        (g.input, g.output) = ([6, 2], [12, 4]);
+        let x = random.floats(6 * 2 * 8);
+        let mut y = vec![f32::NAN; 12 * 4 * 8];
+        let conv = conv.resized(g).unwrap();
+        conv.run(&ctx, 1, &x, &mut y, None, Activation::None);
+        close(&y, &plain(&g, 1, &x, &w, &[0.0; 8]), 1e-5, "resized");
+    }
+
+    fn check(random: &mut Random, g: &TransposedGeometry, batch: usize) {
+        let x = random.floats(batch * g.input[0] * g.input[1] * g.channels_in);
+        let (w, bias) = (random.floats(g.weights()), random.floats(g.channels_out));
+        let mut want = plain(g, batch, &x, &w, &bias);
+        want.iter_mut().for_each(|y| *y = y.max(0.0));
+        let mut last: Option<(Isa, Vec<f32>)> = None;
+        for ctx in contexts() {
+            let conv = ConvTransposeF32::prepare(&ctx, *g, &w).unwrap();
+            let mut y = vec![f32::NAN; want.len()];
+            conv.run(&ctx, batch, &x, &mut y, Some(&bias), Activation::Relu);
+            close(&y, &want, 1e-5, &format!("{g:?} {:?}", ctx.isa()));
+            match &last {
+                Some((isa, one)) if *isa == ctx.isa() => assert_eq!(&y, one, "threads"),
+                _ => last = Some((ctx.isa(), y)),
             }
         }
     }

@@ -32,6 +32,7 @@ mod qlinear;
 mod quantize;
 mod recurrent;
 mod resize;
+mod top;
 mod views;
 
 /// The provider.
@@ -132,6 +133,7 @@ static BINDINGS: &[Binding] = &[
     bind("Sub", binary::plan),
     bind("Swish", activations::plan),
     bind("Tanh", activations::plan),
+    bind("TopK", top::plan),
     bind("Transpose", views::transpose),
     bind("Unsqueeze", views::alias),
     bind("Upsample", resize::plan),

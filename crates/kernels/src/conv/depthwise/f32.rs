@@ -279,8 +279,9 @@ impl<E: Copy, P> Overlapping<'_, E, P> {
             match self.window {
                 (3, 1) => self.walk::<S, 3, 1>(s),
                 (3, _) => self.walk::<S, 3, 2>(s),
-                (_, 1) => self.walk::<S, 5, 1>(s),
-                _ => self.walk::<S, 5, 2>(s),
+                (5, 1) => self.walk::<S, 5, 1>(s),
+                (5, _) => self.walk::<S, 5, 2>(s),
+                _ => self.walk::<S, 7, 1>(s),
             }
             self.part.finish(s);
         }

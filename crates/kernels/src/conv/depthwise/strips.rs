@@ -42,9 +42,10 @@ pub(super) struct Strips<'a, T> {
 }
 
 impl<'a, T: Copy> Strips<'a, T> {
-    /// Whether windows are 3 or 5 wide and 1 or 2 apart.
+    /// Whether windows are 3 or 5 wide and 1 or 2 apart, or 7 wide and neighbours.
     pub fn suit(g: &ConvGeometry) -> bool {
-        matches!(g.kernel[1], 3 | 5) && matches!(g.stride[1], 1 | 2) && g.dilation[1] == 1
+        let window = (g.kernel[1], g.stride[1]);
+        matches!(window, (3 | 5 | 7, 1) | (3 | 5, 2)) && g.dilation[1] == 1
     }
 
     /// `outside` is a pixel's channels that stand outside of the image.
