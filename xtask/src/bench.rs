@@ -432,7 +432,7 @@ fn report(tables: [&[Line]; 4], (threads, repeats): (u64, u64)) -> String {
     names.dedup();
     let cpu = edgesmith_kernels::cpu::CpuInfo::read();
     let mut text = format!(
-        "# Performance\n\nMade by `cargo xtask bench --models FOLDER --quantized FOLDER --write`: {} ({}), {threads} \
+        "# Performance\n\nMade by `cargo xtask bench --models FOLDER --quantized FOLDER --threads {threads} --write`: {} ({}), {threads} \
          thread(s), {}. CPU milliseconds are medians; a ratio is edgesmith's in parts of the \
          peer's, in turns of at least 5 ms in one process, each begun when the threads of the others rest, so below 1 is faster, with the quartiles of the \
          ratios of single rounds; of {repeats} process(es) the one of the middle ratio is shown. Cold is reading the file, preparing and the first run, in a process \

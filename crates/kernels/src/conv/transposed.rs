@@ -518,6 +518,25 @@ mod tests {
         close(&y, &plain(&g, 1, &x, &w, &[0.0; 8]), 1e-5, "resized");
     }
 
+    #[test]
+    fn groups_without_channels_make_what_the_bias_says() {
+        let mut random = Random::new(84);
+        for [inputs, outputs] in [[0, 1], [1, 0], [0, 0]] {
+            let g = TransposedGeometry {
+                kernel: [2, 2],
+                stride: [2, 2],
+                pad_begin: [0; 2],
+                dilation: [1; 2],
+                groups: 3,
+                input: [2, 2],
+                output: [4, 4],
+                channels_in: 3 * inputs,
+                channels_out: 3 * outputs,
+            };
+            check(&mut random, &g, 1);
+        }
+    }
+
     fn check(random: &mut Random, g: &TransposedGeometry, batch: usize) {
         let x = random.floats(batch * g.input[0] * g.input[1] * g.channels_in);
         let (w, bias) = (random.floats(g.weights()), random.floats(g.channels_out));

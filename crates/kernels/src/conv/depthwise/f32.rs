@@ -528,6 +528,7 @@ impl<E: Copy, P> Apart<'_, E, P> {
 
 #[cfg(test)]
 mod tests {
+    use crate::conv::ConvGeometry;
     use crate::conv::tests::{check, some_geometry};
     use crate::testing::Random;
 
@@ -544,6 +545,27 @@ mod tests {
             (g.pad_begin, g.pad_end) = ([1, random.below(3)], [0, random.below(3)]);
             g.input = [4 + random.below(4), width + random.below(40)];
             check(&mut random, &g, round);
+        }
+    }
+
+    #[test]
+    fn few_pixels_are_shared_by_channels() {
+        let mut random = Random::new(22);
+        for (round, channels) in [64, 65, 130, 160, 193, 260].into_iter().enumerate() {
+            for (kernel, stride) in [([3, 3], 1), ([5, 5], 2), ([2, 4], 1)] {
+                let g = ConvGeometry {
+                    kernel,
+                    stride: [stride; 2],
+                    pad_begin: [1, 1],
+                    pad_end: [1, 1],
+                    dilation: [1, 1],
+                    groups: channels,
+                    input: [5, 5],
+                    channels_in: channels,
+                    channels_out: channels,
+                };
+                check(&mut random, &g, round);
+            }
         }
     }
 }
