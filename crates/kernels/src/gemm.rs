@@ -50,7 +50,7 @@ pub static KERNELS: &[Kernel] = &[
         weight_bytes: 1,
     },
     Kernel {
-        name: "x86_64-avx2-u8i8-6x16",
+        name: "x86_64-avx2-u8i8-5x16",
         isa: Isa::Avx2,
         weight_bytes: 1,
     },

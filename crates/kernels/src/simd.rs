@@ -36,6 +36,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows of a matrix tile that is two vectors wide, so that its sums stay in registers.
     const ROWS: usize;
+    /// Rows of such a tile where a step needs one register more, for products that are not added at once.
+    const PAIR_ROWS: usize = Self::ROWS;
     /// Whether [`Simd::store_rounded_rows`] is quicker than a row at a time.
     const ROUNDS_ROWS: bool = false;
 
@@ -461,6 +463,8 @@ pub(crate) const MAX_LANES: usize = 16;
 pub(crate) trait Dot<S: Simd>: Copy + 'static {
     /// Neighbours in a group: 2 if activations are widened to 16 bits, 4 if they stay bytes.
     const GROUP: usize;
+    /// Rows of a tile of two vectors, at most: what a step needs beside the sums has to find registers too.
+    const ROWS: usize = S::ROWS;
     /// `acc` plus the products of a group of activations, the same in every lane, with a group
     /// of weights in every lane.
     fn dot(s: S, acc: S::I, a: S::I, b: S::I) -> S::I;
@@ -482,6 +486,7 @@ pub(crate) struct Widen;
 
 impl<S: Simd> Dot<S> for Widen {
     const GROUP: usize = 2;
+    const ROWS: usize = S::PAIR_ROWS;
     #[inline(always)]
     fn dot(s: S, acc: S::I, a: S::I, b: S::I) -> S::I {
         s.dot_pairs(acc, a, b)

@@ -1,11 +1,12 @@
 //! Joins the nodes that spell an activation function to one node.
 
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{Attribute, DType, Model, Node, NodeId, Result, ValueId};
+use edgesmith_ir::{Attribute, DType, Model, Node, NodeId, Result, Tensor, ValueId};
 
+use crate::float_data::{from_f64, to_f64};
 use crate::pass::{Level, Pass, PassCx};
 use crate::pattern::{Group, MICROSOFT, fuse_each_graph, near, string};
-use crate::rewrite::{Editor, nodes_of, same_shape, shape, tensor_type};
+use crate::rewrite::{Editor, Scope, nodes_of, same_shape, shape, tensor_type};
 
 /// Gelu by Erf or Tanh, SiLU and its scaled form by Sigmoid, HardSwish by HardSigmoid or Clip,
 /// Mish by Tanh of Softplus, however products and sums are arranged: what surrounds the function
@@ -27,11 +28,10 @@ fn run(model: &mut Model, cx: &PassCx) -> Result<usize> {
             return Ok(0);
         }
         let types = scope.infer(graph)?;
-        let opset = scope.opset();
         let mut editor = Editor::new(graph);
         let mut changes = 0;
         for id in functions {
-            changes += usize::from(fuse(&mut editor, id, &types, opset).is_some());
+            changes += usize::from(fuse(&mut editor, id, &types, scope).is_some());
         }
         Ok(changes)
     })
@@ -116,13 +116,19 @@ struct Found {
     plain: Polynomial,
     factor: Polynomial,
     result: ValueId,
+    /// A Mul that reads the result, at which input its constant is, and that constant anew.
+    then: Option<(NodeId, usize, Tensor)>,
 }
 
-fn fuse(editor: &mut Editor, id: NodeId, types: &Inferred, opset: i64) -> Option<()> {
+fn fuse(editor: &mut Editor, id: NodeId, types: &Inferred, scope: &mut Scope) -> Option<()> {
+    let opset = scope.opset();
     let argument = editor.graph.node(id).input(0)?;
     let (nodes, found, node) = candidates(editor, types, argument)
         .into_iter()
         .find_map(|x| search(editor, id, x, types, opset))?;
+    if let Some((mul, i, numbers)) = &found.then {
+        editor.set_constant(*mul, *i, numbers.clone(), "factor", &mut scope.names);
+    }
     editor.fuse(&nodes, node, &[Some(found.x)], &[Some(found.result)]);
     Some(())
 }
@@ -170,6 +176,7 @@ fn search(
         plain: ZERO,
         factor: [1.0, 0.0, 0.0, 0.0],
         result: function.output(0)?,
+        then: None,
     };
     for _ in 0..4 {
         let at = found.result;
@@ -179,7 +186,17 @@ fn search(
         if a == b {
             return None;
         }
-        let other = polynomial(&mut g, if a == at { b } else { a }, x, 0)?;
+        let beside = if a == at { b } else { a };
+        if node.op == "Mul" && editor.constant(beside).is_some_and(|t| t.count() > 1) {
+            found.then = Some((reader, usize::from(a == at), doubled(editor, beside)?));
+            let half = |p| multiply(p, [0.5, 0.0, 0.0, 0.0]);
+            (found.plain, found.factor) = (half(found.plain)?, half(found.factor)?);
+            let node = named(&g, function, softplus, &found, opset)?;
+            g.nodes.retain(|&n| n != reader);
+            let nodes = g.closed(&[at])?;
+            return fits(&found, types).then_some((nodes, found, node));
+        }
+        let other = polynomial(&mut g, beside, x, 0)?;
         let of = |p: Polynomial, constant: bool| match node.op.as_str() {
             "Add" | "Sub" if !constant => Some(if node.op == "Sub" && a != at {
                 add(ZERO, p, -1.0)
@@ -202,6 +219,13 @@ fn search(
         return Some((nodes, found, node));
     }
     None
+}
+
+/// Twice the numbers of a constant: a factor by channel has taken the half of Gelu.
+fn doubled(editor: &Editor, v: ValueId) -> Option<Tensor> {
+    let t = editor.constant(v)?;
+    let twice: Vec<f64> = to_f64(t)?.into_iter().map(|x| 2.0 * x).collect();
+    from_f64(t.dtype(), t.dims(), &twice).ok()
 }
 
 /// The same shape and a type that every runtime has kernels for.
@@ -334,6 +358,19 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn a_factor_by_channel_that_took_the_half_of_gelu_stays_behind_it() {
+        let body = "
+            by: f32[3] = {0.5, 1.5, -0.25}
+            a = Div(x, root)\nb = Erf(a)\nd = Add(b, one)\ne = Mul(x, d)\ny = MUL";
+        for mul in ["Mul(e, by)", "Mul(by, e)"] {
+            let text = format!("{NUMBERS}\n{}", body.replace("MUL", mul));
+            assert_eq!(around(17, &text), ["Gelu", "Mul"], "{mul}");
+        }
+        let silu = "by: f32[3] = {0.5, 1.5, -0.25}\na = Erf(x)\nb = Mul(x, a)\ny = Mul(b, by)";
+        assert_eq!(around(17, silu).len(), 3);
     }
 
     #[test]

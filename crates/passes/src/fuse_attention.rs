@@ -5,6 +5,7 @@ use edgesmith_ir::{Attribute, DType, Model, Node, NodeId, Result, Tensor, ValueI
 
 use crate::pass::{Level, Pass, PassCx};
 use crate::pattern::{Group, MICROSOFT, fuse_each_graph};
+use crate::quantization::Grid;
 use crate::rewrite::{Editor, Scope, nodes_of, shape};
 
 mod mask;
@@ -20,6 +21,7 @@ use projection::Projections;
 /// exporters spell it. Where queries, keys and values are products of one input with constant
 /// weights, these are merged and the node is Attention; else MultiHeadAttention. A mask computed
 /// from one of zeros and ones by sentence and key becomes that mask; others are added as they are.
+/// A QuantizeLinear before the last Transpose comes behind the node.
 /// Answers agree within 1e-4 relative.
 pub static PASS: Pass = Pass {
     name: "fuse_attention",
@@ -109,6 +111,8 @@ struct Found {
     scale: f64,
     hidden: Hidden,
     product: ValueId,
+    /// What rounds the product with the values, before the last Transpose and Reshape.
+    rounds: Option<NodeId>,
     /// The last Reshape and its output.
     last: (NodeId, ValueId),
 }
@@ -132,7 +136,14 @@ fn find(editor: &Editor, softmax: NodeId, types: &Inferred, opset: i64) -> Optio
         return None;
     }
     let value = g.node(product).input(1)?;
-    let turn = g.reader(g.node(product).output(0)?, &["Transpose"])?;
+    let mut answers = g.node(product).output(0)?;
+    let rounds = g.reader(answers, &["QuantizeLinear"]);
+    if let Some(id) = rounds {
+        answers = g.node(id).output(0)?;
+        let grid = Grid::of(editor, id, answers, types)?;
+        grid.axis.is_none().then_some(())?;
+    }
+    let turn = g.reader(answers, &["Transpose"])?;
     if g.node(turn).ints("perm") != Some(&[0, 2, 1, 3]) {
         return None;
     }
@@ -150,6 +161,7 @@ fn find(editor: &Editor, softmax: NodeId, types: &Inferred, opset: i64) -> Optio
         operands: [q, k, v],
         hidden: scores.hidden,
         product: scores.product,
+        rounds,
         last: (last, result),
         nodes: g.closed(&[result])?,
     })
@@ -161,6 +173,7 @@ fn fuse(editor: &mut Editor, softmax: NodeId, types: &Inferred, scope: &mut Scop
     let merged = merged.filter(|_| found.hidden.suits_attention(editor, types));
     let width = found.operands[2].heads * found.operands[2].size;
     let result = shape(types, found.last.1)?;
+    let rounds = found.rounds.map(|id| editor.graph.node(id).clone());
     let is_whole = result.rank() == 3 && result[2].known() == Some(width);
     let target = editor.graph.node(found.last.0).input(1)?;
     let source = editor.graph.value(target).producer();
@@ -196,8 +209,15 @@ fn fuse(editor: &mut Editor, softmax: NodeId, types: &Inferred, scope: &mut Scop
             inputs
         }
     };
+    let mut last = found.last.1;
+    if rounds.is_some() {
+        let floats = scope.names.fresh(&format!("{name}_floats"));
+        last = editor.graph.add_value(&floats, None);
+        editor.graph.set_output(found.last.0, 0, Some(last));
+    }
     if is_whole {
-        editor.fuse(&nodes, node, &inputs, &[Some(found.last.1)]);
+        editor.fuse(&nodes, node, &inputs, &[Some(last)]);
+        round(editor, rounds, last, found.last.1);
         return Some(());
     }
     // The Reshape stays, and takes heads and their elements as one axis.
@@ -215,7 +235,19 @@ fn fuse(editor: &mut Editor, softmax: NodeId, types: &Inferred, scope: &mut Scop
         .rposition(Option::is_some)
         .map_or(0, |i| i + 1);
     editor.graph.add_node(node, &inputs[..end], &[Some(joined)]);
+    round(editor, rounds, last, found.last.1);
     Some(())
+}
+
+/// Writes the QuantizeLinear that was found, from `floats` to `integers`.
+fn round(editor: &mut Editor, found: Option<Node>, floats: ValueId, integers: ValueId) {
+    if let Some(found) = found {
+        let mut node = Node::new(&found.op, &found.name);
+        node.attributes.clone_from(&found.attributes);
+        node.metadata.clone_from(&found.metadata);
+        let inputs = [&[Some(floats)], &found.inputs()[1..]].concat();
+        editor.graph.add_node(node, &inputs, &[Some(integers)]);
+    }
 }
 
 fn attention_inputs(

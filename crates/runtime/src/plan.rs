@@ -35,7 +35,7 @@ mod signs;
 pub(crate) use given::Input;
 pub(crate) use late::{Rest, fed};
 pub(crate) use layout::in_memory;
-pub(crate) use lines::{ByLines, OfStrip};
+pub(crate) use lines::{ByLines, OfStrip, rows};
 pub(crate) use maker::Maker;
 pub(crate) use packed::{Packed, Shelf, Stored};
 pub(crate) use parts::OnDevice;

@@ -108,12 +108,12 @@ pub struct Settings {
     pub keep_first: bool,
     /// The last product stays as it is.
     pub keep_last: bool,
-    /// Outputs of the model are rounded to integers too, and Softmax computes on them: nothing is left
-    /// that needs floats.
+    /// Outputs of the model are rounded to integers too, and Softmax and products of two computed
+    /// operands compute on them: nothing is left that needs floats.
     pub integer_outputs: bool,
     /// Nodes that stay as they are, by name; `*` stands for any text.
     pub exclude: Vec<String>,
-    /// Operators quantised beyond the default ones.
+    /// Operators quantised beyond the default ones; `MatMul` stands for those of two computed operands.
     pub also: Vec<String>,
 }
 

@@ -82,6 +82,7 @@ impl Simd for Avx2 {
     const ISA: Isa = Isa::Avx2;
     const LANES: usize = 8;
     const ROWS: usize = 6;
+    const PAIR_ROWS: usize = 5;
 
     super::ops! {
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);
@@ -253,6 +254,7 @@ pub(crate) struct Pairs256;
 
 impl Dot<Avx2> for Pairs256 {
     const GROUP: usize = 4;
+    const ROWS: usize = Avx2::PAIR_ROWS;
     #[inline(always)]
     fn dot(_: Avx2, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: `Avx2` is the proof of the instructions.

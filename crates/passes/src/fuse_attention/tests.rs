@@ -177,6 +177,33 @@ fn rows_of_two_axes_are_shaped_back() {
 }
 
 #[test]
+fn answers_that_are_rounded_before_they_are_turned_are_rounded_behind_the_node() {
+    let rounded = "o = MatMul(a, v)
+         q8 = QuantizeLinear(o, small, zero)
+         t8 = Transpose(q8) {perm=[0,2,1,3]}
+         r8 = Reshape(t8, TARGET)
+         y = DequantizeLinear(r8, small, zero)";
+    let (head, _) = END.split_once("o = MatMul").unwrap();
+    for (target, left) in [
+        (
+            "join",
+            &["Attention", "QuantizeLinear", "DequantizeLinear"][..],
+        ),
+        (
+            "flat",
+            &["Attention", "Reshape", "QuantizeLinear", "DequantizeLinear"],
+        ),
+    ] {
+        let end = rounded.replace("TARGET", target);
+        let body = format!(
+            "zero: u8[] = {{99}}\n{}{TURN}c = Div(p, scale)\n{head}{end}",
+            projected(true)
+        );
+        assert_eq!(ops(&model("", &body)), left);
+    }
+}
+
+#[test]
 fn weights_that_are_looked_at_keep_it_apart() {
     let body = format!("{}{TURN}c = Div(p, scale)\n{END}", projected(true))
         .replace("a = Softmax(c)", "a = Softmax(c)\n");

@@ -45,23 +45,34 @@ impl ByLines {
     }
 
     /// The step of a product of `m` rows, each of which is a line.
-    pub fn of_rows([m, k, n]: [usize; 3], sizes: [usize; 2], work: OfStrip) -> Self {
-        let geometry = ConvGeometry {
-            kernel: [1; 2],
-            stride: [1; 2],
-            pad_begin: [0; 2],
-            pad_end: [0; 2],
-            dilation: [1; 2],
-            groups: 1,
-            input: [m, 1],
-            channels_in: k,
-            channels_out: n,
-        };
-        Self::new(geometry, 1, sizes, work)
+    pub fn of_rows(sizes: [usize; 3], bytes: [usize; 2], work: OfStrip) -> Self {
+        Self::new(rows(sizes), 1, bytes, work)
+    }
+
+    /// A step that goes element by element through rows along the last axis of `dims`.
+    pub fn of_elements(dims: &[usize], bytes: [usize; 2], work: OfStrip) -> Option<Self> {
+        let (&width, outer) = dims.split_last()?;
+        let count: usize = outer.iter().product();
+        (count * width > 0).then(|| Self::of_rows([count, width, width], bytes, work))
     }
 
     fn height(&self) -> usize {
         self.geometry.output()[0]
+    }
+}
+
+/// The rows of a product as lines of an image.
+pub(crate) fn rows([m, k, n]: [usize; 3]) -> ConvGeometry {
+    ConvGeometry {
+        kernel: [1; 2],
+        stride: [1; 2],
+        pad_begin: [0; 2],
+        pad_end: [0; 2],
+        dilation: [1; 2],
+        groups: 1,
+        input: [m, 1],
+        channels_in: k,
+        channels_out: n,
     }
 }
 

@@ -141,8 +141,15 @@ impl<'a> Planner<'a> {
     fn qualifies(&self, site: &Site) -> Result<&'static Rule, String> {
         let node = site.node;
         let rule = rules::find(node).ok_or("the operator has no quantised form")?;
+        let computed =
+            rule.is_product() && (node.input(1)).is_some_and(|v| self.graph.constant(v).is_none());
         let asked = self.settings.also.contains(&node.op)
-            || self.settings.integer_outputs && node.is("Softmax");
+            || self.settings.integer_outputs && (computed || node.is("Softmax"));
+        if computed && !asked {
+            return Err(
+                "a product of two computed operands is quantised only when asked for".into(),
+            );
+        }
         if !rule.default && !asked {
             return Err("the operator is quantised only when asked for".into());
         }

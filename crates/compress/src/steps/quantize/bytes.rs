@@ -154,13 +154,13 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "integer-outputs",
         value: "",
-        about: "Outputs are integers too, and Softmax computes on them; for devices without floats",
+        about: "Outputs are integers too, and Softmax and MatMul of two computed operands compute on them; for devices without floats",
         kind: Kind::Flag,
     },
     Key {
         name: "also",
         value: "OP",
-        about: "An operator that is quantised only when asked for, such as Softmax",
+        about: "An operator that is quantised only when asked for: Softmax, or MatMul of two computed operands",
         kind: Kind::Texts,
     },
 ];

@@ -39,6 +39,21 @@ pub enum Output8<'a> {
     },
 }
 
+impl Output8<'_> {
+    /// Elements of the output.
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "an output is asked for its size alone"
+    )]
+    pub fn len(&self) -> usize {
+        match self {
+            Output8::I32(y) => y.len(),
+            Output8::Bytes(y, _) => y.len(),
+            Output8::F32 { y, .. } => y.len(),
+        }
+    }
+}
+
 enum Shared8<'a> {
     I32(Shared<'a, i32>),
     Bytes(Shared<'a, u8>, Requant<'a>),

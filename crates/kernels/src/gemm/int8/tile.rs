@@ -270,7 +270,7 @@ impl<L: Left<u8>> Block<'_, L> {
                 &[]
             };
             // Tiles of even height: a last one of few rows would wait for its own sums.
-            let tiles = self.to.rows.div_ceil(S::ROWS);
+            let tiles = self.to.rows.div_ceil(D::ROWS);
             let (least, more) = (self.to.rows / tiles, self.to.rows % tiles);
             let mut row = 0;
             for tile in 0..tiles {
@@ -306,7 +306,7 @@ impl<L: Left<u8>> Block<'_, L> {
             ($($m:literal)*) => {
                 match rows {
                     // SAFETY: the caller's promise.
-                    $($m if $m <= S::ROWS => unsafe { self.tile::<S, D, $m, V>(s, b, ahead, place) },)*
+                    $($m if $m <= D::ROWS => unsafe { self.tile::<S, D, $m, V>(s, b, ahead, place) },)*
                     _ => {}
                 }
             };

@@ -1,5 +1,7 @@
 //! Add, Sub, Mul, Div, Min, Max and PRelu of two operands, in floats; Add and Mul in integers too.
 
+use std::sync::Arc;
+
 use edgesmith_ir::{NodeId, ValueId};
 use edgesmith_kernels::Ctx;
 use edgesmith_kernels::elementwise::{Binary, Operand, binary};
@@ -10,7 +12,7 @@ use super::activations::{self, present_layout};
 use super::conv::byte_bounds;
 use super::dequantize::{self, bytes, quantized_output};
 use super::{compare, views};
-use crate::plan::{Kernel, Layout, Planner, Spec};
+use crate::plan::{ByLines, Kernel, Layout, OfStrip, Planner, Spec};
 use edgesmith_kernels::activation::Activation;
 
 /// Where an operand comes from.
@@ -79,16 +81,30 @@ pub(crate) fn plan(planner: &mut Planner, id: NodeId) -> Option<()> {
     let after = activations::after(planner, y);
     let nodes: Vec<NodeId> = [id].into_iter().chain(after.map(|(f, ..)| f)).collect();
     let (result, f) = after.map_or((y, Activation::None), |(_, f, v)| (v, f));
-    let work: Kernel = Box::new(move |ctx, x, y| {
+    let width = *dims.last().unwrap_or(&1);
+    let by_rows = layout == Layout::Plain
+        && matches!(sides.0, Side::Read)
+        && match &sides.1 {
+            Side::Row(row) => row.len() == width,
+            Side::Scalar(_) => true,
+            _ => false,
+        };
+    let run: OfStrip = Arc::new(move |ctx, _, x, y| {
         let mut reads = x.iter().copied();
         let (a, b) = (sides.0.operand(&mut reads), sides.1.operand(&mut reads));
-        let y = bytemuck::cast_slice_mut(y[0]);
+        let y = bytemuck::cast_slice_mut(y);
         binary(ctx, op, a, b, y);
         if f != Activation::None {
             f.apply(ctx, y);
         }
     });
-    planner.step_f32(id, &nodes, (result, layout), "elementwise", reads, work)
+    let whole = Arc::clone(&run);
+    let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
+    planner.step_f32(id, &nodes, (result, layout), "elementwise", reads, work)?;
+    if by_rows && let Some(lines) = ByLines::of_elements(&dims, [4, 4], run) {
+        planner.by_lines(lines);
+    }
+    Some(())
 }
 
 /// An operand as the kernel takes it: one number, a row, or broadcast to the result's shape.

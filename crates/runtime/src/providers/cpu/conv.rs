@@ -121,6 +121,8 @@ pub(crate) struct Sums {
     pub from: Quantized,
     pub scales: Vec<f32>,
     pub bias: Option<Vec<i32>>,
+    /// The node that adds a float to each column of the scaled sums, and these floats.
+    pub added: Option<(NodeId, Vec<f32>)>,
 }
 
 impl Sums {
@@ -142,7 +144,12 @@ impl Sums {
         if bias.as_ref().is_some_and(|b| b.len() != columns) {
             return None;
         }
-        Some(Self { from, scales, bias })
+        Some(Self {
+            from,
+            scales,
+            bias,
+            added: None,
+        })
     }
 }
 
@@ -158,7 +165,7 @@ pub(crate) struct Integer {
     pub told: Option<String>,
     /// Of what it reads and writes.
     pub layout: Layout,
-    /// The geometry and how many images there are, of a convolution.
+    /// The geometry and how many images there are; of a product, where each row is a line.
     pub images: Option<(ConvGeometry, usize)>,
     pub run: Run,
 }
@@ -172,9 +179,11 @@ pub(crate) fn integer_step(
     with: Integer,
 ) -> Option<()> {
     let mut nodes = vec![id];
+    nodes.extend(sums.added.as_ref().map(|(add, _)| *add));
     let (mut value, mut activation) = (y, Activation::None);
+    let in_floats = sums.added.is_some();
     if let Some((f, a, result)) = activations::after(planner, y)
-        && (a.bounds().is_some() || quantized_output(planner, result).is_none())
+        && (in_floats || a.bounds().is_some() || quantized_output(planner, result).is_none())
     {
         nodes.push(f);
         (value, activation) = (result, a);
@@ -182,33 +191,38 @@ pub(crate) fn integer_step(
     let layout = with.layout;
     let read = planner.read(sums.from.value, layout)?;
     let from = sums.from;
-    let Some((q, to)) = quantized_output(planner, value) else {
-        let bias: Option<Vec<f32>> = sums.bias.map(|b| {
-            b.iter()
-                .zip(&sums.scales)
-                .map(|(&b, &s)| b as f32 * s)
-                .collect()
-        });
-        let work: Kernel = Box::new(move |ctx, x, y| {
+    let to = quantized_output(planner, value).filter(|_| !in_floats);
+    let Some((q, to)) = to else {
+        let scaled = |b: Vec<i32>| -> Vec<f32> {
+            let pairs = b.iter().zip(&sums.scales);
+            pairs.map(|(&b, &s)| b as f32 * s).collect()
+        };
+        let bias = match sums.added {
+            Some((_, added)) => Some(added),
+            None => sums.bias.map(scaled),
+        };
+        let run: OfStrip = Arc::new(move |ctx, strip, x, y| {
             let x = Input8 {
                 data: bytes(x[0], from.signed),
                 zero: from.quant.zero,
             };
-            let y = bytemuck::cast_slice_mut(y[0]);
-            let bias = bias.as_deref();
             let out = Output8::F32 {
-                y,
+                y: bytemuck::cast_slice_mut(y),
                 scale: &sums.scales,
-                bias,
+                bias: bias.as_deref(),
                 activation,
             };
-            (with.run)(ctx, None, x, None, out);
+            (with.run)(ctx, strip, x, None, out);
         });
-        let told = with.told;
+        let whole = Arc::clone(&run);
+        let work: Kernel = Box::new(move |ctx, x, y| whole(ctx, None, x, y[0]));
         planner.step_f32(id, &nodes, (value, layout), with.kernel, vec![read], work)?;
-        planner.tell(&nodes, told);
+        planner.tell(&nodes, with.told);
         planner.mark_integer(&nodes);
         planner.mark_step_integer();
+        if let Some((geometry, batch)) = with.images.filter(|_| layout == Layout::Plain) {
+            planner.by_lines(ByLines::new(geometry, batch, [1, 4], run));
+        }
         return Some(());
     };
     nodes.push(q);

@@ -12,7 +12,7 @@ use super::block_weights;
 use super::conv::{Integer, Run, Sums, Tail, integer_step, tail};
 use super::dequantize::{self, Weights, bytes};
 use super::products::{self, Straight};
-use crate::plan::{ByLines, Kernel, Layout, OfStrip, Packed, Planner};
+use crate::plan::{ByLines, Kernel, Layout, OfStrip, Packed, Planner, rows};
 
 pub(crate) fn gemm(planner: &mut Planner, id: NodeId) -> Option<()> {
     let node = planner.graph().node(id);
@@ -76,9 +76,25 @@ pub(crate) fn matmul(planner: &mut Planner, id: NodeId) -> Option<()> {
         if block_weights::dequantized(planner, id, None, Order::KN, plain).is_some() {
             return Some(());
         }
+        let added = biased(planner, y, n).filter(|&(_, v, ..)| planner.constant(v).is_some());
+        if let Some((add, bias, sum, Activation::None)) = added
+            && m != 0
+            && k != 0
+            && let Some(bias) = planner.floats(bias)
+            && integer(
+                planner,
+                id,
+                (a, b, sum),
+                [m, k, n],
+                Order::KN,
+                Bias::Floats(add, bias),
+            )
+            .is_some()
+        {
+            return Some(());
+        }
         if planner.constant(b).is_some()
-            && let Some((add, bias, sum, f)) = biased(planner, y, n)
-            && planner.constant(bias).is_some()
+            && let Some((add, bias, sum, f)) = added
             && product(
                 planner,
                 id,
@@ -174,7 +190,8 @@ fn product(
         return None;
     }
     if then == Activation::None {
-        if integer(planner, id, (a, b, bias, y), [m, k, n], order).is_some() {
+        let bias = Bias::Sums(bias);
+        if integer(planner, id, (a, b, y), [m, k, n], order, bias).is_some() {
             return Some(());
         }
     } else if planner.constant(b).is_none() {
@@ -287,15 +304,30 @@ impl Right {
     }
 }
 
+/// What is added to the columns of a product of bytes.
+enum Bias {
+    /// Integers of the scale of the sums, if any.
+    Sums(Option<ValueId>),
+    /// Floats, by this node.
+    Floats(NodeId, Vec<f32>),
+}
+
 fn integer(
     planner: &mut Planner,
     id: NodeId,
-    (a, b, bias, y): (ValueId, ValueId, Option<ValueId>, ValueId),
+    (a, b, y): (ValueId, ValueId, ValueId),
     [m, k, n]: [usize; 3],
     order: Order,
+    bias: Bias,
 ) -> Option<()> {
     let weights = dequantize::weights(planner, b, if order == Order::NK { 0 } else { 1 })?;
-    let sums = Sums::of(planner, a, &weights, bias, n)?;
+    let sums = match bias {
+        Bias::Sums(bias) => Sums::of(planner, a, &weights, bias, n)?,
+        Bias::Floats(add, floats) => Sums {
+            added: Some((add, floats)),
+            ..Sums::of(planner, a, &weights, None, n)?
+        },
+    };
     let with = byte_product(planner, id, &weights, [m, k, n], order)?;
     integer_step(planner, id, y, sums, with)
 }
@@ -320,11 +352,11 @@ pub(crate) fn byte_product(
     let run: Run = match packed {
         Packed::Gemm8(b) => {
             (kernel, told) = (b.kernel_name(), None);
-            Box::new(move |ctx, _, x, bias, out| gemm8(ctx, m, x, k, &b, bias, out, n))
+            Box::new(move |ctx, _, x, bias, out| gemm8(ctx, out.len() / n, x, k, &b, bias, out, n))
         }
         Packed::Sparse8(b) => {
             (kernel, told) = (b.kernel_name(), Some(b.told()));
-            Box::new(move |ctx, _, x, bias, out| b.run(ctx, m, x, k, bias, out, n))
+            Box::new(move |ctx, _, x, bias, out| b.run(ctx, out.len() / n, x, k, bias, out, n))
         }
         _ => return None,
     };
@@ -332,7 +364,7 @@ pub(crate) fn byte_product(
         kernel,
         told,
         layout: Layout::Plain,
-        images: None,
+        images: Some((rows([m, k, n]), 1)),
         run,
     })
 }

@@ -104,6 +104,7 @@ impl Node {
             |i: usize| self.from.quant.scale * self.weights.scales[i % self.weights.scales.len()];
         let fits = bias.as_ref().is_none_or(|b| b.len() == columns);
         fits.then(|| Sums {
+            added: None,
             from: self.from,
             scales: (0..columns).map(scale).collect(),
             bias,
