@@ -276,3 +276,32 @@ fn four_bits_in_bytes_and_packed_weights_meet_integer_kernels() {
         "{kernels:?}"
     );
 }
+
+#[test]
+fn a_bias_of_floats_and_a_function_run_within_a_product_of_bytes() {
+    let body = "opset 20 graph g(x: f32[2,3,4]) -> (y) {
+        s: f32[] = {0.02} z: u8[] = {120} t: f32[] = {0.05}
+        w: i8[4,5] = {11,-7,127,0,64,-128,3,9,-33,21,5,-90,70,1,-2,44,-51,13,8,-6}
+        ws: f32[5] = {0.01,0.02,0.005,0.03,0.015} bias: f32[5] = {0.3,-0.21,0.07,1.5,-2}
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+        wd = DequantizeLinear(w, ws) {axis=1}
+        product = MatMul(d, wd) {name=\"product\"} sum = Add(bias, product) {name=\"sum\"}
+        g = FUNCTION(sum) {name=\"function\"}
+        y = QuantizeLinear(g, t, z) }";
+    for function in ["Gelu", "Relu", "Tanh"] {
+        let model = edgesmith_ir::text::parse(&body.replace("FUNCTION", function)).unwrap();
+        let inputs = [("x", Rng::new(3).floats(&[2, 3, 4], -2.0, 2.0))];
+        let expected = eval::evaluate(&model, &inputs).unwrap()[0]
+            .to_i64()
+            .unwrap();
+        let mut session = Session::prepare(&model, &Options::default()).unwrap();
+        let found = session.run(&inputs).unwrap()[0].to_i64().unwrap();
+        let far = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+        assert!(far.max() <= Some(1), "{function}");
+        for name in ["product", "sum", "function"] {
+            let mut placed = session.placements().iter();
+            let placed = placed.find(|p| p.node == name).unwrap();
+            assert!(placed.integer && placed.kernel.contains("8"), "{placed:?}");
+        }
+    }
+}

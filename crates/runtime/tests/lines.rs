@@ -179,6 +179,48 @@ fn some_products(seed: u64) -> (Model, Tensor) {
     (Model::new(graph, 20), rng.floats(&dims, -2.0, 2.0))
 }
 
+/// As [`some_products`], of bytes: each with a bias of floats, the first with Gelu and a factor by column.
+fn some_products_of_bytes(seed: u64) -> (Model, Tensor) {
+    let mut rng = Rng::new(seed);
+    let sizes = [1, 3, 16, 33, 70, 140];
+    let (k, n) = (sizes[rng.below(6)], sizes[rng.below(6)]);
+    let dims = [1 + rng.below(3), 2 + rng.below(300), k];
+    let mut graph = Graph::new("products");
+    let x = graph.add_input("x", TensorType::fixed(DType::F32, &dims));
+    let mut chain = Chain {
+        graph,
+        rng: Rng::new(seed),
+        bytes: true,
+        count: 0,
+    };
+    let mut then = |chain: &mut Chain, op: &str, y: ValueId, width: usize| {
+        let [name, row] = [op, "row"].map(|n| chain.name(n));
+        let mut inputs = vec![y];
+        if op != "Gelu" {
+            let row_of = rng.floats(&[width], -1.0, 1.0);
+            inputs.push(chain.graph.add_constant(&row, row_of));
+        }
+        chain.graph.add_op(Node::new(op, &name), &inputs, &name)
+    };
+    let mut y = chain.through_bytes(x);
+    for (i, [from, to]) in [[k, n], [n, k]].into_iter().enumerate() {
+        let w = chain.weights(&[from, to]);
+        let name = chain.name("product");
+        y = (chain.graph).add_op(Node::new("MatMul", &name), &[y, w], &name);
+        if !(seed + i as u64).is_multiple_of(4) {
+            y = then(&mut chain, "Add", y, to);
+        }
+        if i == 0 && !seed.is_multiple_of(3) {
+            y = then(&mut chain, "Gelu", y, to);
+            y = then(&mut chain, "Mul", y, to);
+        }
+        y = chain.through_bytes(y);
+    }
+    let mut model = chain.model(y);
+    model.opsets.insert(String::new(), 20);
+    (model, Rng::new(seed + 1).floats(&dims, -4.0, 4.0))
+}
+
 fn lines_change_nothing(bf16: bool, make: impl Fn(u64) -> (Model, Tensor)) {
     let mut joined = 0;
     for seed in 0..60 {
@@ -221,6 +263,11 @@ fn rounded_floats_by_lines_are_the_same_bytes() {
 #[test]
 fn products_by_rows_are_the_same_bytes() {
     lines_change_nothing(false, some_products);
+}
+
+#[test]
+fn products_of_bytes_by_rows_are_the_same_bytes() {
+    lines_change_nothing(false, some_products_of_bytes);
 }
 
 #[test]

@@ -655,6 +655,47 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
         assert_eq!(printed(&all), printed(&few));
     }
 
+    /// What a model computes of `x`.
+    fn seen_of(model: &Model, x: &Tensor) -> Statistics {
+        let mut s = Statistics::default();
+        eval::evaluate_with(model, &[("x", x.clone())], &mut |v, t| {
+            let seen = s.values.entry(model.graph.value(v).name.clone());
+            seen.or_insert_with(|| ValueStatistics::new(None))
+                .add(t)
+                .unwrap();
+        })
+        .unwrap();
+        s
+    }
+
+    #[test]
+    fn a_product_of_two_computed_operands_is_quantised_when_asked_for() {
+        let model = text::parse(
+            "opset 17\ngraph g(x: f32[2,2]) -> (y) {\n  w: f32[2,2] = {1.0,0.5,0.25,1.0}\n  \
+             h = MatMul(x, w) {name=\"with a constant\"}\n  y = MatMul(x, h) {name=\"computed\"}\n}\n",
+        )
+        .unwrap();
+        let x = Tensor::from_vec(&[2, 2], vec![0.5f32, -1.0, 1.0, 0.25]).unwrap();
+        let s = seen_of(&model, &x);
+        let left = |settings: Settings| -> Vec<String> {
+            let (_, changes) = quantize(&model, &s, &settings).unwrap();
+            let nodes = changes.nodes.into_iter();
+            let left = nodes.filter(|n| matches!(n.fate, Fate::Left(_)));
+            left.map(|n| n.name).collect()
+        };
+        assert_eq!(left(Settings::default()), ["computed"]);
+        let also = Settings {
+            also: vec!["MatMul".into()],
+            ..Settings::default()
+        };
+        assert!(left(also).is_empty());
+        let integer_outputs = Settings {
+            integer_outputs: true,
+            ..Settings::default()
+        };
+        assert!(left(integer_outputs).is_empty());
+    }
+
     #[test]
     fn an_old_opset_is_raised() {
         let mut model = text::parse(
@@ -664,15 +705,7 @@ graph net(x: f32[n,2,6,6]) -> (y: f32[n,3]) {
         .unwrap();
         model.graph.name = "old".into();
         let x = Tensor::from_vec(&[2, 2], vec![0.5f32, -1.0, 1.0, 0.25]).unwrap();
-        let mut s = Statistics::default();
-        eval::evaluate_with(&model, &[("x", x.clone())], &mut |v, t| {
-            let seen = s.values.entry(model.graph.value(v).name.clone());
-            seen.or_insert_with(|| ValueStatistics::new(None))
-                .add(t)
-                .unwrap();
-        })
-        .unwrap();
-        let (q, _) = quantize(&model, &s, &Settings::default()).unwrap();
+        let (q, _) = quantize(&model, &seen_of(&model, &x), &Settings::default()).unwrap();
         assert_eq!(q.opset(), MIN_OPSET);
         let a = eval::evaluate(&model, &[("x", x.clone())]).unwrap();
         let b = eval::evaluate(&q, &[("x", x)]).unwrap();

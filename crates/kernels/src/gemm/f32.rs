@@ -443,10 +443,10 @@ impl<L: Left<f32>> Block<'_, L> {
         // Tiles of even height: a last one of few rows would wait for its own sums.
         let tiles = self.rows.div_ceil(tile_rows::<S>(vectors));
         let (least, more) = (self.rows / tiles, self.rows % tiles);
-        let depth = t.steps.lines * t.steps.run;
+        let asks = t.steps.lines * (t.steps.run / S::STEPS);
         let mut row = 0;
         for tile in 0..tiles {
-            let ahead = Ahead::new(t.next, depth, tile, tiles);
+            let ahead = Ahead::new(t.next, asks, tile, tiles);
             let rows = least + usize::from(tile < more);
             // SAFETY: the row and the panel lie in the block.
             unsafe {
@@ -487,17 +487,32 @@ impl<L: Left<f32>> Block<'_, L> {
                 let at = t.offset + line * t.steps.stride;
                 let a = self.share.left.rows::<M>(row, at);
                 let b = t.b.add(line * t.steps.run * V * S::LANES);
-                for k in 0..t.steps.run {
+                macro_rules! step {
+                    ($k:expr) => {
+                        let k = $k;
+                        let b = b.add(k * V * S::LANES);
+                        let b: [S::F; V] = s.load_all(b);
+                        for i in 0..M {
+                            let a = s.splat(*a.at(i, k));
+                            for v in 0..V {
+                                sums[i][v] = s.fma(a, b[v], sums[i][v]);
+                            }
+                        }
+                    };
+                }
+                let mut k = 0;
+                while t.steps.run - k >= S::STEPS {
                     if V > 1 {
                         ahead.step();
                     }
-                    let b = b.add(k * V * S::LANES);
-                    let b: [S::F; V] = s.load_all(b);
-                    for i in 0..M {
-                        let a = s.splat(*a.at(i, k));
-                        for v in 0..V {
-                            sums[i][v] = s.fma(a, b[v], sums[i][v]);
-                        }
+                    for step in 0..S::STEPS {
+                        step!(k + step);
+                    }
+                    k += S::STEPS;
+                }
+                if S::STEPS > 1 {
+                    for k in k..t.steps.run {
+                        step!(k);
                     }
                 }
             }

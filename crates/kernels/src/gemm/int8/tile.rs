@@ -272,9 +272,10 @@ impl<L: Left<u8>> Block<'_, L> {
             // Tiles of even height: a last one of few rows would wait for its own sums.
             let tiles = self.to.rows.div_ceil(D::ROWS);
             let (least, more) = (self.to.rows / tiles, self.to.rows % tiles);
+            let asks = self.steps.lines * (self.steps.run / GROUP_BYTES / D::STEPS);
             let mut row = 0;
             for tile in 0..tiles {
-                let ahead = Ahead::new(next, self.to.b.groups, tile, tiles);
+                let ahead = Ahead::new(next, asks, tile, tiles);
                 let rows = least + usize::from(tile < more);
                 // SAFETY: `Target8::multiply` promises the memory.
                 unsafe {
@@ -339,7 +340,7 @@ impl<L: Left<u8>> Block<'_, L> {
                         *to = D::weights(s, $b.add(v * S::LANES * D::GROUP));
                     }
                     for i in 0..M {
-                        let a = $a.at(i, $k * GROUP_BYTES).cast::<i32>();
+                        let a = $a.at(i, ($k) * GROUP_BYTES).cast::<i32>();
                         let a = s.splat_i(a.read_unaligned());
                         for v in 0..V {
                             sums[i][v] = D::dot(s, sums[i][v], a, b[v]);
@@ -352,11 +353,20 @@ impl<L: Left<u8>> Block<'_, L> {
             for line in 0..self.steps.lines {
                 let a = self.left.rows::<M>(row, line * stride);
                 let b = b.add(line * run * width);
-                for k in 0..run {
+                let mut k = 0;
+                while run - k >= D::STEPS {
                     if M > 1 && V > 1 {
                         ahead.step();
                     }
-                    step!(a, k, b.add(k * width));
+                    for step in 0..D::STEPS {
+                        step!(a, k + step, b.add((k + step) * width));
+                    }
+                    k += D::STEPS;
+                }
+                if D::STEPS > 1 {
+                    for k in k..run {
+                        step!(a, k, b.add(k * width));
+                    }
                 }
             }
             if let Some(spill) = spill {
