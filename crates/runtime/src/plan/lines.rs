@@ -159,6 +159,12 @@ fn rooms(stages: usize, parts: &[Vec<Job>]) -> Vec<usize> {
     rooms
 }
 
+/// The bytes of each room: whole cache lines, so that the next one is aligned for its elements.
+fn sizes(rooms: &[usize], stages: &[ByLines]) -> impl Iterator<Item = usize> {
+    let bytes = rooms.iter().zip(stages).map(|(n, s)| n * s.line[1]);
+    bytes.map(|bytes| bytes.next_multiple_of(64))
+}
+
 impl Chain {
     fn new(stages: Vec<ByLines>, residuals: Vec<Option<usize>>, threads: usize) -> Option<Self> {
         let last = stages.last()?;
@@ -172,10 +178,7 @@ impl Chain {
             let rooms = rooms(stages.len(), &parts);
             (parts, rooms)
         };
-        let size = |rooms: &[usize]| -> usize {
-            let bytes = rooms.iter().zip(&stages).map(|(n, s)| n * s.line[1]);
-            bytes.sum()
-        };
+        let size = |rooms: &[usize]| -> usize { sizes(rooms, &stages).sum() };
         let mut lines = PIXELS.div_ceil(width.max(1)).clamp(1, part);
         let (mut parts, mut rooms) = cut(lines);
         while lines < part {
@@ -197,8 +200,7 @@ impl Chain {
 
     /// Bytes that lie between the stages of one part.
     fn room(&self) -> usize {
-        let bytes = self.rooms.iter().zip(&self.stages);
-        bytes.map(|(n, s)| n * s.line[1]).sum()
+        sizes(&self.rooms, &self.stages).sum()
     }
 
     /// Makes the images `y` in the room of all parts.
@@ -233,8 +235,8 @@ impl Chain {
         mut room: &mut [u8],
     ) {
         let mut between = Vec::with_capacity(self.rooms.len());
-        for (n, stage) in self.rooms.iter().zip(&self.stages) {
-            let (own, rest) = room.split_at_mut(n * stage.line[1]);
+        for size in sizes(&self.rooms, &self.stages) {
+            let (own, rest) = room.split_at_mut(size);
             between.push(own);
             room = rest;
         }
