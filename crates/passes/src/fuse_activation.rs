@@ -127,7 +127,7 @@ fn fuse(editor: &mut Editor, id: NodeId, types: &Inferred, scope: &mut Scope) ->
         .into_iter()
         .find_map(|x| search(editor, id, x, types, opset))?;
     if let Some((mul, i, numbers)) = &found.then {
-        editor.set_constant(*mul, *i, numbers.clone(), "factor", &mut scope.names);
+        editor.set_constant(*mul, *i, numbers.clone(), "factor", scope.names);
     }
     editor.fuse(&nodes, node, &[Some(found.x)], &[Some(found.result)]);
     Some(())
