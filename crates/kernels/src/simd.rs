@@ -38,8 +38,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const ROWS: usize;
     /// Rows of such a tile where a step needs one register more, for products that are not added at once.
     const PAIR_ROWS: usize = Self::ROWS;
-    /// Steps of K that a loop over a tile does at once, where its own instructions would count.
-    const STEPS: usize = 1;
+    /// Whether a loop over a tile does two steps of K at once, as its own instructions would count.
+    const PAIRS_STEPS: bool = false;
     /// Whether [`Simd::store_rounded_rows`] is quicker than a row at a time.
     const ROUNDS_ROWS: bool = false;
 
@@ -467,8 +467,6 @@ pub(crate) trait Dot<S: Simd>: Copy + 'static {
     const GROUP: usize;
     /// Rows of a tile of two vectors, at most: what a step needs beside the sums has to find registers too.
     const ROWS: usize = S::ROWS;
-    /// Groups that a loop over a tile takes at once, as [`Simd::STEPS`].
-    const STEPS: usize = S::STEPS.div_ceil(2);
     /// `acc` plus the products of a group of activations, the same in every lane, with a group
     /// of weights in every lane.
     fn dot(s: S, acc: S::I, a: S::I, b: S::I) -> S::I;

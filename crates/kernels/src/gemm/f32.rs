@@ -421,6 +421,13 @@ impl<L: Left<f32>> Body for Block<'_, L> {
     }
 }
 
+/// Whether a loop over a tile takes two steps of K at once: where its own instructions would count, and
+/// the tile is one of those that do most of the work.
+#[inline(always)]
+pub(crate) const fn is_large<S: Simd>(rows: usize, vectors: usize) -> bool {
+    S::PAIRS_STEPS && rows > 3 && vectors > 1
+}
+
 /// One panel's share of K.
 struct Tile<'a> {
     /// What is needed after it.
@@ -443,11 +450,12 @@ impl<L: Left<f32>> Block<'_, L> {
         // Tiles of even height: a last one of few rows would wait for its own sums.
         let tiles = self.rows.div_ceil(tile_rows::<S>(vectors));
         let (least, more) = (self.rows / tiles, self.rows % tiles);
-        let asks = t.steps.lines * (t.steps.run / S::STEPS);
         let mut row = 0;
         for tile in 0..tiles {
-            let ahead = Ahead::new(t.next, asks, tile, tiles);
             let rows = least + usize::from(tile < more);
+            let at_once = 1 + usize::from(is_large::<S>(rows, vectors));
+            let asks = t.steps.lines * (t.steps.run / at_once);
+            let ahead = Ahead::new(t.next, asks, tile, tiles);
             // SAFETY: the row and the panel lie in the block.
             unsafe {
                 let at = row * self.c_stride + first;
@@ -501,19 +509,19 @@ impl<L: Left<f32>> Block<'_, L> {
                     };
                 }
                 let mut k = 0;
-                while t.steps.run - k >= S::STEPS {
-                    if V > 1 {
+                if is_large::<S>(M, V) {
+                    while t.steps.run - k >= 2 {
+                        ahead.step();
+                        step!(k);
+                        step!(k + 1);
+                        k += 2;
+                    }
+                }
+                for k in k..t.steps.run {
+                    if V > 1 && !is_large::<S>(M, V) {
                         ahead.step();
                     }
-                    for step in 0..S::STEPS {
-                        step!(k + step);
-                    }
-                    k += S::STEPS;
-                }
-                if S::STEPS > 1 {
-                    for k in k..t.steps.run {
-                        step!(k);
-                    }
+                    step!(k);
                 }
             }
             if t.closes {

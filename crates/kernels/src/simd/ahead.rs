@@ -35,10 +35,6 @@ impl Ahead {
         ask(at);
         if self.rate > 256 {
             ask(at.wrapping_add(Self::LINE));
-            if self.rate > 512 {
-                ask(at.wrapping_add(2 * Self::LINE));
-                ask(at.wrapping_add(3 * Self::LINE));
-            }
         }
         self.done += self.rate;
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::output::{Store8, Target8};
 use super::{GROUP_BYTES, PackedI8, Spill};
 use crate::Isa;
+use crate::gemm::f32::is_large;
 use crate::gemm::left::{Even, Left, Pixels, Rows, Steps, Windows};
 use crate::simd::scalar::Scalar;
 use crate::simd::{Ahead, Dot, Simd, Widen};
@@ -272,11 +273,12 @@ impl<L: Left<u8>> Block<'_, L> {
             // Tiles of even height: a last one of few rows would wait for its own sums.
             let tiles = self.to.rows.div_ceil(D::ROWS);
             let (least, more) = (self.to.rows / tiles, self.to.rows % tiles);
-            let asks = self.steps.lines * (self.steps.run / GROUP_BYTES / D::STEPS);
             let mut row = 0;
             for tile in 0..tiles {
-                let ahead = Ahead::new(next, asks, tile, tiles);
                 let rows = least + usize::from(tile < more);
+                let at_once = 1 + usize::from(is_large::<S>(rows, vectors));
+                let asks = self.steps.lines * (self.steps.run / GROUP_BYTES / at_once);
+                let ahead = Ahead::new(next, asks, tile, tiles);
                 // SAFETY: `Target8::multiply` promises the memory.
                 unsafe {
                     let place = (row, first, columns);
@@ -354,19 +356,20 @@ impl<L: Left<u8>> Block<'_, L> {
                 let a = self.left.rows::<M>(row, line * stride);
                 let b = b.add(line * run * width);
                 let mut k = 0;
-                while run - k >= D::STEPS {
-                    if M > 1 && V > 1 {
+                if is_large::<S>(M, V) {
+                    while run - k >= 2 {
+                        ahead.step();
+                        let b = b.add(k * width);
+                        step!(a, k, b);
+                        step!(a, k + 1, b.add(width));
+                        k += 2;
+                    }
+                }
+                for k in k..run {
+                    if M > 1 && V > 1 && !is_large::<S>(M, V) {
                         ahead.step();
                     }
-                    for step in 0..D::STEPS {
-                        step!(a, k + step, b.add((k + step) * width));
-                    }
-                    k += D::STEPS;
-                }
-                if D::STEPS > 1 {
-                    for k in k..run {
-                        step!(a, k, b.add(k * width));
-                    }
+                    step!(a, k, b.add(k * width));
                 }
             }
             if let Some(spill) = spill {
