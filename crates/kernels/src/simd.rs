@@ -38,8 +38,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const ROWS: usize;
     /// Rows of such a tile where a step needs one register more, for products that are not added at once.
     const PAIR_ROWS: usize = Self::ROWS;
-    /// Whether a loop over a tile does two steps of K at once, as its own instructions would count.
-    const PAIRS_STEPS: bool = false;
     /// Whether [`Simd::store_rounded_rows`] is quicker than a row at a time.
     const ROUNDS_ROWS: bool = false;
 

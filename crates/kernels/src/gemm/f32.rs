@@ -421,13 +421,6 @@ impl<L: Left<f32>> Body for Block<'_, L> {
     }
 }
 
-/// Whether a loop over a tile takes two steps of K at once: where its own instructions would count, and
-/// the tile is one of those that do most of the work.
-#[inline(always)]
-pub(crate) const fn is_large<S: Simd>(rows: usize, vectors: usize) -> bool {
-    S::PAIRS_STEPS && rows > 3 && vectors > 1
-}
-
 /// One panel's share of K.
 struct Tile<'a> {
     /// What is needed after it.
@@ -450,12 +443,11 @@ impl<L: Left<f32>> Block<'_, L> {
         // Tiles of even height: a last one of few rows would wait for its own sums.
         let tiles = self.rows.div_ceil(tile_rows::<S>(vectors));
         let (least, more) = (self.rows / tiles, self.rows % tiles);
+        let depth = t.steps.lines * t.steps.run;
         let mut row = 0;
         for tile in 0..tiles {
+            let ahead = Ahead::new(t.next, depth, tile, tiles);
             let rows = least + usize::from(tile < more);
-            let at_once = 1 + usize::from(is_large::<S>(rows, vectors));
-            let asks = t.steps.lines * (t.steps.run / at_once);
-            let ahead = Ahead::new(t.next, asks, tile, tiles);
             // SAFETY: the row and the panel lie in the block.
             unsafe {
                 let at = row * self.c_stride + first;
@@ -495,33 +487,18 @@ impl<L: Left<f32>> Block<'_, L> {
                 let at = t.offset + line * t.steps.stride;
                 let a = self.share.left.rows::<M>(row, at);
                 let b = t.b.add(line * t.steps.run * V * S::LANES);
-                macro_rules! step {
-                    ($k:expr) => {
-                        let k = $k;
-                        let b = b.add(k * V * S::LANES);
-                        let b: [S::F; V] = s.load_all(b);
-                        for i in 0..M {
-                            let a = s.splat(*a.at(i, k));
-                            for v in 0..V {
-                                sums[i][v] = s.fma(a, b[v], sums[i][v]);
-                            }
+                for k in 0..t.steps.run {
+                    if V > 1 {
+                        ahead.step();
+                    }
+                    let b = b.add(k * V * S::LANES);
+                    let b: [S::F; V] = s.load_all(b);
+                    for i in 0..M {
+                        let a = s.splat(*a.at(i, k));
+                        for v in 0..V {
+                            sums[i][v] = s.fma(a, b[v], sums[i][v]);
                         }
-                    };
-                }
-                let mut k = 0;
-                if is_large::<S>(M, V) {
-                    while t.steps.run - k >= 2 {
-                        ahead.step();
-                        step!(k);
-                        step!(k + 1);
-                        k += 2;
                     }
-                }
-                for k in k..t.steps.run {
-                    if V > 1 && !is_large::<S>(M, V) {
-                        ahead.step();
-                    }
-                    step!(k);
                 }
             }
             if t.closes {

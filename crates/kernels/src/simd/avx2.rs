@@ -83,7 +83,6 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const ROWS: usize = 6;
     const PAIR_ROWS: usize = 5;
-    const PAIRS_STEPS: bool = true;
 
     super::ops! {
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);

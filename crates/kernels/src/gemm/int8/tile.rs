@@ -5,7 +5,6 @@ use std::ops::Range;
 use super::output::{Store8, Target8};
 use super::{GROUP_BYTES, PackedI8, Spill};
 use crate::Isa;
-use crate::gemm::f32::is_large;
 use crate::gemm::left::{Even, Left, Pixels, Rows, Steps, Windows};
 use crate::simd::scalar::Scalar;
 use crate::simd::{Ahead, Dot, Simd, Widen};
@@ -275,10 +274,8 @@ impl<L: Left<u8>> Block<'_, L> {
             let (least, more) = (self.to.rows / tiles, self.to.rows % tiles);
             let mut row = 0;
             for tile in 0..tiles {
+                let ahead = Ahead::new(next, self.to.b.groups, tile, tiles);
                 let rows = least + usize::from(tile < more);
-                let at_once = 1 + usize::from(is_large::<S>(rows, vectors));
-                let asks = self.steps.lines * (self.steps.run / GROUP_BYTES / at_once);
-                let ahead = Ahead::new(next, asks, tile, tiles);
                 // SAFETY: `Target8::multiply` promises the memory.
                 unsafe {
                     let place = (row, first, columns);
@@ -342,7 +339,7 @@ impl<L: Left<u8>> Block<'_, L> {
                         *to = D::weights(s, $b.add(v * S::LANES * D::GROUP));
                     }
                     for i in 0..M {
-                        let a = $a.at(i, ($k) * GROUP_BYTES).cast::<i32>();
+                        let a = $a.at(i, $k * GROUP_BYTES).cast::<i32>();
                         let a = s.splat_i(a.read_unaligned());
                         for v in 0..V {
                             sums[i][v] = D::dot(s, sums[i][v], a, b[v]);
@@ -355,18 +352,8 @@ impl<L: Left<u8>> Block<'_, L> {
             for line in 0..self.steps.lines {
                 let a = self.left.rows::<M>(row, line * stride);
                 let b = b.add(line * run * width);
-                let mut k = 0;
-                if is_large::<S>(M, V) {
-                    while run - k >= 2 {
-                        ahead.step();
-                        let b = b.add(k * width);
-                        step!(a, k, b);
-                        step!(a, k + 1, b.add(width));
-                        k += 2;
-                    }
-                }
-                for k in k..run {
-                    if M > 1 && V > 1 && !is_large::<S>(M, V) {
+                for k in 0..run {
+                    if M > 1 && V > 1 {
                         ahead.step();
                     }
                     step!(a, k, b.add(k * width));
