@@ -3,7 +3,7 @@
 use edgesmith_ir::infer::Inferred;
 use edgesmith_ir::{Attribute, DType, Model, Node, NodeId, Result, Tensor, ValueId};
 
-use crate::float_data::{from_f64, to_f64};
+use crate::float_data::{all, scale};
 use crate::pass::{Level, Pass, PassCx};
 use crate::pattern::{Group, MICROSOFT, fuse_each_graph, near, string};
 use crate::rewrite::{Editor, Scope, nodes_of, same_shape, shape, tensor_type};
@@ -224,8 +224,8 @@ fn search(
 /// Twice the numbers of a constant: a factor by channel has taken the half of Gelu.
 fn doubled(editor: &Editor, v: ValueId) -> Option<Tensor> {
     let t = editor.constant(v)?;
-    let twice: Vec<f64> = to_f64(t)?.into_iter().map(|x| 2.0 * x).collect();
-    from_f64(t.dtype(), t.dims(), &twice).ok()
+    let twice = scale(t, t.count(), |_| 2.0)?;
+    all(&twice, f64::is_finite)?.then_some(twice)
 }
 
 /// The same shape and a type that every runtime has kernels for.

@@ -5,7 +5,7 @@ use edgesmith_ir::{Attribute, DType, Model, Node, NodeId, Result, Tensor, ValueI
 
 use crate::pass::{Level, Pass, PassCx};
 use crate::pattern::{Group, MICROSOFT, fuse_each_graph};
-use crate::quantization::Grid;
+use crate::quantization::{Grid, copy};
 use crate::rewrite::{Editor, Scope, nodes_of, shape};
 
 mod mask;
@@ -242,11 +242,10 @@ fn fuse(editor: &mut Editor, softmax: NodeId, types: &Inferred, scope: &mut Scop
 /// Writes the QuantizeLinear that was found, from `floats` to `integers`.
 fn round(editor: &mut Editor, found: Option<Node>, floats: ValueId, integers: ValueId) {
     if let Some(found) = found {
-        let mut node = Node::new(&found.op, &found.name);
-        node.attributes.clone_from(&found.attributes);
-        node.metadata.clone_from(&found.metadata);
         let inputs = [&[Some(floats)], &found.inputs()[1..]].concat();
-        editor.graph.add_node(node, &inputs, &[Some(integers)]);
+        editor
+            .graph
+            .add_node(copy(&found), &inputs, &[Some(integers)]);
     }
 }
 

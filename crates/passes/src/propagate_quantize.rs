@@ -1,11 +1,11 @@
 //! Lets nodes that only move elements move integers instead of floats.
 
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{Attribute, Model, Node, NodeId, Result};
+use edgesmith_ir::{Attribute, Model, NodeId, Result};
 
 use crate::merge_transposes::order;
 use crate::pass::{Level, Pass, PassCx};
-use crate::quantization::Grid;
+use crate::quantization::{Grid, copy};
 use crate::rewrite::{Editor, Scope, each_graph, nodes_of, shape};
 
 /// DequantizeLinear moves behind a Reshape, Flatten, Squeeze, Unsqueeze, Transpose or Slice that
@@ -134,14 +134,6 @@ fn is_shuffle(editor: &Editor, id: NodeId, types: &Inferred) -> bool {
         Some(is_all && places.len() == length)
     };
     node.is("Gather") && length() == Some(true)
-}
-
-/// The node without its edges.
-fn copy(node: &Node) -> Node {
-    let mut new = Node::new(&node.op, &node.name);
-    new.attributes.clone_from(&node.attributes);
-    new.metadata.clone_from(&node.metadata);
-    new
 }
 
 fn transposed(editor: &Editor, mover: NodeId, types: &Inferred) -> Option<Vec<usize>> {

@@ -1,7 +1,7 @@
 //! What passes read of QuantizeLinear and DequantizeLinear.
 
 use edgesmith_ir::infer::Inferred;
-use edgesmith_ir::{DType, NodeId, ValueId};
+use edgesmith_ir::{DType, Node, NodeId, ValueId};
 
 use crate::rewrite::{Editor, tensor_type};
 
@@ -14,6 +14,14 @@ pub(crate) struct Grid {
     pub(crate) zero: Vec<i64>,
     /// The axis of the scales; `None` where there is one for the tensor.
     pub(crate) axis: Option<i64>,
+}
+
+/// The node without its edges.
+pub(crate) fn copy(node: &Node) -> Node {
+    let mut new = Node::new(&node.op, &node.name);
+    new.attributes.clone_from(&node.attributes);
+    new.metadata.clone_from(&node.metadata);
+    new
 }
 
 impl Grid {

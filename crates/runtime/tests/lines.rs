@@ -150,14 +150,21 @@ fn run(model: &Model, x: &Tensor, options: &Options) -> (Tensor, usize) {
     (y, session.profile().nodes.len())
 }
 
-/// Two products, as transformers have them: the first with a bias and Gelu, and the sum with `x`.
-fn some_products(seed: u64) -> (Model, Tensor) {
-    let mut rng = Rng::new(seed);
+/// A graph with an input of rows, its shape, and columns of a product.
+fn of_rows(rng: &mut Rng) -> (Graph, ValueId, [usize; 3], usize) {
     let sizes = [1, 3, 16, 33, 70, 140];
     let (k, n) = (sizes[rng.below(6)], sizes[rng.below(6)]);
     let dims = [1 + rng.below(3), 2 + rng.below(300), k];
     let mut graph = Graph::new("products");
     let x = graph.add_input("x", TensorType::fixed(DType::F32, &dims));
+    (graph, x, dims, n)
+}
+
+/// Two products, as transformers have them: the first with a bias and Gelu, and the sum with `x`.
+fn some_products(seed: u64) -> (Model, Tensor) {
+    let mut rng = Rng::new(seed);
+    let (mut graph, x, dims, n) = of_rows(&mut rng);
+    let k = dims[2];
     let mut constant = |graph: &mut Graph, name: &str, dims: &[usize]| {
         graph.add_constant(name, rng.floats(dims, -1.0, 1.0))
     };
@@ -182,11 +189,8 @@ fn some_products(seed: u64) -> (Model, Tensor) {
 /// As [`some_products`], of bytes: each with a bias of floats, the first with Gelu and a factor by column.
 fn some_products_of_bytes(seed: u64) -> (Model, Tensor) {
     let mut rng = Rng::new(seed);
-    let sizes = [1, 3, 16, 33, 70, 140];
-    let (k, n) = (sizes[rng.below(6)], sizes[rng.below(6)]);
-    let dims = [1 + rng.below(3), 2 + rng.below(300), k];
-    let mut graph = Graph::new("products");
-    let x = graph.add_input("x", TensorType::fixed(DType::F32, &dims));
+    let (graph, x, dims, n) = of_rows(&mut rng);
+    let k = dims[2];
     let mut chain = Chain {
         graph,
         rng: Rng::new(seed),

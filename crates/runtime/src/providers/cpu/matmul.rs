@@ -320,6 +320,8 @@ fn integer(
     order: Order,
     bias: Bias,
 ) -> Option<()> {
+    // Before the weights, which are copied.
+    dequantize::source(planner, a)?;
     let weights = dequantize::weights(planner, b, if order == Order::NK { 0 } else { 1 })?;
     let sums = match bias {
         Bias::Sums(bias) => Sums::of(planner, a, &weights, bias, n)?,
